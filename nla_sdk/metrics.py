@@ -1,0 +1,99 @@
+"""Cosine, direction mse and FVE: one definition, used by the SDK, training, evaluation and cards alike.
+
+Everything compares directions (REFERENCE: Fraser-Taliente et al. 2026): both vectors are scaled to norm √d, then
+`mse = mean((a − b)²) = 2 (1 − cos)`. The range is 0–4 and unrelated directions score 2.0. NumPy only: cards use this
+module without torch. All inputs are array-likes of shape [d] or [n, d], any float dtype; all results are float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def unit(vectors) -> np.ndarray:
+    """L2-normalise along the last axis, in float64. A zero vector gives NaN (it has no direction)."""
+    array = np.asarray(vectors, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return array / np.linalg.norm(array, axis=-1, keepdims=True)
+
+
+def cosine(a, b) -> np.ndarray | float:
+    """Cosine of the angle between `a` and `b`, row by row.
+
+    Args:
+        a, b: shapes [d] or [n, d]; broadcast against each other.
+    Returns:
+        A float for two vectors, else an array [n].
+    Example:
+        >>> cosine([1.0, 0.0], [1.0, 1.0])
+        0.7071067811865475
+    """
+    result = np.sum(unit(a) * unit(b), axis=-1)
+    return float(result) if result.ndim == 0 else result
+
+
+def direction_mse(a, b) -> np.ndarray | float:
+    """Mean squared difference of the two directions, each scaled to norm √d: 2 (1 − cos), between 0 and 4."""
+    return 2.0 * (1.0 - cosine(a, b))
+
+
+@dataclass(frozen=True)
+class MeanBaselines:
+    """What predicting the mean direction scores on a set of vectors.
+
+    Attributes:
+        mean_norm: mse of the re-normalised mean direction: 2 (1 − r), r the length of the mean unit vector. The default
+            baseline of FVE, because the reconstructor's output is normalised too.
+        raw_variance: mse of the mean unit vector as it is: 1 − r². The stricter second figure.
+    """
+
+    mean_norm: float
+    raw_variance: float
+
+
+def mean_baselines(vectors) -> MeanBaselines:
+    """The two predict-the-mean baselines of FVE over held-out vectors [n, d], in closed form.
+
+    With u_i the unit vectors, m their mean and r = ‖m‖: the mean of 2 (1 − cos(u_i, m)) is 2 (1 − r), and the mean of
+    ‖u_i − m‖² is 1 − r².
+    """
+    length = float(np.linalg.norm(unit(vectors).mean(axis=0)))
+    return MeanBaselines(mean_norm=2.0 * (1.0 - length), raw_variance=1.0 - length**2)
+
+
+def fve(mse, baseline_mse: float):
+    """Fraction of variance explained: 1 − mse / baseline. Of one row or of an array (rows average to the whole)."""
+    return 1.0 - mse / baseline_mse
+
+
+def gain(mse_real: float, mse_empty: float) -> float:
+    """How much of the empty explanation's error the real explanation removes: 1 − mse(real) / mse(empty)."""
+    return 1.0 - mse_real / mse_empty
+
+
+def retrieval_ranks(predictions, targets) -> np.ndarray:
+    """Rank (0 = first) of each row's own target among all targets, by cosine to the row's prediction.
+
+    Args:
+        predictions, targets: [n, d] each, row i of one belonging to row i of the other.
+    Returns:
+        int64 [n]. Ties count against the row. The mean over all targets is subtracted from both sides first: in a space
+        where everything points one way, plain cosine ranks little but the shared direction.
+    """
+    p, t = unit(predictions), unit(targets)
+    centre = t.mean(axis=0)
+    scores = unit(p - centre) @ unit(t - centre).T
+    own = np.diag(scores)[:, None]
+    ties_and_better = (scores >= own).sum(axis=1) - 1
+    return ties_and_better.astype(np.int64)
+
+
+def bootstrap_interval(values, *, seed: int = 0, draws: int = 2000, level: float = 0.95) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of `values` [n]."""
+    array = np.asarray(values, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    means = array[rng.integers(0, len(array), size=(draws, len(array)))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

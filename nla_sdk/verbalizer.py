@@ -1,0 +1,210 @@
+"""AV: vectors → text. One marker token's embedding is overwritten with the activation; the model writes what it reads.
+
+All AV prompts are the same tokens, so nothing is ever padded, and everything before the marker is computed once and its
+KV cache reused for every row and every later call. Rows that have finished leave the batch. A sampled row draws from a
+generator of its own, keyed on (seed, sample, the vector's bytes), so no result depends on the batch a row was in.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .backbone import Backbone
+from .contract import Contract
+from .errors import InputError
+from .injection import inject, rescale
+
+OPEN_TAG, CLOSE_TAG = "<explanation>", "</explanation>"
+ROWS_PER_BATCH = 64
+DEFAULT_NEW_TOKENS = 120
+
+
+@dataclass(frozen=True)
+class Verbalization:
+    """What the AV wrote for one vector.
+
+    Attributes:
+        text: the explanation, tags and outer white space removed.
+        raw: the output as decoded.
+        status: "ok"; "empty" (no text); "truncated" (neither an end token nor a closing tag within the limit).
+    """
+
+    text: str
+    raw: str
+    status: str
+
+
+def parse_output(raw: str, finished: bool) -> Verbalization:
+    """Take the explanation out of raw output: what stands between the tags where there are any, else all of it."""
+    text = raw.split(OPEN_TAG, 1)[1] if OPEN_TAG in raw else raw
+    closed = CLOSE_TAG in text
+    text = re.sub(r"</?explanation>", "", text.split(CLOSE_TAG, 1)[0]).strip()
+    status = "empty" if not text else "ok" if finished or closed else "truncated"
+    return Verbalization(text=text, raw=raw, status=status)
+
+
+class Verbalizer:
+    """The AV half of a pair.
+
+    Args:
+        backbone: the base (with the AV's adapter) or the AV's own full checkpoint.
+        adapter: the adapter's name on the backbone; None for a full checkpoint.
+        contract: the AV's, verified.
+        mean: float32 [d], the activation mean of a centred pair; None otherwise.
+    """
+
+    def __init__(
+        self, backbone: Backbone, adapter: str | None, contract: Contract, mean: torch.Tensor | None = None
+    ) -> None:
+        self.backbone = backbone
+        self.adapter = adapter
+        self.contract = contract
+        self.mean = mean
+        self.prompt_ids = list(contract.av_prompt_ids(backbone.tokenizer))
+        self.marker = contract.find_marker(self.prompt_ids)
+        self.end_ids = end_token_ids(backbone)
+        self._prefix = None
+
+    def prepare(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Raw activations [n, d] → what is injected: centred where the contract says so, then scaled."""
+        if self.mean is not None:
+            vectors = vectors - self.mean.to(vectors.device)
+        return rescale(vectors, self.contract.injection_scale)
+
+    def __call__(
+        self,
+        vectors: torch.Tensor,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        n: int = 1,
+        seed: int = 0,
+        ignore_end: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Verbalization]:
+        """Explain vectors.
+
+        Args:
+            vectors: raw float32 [rows, d_model].
+            max_new_tokens: default: the contract's.
+            temperature: 0 is greedy.
+            n: samples per vector.
+            seed: of the sampling.
+            ignore_end: write exactly `max_new_tokens` tokens, whatever they are (for benchmarks).
+            progress: called with the number of explanations just finished.
+        Returns:
+            rows × n verbalizations, the samples of one vector together.
+        """
+        limit = max_new_tokens or self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
+        if limit < 1 or n < 1 or temperature < 0:
+            raise InputError(f"max_new_tokens={limit}, n={n}, temperature={temperature}: expected ≥ 1, ≥ 1, ≥ 0.")
+        generators = None
+        if temperature > 0:
+            generators = [row_generator(vector, seed, sample) for vector in vectors for sample in range(n)]
+        inputs = self.prepare(vectors)
+        if generators is None:  # greedy samples of one vector are one text
+            repeat, inputs_per_row = n, inputs
+        else:
+            repeat, inputs_per_row = 1, inputs.repeat_interleave(n, dim=0)
+        outputs: list[Verbalization] = []
+        with torch.no_grad(), self.backbone.using(self.adapter):
+            for start in range(0, len(inputs_per_row), ROWS_PER_BATCH):
+                rows = inputs_per_row[start : start + ROWS_PER_BATCH]
+                draw = None if generators is None else generators[start : start + ROWS_PER_BATCH]
+                for tokens, finished in self._write(rows, limit, temperature, draw, ignore_end):
+                    raw = self.backbone.tokenizer.decode(tokens, skip_special_tokens=True)
+                    outputs += [parse_output(raw, finished)] * repeat
+                if progress is not None:
+                    progress(len(rows) * repeat)
+        return outputs
+
+    def reset(self) -> None:
+        """Forget the prompt's KV cache: to be called when the adapter's weights have changed."""
+        self._prefix = None
+
+    def _prefix_cache(self, rows: int):
+        """The KV cache of everything before the marker, for `rows` rows."""
+        from transformers import DynamicCache
+
+        if self._prefix is None:
+            cache = DynamicCache(config=self.backbone.model.config)
+            if self.marker:
+                ids = torch.tensor([self.prompt_ids[: self.marker]], device=self.backbone.device)
+                self.backbone.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self._prefix = cache
+        cache = copy.deepcopy(self._prefix)
+        if self.marker and rows > 1:
+            cache.batch_repeat_interleave(rows)
+        return cache
+
+    def _write(
+        self,
+        inputs: torch.Tensor,
+        limit: int,
+        temperature: float,
+        generators: Sequence[torch.Generator] | None,
+        ignore_end: bool,
+    ) -> list[tuple[list[int], bool]]:
+        """Tokens written for each row, and whether it came to an end."""
+        backbone, model = self.backbone, self.backbone.model
+        cache = self._prefix_cache(len(inputs))
+        tail = torch.tensor([self.prompt_ids[self.marker :]], device=backbone.device).expand(len(inputs), -1)
+        written: list[list[int]] = [[] for _ in range(len(inputs))]
+        finished = [False] * len(inputs)
+        alive = list(range(len(inputs)))
+        with inject(backbone.embedding, 0, inputs.to(backbone.device)):
+            output = model(input_ids=tail, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        for step in range(limit):
+            chosen = self._choose(output.logits[:, -1], temperature, generators, alive)
+            going = []
+            for at, (row, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
+                if token in self.end_ids and not ignore_end:
+                    finished[row] = True
+                    continue
+                written[row].append(token)
+                if not ignore_end and self._closed(written[row]):
+                    finished[row] = True
+                else:
+                    going.append(at)
+            if not going or step == limit - 1:
+                break
+            if len(going) < len(alive):
+                keep = torch.tensor(going, device=backbone.device)
+                cache.batch_select_indices(keep)
+                chosen = chosen[keep]
+                alive = [alive[at] for at in going]
+            output = model(input_ids=chosen[:, None], past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return list(zip(written, finished, strict=True))
+
+    def _choose(self, logits, temperature: float, generators, alive: Iterable[int]) -> torch.Tensor:
+        if generators is None:
+            return logits.argmax(dim=-1)
+        probabilities = torch.softmax(logits.float() / temperature, dim=-1).cpu()
+        drawn = [torch.multinomial(p, 1, generator=generators[row]) for p, row in zip(probabilities, alive, strict=True)]
+        return torch.cat(drawn).to(logits.device)
+
+    def _closed(self, tokens: list[int]) -> bool:
+        """Whether the text just closed the explanation: only the last few tokens can have done it."""
+        return CLOSE_TAG in self.backbone.tokenizer.decode(tokens[-8:])
+
+
+def end_token_ids(backbone: Backbone) -> frozenset[int]:
+    """Tokens that end an output: the tokenizer's and the generation config's EOS."""
+    ids: set[int] = set()
+    for source in (backbone.tokenizer, backbone.model.generation_config, backbone.model.config.get_text_config()):
+        found = getattr(source, "eos_token_id", None)
+        ids.update(found if isinstance(found, (list, tuple)) else [] if found is None else [found])
+    return frozenset(ids)
+
+
+def row_generator(vector: torch.Tensor, seed: int, sample: int) -> torch.Generator:
+    """A CPU random generator that depends on the vector's numbers, the seed and the sample's number only."""
+    content = vector.detach().float().cpu().numpy().tobytes()
+    digest = hashlib.sha256(content + f"|{seed}|{sample}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -1,0 +1,1 @@
+"""Makes checkpoints: text → activations → explanations → adapters."""
