@@ -84,8 +84,8 @@ def lora_config(settings: Train, backbone: Backbone, num_blocks: int | None = No
 class ResponseLoss:
     """Cross-entropy of response tokens, over the whole vocabulary or an estimate of it.
 
-    With `negatives` > 0 the normaliser is exact over `candidates` (every token of the training responses) and, for the
-    rest of the vocabulary, estimated from tokens drawn anew each step, each standing for as many as it was drawn from.
+    With `negatives` > 0 the normaliser is exact over `candidates` (every token of the responses at hand) and, for the rest
+    of the vocabulary, estimated from tokens drawn anew each step, each standing for as many as it was drawn from.
     At 262,144 tokens the lm_head is more than half of a step; this makes it a twentieth.
     """
 
@@ -130,7 +130,8 @@ class Trainer:
         held_out, self.eval_rows = load_rows(config.out / "eval.parquet", settings.sources, settings.eval_rows)
         self.inputs, self.eval_inputs = self.verbalizer.prepare(vectors), self.verbalizer.prepare(held_out)
         self.targets, self.eval_targets = self._tokenize(self.rows), self._tokenize(self.eval_rows)
-        self.loss = ResponseLoss(backbone, [token for ids in self.targets for token in ids], settings.sampled_negatives)
+        seen = [token for ids in [*self.targets, *self.eval_targets] for token in ids]
+        self.loss = ResponseLoss(backbone, seen, settings.sampled_negatives)
         backbone.add_lora(ADAPTER, lora_config(settings, backbone))
         self.parameters = backbone.adapter_parameters(ADAPTER)
         for parameter in self.parameters.values():
