@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,13 @@ class Statistics:
     mean: float32 [d], the mean raw training activation.
     centred_norm: median ‖v − mean‖ of the training activations.
     baseline_mse: of predicting the mean direction on the held-out activations (mean-norm).
+    pair_id: the same for all halves trained on these activations, so that they know each other without repositories.
     """
 
     mean: torch.Tensor
     centred_norm: float
     baseline_mse: float
+    pair_id: str
 
     @classmethod
     def load(cls, folder: Path) -> Statistics:
@@ -39,7 +42,8 @@ class Statistics:
             mean = load_file(folder / MEAN_FILE)["mean"]
         except OSError as error:
             raise InputError(f"{folder} lacks statistics.json or {MEAN_FILE}: run `python -m training.build` first.") from error
-        return cls(mean, found["centred_norm"], found["baseline_mse"])
+        pair_id = hashlib.sha256(mean.numpy().tobytes()).hexdigest()[:16]
+        return cls(mean, found["centred_norm"], found["baseline_mse"], pair_id)
 
     def contract(self, config: Config, backbone: Backbone, role: str) -> Contract:
         """The verified contract of the half `role` that `config` describes."""
@@ -57,6 +61,7 @@ class Statistics:
             "compute_dtype": "float32",
             "extraction_precision": "float32",
             "baseline_mse": self.baseline_mse,
+            "provenance": {"pair_id": self.pair_id},
         }
         if role == "av":
             values |= {
