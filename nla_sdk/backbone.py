@@ -31,9 +31,10 @@ TOWERS = ("vision_tower", "audio_tower", "vision_model", "embed_vision", "embed_
 TOWER_CONFIGS = ("vision_config", "audio_config")
 PER_LAYER_TABLE = "embed_tokens_per_layer"
 _BLOCK_PATH = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
+_STACK = re.compile(r"(?P<stack>(?:.*?\.)?(?:layers|h|blocks))\.\d+\.")
 _SAVED_KEY = re.compile(
     r"^(?:base_model\.model\.)?(?P<module>.+?)\."
-    r"(?:(?P<lora>lora_[AB])(?:\.(?!weight)[^.]+)?|modules_to_save(?:\.(?!weight|bias)[^.]+)?|(?=weight$))"
+    r"(?:(?P<lora>lora_[AB])(?:\.(?!weight)[^.]+)?|modules_to_save(?:\.(?!weight|bias)[^.]+)?|(?=(?:weight|bias)$))"
     r"\.?(?P<leaf>weight|bias)$"
 )
 
@@ -169,11 +170,16 @@ def plan_adapter(
             if path not in modules and number >= first_shared and rest in _KV_MODULES:
                 inert[key] = f"block {number} takes its keys and values from an earlier block"
                 continue
+        elif path not in modules:  # a part outside the blocks that another version nests elsewhere
+            root, parts = blocks_name.rpartition(".")[0], path.split(".")
+            ends = (".".join([root, *parts[at:]]).removeprefix(".") for at in range(len(parts)))
+            path = next((end for end in ends if end in modules), path)
         module = modules.get(path)
         if module is None:
             misfits[key] = f"no module {path!r} in {type(model).__name__}"
             continue
-        module = getattr(module, "base_layer", module)
+        for wrapped in ("base_layer", "original_module"):  # what PEFT calls a module that it has wrapped
+            module = module._modules.get(wrapped, module)
         if match["lora"] is None:
             parameter = getattr(module, leaf, None)
             if parameter is None:
@@ -197,6 +203,62 @@ def plan_adapter(
 
 
 _KV_MODULES = {"self_attn.k_proj", "self_attn.v_proj", "self_attn.k_norm", "self_attn.v_norm"}
+
+
+def fit_config(
+    config, model: nn.Module, plan: AdapterPlan, shapes: Mapping[str, tuple[int, ...]], num_blocks_run: int | None
+) -> list[str]:
+    """Make a saved `LoraConfig` name exactly the live modules of `plan`, once file and config are seen to agree.
+
+    Patterns in the config (targets, ranks, alphas) are read under the names the file uses: the live ones may be nested
+    differently, and a pattern that matches nothing is something PEFT says nothing about.
+
+    Returns:
+        What does not agree, as messages; if there is anything, the config is not changed.
+    """
+    from peft.tuners.tuners_utils import check_target_module_exists
+    from peft.utils.other import get_pattern_key
+
+    held: dict[str, dict[str, tuple[int, ...]]] = {}
+    names: dict[str, str] = {}
+    for key, (live, leaf) in plan.slots.items():
+        held.setdefault(live, {})[leaf] = shapes[key]
+        names[live] = _SAVED_KEY.match(key)["module"]
+    problems: list[str] = []
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+    for live in plan.modules("lora"):
+        leaves, name = held[live], names[live]
+        rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern, name), config.r)
+        if lacking := {"lora_A.weight", "lora_B.weight"} - leaves.keys():
+            problems.append(f"{name}: {lacking.pop()} is missing, half a LoRA is not loaded")
+        elif len(leaves) > 2:
+            problems.append(f"{name}: both a LoRA and a saved copy of the module")
+        elif (found := (leaves["lora_A.weight"][0], leaves["lora_B.weight"][1])) != (rank, rank):
+            shown = " and ".join(map(str, sorted(set(found))))
+            problems.append(f"{name}: rank {shown}, adapter_config.json says {rank}")
+        ranks[re.escape(live)] = rank
+        alphas[re.escape(live)] = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, name), config.lora_alpha)
+
+    blocks_name, blocks = find_blocks(model, text_config(model.config).num_hidden_layers)
+    stacks = {match["stack"] for name in names.values() if (match := _STACK.match(name))}
+    if config.target_modules and config.target_modules != "all-linear":
+        for stack in sorted(stacks)[:1]:
+            for number, block in enumerate(blocks[:num_blocks_run]):
+                for rest, module in block.named_modules():
+                    live, name = f"{blocks_name}.{number}.{rest}", f"{stack}.{number}.{rest}"
+                    inner = ".lora_" in live or live.endswith(".base_layer")
+                    if live in held or inner or not hasattr(module, "in_features"):
+                        continue
+                    if check_target_module_exists(config, name):
+                        problems.append(f"{name}: adapter_config.json targets it, the file has no tensors for it")
+    if not problems:
+        config.target_modules = plan.modules("lora")
+        config.modules_to_save = plan.modules("saved") or None
+        config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
+        config.rank_pattern = {live: rank for live, rank in ranks.items() if rank != config.r}
+        config.alpha_pattern = {live: alpha for live, alpha in alphas.items() if alpha != config.lora_alpha}
+    return problems
 
 
 def pick_device(device: str | int | torch.device = "auto") -> torch.device:
@@ -266,6 +328,7 @@ class Backbone:
         self.reports: dict[str, AdapterReport] = {}
         self._peft = None
         self._active: str | None = None
+        self._uses: list[str | None] = []
 
     @property
     def dtype(self) -> torch.dtype:
@@ -300,6 +363,7 @@ class Backbone:
         Raises:
             LoadError, QuantizationError, MissingFileError.
         """
+        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         path = Path(path)
@@ -307,23 +371,23 @@ class Backbone:
         dtype = pick_dtype(dtype, device, compute_dtype)
         if not (path / "config.json").is_file():
             raise MissingFileError(f"{path} holds no config.json; expected the folder of a transformers model.")
-        with quiet():
-            config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-            if getattr(config, "model_type", "") == "gemma4":
-                for tower in TOWER_CONFIGS:  # never allocated, so never in memory
-                    setattr(config, tower, None)
-            options = {"config": config, "dtype": dtype, "trust_remote_code": trust_remote_code}
-            has_ple = bool(getattr(text_config(config), "hidden_size_per_layer_input", 0))
-            if quantization is not None:
-                options["quantization_config"] = _nf4_config(quantization, dtype, device)
-            # A PLE table belongs in CPU RAM; a device map that says so makes accelerate stream it through the GPU
-            # on every call. So such a model is read on the CPU and its other parts are moved.
-            options["device_map"] = {"": "cpu" if has_ple or device.type != "cuda" else device.index or 0}
-            try:
+        try:
+            with quiet():
+                config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+                if getattr(config, "model_type", "") == "gemma4":
+                    for tower in TOWER_CONFIGS:  # never allocated, so never in memory
+                        setattr(config, tower, None)
+                options = {"config": config, "dtype": dtype, "trust_remote_code": trust_remote_code}
+                has_ple = bool(getattr(text_config(config), "hidden_size_per_layer_input", 0))
+                if quantization is not None:
+                    options["quantization_config"] = _nf4_config(quantization, dtype, device)
+                # A PLE table belongs in CPU RAM; a device map that says so makes accelerate stream it through the GPU
+                # on every call. So such a model is read on the CPU and its other parts are moved.
+                options["device_map"] = {"": "cpu" if has_ple or device.type != "cuda" else device.index or 0}
                 model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **options)
-            except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
-                raise LoadError(f"Could not load the model in {path}: {_first_line(error)}") from error
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer_path or path, trust_remote_code=trust_remote_code)
+                tokenizer = AutoTokenizer.from_pretrained(tokenizer_path or path, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, SafetensorError) as error:
+            raise LoadError(f"Could not load the model in {path}: {_first_line(error)}") from error
         _check_loading(info, path, truncated=truncated)
         drop_towers(model)
         place(model, device)
@@ -354,9 +418,11 @@ class Backbone:
                 shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
                 plan = plan_adapter(self.model, shapes, num_blocks_run=num_blocks_run)
                 self._refuse_misfits(folder, plan)
-                config.target_modules = plan.modules("lora")
-                config.modules_to_save = plan.modules("saved") or None
-                config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
+                if problems := fit_config(config, self.model, plan, shapes, num_blocks_run):
+                    raise AdapterMismatchError(
+                        f"{folder} is not loaded, its adapter_config.json and adapter_model.safetensors do not agree:"
+                        f"{_listed(problems)}\nDownload it again, or ask its author."
+                    )
                 with self.lock:
                     self._add(name, config)
                     self._fill(name, plan, {key: file.get_tensor(key) for key in plan.slots})
@@ -404,17 +470,34 @@ class Backbone:
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[PreTrainedModel]:
-        """Hold the model with `adapter` active (None: all adapters off). Nothing else runs on it meanwhile."""
+        """Hold the model with `adapter` active (None: all adapters off). Nothing else runs on it meanwhile.
+
+        A use inside a use gives the outer one its adapter back.
+        """
         with self.lock:
-            if adapter != self._active and self._peft is not None:
-                if adapter is None:
-                    self._peft.base_model.disable_adapter_layers()
-                else:
-                    if self._active is None:
-                        self._peft.base_model.enable_adapter_layers()
-                    self._peft.set_adapter(adapter, inference_mode=not self.model.training)
-                self._active = adapter
-            yield self.model
+            self._switch(adapter)
+            self._uses.append(adapter)
+            try:
+                yield self.model
+            finally:
+                self._uses.pop()
+                if self._uses:
+                    self._switch(self._uses[-1])
+
+    def _switch(self, adapter: str | None) -> None:
+        if adapter is not None and (self._peft is None or adapter not in self._peft.peft_config):
+            raise LoadError(f"{self.ref} holds no adapter {adapter!r}; load_adapter or add_lora comes first.")
+        if adapter == self._active or self._peft is None:
+            return
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if adapter is None:
+            self._peft.base_model.disable_adapter_layers()
+        else:
+            self._peft.base_model.enable_adapter_layers()
+            self._peft.set_adapter(adapter, inference_mode=True)
+        for parameter in trained:  # PEFT takes switching for a wish to train
+            parameter.requires_grad_(True)
+        self._active = adapter
 
     def _add(self, name: str, config) -> None:
         from peft import PeftModel
@@ -430,34 +513,22 @@ class Backbone:
 
     def _fill(self, name: str, plan: AdapterPlan, tensors: Mapping[str, torch.Tensor]) -> None:
         parameters = self.adapter_parameters(name)
-        filled = set()
         for key, (module, leaf) in plan.slots.items():
             matrix, _, weight = leaf.rpartition(".")
             live = f"{module}.{matrix}.{name}.{weight}" if matrix else f"{module}.modules_to_save.{name}.{leaf}"
-            if live not in parameters or parameters[live].shape != tensors[key].shape:
-                found = tuple(parameters[live].shape) if live in parameters else "nothing"
-                raise AdapterMismatchError(
-                    f"{key} has shape {tuple(tensors[key].shape)}, the adapter made from adapter_config.json has {found} "
-                    f"at {live}: the config's r, rank_pattern or target_modules do not describe this file."
-                )
-            parameters[live].data.copy_(tensors[key])
-            filled.add(live)
-        if unfilled := sorted(parameters.keys() - filled):
-            raise AdapterMismatchError(
-                f"The adapter file lacks {len(unfilled)} tensors that its config calls for, first {unfilled[0]}; "
-                "half an adapter is not loaded. Download it again, or ask its author."
-            )
+            parameters.pop(live).data.copy_(tensors[key])
+        if parameters:
+            raise LoadError(f"PEFT made {len(parameters)} tensors that no file fills, first {min(parameters)}.")
 
     def _refuse_misfits(self, folder: Path, plan: AdapterPlan) -> None:
         if not plan.misfits:
             if not plan.slots:
                 raise AdapterMismatchError(f"No tensor of {folder / 'adapter_model.safetensors'} has any effect on {self.ref}.")
             return
-        shown = "\n".join(f"  {key}: {why}" for key, why in list(plan.misfits.items())[:8])
-        more = f"\n  … and {len(plan.misfits) - 8} more" if len(plan.misfits) > 8 else ""
         raise AdapterMismatchError(
             f"{len(plan.misfits)} of {len(plan.misfits) + len(plan.slots) + len(plan.inert)} adapter tensors in {folder} "
-            f"fit nowhere in {self.ref} ({type(self.model).__name__}), so the adapter is not loaded:\n{shown}{more}\n"
+            f"fit nowhere in {self.ref} ({type(self.model).__name__}), so the adapter is not loaded:"
+            f"{_listed([f'{key}: {why}' for key, why in plan.misfits.items()])}\n"
             "The adapter was made for another base model: check the contract's base_model, or pass base=."
         )
 
@@ -579,6 +650,11 @@ def _check_loading(info: Mapping, path: Path, *, truncated: bool) -> None:
             f"{path} lacks weights that its config calls for ({len(missing)} missing, {len(mismatched)} of another shape; "
             f"first: {', '.join(names)}); random numbers would stand in for them. Download it again, or ask its author."
         )
+
+
+def _listed(lines: list[str], limit: int = 8) -> str:
+    more = [f"… and {len(lines) - limit} more"] if len(lines) > limit else []
+    return "".join(f"\n  {line}" for line in [*lines[:limit], *more])
 
 
 def _first_line(error: BaseException) -> str:

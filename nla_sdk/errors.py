@@ -36,6 +36,10 @@ class GatedRepositoryError(RepositoryError):
     """The repository exists, but its terms must be accepted, or a token given, first."""
 
 
+class AccessTokenError(RepositoryError):
+    """The access token is malformed, not accepted, or may not read the repository."""
+
+
 class OfflineError(RepositoryError):
     """The files are not in the cache and the network cannot be used or reached."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ def tokenize(tokenizer, text: str | Sequence[Mapping[str, str]]) -> list[int]:
     if isinstance(text, str):
         if not text:
             raise EmptyBatchError("The text is empty; expected at least one character to read an activation at.")
-        ids = list(tokenizer(text).input_ids)
+        ids = list(tokenizer(text, verbose=False).input_ids)
     else:
         if not getattr(tokenizer, "chat_template", None):
             raise InputError("Chat messages were passed, but this base model's tokenizer has no chat template; pass plain text.")
@@ -72,13 +73,23 @@ def resolve_positions(positions: int | str | Sequence[int], length: int) -> list
         if positions != "all":
             raise PositionError(f"positions={positions!r} is not known; use 'all', an integer or a list of integers.")
         return list(range(length))
-    wanted = [positions] if isinstance(positions, int) else list(positions)
+    try:
+        wanted = [operator.index(position) for position in _as_list(positions)]
+    except TypeError as error:
+        raise PositionError(f"positions={positions!r}: expected 'all', an integer or a list of integers.") from error
     if not wanted:
         raise EmptyBatchError("The list of positions is empty; expected at least one.")
     for position in wanted:
         if not -length <= position < length:
             raise PositionError(f"Position {position} does not exist: the text has {length} tokens ({-length} to {length - 1}).")
-    return [int(position) % length for position in wanted]
+    return [position % length for position in wanted]
+
+
+def _as_list(positions) -> list:
+    try:
+        return list(positions)
+    except TypeError:  # a single one, also a NumPy or torch integer
+        return [positions]
 
 
 def is_chat(text) -> bool:

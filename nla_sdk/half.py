@@ -46,7 +46,8 @@ class Half:
             RepositoryError, ContractError, WrongRoleError.
         """
         files = hub.fetch_half(ref, role=role, **where)
-        contract = read_contract(files.path, str(files.ref), files.subfolder)
+        repo = "/".join(files.ref.split("/")[:2]) if files.commit else files.ref  # known without its subfolder
+        contract = read_contract(files.path, repo, files.subfolder)
         if contract.role != role:
             article = {"av": "an AV (it explains)", "ar": "an AR (it reconstructs)"}
             raise WrongRoleError(
@@ -79,13 +80,20 @@ class Half:
         partner = self.partner_ref()
         return partner is not None and partner[0].lower() == other.repo_id.lower()
 
-    def copy_to(self, folder: Path) -> None:
-        """Copy the half's files, its contract in canonical form, into `folder`."""
+    def copy_to(self, folder: Path, pair_id: str | None = None) -> None:
+        """Copy the half's files, its contract in canonical form, into `folder`.
+
+        Args:
+            pair_id: put on record that two halves belong together; in a folder neither goes by its repository's name.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         for file in sorted(self.folder.iterdir()):
             if file.is_file() and file.name != SIDECAR_NAME:
                 shutil.copyfile(file, folder / file.name)
-        self.contract.save(folder)
+        contract = self.contract
+        if pair_id is not None:
+            contract = contract.replace(provenance={**contract.provenance, "pair_id": pair_id})
+        contract.save(folder)
 
 
 def read_contract(folder: Path, ref: str, subfolder: str | None) -> Contract:

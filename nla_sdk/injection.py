@@ -63,13 +63,16 @@ def as_vectors(activation, d_model: int, *, what: str = "activation") -> tuple[t
 
 
 def _plain(activation):
-    """Lists of tensors become lists of lists; everything else is left to torch."""
-    if isinstance(activation, (list, tuple)) and activation and all(isinstance(item, torch.Tensor) for item in activation):
-        return torch.stack([item.detach().float().cpu() for item in activation])
-    if isinstance(activation, (list, tuple)):
-        import numpy as np
+    """Lists and arrays become what torch takes without a warning; what is no number is left for torch to refuse."""
+    import numpy as np
 
-        return np.asarray(activation, dtype=np.float32)
+    if isinstance(activation, (list, tuple)):
+        if activation and all(isinstance(item, torch.Tensor) for item in activation):
+            return torch.stack([item.detach().float().cpu() for item in activation])
+        activation = np.asarray(activation)
+    if isinstance(activation, np.ndarray) and activation.dtype.kind not in "bcSUO":
+        with np.errstate(over="ignore"):  # float64 beyond float32's range is reported as infinite
+            return np.array(activation, dtype=np.float32)  # a copy: torch warns of arrays it may not write to
     return activation
 
 
@@ -77,6 +80,7 @@ def rescale(vectors: torch.Tensor, scale: float | None) -> torch.Tensor:
     """Vectors [n, d] scaled to norm `scale` each; `None` leaves them raw."""
     if scale is None:
         return vectors
+    vectors = vectors / vectors.abs().amax(dim=-1, keepdim=True)  # squares of very large or small numbers overflow
     return vectors * (scale / vectors.norm(dim=-1, keepdim=True))
 
 

@@ -30,7 +30,7 @@ def cosine(a, b) -> np.ndarray | float:
         >>> cosine([1.0, 0.0], [1.0, 1.0])
         0.7071067811865475
     """
-    result = np.sum(unit(a) * unit(b), axis=-1)
+    result = np.clip(np.sum(unit(a) * unit(b), axis=-1), -1.0, 1.0)  # rounding can step over either end
     return float(result) if result.ndim == 0 else result
 
 
@@ -79,12 +79,13 @@ def retrieval_ranks(predictions, targets) -> np.ndarray:
     Args:
         predictions, targets: [n, d] each, row i of one belonging to row i of the other.
     Returns:
-        int64 [n]. Ties count against the row. The mean over all targets is subtracted from both sides first: in a space
-        where everything points one way, plain cosine ranks little but the shared direction.
+        int64 [n]. Ties count against the row, and a prediction without a direction is last. The mean over all targets is
+        subtracted from both sides first: in a space where everything points one way, plain cosine ranks little but the
+        shared direction.
     """
     p, t = unit(predictions), unit(targets)
     centre = t.mean(axis=0)
-    scores = unit(p - centre) @ unit(t - centre).T
+    scores = np.nan_to_num(unit(p - centre) @ unit(t - centre).T, nan=-np.inf)
     own = np.diag(scores)[:, None]
     ties_and_better = (scores >= own).sum(axis=1) - 1
     return ties_and_better.astype(np.int64)

@@ -187,6 +187,10 @@ class NLAPair:
         under a final name.
         """
         folder = Path(folder)
+        pair_id = None
+        if self.matched and self._av is not None and self._ar is not None:
+            ids = {half.contract.provenance.get("pair_id") for half in (self._av, self._ar)}
+            pair_id = f"{self._av.repo_id} + {self._ar.repo_id}" if len(ids) > 1 or None in ids else None
         for name, half in (("av", self._av), ("ar", self._ar)):
             if half is None:
                 continue
@@ -194,7 +198,7 @@ class NLAPair:
             if final.resolve() == half.folder.resolve():
                 raise InputError(f"{final} is where this pair was loaded from; save it elsewhere.")
             try:
-                half.copy_to(temporary)
+                half.copy_to(temporary, pair_id)
                 for file in temporary.iterdir():
                     with file.open("rb") as handle:
                         os.fsync(handle.fileno())
@@ -440,8 +444,9 @@ def _find_halves(av, ar, revision, subfolder, where) -> tuple[Half | None, Half 
     if av is not None:
         folder = Path(av) if str(av) != "demo" else None
         if ar is None and folder is not None and subfolder is None and not (folder / "nla_meta.yaml").exists():
-            if (folder / "av").is_dir() and (folder / "ar").is_dir():
-                av, ar = folder / "av", folder / "ar"
+            if (folder / "av").is_dir() or (folder / "ar").is_dir():  # as save_pretrained writes it
+                av, ar = (half if half.is_dir() else None for half in (folder / "av", folder / "ar"))
+    if av is not None:
         av_half = Half.find(str(av), "av", **first, **where)
         first = {}
     if str(av) == "demo" and ar is None:

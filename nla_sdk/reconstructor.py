@@ -33,9 +33,11 @@ def load_head(folder: Path, d_model: int, *, bias: bool | None = None) -> nn.Lin
     path = next((folder / name for name in HEAD_FILES if (folder / name).is_file()), None)
     if path is None:
         raise MissingFileError(f"{folder} holds no AR head; expected one of {', '.join(HEAD_FILES)}.")
-    state = {key.rpartition(".")[2]: tensor for key, tensor in _read_tensors(path).items()}
-    if "weight" not in state or set(state) - {"weight", "bias"}:
-        raise HeadError(f"{path} holds tensors {sorted(state)}; expected 'weight' and, with a bias, 'bias'.")
+    tensors = _read_tensors(path)
+    state = {str(key).rpartition(".")[2]: tensor for key, tensor in tensors.items()}
+    if "weight" not in state or set(state) - {"weight", "bias"} or len(state) < len(tensors):
+        found = sorted(map(str, tensors))
+        raise HeadError(f"{path} holds tensors {found}; expected 'weight' and, with a bias, 'bias'.")
     found = "bias" in state
     if bias is not None and bias != found:
         raise HeadError(f"{path} has {'a' if found else 'no'} bias, the contract says head_bias: {str(bias).lower()}.")
@@ -58,14 +60,24 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         except SafetensorError as error:
             raise HeadError(f"{path} is not a readable safetensors file: {error}") from error
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an unusual pickle protocol, which is refused next
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        with path.open("rb") as file:
+            start = file.read(24)
+        if not start.startswith((b"PK", b"\x80")):
+            raise HeadError(
+                f"{path} is no torch file: it starts with {start!r} (a Git LFS pointer or a web page in its place?). "
+                "Download it again."
+            ) from error
         raise UnsafeFileError(
             f"{path} is a pickle that would run code when read; only tensors are accepted, so it is refused. Ask its author "
             "for linear_head.safetensors; do not open the file with weights_only=False."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise HeadError(f"{path} is not a readable torch file: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise HeadError(f"{path} is not a readable torch file: {reason}. Download it again.") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise HeadError(f"{path} holds a {type(state).__name__}; expected a state dict of a Linear layer.")
     return state

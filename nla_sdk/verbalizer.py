@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ import torch
 
 from .backbone import Backbone
 from .contract import Contract
-from .errors import InputError
+from .errors import InputError, ZeroActivationError
 from .injection import inject, rescale
 
 OPEN_TAG, CLOSE_TAG = "<explanation>", "</explanation>"
@@ -42,9 +41,10 @@ class Verbalization:
 
 def parse_output(raw: str, finished: bool) -> Verbalization:
     """Take the explanation out of raw output: what stands between the tags where there are any, else all of it."""
-    text = raw.split(OPEN_TAG, 1)[1] if OPEN_TAG in raw else raw
-    closed = CLOSE_TAG in text
-    text = re.sub(r"</?explanation>", "", text.split(CLOSE_TAG, 1)[0]).strip()
+    text, closed, _ = raw.partition(CLOSE_TAG)
+    if OPEN_TAG in text:
+        text = text.split(OPEN_TAG, 1)[1].replace(OPEN_TAG, "")
+    text = text.strip()
     status = "empty" if not text else "ok" if finished or closed else "truncated"
     return Verbalization(text=text, raw=raw, status=status)
 
@@ -72,9 +72,18 @@ class Verbalizer:
         self._prefix = None
 
     def prepare(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Raw activations [n, d] → what is injected: centred where the contract says so, then scaled."""
+        """Raw activations [n, d] → what is injected: centred where the contract says so, then scaled.
+
+        Raises:
+            ZeroActivationError: a vector equals the activation mean, so nothing is left of it.
+        """
         if self.mean is not None:
             vectors = vectors - self.mean.to(vectors.device)
+            if (nothing := (vectors == 0).all(dim=-1)).any():
+                raise ZeroActivationError(
+                    f"The activation in row {int(nothing.nonzero()[0])} equals the pair's activation mean, which is "
+                    "subtracted first: no direction is left to explain."
+                )
         return rescale(vectors, self.contract.injection_scale)
 
     def __call__(
@@ -101,7 +110,8 @@ class Verbalizer:
         Returns:
             rows × n verbalizations, the samples of one vector together.
         """
-        limit = max_new_tokens or self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
+        default = self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
+        limit = default if max_new_tokens is None else max_new_tokens
         if limit < 1 or n < 1 or temperature < 0:
             raise InputError(f"max_new_tokens={limit}, n={n}, temperature={temperature}: expected ≥ 1, ≥ 1, ≥ 0.")
         generators = None
@@ -190,8 +200,8 @@ class Verbalizer:
         return torch.cat(drawn).to(logits.device)
 
     def _closed(self, tokens: list[int]) -> bool:
-        """Whether the text just closed the explanation: only the last few tokens can have done it."""
-        return CLOSE_TAG in self.backbone.tokenizer.decode(tokens[-8:])
+        """Whether the text just closed the explanation: at one character a token, the tag is its length in tokens."""
+        return CLOSE_TAG in self.backbone.tokenizer.decode(tokens[-len(CLOSE_TAG) :])
 
 
 def end_token_ids(backbone: Backbone) -> frozenset[int]:

@@ -60,6 +60,7 @@ class Trainer:
         self.targets = vectors if mean is None else vectors - mean
         self.prompts = self._tokenize(rows)
         self.eval_vectors, self.eval_rows = load_rows(config.out / "eval.parquet", settings.sources, settings.eval_rows)
+        torch.manual_seed(config.seed)  # the adapter's first numbers are part of the run
         backbone.add_lora(ADAPTER, lora_config(settings, backbone, self.contract.ar_num_blocks))
         self.parameters = {**backbone.adapter_parameters(ADAPTER), "head.weight": self.head.weight, "head.bias": self.head.bias}
         for parameter in self.parameters.values():

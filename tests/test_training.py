@@ -1,0 +1,324 @@
+"""The stages make a pair that loads, on a tiny Llama; they resume exactly, and split by document."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from nla_sdk import NLAPair, metrics
+from nla_sdk.backbone import Backbone
+from nla_sdk.errors import InputError
+from tests import tiny
+from training import build, extract, loop, on_policy, sft_ar, sft_av
+from training.config import Config, Train
+from training.label import extractive
+from training.split import split_of
+
+WORDS = "the cat sat on a mat while seven dogs ran over hills and Mary read her old books near rivers of London".split()
+
+
+def text(rng: random.Random) -> str:
+    return " ".join(rng.choice(WORDS) for _ in range(rng.randrange(8, 14)))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return tiny.save_model(tmp_path_factory.mktemp("base"), tiny.llama_config(), tiny.tokenizer(), seed=5)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    rng, folder = random.Random(0), tmp_path_factory.mktemp("corpus")
+    rows = [{"doc_id": f"doc{i // 2}", "text": text(rng), "family": rng.choice("ab")} for i in range(80)]
+    (folder / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    written = [{**row, "explanation": f"Something about {row['text'].split()[0]}.", "labeler_model": "m"} for row in rows[:30]]
+    (folder / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
+    return folder
+
+
+def config_file(folder: Path, base: Path, corpus: Path, **changes) -> Path:
+    train = {"warmup_steps": 2, "batch_size": 4, "save_interval": 5, "eval_interval": 8, "eval_rows": 8, "max_rows": 48}
+    settings = {
+        "base": str(base),
+        "layer": 1,
+        "out": str(folder / "out"),
+        "extract": {
+            "corpus": str(corpus / "passages.jsonl"),
+            "labeled_corpus": str(corpus / "labels.jsonl"),
+            "min_context": 6,
+            "max_tokens": 40,
+        },
+        "build": {"av_share": 0.5, "eval_share": 0.2, "eval_rows": 24},
+        "av": {"template": "say <concept>{injection_char}</concept>: <explanation>", "max_new_tokens": 8, **train},
+        "ar": {"template": "<text>{explanation}</text> <summary>", **train, "sources": ["extractive", "on_policy"], "on_policy_rows": 8},
+    }
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        settings[section] = {**settings[section], name: value} if name else value
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(settings, allow_unicode=True))
+    return path
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory, base, corpus) -> Path:
+    """A config whose tables have been built."""
+    path = config_file(tmp_path_factory.mktemp("run"), base, corpus)
+    config = Config.load(path)
+    extract.run(config)
+    build.run(config)
+    return path
+
+
+def test_all_stages_make_a_pair_that_round_trips(tables):
+    config = Config.load(tables)
+    sft_av.run(config)
+    on_policy.run(config)
+    sft_ar.run(config)
+    pair = NLAPair.from_pretrained(config.out / "av", config.out / "ar")
+    assert pair.matched
+    vectors = build.read_vectors(pq.read_table(config.out / "eval.parquet"))
+    trips = pair.round_trip(vectors[:3])
+    assert len(trips) == 3 and all(trip.fve is not None for trip in trips)
+    facts = pair.ar_contract.provenance["training"]
+    assert facts["table_sha256"] == build.sha256_of(config.out / "on_policy.parquet")
+    assert {"true", "empty", "shuffled"} == {key.removeprefix("heldout_fve_") for key in facts if key.startswith("heldout_fve")}
+
+
+def test_extracted_vectors_are_the_residual_stream_at_the_recorded_position(tables, base):
+    config = Config.load(tables)
+    table = pq.read_table(config.out / "activations.parquet")
+    vectors, rows = build.read_vectors(table), table.drop_columns(["activation_vector"]).to_pylist()
+    model, tokens = tiny.plain_model(base), tiny.tokenizer()
+    for row, vector in list(zip(rows, vectors, strict=True))[::17]:
+        ids = tokens(row["detokenized_text_truncated"], return_tensors="pt").input_ids
+        assert ids.shape[1] == row["n_raw_tokens"]
+        with torch.no_grad():
+            output = model(ids, output_hidden_states=True)
+        torch.testing.assert_close(torch.from_numpy(vector.copy()), output.hidden_states[2][0, -1], rtol=1e-4, atol=1e-4)
+        assert row["next_tokens"][0] == tokens.decode([int(output.logits[0, -1].argmax())])
+
+
+def test_no_document_is_in_two_tables(tables):
+    out = Config.load(tables).out
+    documents = [set(pq.read_table(out / f"{name}.parquet")["doc_id"].to_pylist()) for name in ("av_sft", "ar_sft", "eval")]
+    assert all(documents)
+    assert not (documents[0] & documents[1] or documents[0] & documents[2] or documents[1] & documents[2])
+
+
+def test_tables_have_the_reference_columns_and_fixed_size_vectors(tables):
+    table = pq.read_table(Config.load(tables).out / "av_sft.parquet")
+    assert {"doc_id", "n_raw_tokens", "activation_layer", "activation_vector", "detokenized_text_truncated"} <= set(table.column_names)
+    row = table.slice(0, 1).to_pylist()[0]
+    assert row["response"] == f"<explanation>\n{row['api_explanation']}\n</explanation>"
+    assert "<INJECT>" in row["prompt"]
+    assert table.schema.field("activation_vector").type.list_size == tiny.D_MODEL
+
+
+@pytest.mark.parametrize("stage", [sft_av, sft_ar])
+def test_a_killed_training_goes_on_to_the_same_adapter(tables, base, corpus, tmp_path, monkeypatch, stage):
+    """Killed at step 7, after the checkpoint of step 5."""
+    config = Config.load(tables)
+    role = stage.ADAPTER
+    settings = {"ar__sources": ["extractive"]}
+    whole, broken = (config_file(folder, base, corpus, **settings) for folder in (tmp_path / "a", tmp_path / "b") if not folder.mkdir())
+    for path in (whole, broken):
+        out = Config.load(path).out
+        out.mkdir()
+        for file in config.out.iterdir():
+            if file.is_file():
+                (out / file.name).write_bytes(file.read_bytes())
+    stage.run(Config.load(whole))
+    real = stage.Trainer.batch_loss
+    calls = {"left": 7}
+
+    def dying(self, *arguments, **options):
+        if torch.is_grad_enabled():
+            calls["left"] -= 1
+            if calls["left"] < 0:
+                raise KeyboardInterrupt
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(stage.Trainer, "batch_loss", dying)
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(Config.load(broken))
+    monkeypatch.setattr(stage.Trainer, "batch_loss", real)
+    assert not (Config.load(broken).out / role).exists()
+    stage.run(Config.load(broken))
+    name = Path(role) / "adapter_model.safetensors"
+    assert (Config.load(whole).out / name).read_bytes() == (Config.load(broken).out / name).read_bytes()
+    steps = [
+        [json.loads(line)["step"] for line in (Config.load(path).out / f"run_{role}" / "log.jsonl").read_text().splitlines()]
+        for path in (whole, broken)
+    ]
+    assert steps[0] == steps[1] == list(range(13))
+
+
+def test_only_the_adapter_is_trained_and_the_loss_falls_on_what_can_be_learnt_by_heart(tables):
+    config = Config.load(tables)
+    backbone = Backbone.load(config.base, dtype="float32")
+    trainer = sft_av.Trainer(config, backbone)
+    frozen = {name: p.detach().clone() for name, p in backbone.model.named_parameters() if not p.requires_grad}
+    assert {name for name, p in backbone.model.named_parameters() if p.requires_grad} == set(trainer.parameters)
+    optimizer = torch.optim.AdamW(trainer.parameters.values(), lr=3e-3)
+    losses = []
+    with backbone.using("av"):
+        for _ in range(25):
+            loss = trainer.batch_loss(trainer.inputs[:4], trainer.targets[:4])
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+    now = dict(backbone.model.named_parameters())
+    assert all(torch.equal(now[name], value) for name, value in frozen.items())
+
+
+def test_the_av_loss_is_that_of_a_plain_forward_with_the_embedding_overwritten(tables, base):
+    config = Config.load(tables)
+    trainer = sft_av.Trainer(config, Backbone.load(config.base, dtype="float32"))
+    with trainer.backbone.using("av"):
+        ours = trainer.batch_loss(trainer.inputs[:3], trainer.targets[:3], exact=True).item()
+    model, prompt = tiny.plain_model(base), trainer.verbalizer.prompt_ids  # a fresh LoRA changes nothing: B is zero
+    total = count = 0
+    for vector, target in zip(trainer.inputs[:3], trainer.targets[:3], strict=True):
+        ids = torch.tensor([[*prompt, *target]])
+        embeds = model.get_input_embeddings()(ids).detach()
+        embeds[0, prompt.index(trainer.contract.injection_token_id)] = vector
+        logits = model(inputs_embeds=embeds).logits[0, len(prompt) - 1 : -1]
+        total += torch.nn.functional.cross_entropy(logits, torch.tensor(target), reduction="sum").item()
+        count += len(target)
+    assert ours == pytest.approx(total / count, rel=1e-5)
+
+
+def test_the_estimated_softmax_comes_near_the_exact_one_and_is_exact_where_it_can_be(tables):
+    backbone = Backbone.load(Config.load(tables).base, dtype="float32")
+    states = torch.randn(64, tiny.D_MODEL, generator=torch.Generator().manual_seed(0))
+    targets = torch.randint(0, 40, (64,), generator=torch.Generator().manual_seed(1))
+    exact = sft_av.ResponseLoss(backbone, range(40), 0)(states, targets).item()
+    estimate = sft_av.ResponseLoss(backbone, range(40), 100)
+    draws = [estimate(states, targets, torch.Generator().manual_seed(seed)).item() for seed in range(40)]
+    assert not estimate.exact
+    assert sum(draws) / len(draws) == pytest.approx(exact, rel=0.05)
+    assert estimate(states, targets, exact=True).item() == pytest.approx(exact, rel=1e-6)
+    assert sft_av.ResponseLoss(backbone, range(40), 10_000).exact
+
+
+def test_the_ar_loss_is_the_metric():
+    a, b = torch.randn(5, 8, generator=torch.Generator().manual_seed(0)), torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
+    assert sft_ar.direction_loss(a, b).item() == pytest.approx(metrics.direction_mse(a, b).mean(), rel=1e-5)
+
+
+def test_gradients_reach_every_lora_matrix_of_the_blocks_that_run_and_the_head(tables):
+    config = Config.load(tables)
+    config = config.model_copy(update={"ar": config.ar.model_copy(update={"sources": ["extractive"]})})
+    trainer = sft_ar.Trainer(config, Backbone.load(config.base, dtype="float32"))
+    for name, parameter in trainer.parameters.items():
+        if "lora_B" in name:
+            parameter.data.normal_(generator=torch.Generator().manual_seed(len(name)))
+    with trainer.backbone.using("ar"):
+        trainer.batch_loss(range(4)).backward()
+    assert {block for name in trainer.parameters for block in range(4) if f"layers.{block}." in name} == {0, 1}
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in trainer.parameters.values())
+
+
+def test_data_order_visits_every_row_once_an_epoch_and_is_the_same_each_time():
+    lengths = [random.Random(i).randrange(5, 60) for i in range(100)]
+    order = loop.data_order(lengths, 8, 2, seed=3)
+    assert order == loop.data_order(lengths, 8, 2, seed=3)
+    assert sorted(row for batch in order[:13] for row in batch) == list(range(100))
+    spread = [max(lengths[r] for r in batch) - min(lengths[r] for r in batch) for batch in order]
+    assert sum(spread) / len(spread) < 15
+
+
+def test_the_rate_warms_up_then_falls():
+    settings = Train(warmup_steps=4, decay="linear")
+    rates = [loop.learning_rate_factor(step, 20, settings) for step in range(20)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4:] == sorted(rates[4:], reverse=True) and rates[-1] > 0.05
+    assert loop.learning_rate_factor(19, 20, Train(warmup_steps=4, decay="constant")) == 1.0
+
+
+def test_another_runs_checkpoint_is_refused(tables, base, corpus, tmp_path):
+    config = Config.load(tables)
+    trainer = sft_av.Trainer(config, Backbone.load(config.base, dtype="float32"))
+    optimizer = torch.optim.AdamW(trainer.parameters.values(), lr=1e-3)
+    first = loop.Loop(tmp_path / "run", config.av, optimizer, trainer.parameters, {"lr": 1}, 0)
+    first.save()
+    with pytest.raises(loop.TrainingError, match="belongs to a run with other settings or data"):
+        loop.Loop(tmp_path / "run", config.av, optimizer, trainer.parameters, {"lr": 2}, 0)
+
+
+def test_nan_stops_with_the_step_and_the_rows(tables, tmp_path):
+    weight = torch.nn.Parameter(torch.ones(1))
+    runner = loop.Loop(tmp_path, Train(), torch.optim.AdamW([weight]), {"w": weight}, {}, 0)
+    with pytest.raises(loop.TrainingError, match=r"Step 0: loss nan.*rows \[3, 4\].*checkpoint"):
+        runner.run([[3, 4]], lambda rows, step: weight.sum() * float("nan"), dict, "test")
+
+
+@pytest.mark.parametrize("share, name", [(0.05, "eval"), (0.3, "av_sft"), (0.9, "ar_sft")])
+def test_a_document_is_split_by_its_hash(monkeypatch, share, name):
+    monkeypatch.setattr("training.split.share_of", lambda doc_id, seed: share)
+    assert split_of("x", av_share=0.5, eval_share=0.1) == name
+
+
+def test_documents_without_an_id_cannot_be_split():
+    with pytest.raises(ValueError, match="without a doc_id"):
+        split_of("", av_share=0.5, eval_share=0.1)
+
+
+def test_the_extractive_label_names_what_comes_next_the_ending_and_keywords():
+    label = extractive.explain("The old lighthouse keeper of Dunmore climbed slowly up the spiral", [" staircase", " stairs", "\n"])
+    assert '"staircase", or else "stairs" or a line break' in label
+    assert '"climbed slowly up the spiral"' in label
+    assert "Dunmore" in label and "lighthouse" in label
+    assert label == extractive.explain("The old lighthouse keeper of Dunmore climbed slowly up the spiral", [" staircase", " stairs", "\n"])
+
+
+def test_labels_are_varied_in_their_wording():
+    rng = random.Random(1)
+    openings = {extractive.explain(text(rng), [" a"]).split()[0] for _ in range(60)}
+    assert len(openings) >= 3
+
+
+def test_an_empty_text_cannot_be_labelled():
+    with pytest.raises(ValueError, match="nothing to label"):
+        extractive.explain("  ", ["a"])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"layer": -1}, r"layer: Input should be greater than or equal to 0"),
+        ({"av__lr": "fast"}, r"av\.lr: Input should be a valid number"),
+        ({"extract__shards": 3}, r"extract\.shards: Extra inputs are not permitted"),
+    ],
+)
+def test_a_malformed_config_names_the_key(tmp_path, base, corpus, change, message):
+    with pytest.raises(InputError, match=message):
+        Config.load(config_file(tmp_path, base, corpus, **change))
+
+
+def test_a_stage_with_bad_input_says_so_in_one_line_and_exits_2(tmp_path, base, corpus):
+    import typer
+
+    from training.cli import run_stage
+
+    app = typer.Typer()
+    app.command()(run_stage(build.run))
+    missing = CliRunner().invoke(app, ["--config", str(tmp_path / "none.yaml")])
+    assert missing.exit_code == 2
+    assert missing.stderr.startswith("error: Cannot read the config") and "Traceback" not in missing.stderr
+
+
+def test_a_corpus_line_without_text_is_named(tmp_path):
+    (tmp_path / "c.jsonl").write_text('{"doc_id": "a", "text": "b"}\n{"doc_id": "a"}\n')
+    with pytest.raises(InputError, match="line 2: expected a JSON object with doc_id and text"):
+        list(extract.read_corpus(tmp_path / "c.jsonl"))
