@@ -1,6 +1,7 @@
 """How fast a pair runs, against the script way and against plain transformers. `python benchmarks/inference.py`
 
-On the demo base, 32 activations, the bundled AV prompt and the seed's 94-token one, exactly 48 new tokens on every side:
+On the demo base, 32 activations, the bundled AV prompt and the seed's 94-token one, exactly 48 new tokens on every
+side:
 
   (a) script     one row at a time, the marker searched per row in Python, the AR through all blocks and the lm_head;
                  three loads of the base (timed apart);
@@ -8,8 +9,8 @@ On the demo base, 32 activations, the bundled AV prompt and the seed's 94-token 
   (c) nla_sdk.
 
 Then reconstruct and extract against a bare batched forward through the same blocks. Sides are interleaved within one
-process, medians of `--runs` runs; ratios are what to quote, machines differ. Writes `benchmarks/inference.json` and prints
-a table. (a) is measured on `--script-rows` rows and reported per row.
+process, medians of `--runs` runs; ratios are what to quote, machines differ. Writes `benchmarks/inference.json` and
+prints a table. (a) is measured on `--script-rows` rows and reported per row.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from nla_sdk.verbalizer import Verbalizer
 
 NEW_TOKENS = 48
 TEXT = (
-    "The expedition left the harbour in late September with two ships, forty men and provisions for a year, and nobody on "
+    "The expedition left the harbour in late September with two ships, forty men and provisions for a year, and nobody "
+    "on "
     "the quay that morning believed the captain when he said they would be home before the ice broke up in spring. "
 )
 DEMO = Path(__file__).parent.parent / "nla_sdk" / "demo"
@@ -49,8 +51,12 @@ class Script:
         path = demo_base()
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.source = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        self.av = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32), DEMO / "av").eval()
-        self.ar = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32), DEMO / "ar").eval()
+        self.av = PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32), DEMO / "av"
+        ).eval()
+        self.ar = PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32), DEMO / "ar"
+        ).eval()
         self.load_seconds = time.perf_counter() - start
         self.pair, self.prompt = pair, prompt
         self.head = pair.reconstructor.head
@@ -124,7 +130,7 @@ def bare_forward(pair: NLAPair, prompts: list[list[int]], blocks: int, adapter: 
 
 
 def interleaved(sides: dict, runs: int) -> dict[str, float]:
-    """Median seconds of each side over `runs` rounds, all sides in turn in every round, after one call each unmeasured."""
+    """Median seconds of each side over `runs` rounds, all sides in turn, after one call each that is not measured."""
     for name, call in sides.items():
         if name != "script":
             call()
@@ -202,7 +208,8 @@ def main() -> None:
             "round_trip_faster_than_script": per_row["script_round_trip"] / per_row["round_trip"],
             "explain_faster_than_generate": per_row["generate"] / per_row["explain"],
             "same_text_as_generate": sum(
-                a.strip() == b.raw.strip() for a, b in zip(generate_batch(pair, verbalizer, vectors), ours(), strict=True)
+                a.strip() == b.raw.strip()
+                for a, b in zip(generate_batch(pair, verbalizer, vectors), ours(), strict=True)
             ),
         }
 
@@ -239,8 +246,13 @@ def table(result: dict) -> str:
             f"explain {one['explain_faster_than_generate']:.2f}× generate "
             f"({one['same_text_as_generate']} of {result['rows']} texts the same)"
         )
-    lines.append(f"reconstruct / bare forward {result['reconstruct_over_bare']:.3f}, extract / bare forward {result['extract_over_bare']:.3f}")
-    lines.append(f"loads: nla_sdk {result['load_seconds']['nla_sdk']:.1f} s, script {result['load_seconds']['script']:.1f} s")
+    lines.append(
+        f"reconstruct / bare forward {result['reconstruct_over_bare']:.3f}, "
+        f"extract / bare forward {result['extract_over_bare']:.3f}"
+    )
+    lines.append(
+        f"loads: nla_sdk {result['load_seconds']['nla_sdk']:.1f} s, script {result['load_seconds']['script']:.1f} s"
+    )
     return "\n".join(lines)
 
 

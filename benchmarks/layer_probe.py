@@ -1,9 +1,10 @@
 """Which layer to read? `python benchmarks/layer_probe.py corpus/passages.jsonl`
 
-For several blocks of the demo base, by ridge regression on activations of a JSONL corpus (doc_id, text), split by document:
-how much of the activation's direction follows from what a text could name (the last token, the likeliest next tokens, the
-context), as FVE, and how much of each can be read out of the centred activation, as R². Lower bounds both: a language model
-does better than a linear map of token embeddings. This made the table in docs/demo-pair.md, in about 10 minutes.
+For several blocks of the demo base, by ridge regression on activations of a JSONL corpus (doc_id, text), split by
+document: how much of the activation's direction follows from what a text could name (the last token, the likeliest
+next tokens, the context), as FVE, and how much of each can be read out of the centred activation, as R². Lower bounds
+both: a language model does better than a linear map of token embeddings. This made the table in docs/demo-pair.md, in
+about 10 minutes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ def read(backbone: Backbone, path: Path, layers: list[int], passages: int, max_t
     rng.shuffle(lines)
     lines = lines[:passages]
     ids = [backbone.tokenizer(line["text"]).input_ids[:max_tokens] for line in lines]
-    todo = [(line["doc_id"], x, [rng.randrange(12, len(x)) for _ in range(2)]) for line, x in zip(lines, ids, strict=True) if len(x) >= 16]
+    todo = [
+        (line["doc_id"], x, [rng.randrange(12, len(x)) for _ in range(2)])
+        for line, x in zip(lines, ids, strict=True)
+        if len(x) >= 16
+    ]
     todo.sort(key=lambda item: len(item[1]))
     table = torch.nn.functional.normalize(backbone.embedding.weight, dim=1)
     states: dict[int, list] = {layer: [] for layer in layers}
@@ -73,7 +78,13 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=2200)
     parser.add_argument("--max-tokens", type=int, default=160)
     options = parser.parse_args()
-    found = read(Backbone.load(demo_base(), ref="demo", dtype="float32"), options.corpus, options.layers, options.passages, options.max_tokens)
+    found = read(
+        Backbone.load(demo_base(), ref="demo", dtype="float32"),
+        options.corpus,
+        options.layers,
+        options.passages,
+        options.max_tokens,
+    )
     names = sorted(set(found["documents"]))
     random.Random(0).shuffle(names)
     held = set(names[: len(names) // 5])
@@ -95,7 +106,10 @@ def main() -> None:
         for label, parts in named.items():
             x = torch.cat([inputs[part] for part in parts], dim=1)
             scores = [
-                metrics.fve(metrics.direction_mse((ridge(x, vectors - mean, train, p) + mean)[test], vectors[test]), baselines.mean_norm)
+                metrics.fve(
+                    metrics.direction_mse((ridge(x, vectors - mean, train, p) + mean)[test], vectors[test]),
+                    baselines.mean_norm,
+                )
                 for p in PENALTIES
             ]
             fve[label] = max(score.mean() for score in scores)
@@ -105,7 +119,8 @@ def main() -> None:
             missed = (ridge(centred * 25, y, train, 300.0) - y)[test].square().sum() / y[test].square().sum()
             r2[label] = 1 - missed.item()
         print(
-            f"block {layer:2}  mse of the mean {baselines.mean_norm:.3f}  cos of two rows {1 - baselines.raw_variance:.2f}  FVE "
+            f"block {layer:2}  mse of the mean {baselines.mean_norm:.3f}  "
+            f"cos of two rows {1 - baselines.raw_variance:.2f}  FVE "
             + "  ".join(f"{label} {value:.2f}" for label, value in fve.items())
             + "  R2 "
             + "  ".join(f"{label} {value:.2f}" for label, value in r2.items())

@@ -130,7 +130,7 @@ def find_blocks(model: nn.Module, num_blocks: int) -> tuple[str, nn.ModuleList]:
 def plan_adapter(
     model: nn.Module, shapes: Mapping[str, tuple[int, ...]], *, num_blocks_run: int | None = None
 ) -> AdapterPlan:
-    """Account for every tensor of an adapter file: where it goes, or why it can have no effect, or that it fits nowhere.
+    """Account for every tensor of an adapter file: where it goes, why it can have no effect, or that it fits nowhere.
 
     Works on the module tree alone (the meta device will do), so nothing is changed before all is known. Another
     transformers version or class nests the text model differently; blocks are therefore matched by number and by the
@@ -238,7 +238,9 @@ def fit_config(
             shown = " and ".join(map(str, sorted(set(found))))
             problems.append(f"{name}: rank {shown}, adapter_config.json says {rank}")
         ranks[re.escape(live)] = rank
-        alphas[re.escape(live)] = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, name), config.lora_alpha)
+        alphas[re.escape(live)] = config.alpha_pattern.get(
+            get_pattern_key(config.alpha_pattern, name), config.lora_alpha
+        )
 
     blocks_name, blocks = find_blocks(model, text_config(model.config).num_hidden_layers)
     stacks = {match["stack"] for name in names.values() if (match := _STACK.match(name))}
@@ -282,7 +284,9 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device, preferred: str | 
     if dtype != "auto":
         resolved = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
         if not isinstance(resolved, torch.dtype) or not resolved.is_floating_point:
-            raise LoadError(f"dtype={dtype!r} is not a floating-point dtype; use 'auto', 'float32', 'bfloat16', 'float16'.")
+            raise LoadError(
+                f"dtype={dtype!r} is not a floating-point dtype; use 'auto', 'float32', 'bfloat16', 'float16'."
+            )
         return resolved
     if device.type == "cpu":
         return torch.float32
@@ -427,7 +431,9 @@ class Backbone:
                     self._add(name, config)
                     self._fill(name, plan, {key: file.get_tensor(key) for key in plan.slots})
         except SafetensorError as error:
-            raise LoadError(f"{folder / 'adapter_model.safetensors'} is not a readable safetensors file: {error}") from error
+            raise LoadError(
+                f"{folder / 'adapter_model.safetensors'} is not a readable safetensors file: {error}"
+            ) from error
         sizes = [torch.Size(shapes[key]).numel() for key in plan.slots]
         self.reports[name] = AdapterReport(loaded=len(sizes), parameters=sum(sizes), inert=dict(plan.inert))
         return self.reports[name]
@@ -466,7 +472,9 @@ class Backbone:
                 raw[key] = sorted(raw[key])
         text = json.dumps(raw, indent=2, sort_keys=True, default=str) + "\n"
         (Path(folder) / "adapter_config.json").write_text(text, encoding="utf-8")
-        save_file(self.adapter_state(name, dtype), Path(folder) / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(
+            self.adapter_state(name, dtype), Path(folder) / "adapter_model.safetensors", metadata={"format": "pt"}
+        )
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[PreTrainedModel]:
@@ -523,11 +531,13 @@ class Backbone:
     def _refuse_misfits(self, folder: Path, plan: AdapterPlan) -> None:
         if not plan.misfits:
             if not plan.slots:
-                raise AdapterMismatchError(f"No tensor of {folder / 'adapter_model.safetensors'} has any effect on {self.ref}.")
+                raise AdapterMismatchError(
+                    f"No tensor of {folder / 'adapter_model.safetensors'} has any effect on {self.ref}."
+                )
             return
         raise AdapterMismatchError(
-            f"{len(plan.misfits)} of {len(plan.misfits) + len(plan.slots) + len(plan.inert)} adapter tensors in {folder} "
-            f"fit nowhere in {self.ref} ({type(self.model).__name__}), so the adapter is not loaded:"
+            f"{len(plan.misfits)} of {len(plan.misfits) + len(plan.slots) + len(plan.inert)} adapter tensors in "
+            f"{folder} fit nowhere in {self.ref} ({type(self.model).__name__}), so the adapter is not loaded:"
             f"{_listed([f'{key}: {why}' for key, why in plan.misfits.items()])}\n"
             "The adapter was made for another base model: check the contract's base_model, or pass base=."
         )
@@ -611,9 +621,13 @@ def _nf4_config(quantization: str, dtype: torch.dtype, device: torch.device):
     import importlib.util
 
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise QuantizationError("quantization='nf4' needs bitsandbytes: pip install 'nla-sdk[nf4]', or pass quantization=None.")
+        raise QuantizationError(
+            "quantization='nf4' needs bitsandbytes: pip install 'nla-sdk[nf4]', or pass quantization=None."
+        )
     if device.type == "mps":
-        raise QuantizationError("quantization='nf4' runs on CUDA and on the CPU, not on MPS: pass device='cpu' or quantization=None.")
+        raise QuantizationError(
+            "quantization='nf4' runs on CUDA and on the CPU, not on MPS: pass device='cpu' or quantization=None."
+        )
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -642,13 +656,16 @@ def _adapter_config(folder: Path):
 def _check_loading(info: Mapping, path: Path, *, truncated: bool) -> None:
     missing = set(info.get("missing_keys", ()))
     if truncated:
-        missing = {key for key in missing if not re.search(r"(^|\.)(norm|final_layernorm|ln_f|lm_head)\.(weight|bias)$", key)}
+        missing = {
+            key for key in missing if not re.search(r"(^|\.)(norm|final_layernorm|ln_f|lm_head)\.(weight|bias)$", key)
+        }
     mismatched = list(info.get("mismatched_keys", ()))
     if missing or mismatched:
         names = sorted(missing)[:4] or [str(item[0]) for item in mismatched[:4]]
         raise LoadError(
-            f"{path} lacks weights that its config calls for ({len(missing)} missing, {len(mismatched)} of another shape; "
-            f"first: {', '.join(names)}); random numbers would stand in for them. Download it again, or ask its author."
+            f"{path} lacks weights that its config calls for ({len(missing)} missing, {len(mismatched)} of another "
+            f"shape; first: {', '.join(names)}); random numbers would stand in for them. Download it again, or ask its "
+            "author."
         )
 
 

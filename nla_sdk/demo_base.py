@@ -54,8 +54,9 @@ def cache_root() -> Path:
 def demo_base(*, progress: bool = True) -> Path:
     """The folder of the demo pair's base model, which is made on the first call.
 
-    The first call takes about two minutes on two cores, 1.1 GB of disk and 3 GB of memory. It can be killed at any moment: the
-    folder gets its name only once all is in it. Processes that ask at the same time wait for the one that works.
+    The first call takes about two minutes on two cores, 1.1 GB of disk and 3 GB of memory. It can be killed at any
+    moment: the folder gets its name only once all is in it. Processes that ask at the same time wait for the one that
+    works.
 
     Args:
         progress: show a progress bar on stderr while the folder is made.

@@ -52,8 +52,12 @@ def tokenize(tokenizer, text: str | Sequence[Mapping[str, str]]) -> list[int]:
         ids = list(tokenizer(text, verbose=False).input_ids)
     else:
         if not getattr(tokenizer, "chat_template", None):
-            raise InputError("Chat messages were passed, but this base model's tokenizer has no chat template; pass plain text.")
-        encoded = tokenizer.apply_chat_template([dict(message) for message in text], add_generation_prompt=True, tokenize=True)
+            raise InputError(
+                "Chat messages were passed, but this base model's tokenizer has no chat template; pass plain text."
+            )
+        encoded = tokenizer.apply_chat_template(
+            [dict(message) for message in text], add_generation_prompt=True, tokenize=True
+        )
         ids = list(encoded["input_ids"] if isinstance(encoded, Mapping) or hasattr(encoded, "keys") else encoded)
     bos = tokenizer.bos_token_id
     if bos is None:
@@ -81,7 +85,9 @@ def resolve_positions(positions: int | str | Sequence[int], length: int) -> list
         raise EmptyBatchError("The list of positions is empty; expected at least one.")
     for position in wanted:
         if not -length <= position < length:
-            raise PositionError(f"Position {position} does not exist: the text has {length} tokens ({-length} to {length - 1}).")
+            raise PositionError(
+                f"Position {position} does not exist: the text has {length} tokens ({-length} to {length - 1})."
+            )
     return [position % length for position in wanted]
 
 
@@ -117,7 +123,9 @@ class Extractor:
             torch.Size([8, 640])
         """
         if not 0 <= layer < self.backbone.num_blocks:
-            raise LayerError(f"Layer {layer} does not exist: {self.backbone.ref} has layers 0 to {self.backbone.num_blocks - 1}.")
+            raise LayerError(
+                f"Layer {layer} does not exist: {self.backbone.ref} has layers 0 to {self.backbone.num_blocks - 1}."
+            )
         if not isinstance(text, str) and not isinstance(text, Sequence):
             raise InputError(f"Expected a text, a chat or a list of them, got a {type(text).__name__}.")
         texts = [text] if isinstance(text, str) or is_chat(text) else list(text)

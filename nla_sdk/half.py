@@ -51,8 +51,8 @@ class Half:
         if contract.role != role:
             article = {"av": "an AV (it explains)", "ar": "an AR (it reconstructs)"}
             raise WrongRoleError(
-                f"{ref} is {article[contract.role]}; {article[role]} is needed here. Pass it as {contract.role}=, and the "
-                f"other half as {role}=."
+                f"{ref} is {article[contract.role]}; {article[role]} is needed here. Pass it as {contract.role}=, and "
+                f"the other half as {role}=."
             )
         is_adapter = (files.path / ADAPTER_FILES[0]).is_file() or (files.path / ADAPTER_FILES[1]).is_file()
         return cls(str(ref), files.path, contract, is_adapter, files.subfolder, files.commit)
@@ -107,8 +107,9 @@ def read_contract(folder: Path, ref: str, subfolder: str | None) -> Contract:
         return Contract.load(folder, known=known)
     if known is None:
         raise ContractError(
-            f"{ref} holds no {SIDECAR_NAME} and is no known release, so its prompt, marker, scale and layer are unknown. "
-            f"Put a {SIDECAR_NAME} beside its weights (docs/contract.md lists the keys), or ask its author for one."
+            f"{ref} holds no {SIDECAR_NAME} and is no known release, so its prompt, marker, scale and layer are "
+            f"unknown. Put a {SIDECAR_NAME} beside its weights (docs/contract.md lists the keys), or ask its author "
+            "for one."
         )
     return Contract.from_dict({}, source=f"the release entry of {ref}", known=known)
 

@@ -9,7 +9,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .errors import AccessTokenError, GatedRepositoryError, MissingFileError, MissingRepositoryError, NLAError, OfflineError
+from .errors import (
+    AccessTokenError,
+    GatedRepositoryError,
+    MissingFileError,
+    MissingRepositoryError,
+    NLAError,
+    OfflineError,
+)
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def _listing(repo: str, subfolder: str | None, revision: str | None) -> tuple[st
 
     api = HfApi(token=clean_token(None), library_name="nla-sdk")
     prefix = f"{subfolder}/" if subfolder else ""
-    with hub_errors(repo, revision=revision, filename=subfolder):
+    with hub_errors(repo, revision):
         commit = api.model_info(repo, revision=revision).sha
         entries = list(api.list_repo_tree(repo, subfolder, revision=commit))
     sizes: dict[str, int] = {}
@@ -190,7 +190,7 @@ def _shapes(half: Half) -> dict[str, tuple[int, ...]]:
     from huggingface_hub import HfApi
 
     name = f"{half.subfolder}/{ADAPTER_FILES[1]}" if half.subfolder else ADAPTER_FILES[1]
-    with hub_errors(half.ref, revision=half.commit, filename=name):
+    with hub_errors(half.ref, half.commit):
         header = HfApi(token=clean_token(None)).parse_safetensors_file_metadata(half.ref, name, revision=half.commit)
     return {key: tuple(tensor.shape) for key, tensor in header.tensors.items()}
 

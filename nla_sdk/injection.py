@@ -41,7 +41,9 @@ def as_vectors(activation, d_model: int, *, what: str = "activation") -> tuple[t
     if vectors.is_complex() or vectors.dtype == torch.bool:
         raise InputError(f"The {what} has dtype {vectors.dtype}; expected real numbers.")
     if vectors.numel() == 0:
-        raise EmptyBatchError(f"The {what} is empty (shape {tuple(vectors.shape)}); expected at least one vector of {d_model} numbers.")
+        raise EmptyBatchError(
+            f"The {what} is empty (shape {tuple(vectors.shape)}); expected at least one vector of {d_model} numbers."
+        )
     if vectors.ndim not in (1, 2) or vectors.shape[-1] != d_model:
         raise ActivationShapeError(
             f"The {what} has shape {tuple(vectors.shape)}; expected [{d_model}] or [n, {d_model}]: this pair reads "
@@ -58,7 +60,9 @@ def as_vectors(activation, d_model: int, *, what: str = "activation") -> tuple[t
         )
     zero = (vectors == 0).all(dim=1)
     if zero.any():
-        raise ZeroActivationError(f"The {what} in row {int(zero.nonzero()[0])} is all zeros; it has no direction to explain.")
+        raise ZeroActivationError(
+            f"The {what} in row {int(zero.nonzero()[0])} is all zeros; it has no direction to explain."
+        )
     return vectors, single
 
 
@@ -100,7 +104,8 @@ def inject(embedding: nn.Module, position: int | torch.Tensor, vectors: torch.Te
         rows, tokens = output.shape[:2]
         if rows != len(vectors) or int(torch.as_tensor(position).max()) >= tokens:
             raise MarkerError(
-                f"{len(vectors)} activations at position {position} do not fit a batch of {rows} prompts of {tokens} tokens."
+                f"{len(vectors)} activations at position {position} do not fit a batch of {rows} prompts of "
+                f"{tokens} tokens."
             )
         where = torch.as_tensor(position, device=output.device).expand(rows)
         output = output.clone()

@@ -100,13 +100,13 @@ def run(
     except Timeout:
         raise InputError(f"Another process is writing {target.out}; wait for it, or pass another -o.") from None
     try:
-        with lock:
-            _claim(target, manifest)
-            numbers = range(-(-rows // chunk_rows))
-            _work(source, work, target, rows, chunk_rows, numbers)
-            _merge(target, [_chunk(target, number) for number in numbers], made_from, about, watch)
-            finished = True
+        _claim(target, manifest)
+        numbers = range(-(-rows // chunk_rows))
+        _work(source, work, target, rows, chunk_rows, numbers)
+        _merge(target, [_chunk(target, number) for number in numbers], made_from, about, watch)
+        finished = True
     finally:
+        lock.release()
         if finished or not any(target.chunks.glob("*.parquet")):  # done, or nothing to keep
             shutil.rmtree(target.chunks, ignore_errors=True)
 

@@ -79,9 +79,9 @@ def retrieval_ranks(predictions, targets) -> np.ndarray:
     Args:
         predictions, targets: [n, d] each, row i of one belonging to row i of the other.
     Returns:
-        int64 [n]. Ties count against the row, and a prediction without a direction is last. The mean over all targets is
-        subtracted from both sides first: in a space where everything points one way, plain cosine ranks little but the
-        shared direction.
+        int64 [n]. Ties count against the row, and a prediction without a direction is last. The mean over all targets
+        is subtracted from both sides first: in a space where everything points one way, plain cosine ranks little but
+        the shared direction.
     """
     p, t = unit(predictions), unit(targets)
     centre = t.mean(axis=0)

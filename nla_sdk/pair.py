@@ -144,8 +144,8 @@ class NLAPair:
             _check_halves(av_half, ar_half)
             if not matched:
                 warnings.warn(
-                    f"{av_half.ref} and {ar_half.ref} do not name each other as partners; a score of this mixed pair says "
-                    "little about either (RoundTrip.matched is False).",
+                    f"{av_half.ref} and {ar_half.ref} do not name each other as partners; a score of this mixed pair "
+                    "says little about either (RoundTrip.matched is False).",
                     UnmatchedPairWarning,
                     stacklevel=2,
                 )
@@ -278,8 +278,8 @@ class NLAPair:
         if trained and trained != running and not self._warned_precision:
             self._warned_precision = True
             warnings.warn(
-                f"The source model runs in {running}; the pair was trained on activations read in {trained}. Directions "
-                "differ slightly; compare scores within one precision only.",
+                f"The source model runs in {running}; the pair was trained on activations read in {trained}. "
+                "Directions differ slightly; compare scores within one precision only.",
                 PrecisionWarning,
                 stacklevel=2,
             )
@@ -323,7 +323,7 @@ class NLAPair:
         Args:
             text: an explanation, or a list of them. The empty string is allowed: it scores what any text would.
         Returns:
-            float32 [d_model], or [n, d_model] for a list, on the CPU. Without centring only the direction means anything.
+            float32 [d_model], or [n, d_model] for a list, on the CPU. Without centring only the direction counts.
         Raises:
             MissingHalfError, EmptyBatchError, InputError.
         Warns:
@@ -361,7 +361,9 @@ class NLAPair:
             vectors = self.extract(activation).vectors
         else:
             vectors, single = as_vectors(activation, self.d_model)
-        written = self._verbalize(vectors, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, progress=progress)
+        written = self._verbalize(
+            vectors, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, progress=progress
+        )
         reconstructions = self.reconstruct([one.text for one in written])
         scores = self._scores(reconstructions, vectors)
         trips = [
@@ -395,7 +397,9 @@ class NLAPair:
         single_text = isinstance(text, str)
         reconstructions = self.reconstruct([text] if single_text else text)
         if len(reconstructions) != len(vectors) and 1 not in (len(reconstructions), len(vectors)):
-            raise InputError(f"{len(reconstructions)} explanations and {len(vectors)} activations; expected as many of each.")
+            raise InputError(
+                f"{len(reconstructions)} explanations and {len(vectors)} activations; expected as many of each."
+            )
         rows = max(len(reconstructions), len(vectors))
         scores = self._scores(reconstructions.expand(rows, -1), vectors.expand(rows, -1))
         return scores[0] if single_text and single_vector else scores
@@ -442,10 +446,10 @@ def _find_halves(av, ar, revision, subfolder, where) -> tuple[Half | None, Half 
     missing = ""
     first = {"revision": revision, "subfolder": subfolder}
     if av is not None:
-        folder = Path(av) if str(av) != "demo" else None
-        if ar is None and folder is not None and subfolder is None and not (folder / "nla_meta.yaml").exists():
-            if (folder / "av").is_dir() or (folder / "ar").is_dir():  # as save_pretrained writes it
-                av, ar = (half if half.is_dir() else None for half in (folder / "av", folder / "ar"))
+        inside = [Path(av) / "av", Path(av) / "ar"]  # as save_pretrained writes them
+        is_pair = str(av) != "demo" and any(half.is_dir() for half in inside)
+        if is_pair and ar is None and subfolder is None and not (Path(av) / "nla_meta.yaml").exists():
+            av, ar = (half if half.is_dir() else None for half in inside)
     if av is not None:
         av_half = Half.find(str(av), "av", **first, **where)
         first = {}
@@ -465,8 +469,8 @@ def _check_halves(av: Half, ar: Half) -> None:
         ours, theirs = getattr(av.contract, name), getattr(ar.contract, name)
         if str(ours).lower() != str(theirs).lower():
             raise MismatchedHalvesError(
-                f"The AV {av.ref} has {name} {ours}, the AR {ar.ref} has {theirs}: they read different vectors, so a round "
-                "trip through both has no meaning. Use halves of one pair."
+                f"The AV {av.ref} has {name} {ours}, the AR {ar.ref} has {theirs}: they read different vectors, so "
+                "a round trip through both has no meaning. Use halves of one pair."
             )
 
 
@@ -481,7 +485,8 @@ def _load_ar(half: Half, shared: Backbone | None, options: dict) -> Reconstructo
     contract = half.contract.verify(backbone.tokenizer)
     if contract.ar_num_blocks > backbone.num_blocks:
         raise MismatchedHalvesError(
-            f"The AR {half.ref} runs {contract.ar_num_blocks} blocks, its model {backbone.ref} has {backbone.num_blocks}."
+            f"The AR {half.ref} runs {contract.ar_num_blocks} blocks, its model {backbone.ref} has "
+            f"{backbone.num_blocks}."
         )
     head = load_head(half.folder, contract.d_model, bias=contract.head_bias)
     return Reconstructor(backbone, adapter, contract, head, load_mean(half.folder, contract))
@@ -495,7 +500,8 @@ def _backbone_of(half: Half, role: str, shared, options, num_blocks_run) -> tupl
         backbone = Backbone.load(half.folder, ref=half.ref, truncated=role == "ar", **options)
     if backbone.d_model != half.contract.d_model:
         raise MismatchedHalvesError(
-            f"{half.ref} is for d_model {half.contract.d_model}; {backbone.ref} has {backbone.d_model}. Wrong base model?"
+            f"{half.ref} is for d_model {half.contract.d_model}; {backbone.ref} has {backbone.d_model}. Wrong base "
+            "model?"
         )
     return backbone, role if half.is_adapter else None
 

@@ -12,7 +12,14 @@ from torch import nn
 
 from .backbone import Backbone
 from .contract import Contract
-from .errors import EmptyBatchError, HeadError, InputError, MissingFileError, TruncatedExplanationWarning, UnsafeFileError
+from .errors import (
+    EmptyBatchError,
+    HeadError,
+    InputError,
+    MissingFileError,
+    TruncatedExplanationWarning,
+    UnsafeFileError,
+)
 
 HEAD_FILES = ("linear_head.safetensors", "linear_head.pt", "value_head.safetensors")
 TOKENS_PER_BATCH = 4096
@@ -72,8 +79,8 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
                 "Download it again."
             ) from error
         raise UnsafeFileError(
-            f"{path} is a pickle that would run code when read; only tensors are accepted, so it is refused. Ask its author "
-            "for linear_head.safetensors; do not open the file with weights_only=False."
+            f"{path} is a pickle that would run code when read; only tensors are accepted, so it is refused. Ask its "
+            "author for linear_head.safetensors; do not open the file with weights_only=False."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -95,7 +102,12 @@ class Reconstructor:
     """
 
     def __init__(
-        self, backbone: Backbone, adapter: str | None, contract: Contract, head: nn.Linear, mean: torch.Tensor | None = None
+        self,
+        backbone: Backbone,
+        adapter: str | None,
+        contract: Contract,
+        head: nn.Linear,
+        mean: torch.Tensor | None = None,
     ) -> None:
         self.backbone = backbone
         self.adapter = adapter
@@ -106,8 +118,9 @@ class Reconstructor:
     def __call__(self, explanations: Sequence[str]) -> torch.Tensor:
         """Vectors for explanations: float32 [n, d_model], on the CPU.
 
-        A centred pair gives μ + centred_norm · û, in the units of raw activations; else the head's output, of which only
-        the direction means anything. An empty string is a valid explanation: what it scores is the honest comparison.
+        A centred pair gives μ + centred_norm · û, in the units of raw activations; else the head's output, of which
+        only the direction means anything. An empty string is a valid explanation: what it scores is the honest
+        comparison.
 
         Warns:
             TruncatedExplanationWarning: an explanation did not fit `max_length`; its end was cut, the suffix was not.

@@ -15,6 +15,7 @@ import torch
 
 from .errors import PositionError
 from .extraction import resolve_positions, tokenize
+from .injection import as_vectors
 from .pair import NLAPair
 from .streams import TEXTS, Source, vector_column, vectors_of
 
@@ -103,7 +104,7 @@ def _on_vectors(pair: NLAPair, source: Source, positions, work: Callable[[pa.Tab
     def on_table(table: pa.Table, first: int) -> pa.Table:
         if read:
             table = read(table, first)
-        vectors = torch.tensor(vectors_of(table, column, name=source.name, first=first))
+        vectors, _ = as_vectors(torch.tensor(vectors_of(table, column, name=source.name, first=first)), pair.d_model)
         return add_columns(columns_of(table), work(table, vectors))
 
     return on_table

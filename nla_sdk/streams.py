@@ -120,7 +120,7 @@ def open_source(
     Raises:
         InputError: no such file, not readable, no such column, or it holds something else.
     """
-    default = column or next(name for name in columns if name != "activation_vector")
+    default = column or next((name for name in columns if name != "activation_vector"), "text")
     if given == "-":
         path, suffix, name = *_spool_stdin(), "stdin"
     else:

@@ -196,7 +196,9 @@ class Verbalizer:
         if generators is None:
             return logits.argmax(dim=-1)
         probabilities = torch.softmax(logits.float() / temperature, dim=-1).cpu()
-        drawn = [torch.multinomial(p, 1, generator=generators[row]) for p, row in zip(probabilities, alive, strict=True)]
+        drawn = [
+            torch.multinomial(p, 1, generator=generators[row]) for p, row in zip(probabilities, alive, strict=True)
+        ]
         return torch.cat(drawn).to(logits.device)
 
     def _closed(self, tokens: list[int]) -> bool:

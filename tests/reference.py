@@ -1,4 +1,4 @@
-"""The straightforward way, with transformers and PEFT alone: one row at a time, full forwards, no cache, nothing stopped.
+"""The straightforward way, with transformers and PEFT alone: one row at a time, full forwards, no cache, no stop.
 
 Nothing here imports nla_sdk: it is what its results are held against.
 """

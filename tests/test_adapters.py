@@ -1,4 +1,4 @@
-"""Every tensor of an adapter goes where it belongs, is shown to have no effect, or stops the adapter from being loaded."""
+"""Every tensor of an adapter goes where it belongs, is shown to have no effect, or stops the adapter from loading."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ def test_a_saved_norm_outside_the_blocks_is_found_under_another_nesting_too(back
 
 
 @pytest.mark.parametrize("nesting", [NESTED, FLAT])
-def test_ranks_and_alphas_given_by_pattern_are_read_under_the_names_of_the_file(backbone, copy, folder, gemma_base, nesting):
+def test_ranks_and_alphas_given_by_pattern_are_read_under_the_names_of_the_file(
+    backbone, copy, folder, gemma_base, nesting
+):
     special = f"{NESTED}.2.self_attn.q_proj"
     key = f"base_model.model.{special}.lora_"
 
@@ -192,7 +194,9 @@ def drop(part):
 
 
 def rename(old, new):
-    return lambda tensors: tensors.update({key.replace(old, new): tensors.pop(key) for key in list(tensors) if old in key})
+    return lambda tensors: tensors.update(
+        {key.replace(old, new): tensors.pop(key) for key in list(tensors) if old in key}
+    )
 
 
 def reshape(part, shape):
@@ -204,22 +208,34 @@ def reshape(part, shape):
     [
         (
             rename("layers.2.self_attn.q_proj", "layers.2.self_attn.query"),
-            r"2 of 90 adapter tensors in .* fit nowhere in .*Gemma4ForConditionalGeneration\), so the adapter is not loaded:"
-            r"\n  .*layers\.2\.self_attn\.query\.lora_A\.weight: no module .*\n.*lora_B(.|\n)*check the contract's base_model",
+            r"2 of 90 adapter tensors in .* fit nowhere in .*Gemma4ForConditionalGeneration\), so the adapter is not "
+            r"loaded:\n  .*layers\.2\.self_attn\.query\.lora_A\.weight: no module .*\n.*lora_B"
+            r"(.|\n)*check the contract's base_model",
         ),
         (rename("layers.5.", "layers.6."), r"block 6 of a model with 6 blocks(.|\n)*… and \d+ more"),
         (rename("layers.", "stages."), "no module 'model.language_model.stages.0"),
         (rename("lora_A", "lora_X"), "no module|not the name of a LoRA matrix"),
-        (reshape("layers.1.mlp.up_proj.lora_A", (tiny.RANK, 96)), r"shape \(8, 96\) does not fit .*up_proj', which is 64 → 128"),
-        (reshape("layers.1.mlp.up_proj.lora_B", (96, tiny.RANK)), r"shape \(96, 8\) does not fit .*up_proj', which is 64 → 128"),
+        (
+            reshape("layers.1.mlp.up_proj.lora_A", (tiny.RANK, 96)),
+            r"shape \(8, 96\) does not fit .*up_proj', which is 64 → 128",
+        ),
+        (
+            reshape("layers.1.mlp.up_proj.lora_B", (96, tiny.RANK)),
+            r"shape \(96, 8\) does not fit .*up_proj', which is 64 → 128",
+        ),
         (reshape("layers.1.input_layernorm", (96,)), r"shape \(96,\), the model's .*input_layernorm' has \(64,\)"),
         (drop("layers.3.mlp.up_proj.lora_B"), r"3\.mlp\.up_proj: lora_B\.weight is missing, half a LoRA is not loaded"),
         (drop("layers.3.mlp.up_proj.lora_A"), r"3\.mlp\.up_proj: lora_A\.weight is missing, half a LoRA is not loaded"),
         (drop("layers.3.mlp"), r"3\.mlp\.up_proj: adapter_config\.json targets it, the file has no tensors for it"),
-        (reshape("layers.1.mlp.up_proj.lora_A", (4, 64)), r"1\.mlp\.up_proj: rank 4 and 8, adapter_config\.json says 8"),
+        (
+            reshape("layers.1.mlp.up_proj.lora_A", (4, 64)),
+            r"1\.mlp\.up_proj: rank 4 and 8, adapter_config\.json says 8",
+        ),
     ],
 )
-def test_an_adapter_that_does_not_fit_is_refused_and_leaves_the_model_as_it_was(backbone, copy, folder, change, message):
+def test_an_adapter_that_does_not_fit_is_refused_and_leaves_the_model_as_it_was(
+    backbone, copy, folder, change, message
+):
     bare, modules = states(backbone), [name for name, _ in backbone.model.named_modules()]
     change_tensors(copy, change)
     with pytest.raises(AdapterMismatchError, match=message):
@@ -232,7 +248,9 @@ def test_an_adapter_that_does_not_fit_is_refused_and_leaves_the_model_as_it_was(
 
 def test_another_rank_than_the_configs_is_refused(backbone, copy):
     configure(copy, r=16)
-    with pytest.raises(AdapterMismatchError, match=r"do not agree:\n  .*: rank 8, adapter_config.json says 16(.|\n)*Download it"):
+    with pytest.raises(
+        AdapterMismatchError, match=r"do not agree:\n  .*: rank 8, adapter_config.json says 16(.|\n)*Download it"
+    ):
         backbone.load_adapter("av", copy)
 
 

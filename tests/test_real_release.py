@@ -1,5 +1,7 @@
-"""Opt-in, `pytest -m hub`: the real v0.0.1 pair on its own smoke-eval rows. Needs network, a token that may read the gated
-base google/gemma-4-E2B, and a CUDA GPU of 4 GB."""
+"""Opt-in, `pytest -m hub`: the real v0.0.1 pair on its own smoke-eval rows.
+
+Needs network, a token that may read the gated base google/gemma-4-E2B, and a CUDA GPU of 4 GB.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ def test_every_tensor_of_the_release_is_accounted_for(pair):
 
 
 def test_the_round_trip_is_what_was_published(pair, vectors):
-    """Published over 42 rows: 0.438 ± 0.054, empty outputs excluded; 20 rows here, so the mean is known to ± 0.024 (2 SE)."""
+    """Published over 42 rows: 0.438 ± 0.054, empty outputs excluded; of 20 rows the mean is known to ± 0.024 (2 SE)."""
     trips = [trip for trip in pair.round_trip(vectors) if trip.status != "empty"]
     mean = float(np.mean([trip.cosine for trip in trips]))
     assert len(trips) >= 12

@@ -21,7 +21,10 @@ from training.config import Config, Train
 from training.label import extractive
 from training.split import split_of
 
-WORDS = "the cat sat on a mat while seven dogs ran over hills and Mary read her old books near rivers of London".split()
+WORDS = (
+    *("the", "cat", "sat", "on", "a", "mat", "while", "seven", "dogs", "ran", "over"),
+    *("hills", "and", "Mary", "read", "her", "old", "books", "near", "rivers", "of", "London"),
+)
 
 
 def text(rng: random.Random) -> str:
@@ -38,7 +41,9 @@ def corpus(tmp_path_factory) -> Path:
     rng, folder = random.Random(0), tmp_path_factory.mktemp("corpus")
     rows = [{"doc_id": f"doc{i // 2}", "text": text(rng), "family": rng.choice("ab")} for i in range(80)]
     (folder / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    written = [{**row, "explanation": f"Something about {row['text'].split()[0]}.", "labeler_model": "m"} for row in rows[:30]]
+    written = [
+        {**row, "explanation": f"Something about {row['text'].split()[0]}.", "labeler_model": "m"} for row in rows[:30]
+    ]
     (folder / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
     return folder
 
@@ -57,7 +62,12 @@ def config_file(folder: Path, base: Path, corpus: Path, **changes) -> Path:
         },
         "build": {"av_share": 0.5, "eval_share": 0.2, "eval_rows": 24},
         "av": {"template": "say <concept>{injection_char}</concept>: <explanation>", "max_new_tokens": 8, **train},
-        "ar": {"template": "<text>{explanation}</text> <summary>", **train, "sources": ["extractive", "on_policy"], "on_policy_rows": 8},
+        "ar": {
+            "template": "<text>{explanation}</text> <summary>",
+            **train,
+            "sources": ["extractive", "on_policy"],
+            "on_policy_rows": 8,
+        },
     }
     for key, value in changes.items():
         section, _, name = key.partition("__")
@@ -89,7 +99,9 @@ def test_all_stages_make_a_pair_that_round_trips(tables):
     assert len(trips) == 3 and all(trip.fve is not None for trip in trips)
     facts = pair.ar_contract.provenance["training"]
     assert facts["table_sha256"] == build.sha256_of(config.out / "on_policy.parquet")
-    assert {"true", "empty", "shuffled"} == {key.removeprefix("heldout_fve_") for key in facts if key.startswith("heldout_fve")}
+    assert {"true", "empty", "shuffled"} == {
+        key.removeprefix("heldout_fve_") for key in facts if key.startswith("heldout_fve")
+    }
 
 
 def test_extracted_vectors_are_the_residual_stream_at_the_recorded_position(tables, base):
@@ -102,20 +114,26 @@ def test_extracted_vectors_are_the_residual_stream_at_the_recorded_position(tabl
         assert ids.shape[1] == row["n_raw_tokens"]
         with torch.no_grad():
             output = model(ids, output_hidden_states=True)
-        torch.testing.assert_close(torch.from_numpy(vector.copy()), output.hidden_states[2][0, -1], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            torch.from_numpy(vector.copy()), output.hidden_states[2][0, -1], rtol=1e-4, atol=1e-4
+        )
         assert row["next_tokens"][0] == tokens.decode([int(output.logits[0, -1].argmax())])
 
 
 def test_no_document_is_in_two_tables(tables):
     out = Config.load(tables).out
-    documents = [set(pq.read_table(out / f"{name}.parquet")["doc_id"].to_pylist()) for name in ("av_sft", "ar_sft", "eval")]
+    documents = [
+        set(pq.read_table(out / f"{name}.parquet")["doc_id"].to_pylist()) for name in ("av_sft", "ar_sft", "eval")
+    ]
     assert all(documents)
     assert not (documents[0] & documents[1] or documents[0] & documents[2] or documents[1] & documents[2])
 
 
 def test_tables_have_the_reference_columns_and_fixed_size_vectors(tables):
     table = pq.read_table(Config.load(tables).out / "av_sft.parquet")
-    assert {"doc_id", "n_raw_tokens", "activation_layer", "activation_vector", "detokenized_text_truncated"} <= set(table.column_names)
+    assert {"doc_id", "n_raw_tokens", "activation_layer", "activation_vector", "detokenized_text_truncated"} <= set(
+        table.column_names
+    )
     row = table.slice(0, 1).to_pylist()[0]
     assert row["response"] == f"<explanation>\n{row['api_explanation']}\n</explanation>"
     assert "<INJECT>" in row["prompt"]
@@ -128,7 +146,11 @@ def test_a_killed_training_goes_on_to_the_same_adapter(tables, base, corpus, tmp
     config = Config.load(tables)
     role = stage.ADAPTER
     settings = {"ar__sources": ["extractive"]}
-    whole, broken = (config_file(folder, base, corpus, **settings) for folder in (tmp_path / "a", tmp_path / "b") if not folder.mkdir())
+    whole, broken = (
+        config_file(folder, base, corpus, **settings)
+        for folder in (tmp_path / "a", tmp_path / "b")
+        if not folder.mkdir()
+    )
     for path in (whole, broken):
         out = Config.load(path).out
         out.mkdir()
@@ -155,7 +177,10 @@ def test_a_killed_training_goes_on_to_the_same_adapter(tables, base, corpus, tmp
     name = Path(role) / "adapter_model.safetensors"
     assert (Config.load(whole).out / name).read_bytes() == (Config.load(broken).out / name).read_bytes()
     steps = [
-        [json.loads(line)["step"] for line in (Config.load(path).out / f"run_{role}" / "log.jsonl").read_text().splitlines()]
+        [
+            json.loads(line)["step"]
+            for line in (Config.load(path).out / f"run_{role}" / "log.jsonl").read_text().splitlines()
+        ]
         for path in (whole, broken)
     ]
     assert steps[0] == steps[1] == list(range(13))
@@ -212,7 +237,10 @@ def test_the_estimated_softmax_comes_near_the_exact_one_and_is_exact_where_it_ca
 
 
 def test_the_ar_loss_is_the_metric():
-    a, b = torch.randn(5, 8, generator=torch.Generator().manual_seed(0)), torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
+    a, b = (
+        torch.randn(5, 8, generator=torch.Generator().manual_seed(0)),
+        torch.randn(5, 8, generator=torch.Generator().manual_seed(1)),
+    )
     assert sft_ar.direction_loss(a, b).item() == pytest.approx(metrics.direction_mse(a, b).mean(), rel=1e-5)
 
 
@@ -226,7 +254,9 @@ def test_gradients_reach_every_lora_matrix_of_the_blocks_that_run_and_the_head(t
     with trainer.backbone.using("ar"):
         trainer.batch_loss(range(4)).backward()
     assert {block for name in trainer.parameters for block in range(4) if f"layers.{block}." in name} == {0, 1}
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in trainer.parameters.values())
+    assert all(
+        parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in trainer.parameters.values()
+    )
 
 
 def test_data_order_visits_every_row_once_an_epoch_and_is_the_same_each_time():
@@ -275,11 +305,15 @@ def test_documents_without_an_id_cannot_be_split():
 
 
 def test_the_extractive_label_names_what_comes_next_the_ending_and_keywords():
-    label = extractive.explain("The old lighthouse keeper of Dunmore climbed slowly up the spiral", [" staircase", " stairs", "\n"])
+    label = extractive.explain(
+        "The old lighthouse keeper of Dunmore climbed slowly up the spiral", [" staircase", " stairs", "\n"]
+    )
     assert '"staircase", or else "stairs" or a line break' in label
     assert '"climbed slowly up the spiral"' in label
     assert "Dunmore" in label and "lighthouse" in label
-    assert label == extractive.explain("The old lighthouse keeper of Dunmore climbed slowly up the spiral", [" staircase", " stairs", "\n"])
+    assert label == extractive.explain(
+        "The old lighthouse keeper of Dunmore climbed slowly up the spiral", [" staircase", " stairs", "\n"]
+    )
 
 
 def test_labels_are_varied_in_their_wording():

@@ -56,7 +56,9 @@ def tokenizer(*, bos: bool = True, chat: bool = False, marker: bool = True) -> P
     core.add_special_tokens(["<pad>", "<eos>", "<unk>", *(["<bos>"] if bos else [])])
     core.add_tokens([AddedToken(MARKER if marker else "<more>", normalized=False)])
     if bos:
-        core.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", vocabulary["<bos>"])])
+        core.post_processor = processors.TemplateProcessing(
+            single="<bos> $A", special_tokens=[("<bos>", vocabulary["<bos>"])]
+        )
     special = {"bos_token": "<bos>"} if bos else {}
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token="<eos>", pad_token="<pad>", unk_token="<unk>", **special
@@ -191,7 +193,9 @@ def lora_av(folder: Path, base: Path, model, *, layer: int, seed: int = 100, nor
     saved = ["input_layernorm", "post_attention_layernorm", "q_norm"] if norms else []
     for at, (name, module) in enumerate(model.named_modules()):
         if name.rpartition(".")[2] in saved:
-            tensors[f"base_model.model.{name}.weight"] = 1.0 + random(*module.weight.shape, seed=seed + 5000 + at, scale=0.5)
+            tensors[f"base_model.model.{name}.weight"] = 1.0 + random(
+                *module.weight.shape, seed=seed + 5000 + at, scale=0.5
+            )
     write_adapter(folder, tensors, EVERY_LINEAR, modules_to_save=saved or None)
     facts = {
         "kind": "nla_model",

@@ -1,8 +1,8 @@
 """Stage 3: activations and labels → training tables. `python -m training.build --config training/configs/demo.yaml`
 
-Splits by document, writes the extractive label of every row and, where the corpus has one, the written label as a row of
-its own, and puts out `av_sft.parquet`, `ar_sft.parquet` and `eval.parquet` in the reference pipeline's column names, with
-what a contract needs to know of the activations in `statistics.json` and `activation_mean.safetensors`.
+Splits by document, writes the extractive label of every row and, where the corpus has one, the written label as a row
+of its own, and puts out `av_sft.parquet`, `ar_sft.parquet` and `eval.parquet` in the reference pipeline's column
+names, with what a contract needs to know of the activations in `statistics.json` and `activation_mean.safetensors`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ def run(config: Config) -> Path:
     vectors = read_vectors(table)
     rows = table.drop_columns(["activation_vector"]).to_pylist()
     splits = np.array(
-        [split_of(row["doc_id"], av_share=config.build.av_share, eval_share=config.build.eval_share, seed=config.seed) for row in rows]
+        [
+            split_of(
+                row["doc_id"], av_share=config.build.av_share, eval_share=config.build.eval_share, seed=config.seed
+            )
+            for row in rows
+        ]
     )
     prompt = config.av.template.replace("{injection_char}", INJECT)
     chosen = {name: list(np.flatnonzero(splits == name)) for name in ("av_sft", "ar_sft", "eval")}
@@ -52,7 +57,12 @@ def run(config: Config) -> Path:
         "baseline_mse_raw_variance": mean_baselines(vectors[chosen["eval"]]).raw_variance,
         "training_rows": int((splits != "eval").sum()),
     }
-    meta = {"base_model": config.base, "d_model": vectors.shape[1], "layer": config.layer, "inputs": {source.name: sha256_of(source)}}
+    meta = {
+        "base_model": config.base,
+        "d_model": vectors.shape[1],
+        "layer": config.layer,
+        "inputs": {source.name: sha256_of(source)},
+    }
     for name, picked in chosen.items():
         out: dict[str, list] = {key: [] for key in ("row", "explanation", "labeler", "status")}
         seen = set()

@@ -18,19 +18,27 @@ class _Section(BaseModel):
 class Extract(_Section):
     """Text → activations."""
 
-    corpus: Path = Field(description="JSONL with one object a line: doc_id, text, and optionally family and explanation.")
-    labeled_corpus: Path | None = Field(None, description="JSONL whose `text` is read at its last token, with a written `explanation`.")
+    corpus: Path = Field(
+        description="JSONL with one object a line: doc_id, text, and optionally family and explanation."
+    )
+    labeled_corpus: Path | None = Field(
+        None, description="JSONL whose `text` is read at its last token, with a written `explanation`."
+    )
     positions_per_text: int = Field(2, ge=1)
     min_context: int = Field(50, ge=1, description="Fewest tokens (BOS included) before the token read.")
     max_tokens: int = Field(160, ge=2, description="Texts are read up to this many tokens.")
     max_rows: int | None = Field(None, ge=1, description="Stop after this many rows (whole texts).")
-    next_tokens: int = Field(3, ge=0, description="How many of the base's likeliest next tokens to record, for the extractive labeler.")
+    next_tokens: int = Field(
+        3, ge=0, description="How many of the base's likeliest next tokens to record, for the extractive labeler."
+    )
 
 
 class Build(_Section):
     """Activations and labels → training tables."""
 
-    av_share: float = Field(0.5, gt=0, lt=1, description="Share of documents for the AV; the rest, less eval_share, is the AR's.")
+    av_share: float = Field(
+        0.5, gt=0, lt=1, description="Share of documents for the AV; the rest, less eval_share, is the AR's."
+    )
     eval_share: float = Field(0.1, gt=0, lt=1)
     eval_rows: int = Field(512, ge=2)
 
@@ -56,6 +64,9 @@ class Train(_Section):
     eval_interval: int = Field(100, ge=1)
     eval_rows: int = Field(96, ge=2)
     clip: float = Field(1.0, gt=0)
+    continue_from: Path | None = Field(
+        None, description="Start from the weights of this checkpoint, with a new optimizer."
+    )
     sources: list[str] = Field(["extractive"], description="Which labels to train on: extractive, written, on_policy.")
 
 
@@ -65,15 +76,18 @@ class AV(Train):
     sampled_negatives: int = Field(
         0,
         ge=0,
-        description="0: softmax over the whole vocabulary. N: exact over the tokens of the training responses, the rest "
-        "of the normaliser estimated from N tokens drawn anew each step.",
+        description="0: softmax over the whole vocabulary. N: exact over the tokens of the training responses, the "
+        "rest of the normaliser estimated from N tokens drawn anew each step.",
     )
 
 
 class AR(Train):
     template: str = Field(description="Raw prompt; {explanation} is replaced.")
     head_lr: float = Field(1e-3, gt=0)
-    head_init: float = Field(0.1, gt=0, description="The head starts at this times the identity.")
+    head_init: float = Field(1.0, gt=0, description="The head starts at this times the identity.")
+    centred: bool = Field(
+        False, description="Predict the direction of v − mean only; docs/demo-pair.md says what that costs."
+    )
     max_length: int = 256
     on_policy_rows: int = Field(1200, ge=1, description="How many of the AR's activations the AV explains for it.")
 
@@ -85,7 +99,7 @@ class Config(_Section):
     layer: int = Field(ge=0)
     seed: int = 0
     marker: str = "㊗"
-    centred: bool = True
+    centred: bool = Field(True, description="The AV is given v − mean.")
     out: Path
     extract: Extract
     build: Build = Build()

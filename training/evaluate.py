@@ -2,8 +2,8 @@
 
 For every row: the round trip through the AV's own words, and the AR on the row's true label; beside both, what the same
 texts score when they are shuffled among rows and what the empty explanation scores. Cosine, mse, FVE against both mean
-baselines, gain, how often a row's own activation is the nearest among 256, how varied the outputs are, all with bootstrap
-intervals. Whole outputs are stored, one row each, beside the figures.
+baselines, gain, how often a row's own activation is the nearest among 256, how varied the outputs are, all with
+bootstrap intervals. Whole outputs are stored, one row each, beside the figures.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def evaluate(pair: NLAPair, rows: pa.Table, *, progress: bool = True) -> tuple[d
         InputError: a column is missing, or there are fewer than two rows.
     """
     if missing := [name for name in NEEDED if name not in rows.column_names]:
-        raise InputError(f"The held-out table lacks the columns {', '.join(missing)}; it has {', '.join(rows.column_names)}.")
+        raise InputError(
+            f"The held-out table lacks the columns {', '.join(missing)}; it has {', '.join(rows.column_names)}."
+        )
     if rows.num_rows < 2:
         raise InputError(f"The held-out table has {rows.num_rows} rows; expected at least two.")
     vectors = read_vectors(rows)
@@ -157,7 +159,9 @@ def main(
     pair: Annotated[str, typer.Argument(help="The AV: Hub id, folder, or 'demo'.")] = "demo",
     ar: Annotated[str | None, typer.Option(help="The AR, if not the AV's partner.")] = None,
     base: Annotated[str | None, typer.Option(help="The base model, if not the contract's.")] = None,
-    rows: Annotated[Path | None, typer.Option(help="Held-out parquet; default: the rows shipped with the demo pair.")] = None,
+    rows: Annotated[
+        Path | None, typer.Option(help="Held-out parquet; default: the rows shipped with the demo pair.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write figures here (JSON) and outputs beside it (parquet).")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
 ) -> None:
@@ -212,7 +216,9 @@ def summary(figures: dict) -> str:
         found = one.get("retrieval")
         gain = f"{one['gain_over_empty']:8.3f}" if "gain_over_empty" in one else " " * 8
         share = f"   {found['top1']:.1%} ({found['times_chance']:.0f}× chance)" if found else ""
-        lines.append(f"{label:28}{one['fve']:8.3f}{one['fve_raw_variance']:10.3f}{one['cosine_mean']:9.3f}{gain}{share}")
+        lines.append(
+            f"{label:28}{one['fve']:8.3f}{one['fve_raw_variance']:10.3f}{one['cosine_mean']:9.3f}{gain}{share}"
+        )
     return "\n".join(lines)
 
 

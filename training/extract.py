@@ -42,7 +42,9 @@ def read_corpus(path: Path) -> Iterator[dict]:
                     row = json.loads(line)
                     row["doc_id"], row["text"]
                 except (json.JSONDecodeError, KeyError, TypeError) as error:
-                    raise InputError(f"{path}, line {number}: expected a JSON object with doc_id and text ({error}).") from error
+                    raise InputError(
+                        f"{path}, line {number}: expected a JSON object with doc_id and text ({error})."
+                    ) from error
                 yield row
     except OSError as error:
         raise InputError(f"Cannot read the corpus {path}: {error.strerror}.") from error
@@ -109,7 +111,9 @@ def run(config: Config) -> Path:
             count += len(item[2])
         todo = kept
     del labeled_texts
-    columns: dict[str, list] = {name: [] for name in ("doc_id", "n_raw_tokens", "text", "family", "written", "labeler", "next")}
+    columns: dict[str, list] = {
+        name: [] for name in ("doc_id", "n_raw_tokens", "text", "family", "written", "labeler", "next")
+    }
     vectors = []
     bar = tqdm(total=len(todo), unit="text", desc="extract", mininterval=5)
     for chunk_start in range(0, len(todo), TEXTS_PER_CHUNK):
@@ -118,11 +122,19 @@ def run(config: Config) -> Path:
             size = max(1, TOKENS_PER_BATCH // len(chunk[-1][1]))
             batch, chunk = chunk[-size:], chunk[:-size]
             states, guesses = read_states_and_guesses(
-                backbone, [ids for _, ids, _ in batch], [where for _, _, where in batch], config.layer, max(settings.next_tokens, 1)
+                backbone,
+                [ids for _, ids, _ in batch],
+                [where for _, _, where in batch],
+                config.layer,
+                max(settings.next_tokens, 1),
             )
             for (row, ids, where), found, following in zip(batch, states, guesses, strict=True):
                 for position, vector, tokens in zip(where, found, following, strict=True):
-                    prefix = row["text"] if row.get("explanation") else tokenizer.decode(ids[: position + 1], skip_special_tokens=True)
+                    prefix = (
+                        row["text"]
+                        if row.get("explanation")
+                        else tokenizer.decode(ids[: position + 1], skip_special_tokens=True)
+                    )
                     columns["doc_id"].append(row["doc_id"])
                     columns["n_raw_tokens"].append(position + 1)
                     columns["text"].append(prefix)

@@ -63,7 +63,9 @@ class Loop:
         identity: what makes a checkpoint this run's: resuming another run's is refused.
     """
 
-    def __init__(self, out: Path, settings: Train, optimizer: torch.optim.Optimizer, parameters: dict, identity: dict, seed: int):
+    def __init__(
+        self, out: Path, settings: Train, optimizer: torch.optim.Optimizer, parameters: dict, identity: dict, seed: int
+    ):
         self.out, self.settings, self.optimizer, self.parameters = out, settings, optimizer, parameters
         self.identity = identity
         self.peaks = [group["lr"] for group in optimizer.param_groups]
@@ -72,6 +74,8 @@ class Loop:
         torch.manual_seed(seed)
         if (out / "checkpoint").is_dir():
             self._resume()
+        elif settings.continue_from is not None:
+            self._take(_read(settings.continue_from))
 
     def run(
         self,
@@ -94,7 +98,8 @@ class Loop:
             norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.clip)
             if not torch.isfinite(loss) or not torch.isfinite(norm):
                 raise TrainingError(
-                    f"Step {self.step}: loss {loss.item()}, gradient norm {norm.item()}; rows {list(batches[self.step])}. "
+                    f"Step {self.step}: loss {loss.item()}, gradient norm {norm.item()}; "
+                    f"rows {list(batches[self.step])}. "
                     f"The last good checkpoint is in {self.out / 'checkpoint'}."
                 )
             self.optimizer.step()
@@ -135,23 +140,35 @@ class Loop:
             sibling.mkdir()
             torch.save(state, sibling / "state.pt")
 
-    def _resume(self) -> None:
-        state = torch.load(self.out / "checkpoint" / "state.pt", weights_only=True)
-        if state["identity"] != json.dumps(self.identity, sort_keys=True):
-            raise TrainingError(
-                f"{self.out / 'checkpoint'} belongs to a run with other settings or data; give this one another `out:`, or "
-                "remove that folder to start over."
-            )
+    def _take(self, state: dict) -> None:
         for name, parameter in self.parameters.items():
             parameter.data.copy_(state["parameters"][name])
+
+    def _resume(self) -> None:
+        state = _read(self.out / "checkpoint")
+        if state["identity"] != json.dumps(self.identity, sort_keys=True):
+            raise TrainingError(
+                f"{self.out / 'checkpoint'} belongs to a run with other settings or data; give this one "
+                "another `out:`, or remove that folder to start over."
+            )
+        self._take(state)
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
         self.step = state["step"]
         log = self.out / "log.jsonl"
         if log.is_file():  # what was logged after the checkpoint will be logged again
-            lines = [line for line in log.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= self.step]
+            lines = [
+                line for line in log.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= self.step
+            ]
             with atomic(log) as sibling:
                 sibling.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def _read(folder: Path) -> dict:
+    try:
+        return torch.load(folder / "state.pt", weights_only=True)
+    except OSError as error:
+        raise TrainingError(f"{folder} holds no checkpoint to start from: {error.strerror}.") from error
 
 
 def finish(folder: Path, write: Callable[[Path], None]) -> Path:

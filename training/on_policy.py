@@ -1,9 +1,9 @@
-"""What the AV itself writes, as training rows for the AR. `python -m training.on_policy --config training/configs/demo.yaml`
+"""What the AV itself writes, as rows for the AR. `python -m training.on_policy --config training/configs/demo.yaml`
 
 An AR that has seen true labels only does not understand the AV's own words (measured on the demo base: round-trip FVE
 below zero). This explains `on_policy_rows` of the AR's activations with the AV in `<out>/av` and writes
 `<out>/on_policy.parquet`, which `sft_ar` mixes in when its `sources` ask for on_policy. Chunks are kept in
-`<out>/on_policy/` until all are done, so a killed run goes on where it was.
+`<out>/on_policy-…/` (named after the AV's weights) until all are done, so a killed run goes on where it was.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ class Trainer:
         self.head = nn.Linear(backbone.d_model, backbone.d_model)
         nn.init.eye_(self.head.weight)
         self.head.weight.data *= settings.head_init
+        mean = self.statistics.mean if settings.centred else None
         nn.init.zeros_(self.head.bias)
-        mean = self.statistics.mean if config.centred else None
         self.reconstructor = Reconstructor(backbone, ADAPTER, self.contract, self.head, mean)
         self.tables = [config.out / "ar_sft.parquet"]
         vectors, rows = load_rows(self.tables[0], settings.sources, settings.max_rows)
@@ -59,10 +59,16 @@ class Trainer:
         self.rows = rows
         self.targets = vectors if mean is None else vectors - mean
         self.prompts = self._tokenize(rows)
-        self.eval_vectors, self.eval_rows = load_rows(config.out / "eval.parquet", settings.sources, settings.eval_rows)
+        self.eval_vectors, self.eval_rows = load_rows(
+            config.out / "eval.parquet", settings.sources, settings.eval_rows, spread=True
+        )
         torch.manual_seed(config.seed)  # the adapter's first numbers are part of the run
         backbone.add_lora(ADAPTER, lora_config(settings, backbone, self.contract.ar_num_blocks))
-        self.parameters = {**backbone.adapter_parameters(ADAPTER), "head.weight": self.head.weight, "head.bias": self.head.bias}
+        self.parameters = {
+            **backbone.adapter_parameters(ADAPTER),
+            "head.weight": self.head.weight,
+            "head.bias": self.head.bias,
+        }
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
 
@@ -108,7 +114,9 @@ def run(config: Config) -> Path:
         batches = data_order([len(ids) for ids in trainer.prompts], settings.batch_size, settings.epochs, config.seed)
         loop.run(batches, lambda rows, step: trainer.batch_loss(rows), trainer.evaluate, "sft_ar")
     facts = training_facts(config, "ar", trainer.tables[-1], len(trainer.rows), len(batches)) | trainer.evaluate()
-    return save_half(config.out / "ar", backbone, ADAPTER, trainer.contract, trainer.statistics, facts, head=trainer.head)
+    return save_half(
+        config.out / "ar", backbone, ADAPTER, trainer.contract, trainer.statistics, facts, head=trainer.head
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """AV supervised training: activation → explanation. `python -m training.sft_av --config training/configs/demo.yaml`
 
-Next-token loss on response tokens only, and logits computed for those only; the activation goes in through the same hook
-as at inference. Reads `<out>/av_sft.parquet` and `eval.parquet`, checkpoints every `save_interval` steps, resumes where
-it was, logs the held-out loss with true vectors against the loss with vectors shuffled among rows (the gap is the
-signal, not the loss), and leaves a loadable half in `<out>/av`.
+Next-token loss on response tokens only, and logits computed for those only; the activation goes in through the same
+hook as at inference. Reads `<out>/av_sft.parquet` and `eval.parquet`, checkpoints every `save_interval` steps,
+resumes where it was, logs the held-out loss with true vectors against the loss with vectors shuffled among rows (the
+gap is the signal, not the loss), and leaves a loadable half in `<out>/av`.
 """
 
 from __future__ import annotations
@@ -45,14 +45,18 @@ def target_text(response: str, template: str) -> str:
     return response.removeprefix(OPEN_TAG).removesuffix(CLOSE_TAG).strip() + CLOSE_TAG
 
 
-def load_rows(path: Path, sources: Sequence[str], max_rows: int | None = None):
-    """Rows of a training table whose label is of one of `sources`: (vectors float32 [n, d], list of dicts)."""
+def load_rows(path: Path, sources: Sequence[str], max_rows: int | None = None, *, spread: bool = False):
+    """Rows of a training table whose label is of one of `sources`: (vectors float32 [n, d], list of dicts).
+
+    Of more than `max_rows`, the first are taken, or with `spread` evenly spaced ones.
+    """
     if not path.is_file():
         raise InputError(f"{path} does not exist: run `python -m training.build` first.")
     table = pq.read_table(path)
     vectors = torch.from_numpy(read_vectors(table).copy())
     rows = table.drop_columns(["activation_vector"]).to_pylist()
-    kept = [i for i, row in enumerate(rows) if kind_of(row["labeler_model"]) in sources][:max_rows]
+    kept = [i for i, row in enumerate(rows) if kind_of(row["labeler_model"]) in sources]
+    kept = kept[:: max(1, len(kept) // (max_rows or len(kept)))][:max_rows] if spread and kept else kept[:max_rows]
     if not kept:
         raise InputError(f"{path} holds no rows with labels from {', '.join(sources)}.")
     return vectors[kept], [rows[i] for i in kept]
@@ -84,9 +88,9 @@ def lora_config(settings: Train, backbone: Backbone, num_blocks: int | None = No
 class ResponseLoss:
     """Cross-entropy of response tokens, over the whole vocabulary or an estimate of it.
 
-    With `negatives` > 0 the normaliser is exact over `candidates` (every token of the responses at hand) and, for the rest
-    of the vocabulary, estimated from tokens drawn anew each step, each standing for as many as it was drawn from.
-    At 262,144 tokens the lm_head is more than half of a step; this makes it a twentieth.
+    With `negatives` > 0 the normaliser is exact over `candidates` (every token of the responses at hand) and, for the
+    rest of the vocabulary, estimated from tokens drawn anew each step, each standing for as many as it was drawn
+    from. At 262,144 tokens the lm_head is more than half of a step; this makes it a twentieth.
     """
 
     def __init__(self, backbone: Backbone, candidates: Sequence[int], negatives: int) -> None:
@@ -104,7 +108,9 @@ class ResponseLoss:
             self.rest = rest.nonzero()[:, 0]
             self.weights = self.head.weight[self.candidates].detach().clone()
 
-    def __call__(self, states: torch.Tensor, targets: torch.Tensor, generator: torch.Generator | None = None, exact: bool = False):
+    def __call__(
+        self, states: torch.Tensor, targets: torch.Tensor, generator: torch.Generator | None = None, exact: bool = False
+    ):
         """Mean loss of `states` [n, d] (after the final norm) against token ids [n]."""
         if exact or self.exact or (self.index[targets] < 0).any():
             return functional.cross_entropy(self._cap(self.head(states)).float(), targets)
@@ -127,7 +133,9 @@ class Trainer:
         self.verbalizer = Verbalizer(backbone, ADAPTER, self.contract, self.statistics.mean if config.centred else None)
         self.table = config.out / "av_sft.parquet"
         vectors, self.rows = load_rows(self.table, settings.sources, settings.max_rows)
-        held_out, self.eval_rows = load_rows(config.out / "eval.parquet", settings.sources, settings.eval_rows)
+        held_out, self.eval_rows = load_rows(
+            config.out / "eval.parquet", settings.sources, settings.eval_rows, spread=True
+        )
         self.inputs, self.eval_inputs = self.verbalizer.prepare(vectors), self.verbalizer.prepare(held_out)
         self.targets, self.eval_targets = self._tokenize(self.rows), self._tokenize(self.eval_rows)
         seen = [token for ids in [*self.targets, *self.eval_targets] for token in ids]
@@ -146,7 +154,9 @@ class Trainer:
         end = min(end_token_ids(self.backbone))
         return [[*row, end] for row in ids]
 
-    def batch_loss(self, inputs: torch.Tensor, targets: list[list[int]], generator=None, exact: bool = False) -> torch.Tensor:
+    def batch_loss(
+        self, inputs: torch.Tensor, targets: list[list[int]], generator=None, exact: bool = False
+    ) -> torch.Tensor:
         """Loss of one batch: prepared activations [n, d] and response tokens."""
         prompt = self.verbalizer.prompt_ids
         padded, last = pad_right([[*prompt, *ids] for ids in targets])
@@ -183,7 +193,10 @@ def run(config: Config) -> Path:
     settings = config.av
     optimizer = torch.optim.AdamW(trainer.parameters.values(), lr=settings.lr, weight_decay=0.0)
     identity = {
-        "av": settings.model_dump(mode="json"), "layer": config.layer, "seed": config.seed, "table": sha256_of(trainer.table)
+        "av": settings.model_dump(mode="json"),
+        "layer": config.layer,
+        "seed": config.seed,
+        "table": sha256_of(trainer.table),
     }
     with backbone.using(ADAPTER):
         loop = Loop(config.out / "run_av", settings, optimizer, trainer.parameters, identity, config.seed)
@@ -212,7 +225,11 @@ def training_facts(config: Config, role: str, table: Path, rows: int, steps: int
         "steps": steps,
         "code_version": code_version(),
         "hardware": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
-        "libraries": {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__, "peft": peft.__version__},
+        "libraries": {
+            "torch": torch.__version__.split("+")[0],
+            "transformers": transformers.__version__,
+            "peft": peft.__version__,
+        },
     }
 
 

@@ -41,7 +41,9 @@ class Statistics:
             found = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
             mean = load_file(folder / MEAN_FILE)["mean"]
         except OSError as error:
-            raise InputError(f"{folder} lacks statistics.json or {MEAN_FILE}: run `python -m training.build` first.") from error
+            raise InputError(
+                f"{folder} lacks statistics.json or {MEAN_FILE}: run `python -m training.build` first."
+            ) from error
         pair_id = hashlib.sha256(mean.numpy().tobytes()).hexdigest()[:16]
         return cls(mean, found["centred_norm"], found["baseline_mse"], pair_id)
 
@@ -76,6 +78,6 @@ class Statistics:
                 "head_bias": True,
                 "max_length": config.ar.max_length,
             }
-        if config.centred:
+        if config.centred if role == "av" else config.ar.centred:
             values |= {"activation_mean": MEAN_FILE, "centred_norm": self.centred_norm}
         return Contract.from_dict(values, source="the training config").verify(backbone.tokenizer)

@@ -95,7 +95,9 @@ def register_of(text: str) -> str:
         r"\b(Congress|nation|citizens|Government|freedom|America\w*|peace|country)\b", text
     ):
         return "a political speech"
-    if text.count('"') + text.count("“") + text.count("'") >= 4 and re.search(r"\b(said|asked|cried|replied|I|you)\b", text):
+    if text.count('"') + text.count("“") + text.count("'") >= 4 and re.search(
+        r"\b(said|asked|cried|replied|I|you)\b", text
+    ):
         return "dialogue in a story"
     if sum(char.isdigit() for char in text) / letters > 0.03:
         return "a factual account with figures"
