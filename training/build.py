@@ -58,7 +58,7 @@ def run(config: Config) -> Path:
         "training_rows": int((splits != "eval").sum()),
     }
     meta = {
-        "base_model": config.base,
+        "base_model": config.base_id,
         "d_model": vectors.shape[1],
         "layer": config.layer,
         "inputs": {source.name: sha256_of(source)},

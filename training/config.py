@@ -8,6 +8,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from nla_sdk.demo_base import DEMO_BASE_ID
 from nla_sdk.errors import InputError
 
 
@@ -105,6 +106,11 @@ class Config(_Section):
     build: Build = Build()
     av: AV
     ar: AR
+
+    @property
+    def base_id(self) -> str:
+        """The base's public name: what contracts and adapters say."""
+        return DEMO_BASE_ID if self.base == "demo" else self.base
 
     @classmethod
     def load(cls, path: Path) -> Config:

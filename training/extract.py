@@ -87,7 +87,7 @@ def run(config: Config) -> Path:
     """Extract; returns the table's path."""
     import pyarrow as pa
 
-    backbone = Backbone.load(fetch_base(config.base).path, ref=config.base, dtype="float32")
+    backbone = Backbone.load(fetch_base(config.base).path, ref=config.base_id, dtype="float32")
     tokenizer, settings = backbone.tokenizer, config.extract
     sources = [path for path in (settings.labeled_corpus, settings.corpus) if path is not None]
     labeled_texts: set[str] = set()
@@ -161,7 +161,7 @@ def run(config: Config) -> Path:
     )
     path = config.out / "activations.parquet"
     meta = {
-        "base_model": config.base,
+        "base_model": config.base_id,
         "d_model": backbone.d_model,
         "layer": config.layer,
         "extraction_precision": "float32",

@@ -72,7 +72,7 @@ def run(config: Config) -> Path:
     )
     path = config.out / "on_policy.parquet"
     meta = {
-        "base_model": config.base,
+        "base_model": config.base_id,
         "d_model": vectors.shape[1],
         "layer": config.layer,
         "inputs": {source.name: sha256_of(source), "av/adapter_model.safetensors": weights},

@@ -95,7 +95,7 @@ class Trainer:
 
 def run(config: Config) -> Path:
     """Train the AR; returns the folder of the finished half."""
-    backbone = Backbone.load(fetch_base(config.base).path, ref=config.base, dtype="float32")
+    backbone = Backbone.load(fetch_base(config.base).path, ref=config.base_id, dtype="float32")
     trainer = Trainer(config, backbone)
     settings = config.ar
     head = [trainer.head.weight, trainer.head.bias]

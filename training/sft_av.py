@@ -188,7 +188,7 @@ class Trainer:
 
 def run(config: Config) -> Path:
     """Train the AV; returns the folder of the finished half."""
-    backbone = Backbone.load(fetch_base(config.base).path, ref=config.base, dtype="float32")
+    backbone = Backbone.load(fetch_base(config.base).path, ref=config.base_id, dtype="float32")
     trainer = Trainer(config, backbone)
     settings = config.av
     optimizer = torch.optim.AdamW(trainer.parameters.values(), lr=settings.lr, weight_decay=0.0)

@@ -49,12 +49,10 @@ class Statistics:
 
     def contract(self, config: Config, backbone: Backbone, role: str) -> Contract:
         """The verified contract of the half `role` that `config` describes."""
-        from nla_sdk.hub import DEMO_BASE_ID
-
         values = {
             "kind": "nla_model",
             "role": role,
-            "base_model": DEMO_BASE_ID if config.base == "demo" else config.base,
+            "base_model": config.base_id,
             "d_model": backbone.d_model,
             "layer": config.layer,
             "injection_scale": "sqrt_d_model" if role == "av" else None,
