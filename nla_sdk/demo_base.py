@@ -6,14 +6,14 @@ converted to fp32 safetensors with its tokenizer, and removed again; the convert
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
 import shutil
 import sys
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib import import_module, metadata, resources
 from pathlib import Path
 from types import ModuleType
@@ -133,6 +133,8 @@ def _lock(path: Path, progress: bool) -> Iterator[None]:
 
 def _make(package: ModuleType, target: Path, progress: bool) -> None:
     """Build the folder beside its final place, then rename it. Only the holder of the lock gets here."""
+    from .backbone import quiet
+
     _remove_unfinished(target)
     if (free := shutil.disk_usage(target.parent).free) < _DISK_BYTES:
         raise DemoBaseError(
@@ -142,7 +144,9 @@ def _make(package: ModuleType, target: Path, progress: bool) -> None:
     building = target.with_name(f"{_FOLDER}.tmp-{secrets.token_hex(4)}")
     building.mkdir()
     try:
-        with _progress_bar(progress) as advance, _quiet_libraries():
+        # The GGUF reader's own bar heeds no setting, so what it draws on stderr goes nowhere; ours holds on to the
+        # stderr it began with.
+        with _progress_bar(progress) as advance, quiet(), redirect_stderr(io.StringIO()):
             _convert(package, building, advance)
             _write_marker(building)
         if target.exists():  # an older layout, or a copy that lost files
@@ -233,25 +237,7 @@ def _progress_bar(shown: bool) -> Iterator[Callable[[float], None]]:
 
     columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TaskProgressColumn())
     times = (bars.TimeElapsedColumn(), bars.TextColumn("left"), bars.TimeRemainingColumn())
-    with bars.Progress(*columns, *times, console=Console(stderr=True), disable=not shown) as bar:
+    with bars.Progress(*columns, *times, console=Console(file=sys.stderr), disable=not shown) as bar:
         task = bar.add_task("Preparing the demo base (once)…", total=1.0)
         yield lambda share: bar.advance(task, share)
         bar.update(task, completed=1.0)
-
-
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """No bars, log lines or warnings of the libraries beside our own bar; their settings are put back."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -71,7 +71,7 @@ def test_the_shipped_evaluation_is_of_the_shipped_files():
 
 
 def test_the_shipped_pair_meets_its_figures():
-    """The AR on true labels was to reach 0.45 and does not yet (docs/demo-pair.md); the round trip is past its marks."""
+    """The AR on true labels was to reach 0.45 and does not yet (docs/demo-pair.md); the round trip is past its mark."""
     figures = json.loads((DEMO / "evaluation.json").read_text(encoding="utf-8"))
     assert figures["true_labels"]["fve"] >= 0.36
     assert figures["round_trip"]["fve"] >= 0.20
