@@ -151,8 +151,8 @@ def _verdicts(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if not demo["base_prepared"] and not demo["base_installed"]:
         no_base = "its base is not installed: pip install 'nla-sdk[demo]'"
     return {
-        "demo pair": _verdict(
-            f"CPU; {file_size(DEMO_RAM)} RAM, {file_size(DEMO_DISK)} disk once",
+        "demo pair, CPU": _verdict(
+            f"{file_size(DEMO_RAM)} RAM, {file_size(DEMO_DISK)} disk",
             None if demo["pair_bundled"] else "the bundled pair is not in this installation",
             no_base,
             _short("RAM", ram, DEMO_RAM),

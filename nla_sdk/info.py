@@ -271,14 +271,26 @@ def show(inspections: list[Inspection], *, as_json: bool) -> None:
         where = f" / {one['subfolder']}" if one["subfolder"] else ""
         commit = f" (commit {one['commit'][:12]})" if one["commit"] else ""
         print_pairs(f"{role} {one['ref']}{where}{commit}", [("layout", one["layout"]), ("partner", one["partner"])])
+        provenance = one["contract"].pop("provenance")
         known = [(key, _shown(item["value"]), item["origin"]) for key, item in one["contract"].items()]
         print_pairs("contract", [row for row in known if row[1] is not None])
         unset = [key for key, value, _ in known if value is None]
         print_pairs("", [("not set", ", ".join(unset))] if unset else [])
         if one["other_keys"]:
             print_pairs("other keys, kept as they are", [("", ", ".join(map(str, one["other_keys"])))])
+        if provenance["value"]:
+            print_pairs(f"provenance ({provenance['origin']})", list(_flat(provenance["value"])))
         print_pairs("files", [(name, file_size(size)) for name, size in one["files"].items()])
         print_pairs("tensors", list(_tensor_lines(one["tensors"])))
+
+
+def _flat(values: Mapping, path: str = ""):
+    """Nested mappings as dotted keys."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", _shown(value) or "none"
 
 
 def _shown(value: Any) -> str | None:

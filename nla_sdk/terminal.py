@@ -32,12 +32,16 @@ def say(message: str) -> None:
         print(message, file=sys.stderr)
 
 
-def console():
-    """Rich's console on stdout: plain text of 120 columns where it is no terminal."""
+def _print(grid) -> None:
+    """A rich table on stdout: plain text of 120 columns, without trailing blanks, where that is no terminal."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else max(shutil.get_terminal_size((120, 24)).columns, 60)
-    return Console(file=sys.stdout, width=width, markup=False, highlight=False, soft_wrap=False)
+    console = Console(file=sys.stdout, width=width, markup=False, highlight=False)
+    with console.capture() as lines:
+        console.print(grid)
+    for line in lines.get().splitlines():
+        print(line.rstrip())
 
 
 class RowTable:
@@ -67,7 +71,7 @@ class RowTable:
             grid.add_column(header, width=width, ratio=ratio, overflow="fold", justify="left")
         for row in rows:
             grid.add_row(*(Text(row[name]) for _, name, _ in shown))
-        console().print(grid)
+        _print(grid)
         self.number += len(rows)
 
     def _cells(self, row: Mapping, number: int) -> dict[str, str]:
@@ -132,7 +136,7 @@ def print_pairs(title: str, pairs: Iterable[tuple]) -> None:
         grid.add_column(overflow="fold", no_wrap=number == 0)
     for row in rows:
         grid.add_row(*(Text(cell) for cell in (f"  {row[0]}", *row[1:])))
-    console().print(grid)
+    _print(grid)
 
 
 def file_size(count: float) -> str:

@@ -30,6 +30,7 @@ from nla_sdk.errors import (
     ZeroActivationError,
 )
 from nla_sdk.extraction import resolve_positions
+from nla_sdk.reconstructor import load_head
 from tests import tiny
 
 D = tiny.D_MODEL
@@ -290,7 +291,7 @@ def test_a_head_of_another_make(copied, head, message):
     folder = copied() / "ar"
     torch.save(head, folder / "linear_head.pt")
     with pytest.raises(HeadError, match=message):
-        NLAPair.from_pretrained(None, folder)
+        load_head(folder, D, bias=True)
 
 
 def test_a_bias_against_the_contract(copied):
@@ -324,7 +325,7 @@ def test_a_damaged_head(copied, content, message):
     folder = copied() / "ar"
     (folder / "linear_head.pt").write_bytes(content)
     with pytest.raises(HeadError, match=message):
-        NLAPair.from_pretrained(None, folder)
+        load_head(folder, D)
 
 
 def test_a_damaged_safetensors_head(copied):

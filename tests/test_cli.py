@@ -520,6 +520,15 @@ def test_info_of_a_known_release_on_the_hub_downloads_no_weights(nla, folder, hu
     assert not list(Path(os.environ["HF_HUB_CACHE"]).rglob("*.safetensors"))
 
 
+def test_info_of_the_demo_pair_prepares_no_base(nla, monkeypatch, tmp_path):
+    monkeypatch.setenv("NLA_CACHE", str(tmp_path / "cache"))
+    code, out, err = nla("info", "demo", "--json")
+    assert code == 0, err
+    av, ar = json.loads(out)
+    assert [half["contract"]["role"]["value"] for half in (av, ar)] == ["av", "ar"]
+    assert "has not been prepared" in av["tensors"]["unchecked"] and not (tmp_path / "cache").exists()
+
+
 def test_reasons_that_differ_in_the_block_only_are_one():
     reasons = {f"t{n}": f"block {n % 3 + 18} never runs (the AR stops after block 17)" for n in range(9)}
     reasons |= {"s": "block 20 takes its keys and values from an earlier block", "v": "belongs to a tower"}
@@ -548,7 +557,7 @@ def test_doctor_says_what_runs_and_never_the_token(nla, monkeypatch):
     assert all(verdict["runs"] or verdict["why_not"] for verdict in found["verdicts"].values())
     code, out, err = nla("doctor")
     assert (code, err) == (0, "") and "verysecret" not in out + json.dumps(found)
-    assert "demo pair:" in out and "Gemma-4-E2B, nf4, GPU:" in out
+    assert "demo pair, CPU:" in out and "Gemma-4-E2B, nf4, GPU:" in out
     if not torch.cuda.is_available():
         assert "no CUDA device" in out
 

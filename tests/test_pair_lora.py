@@ -164,9 +164,9 @@ def test_metrics_and_the_pair_share_one_definition(pair):
 
 
 # --- batches ------------------------------------------------------------------------------------------------------
-@precisions
-def test_a_batch_of_32_vectors_is_explained_as_32_single_vectors_are(lora_pair, quantization):
-    pair, rows = lora_pair("shared", quantization), vectors(32, seed=6)
+@pytest.mark.parametrize(("quantization", "count"), [(None, 32), pytest.param("nf4", 8, marks=needs_bitsandbytes)])
+def test_a_batch_of_32_vectors_is_explained_as_32_single_vectors_are(lora_pair, quantization, count):
+    pair, rows = lora_pair("shared", quantization), vectors(count, seed=6)
     assert pair.explain(rows, max_new_tokens=6) == [pair.explain(row, max_new_tokens=6) for row in rows]
 
 

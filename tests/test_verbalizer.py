@@ -49,6 +49,19 @@ def test_rows_that_end_at_different_steps_do_not_disturb_each_other(scripted, fo
     assert scripted.explain(starts(folder, names)) == [EXPECTED[name][0] for name in names]
 
 
+def test_rows_that_go_on_keep_their_own_cache_when_others_have_ended(pair, monkeypatch):
+    rows = tiny.random(8, tiny.D_MODEL, seed=16, scale=3.0)
+    whole = [tokens for tokens, _ in run(pair, rows, limit=10, ignore_end=True)]
+    ends = {whole[0][1], whole[3][4], whole[5][6]}
+    expected = [
+        next(((tokens[:at], True) for at, token in enumerate(tokens) if token in ends), (tokens, False))
+        for tokens in whole
+    ]
+    assert len({len(tokens) for tokens, _ in expected}) > 2 and not all(finished for _, finished in expected)
+    monkeypatch.setattr(pair.verbalizer, "end_ids", frozenset(ends))
+    assert run(pair, rows, limit=10) == expected
+
+
 def test_raw_output_is_kept_as_decoded(scripted, folder):
     [written] = scripted.verbalizer(starts(folder, "B"))
     assert written.raw == "<explanation> one day </explanation>"
