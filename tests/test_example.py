@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def folder(tmp_path_factory) -> Path:
 def example(monkeypatch, capsys):
     def run(*args) -> tuple[str, str]:
         monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *map(str, args)])
+        monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # the script changes it; put it back
         capsys.readouterr()
         runpy.run_path(str(EXAMPLE), run_name="__main__")
         return capsys.readouterr()
