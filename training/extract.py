@@ -90,7 +90,6 @@ def run(config: Config) -> Path:
     backbone = Backbone.load(fetch_base(config.base).path, ref=config.base_id, dtype="float32")
     tokenizer, settings = backbone.tokenizer, config.extract
     sources = [path for path in (settings.labeled_corpus, settings.corpus) if path is not None]
-    labeled_texts: set[str] = set()
     todo = []
     for path in sources:
         for row in read_corpus(path):
@@ -110,7 +109,6 @@ def run(config: Config) -> Path:
             kept.append(item)
             count += len(item[2])
         todo = kept
-    del labeled_texts
     columns: dict[str, list] = {
         name: [] for name in ("doc_id", "n_raw_tokens", "text", "family", "written", "labeler", "next")
     }
