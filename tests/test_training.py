@@ -66,6 +66,7 @@ def config_file(folder: Path, base: Path, corpus: Path, **changes) -> Path:
             "template": "<text>{explanation}</text> <summary>",
             **train,
             "sources": ["extractive", "on_policy"],
+            "tables": ["ar_sft", "av_sft"],
             "on_policy_rows": 8,
         },
     }
@@ -98,7 +99,9 @@ def test_all_stages_make_a_pair_that_round_trips(tables):
     trips = pair.round_trip(vectors[:3])
     assert len(trips) == 3 and all(trip.fve is not None for trip in trips)
     facts = pair.ar_contract.provenance["training"]
-    assert facts["table_sha256"] == build.sha256_of(config.out / "on_policy.parquet")
+    assert facts["tables_sha256"] == {
+        name: build.sha256_of(config.out / name) for name in ("ar_sft.parquet", "av_sft.parquet", "on_policy.parquet")
+    }
     assert {"true", "empty", "shuffled"} == {
         key.removeprefix("heldout_fve_") for key in facts if key.startswith("heldout_fve")
     }

@@ -91,6 +91,9 @@ class AR(Train):
     )
     max_length: int = 256
     on_policy_rows: int = Field(1200, ge=1, description="How many of the AR's activations the AV explains for it.")
+    tables: list[Literal["ar_sft", "av_sft"]] = Field(
+        ["ar_sft"], min_length=1, description="Whose true labels to train on; the AV's documents serve as well."
+    )
 
 
 class Config(_Section):

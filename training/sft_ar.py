@@ -2,8 +2,8 @@
 
 The forward stops after block B − 1; the state at the prompt's last token goes through an fp32 linear head started at a
 multiple of the identity (the default initialisation would shrink it by √3). The loss is the mse of directions, both
-scaled to √d. Reads `<out>/ar_sft.parquet`, `eval.parquet` and, if `sources` asks for on_policy rows, what the AV wrote
-(`<out>/on_policy.parquet`); leaves a loadable half in `<out>/ar`.
+scaled to √d. Reads the `tables` of its settings (`<out>/ar_sft.parquet`), `eval.parquet` and, if `sources` asks for
+on_policy rows, what the AV wrote (`<out>/on_policy.parquet`); leaves a loadable half in `<out>/ar`.
 
 Telemetry: held-out FVE with true labels, with empty text and with the labels shuffled among rows.
 """
@@ -50,13 +50,13 @@ class Trainer:
         mean = self.statistics.mean if settings.centred else None
         nn.init.zeros_(self.head.bias)
         self.reconstructor = Reconstructor(backbone, ADAPTER, self.contract, self.head, mean)
-        self.tables = [config.out / "ar_sft.parquet"]
-        vectors, rows = load_rows(self.tables[0], settings.sources, settings.max_rows)
+        self.tables = [config.out / f"{name}.parquet" for name in settings.tables]
+        parts = [load_rows(table, settings.sources, settings.max_rows) for table in self.tables]
         if "on_policy" in settings.sources:
             self.tables.append(config.out / "on_policy.parquet")
-            more, written = load_rows(self.tables[1], ["on_policy"])
-            vectors, rows = torch.cat([vectors, more]), rows + written
-        self.rows = rows
+            parts.append(load_rows(self.tables[-1], ["on_policy"]))
+        vectors = torch.cat([part[0] for part in parts])
+        self.rows = rows = [row for part in parts for row in part[1]]
         self.targets = vectors if mean is None else vectors - mean
         self.prompts = self._tokenize(rows)
         self.eval_vectors, self.eval_rows = load_rows(
@@ -113,7 +113,7 @@ def run(config: Config) -> Path:
         loop = Loop(config.out / "run_ar", settings, optimizer, trainer.parameters, identity, config.seed)
         batches = data_order([len(ids) for ids in trainer.prompts], settings.batch_size, settings.epochs, config.seed)
         loop.run(batches, lambda rows, step: trainer.batch_loss(rows), trainer.evaluate, "sft_ar")
-    facts = training_facts(config, "ar", trainer.tables[-1], len(trainer.rows), len(batches)) | trainer.evaluate()
+    facts = training_facts(config, "ar", trainer.tables, len(trainer.rows), len(batches)) | trainer.evaluate()
     return save_half(
         config.out / "ar", backbone, ADAPTER, trainer.contract, trainer.statistics, facts, head=trainer.head
     )

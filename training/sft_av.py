@@ -208,19 +208,18 @@ def run(config: Config) -> Path:
 
         loop.run(batches, loss_of, trainer.evaluate, "sft_av")
         final = trainer.evaluate(exact=True)
-    facts = training_facts(config, "av", trainer.table, len(trainer.rows), len(batches)) | final
+    facts = training_facts(config, "av", [trainer.table], len(trainer.rows), len(batches)) | final
     return save_half(config.out / "av", backbone, ADAPTER, trainer.contract, trainer.statistics, facts)
 
 
-def training_facts(config: Config, role: str, table: Path, rows: int, steps: int) -> dict:
+def training_facts(config: Config, role: str, tables: Sequence[Path], rows: int, steps: int) -> dict:
     """What a contract's provenance says about how the half was made."""
     import peft
     import transformers
 
     return {
         "settings": getattr(config, role).model_dump(mode="json"),
-        "table": table.name,
-        "table_sha256": sha256_of(table),
+        "tables_sha256": {table.name: sha256_of(table) for table in tables},
         "rows": rows,
         "steps": steps,
         "code_version": code_version(),
