@@ -207,9 +207,14 @@ def main() -> None:
             "seconds_per_row": per_row,
             "round_trip_faster_than_script": per_row["script_round_trip"] / per_row["round_trip"],
             "explain_faster_than_generate": per_row["generate"] / per_row["explain"],
+            # `generate` may not write an end token before the 48th, ours writes it and goes on: compared up to there.
             "same_text_as_generate": sum(
-                a.strip() == b.raw.strip()
-                for a, b in zip(generate_batch(pair, verbalizer, vectors), ours(), strict=True)
+                text.startswith(one.raw)
+                for text, one in zip(
+                    generate_batch(pair, verbalizer, vectors),
+                    verbalizer(vectors, max_new_tokens=NEW_TOKENS),
+                    strict=True,
+                )
             ),
         }
 

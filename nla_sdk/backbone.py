@@ -394,6 +394,8 @@ class Backbone:
             raise LoadError(f"Could not load the model in {path}: {_first_line(error)}") from error
         _check_loading(info, path, truncated=truncated)
         drop_towers(model)
+        if quantization is not None and dtype != torch.bfloat16:
+            keep_compute_dtype(model)
         place(model, device)
         return cls(model, tokenizer, ref=ref or str(path), device=device, quantization=quantization)
 
@@ -576,6 +578,17 @@ class Backbone:
         return captured[0]
 
 
+def keep_compute_dtype(model: nn.Module) -> None:
+    """Have 4-bit layers on a CPU compute in the dtype they were told to.
+
+    Where the CPU has AVX512-BF16, bitsandbytes (0.50) repacks them at their first use for a kernel that rounds to
+    bfloat16 whatever the compute dtype says: results were off by 2e-3, and a row's depended on its batch.
+    """
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False
+
+
 def drop_towers(model: nn.Module) -> list[str]:
     """Remove vision and audio towers from memory; returns the names of what was removed."""
     dropped = []
@@ -636,7 +649,8 @@ def _nf4_config(quantization: str, dtype: torch.dtype, device: torch.device):
 
 
 def _adapter_config(folder: Path):
-    from peft import LoraConfig
+    with quiet():  # importing PEFT imports bitsandbytes, which logs
+        from peft import LoraConfig
 
     try:
         raw = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))

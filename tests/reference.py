@@ -36,6 +36,9 @@ def _load(base: str, adapter: str | None, quantization: str | None):
         )
         options["device_map"] = {"": "cpu"}
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, **options)
+    for module in model.modules():  # else bitsandbytes computes in bfloat16 where the CPU can
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return (PeftModel.from_pretrained(model, adapter) if adapter else model).eval()
 
 

@@ -83,8 +83,8 @@ def test_no_heldout_document_was_trained_on(heldout):
     from training.split import split_of
 
     config = Config.load(Path(__file__).parent.parent / "training" / "configs" / "demo.yaml")
-    shares = {"av_share": config.build.av_share, "eval_share": config.build.eval_share, "seed": config.seed}
-    assert {split_of(doc_id, **shares) for doc_id in heldout["doc_id"].to_pylist()} == {"eval"}
+    documents = heldout["doc_id"].to_pylist()
+    assert {split_of(doc_id, config.split, config.seed) for doc_id in documents} == {"eval"}
 
 
 def test_no_source_text_is_shipped(heldout):

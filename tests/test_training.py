@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,10 +17,9 @@ from nla_sdk import NLAPair, metrics
 from nla_sdk.backbone import Backbone
 from nla_sdk.errors import InputError
 from tests import tiny
-from training import build, extract, loop, on_policy, sft_ar, sft_av
+from training import build, loop, on_policy, pipeline, sft_ar, sft_av
 from training.config import Config, Train
 from training.label import extractive
-from training.split import split_of
 
 WORDS = (
     *("the", "cat", "sat", "on", "a", "mat", "while", "seven", "dogs", "ran", "over"),
@@ -42,7 +42,8 @@ def corpus(tmp_path_factory) -> Path:
     rows = [{"doc_id": f"doc{i // 2}", "text": text(rng), "family": rng.choice("ab")} for i in range(80)]
     (folder / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     written = [
-        {**row, "explanation": f"Something about {row['text'].split()[0]}.", "labeler_model": "m"} for row in rows[:30]
+        {**row, "explanation": f"Something about {row['text'].split()[0]} and what follows.", "labeler_model": "m"}
+        for row in rows[:30]
     ]
     (folder / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
     return folder
@@ -54,13 +55,24 @@ def config_file(folder: Path, base: Path, corpus: Path, **changes) -> Path:
         "base": str(base),
         "layer": 1,
         "out": str(folder / "out"),
+        "results": str(folder / "results"),
         "extract": {
-            "corpus": str(corpus / "passages.jsonl"),
-            "labeled_corpus": str(corpus / "labels.jsonl"),
+            "sources": [
+                {"corpus": str(corpus / "labels.jsonl"), "positions": "last"},
+                {"corpus": str(corpus / "passages.jsonl"), "positions": 2},
+            ],
             "min_context": 6,
             "max_tokens": 40,
         },
-        "build": {"av_share": 0.5, "eval_share": 0.2, "eval_rows": 24},
+        "split": {"eval": 0.2, "av_sft": 0.4, "ar_sft": 0.3, "rl": 0.1},
+        "label": {
+            "sets": [
+                {"name": "extractive", "providers": [{"kind": "extractive"}]},
+                {"name": "written", "providers": [{"kind": "file", "path": str(corpus / "labels.jsonl")}]},
+            ],
+            "cache": str(folder / "labels.sqlite"),
+        },
+        "build": {"eval_rows": 24},
         "av": {"template": "say <concept>{injection_char}</concept>: <explanation>", "max_new_tokens": 8, **train},
         "ar": {
             "template": "<text>{explanation}</text> <summary>",
@@ -82,9 +94,7 @@ def config_file(folder: Path, base: Path, corpus: Path, **changes) -> Path:
 def tables(tmp_path_factory, base, corpus) -> Path:
     """A config whose tables have been built."""
     path = config_file(tmp_path_factory.mktemp("run"), base, corpus)
-    config = Config.load(path)
-    extract.run(config)
-    build.run(config)
+    pipeline.run(Config.load(path))
     return path
 
 
@@ -107,40 +117,13 @@ def test_all_stages_make_a_pair_that_round_trips(tables):
     }
 
 
-def test_extracted_vectors_are_the_residual_stream_at_the_recorded_position(tables, base):
-    config = Config.load(tables)
-    table = pq.read_table(config.out / "activations.parquet")
-    vectors, rows = build.read_vectors(table), table.drop_columns(["activation_vector"]).to_pylist()
-    model, tokens = tiny.plain_model(base), tiny.tokenizer()
-    for row, vector in list(zip(rows, vectors, strict=True))[::17]:
-        ids = tokens(row["detokenized_text_truncated"], return_tensors="pt").input_ids
-        assert ids.shape[1] == row["n_raw_tokens"]
-        with torch.no_grad():
-            output = model(ids, output_hidden_states=True)
-        torch.testing.assert_close(
-            torch.from_numpy(vector.copy()), output.hidden_states[2][0, -1], rtol=1e-4, atol=1e-4
-        )
-        assert row["next_tokens"][0] == tokens.decode([int(output.logits[0, -1].argmax())])
-
-
-def test_no_document_is_in_two_tables(tables):
-    out = Config.load(tables).out
-    documents = [
-        set(pq.read_table(out / f"{name}.parquet")["doc_id"].to_pylist()) for name in ("av_sft", "ar_sft", "eval")
-    ]
-    assert all(documents)
-    assert not (documents[0] & documents[1] or documents[0] & documents[2] or documents[1] & documents[2])
-
-
-def test_tables_have_the_reference_columns_and_fixed_size_vectors(tables):
-    table = pq.read_table(Config.load(tables).out / "av_sft.parquet")
-    assert {"doc_id", "n_raw_tokens", "activation_layer", "activation_vector", "detokenized_text_truncated"} <= set(
-        table.column_names
-    )
-    row = table.slice(0, 1).to_pylist()[0]
-    assert row["response"] == f"<explanation>\n{row['api_explanation']}\n</explanation>"
-    assert "<INJECT>" in row["prompt"]
-    assert table.schema.field("activation_vector").type.list_size == tiny.D_MODEL
+def test_written_labels_are_rows_of_their_own_beside_the_extractive_ones(tables):
+    table = pq.read_table(Config.load(tables).out / "av_sft.parquet").to_pylist()
+    kinds = {sft_av.kind_of(row["labeler_model"]) for row in table}
+    assert kinds == {"extractive", "written"}
+    both = Counter(row["row_id"] for row in table)
+    assert {both[row["row_id"]] for row in table if row["labeler_model"] == "m"} == {2}
+    assert all(row["api_explanation"].startswith("Something about") for row in table if row["labeler_model"] == "m")
 
 
 @pytest.mark.parametrize("stage", [sft_av, sft_ar])
@@ -296,17 +279,6 @@ def test_nan_stops_with_the_step_and_the_rows(tables, tmp_path):
         runner.run([[3, 4]], lambda rows, step: weight.sum() * float("nan"), dict, "test")
 
 
-@pytest.mark.parametrize("share, name", [(0.05, "eval"), (0.3, "av_sft"), (0.9, "ar_sft")])
-def test_a_document_is_split_by_its_hash(monkeypatch, share, name):
-    monkeypatch.setattr("training.split.share_of", lambda doc_id, seed: share)
-    assert split_of("x", av_share=0.5, eval_share=0.1) == name
-
-
-def test_documents_without_an_id_cannot_be_split():
-    with pytest.raises(ValueError, match="without a doc_id"):
-        split_of("", av_share=0.5, eval_share=0.1)
-
-
 def test_the_extractive_label_names_what_comes_next_the_ending_and_keywords():
     label = extractive.explain(
         "The old lighthouse keeper of Dunmore climbed slowly up the spiral", [" staircase", " stairs", "\n"]
@@ -353,9 +325,3 @@ def test_a_stage_with_bad_input_says_so_in_one_line_and_exits_2(tmp_path, base, 
     missing = CliRunner().invoke(app, ["--config", str(tmp_path / "none.yaml")])
     assert missing.exit_code == 2
     assert missing.stderr.startswith("error: Cannot read the config") and "Traceback" not in missing.stderr
-
-
-def test_a_corpus_line_without_text_is_named(tmp_path):
-    (tmp_path / "c.jsonl").write_text('{"doc_id": "a", "text": "b"}\n{"doc_id": "a"}\n')
-    with pytest.raises(InputError, match="line 2: expected a JSON object with doc_id and text"):
-        list(extract.read_corpus(tmp_path / "c.jsonl"))

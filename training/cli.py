@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,19 +14,46 @@ from nla_sdk.errors import NLAError
 
 from .config import Config
 
+ConfigOption = Annotated[Path, typer.Option("--config", help="The YAML file that configures all stages.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace finished tables that were made with other settings.")
+]
+PushOption = Annotated[
+    str | None, typer.Option("--push-dataset", metavar="OWNER/NAME", help="Publish the finished tables as a dataset.")
+]
+
+
+@contextmanager
+def friendly() -> Iterator[None]:
+    """Errors of ours as one line and exit code 2, Ctrl-C as one line and 130."""
+    try:
+        yield
+    except NLAError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt as error:
+        said = str(error) or "stopped; run the same command again to go on from the last checkpoint"
+        print(said, file=sys.stderr)
+        raise SystemExit(130) from None
+
 
 def run_stage(run: Callable[[Config], object]) -> Callable[[Path], None]:
-    """A typer command for the stage function `run`."""
+    """A typer command for the stage function `run(config)`."""
 
-    def command(config: Annotated[Path, typer.Option(help="The YAML file that configures all stages.")]) -> None:
-        try:
+    def command(config: ConfigOption) -> None:
+        with friendly():
             print(run(Config.load(config)))
-        except NLAError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
-        except KeyboardInterrupt:
-            print("stopped; run the same command again to go on from the last checkpoint", file=sys.stderr)
-            raise SystemExit(130) from None
+
+    command.__doc__ = sys.modules[run.__module__].__doc__
+    return command
+
+
+def data_stage(run: Callable[..., object]) -> Callable[..., None]:
+    """A typer command for the stage function `run(config, overwrite=…, push_dataset=…)`, which makes tables."""
+
+    def command(config: ConfigOption, overwrite: OverwriteOption = False, push_dataset: PushOption = None) -> None:
+        with friendly():
+            print(run(Config.load(config), overwrite=overwrite, push_dataset=push_dataset))
 
     command.__doc__ = sys.modules[run.__module__].__doc__
     return command

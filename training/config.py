@@ -6,42 +6,94 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nla_sdk.demo_base import DEMO_BASE_ID
 from nla_sdk.errors import InputError
 
+from .label.settings import Label
+from .label.settings import Section as _Section
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+
+class Source(_Section):
+    """One corpus: what to read, and where in it activations are taken."""
+
+    corpus: str = Field(
+        description="A .jsonl or .parquet file, a folder (of .txt, .md, .jsonl, .parquet files), or a Hub dataset id."
+    )
+    positions: int | Literal["last"] = Field(
+        2, description="Activations per text, at random tokens; or the last token only (for texts that have a label)."
+    )
+    text: str = Field("text", description="Field that holds the text.")
+    doc_id: str | None = Field(
+        "doc_id", description="Field that names the document; null: every text is a document of its own."
+    )
+    family: str = Field("family", description="Field that says what kind of text it is; may be missing.")
+    limit: int | None = Field(None, ge=1, description="Read only the first this many texts.")
+    share: float = Field(1.0, gt=0, le=1, description="Read only this share of the documents, picked by their hash.")
+    config: str | None = Field(None, description="Of a Hub dataset: its configuration.")
+    split: str = Field("train", description="Of a Hub dataset: its split.")
+    revision: str | None = Field(None, description="Of a Hub dataset: branch, tag or commit.")
+
+    @field_validator("positions")
+    @classmethod
+    def _some(cls, value):
+        if value != "last" and value < 1:
+            raise ValueError('expected "last" or at least 1')
+        return value
 
 
 class Extract(_Section):
     """Text → activations."""
 
-    corpus: Path = Field(
-        description="JSONL with one object a line: doc_id, text, and optionally family and explanation."
-    )
-    labeled_corpus: Path | None = Field(
-        None, description="JSONL whose `text` is read at its last token, with a written `explanation`."
-    )
-    positions_per_text: int = Field(2, ge=1)
+    sources: list[Source] = Field(min_length=1, description="Corpora, read one after the other.")
+    layers: list[int] = Field([], description="More layers to read in the same pass; `layer` is always read.")
     min_context: int = Field(50, ge=1, description="Fewest tokens (BOS included) before the token read.")
-    max_tokens: int = Field(160, ge=2, description="Texts are read up to this many tokens.")
-    max_rows: int | None = Field(None, ge=1, description="Stop after this many rows (whole texts).")
+    max_tokens: int = Field(160, ge=2, description="Texts are read in windows of at most this many tokens.")
     next_tokens: int = Field(
-        3, ge=0, description="How many of the base's likeliest next tokens to record, for the extractive labeler."
+        3,
+        ge=0,
+        description="How many of the base's likeliest next tokens to record, for the extractive labeler; 0 "
+        "stops every forward at the highest layer read.",
     )
+    texts_per_chunk: int = Field(256, ge=1, description="What is done again after a kill, at most.")
+    tokens_per_batch: int = Field(2048, ge=2, description="Padded tokens in one forward.")
+    quantization: Literal["nf4"] | None = Field(None, description="Of the source model while it is read.")
+    dtype: str = Field("auto", description="Of the source model while it is read.")
+
+
+class Split(_Section):
+    """Shares of the documents; they add up to at most 1, the rest is left out."""
+
+    eval: float = Field(0.1, gt=0, lt=1)
+    av_sft: float = Field(0.45, gt=0, lt=1)
+    ar_sft: float = Field(0.3, gt=0, lt=1)
+    rl: float = Field(0.15, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _at_most_one(self):
+        total = self.eval + self.av_sft + self.ar_sft + self.rl
+        if total > 1 + 1e-9:
+            raise ValueError(f"the shares add up to {total:g}, expected at most 1")
+        return self
+
+
+class Published(_Section):
+    """A table that somebody else has built already, with explanations."""
+
+    dataset: str = Field(description="A Hub dataset id, a .parquet file, or a folder of them.")
+    split: Literal["av_sft", "ar_sft", "rl"] = Field(description="The table its rows are appended to.")
+    revision: str | None = Field(None, description="Of a Hub dataset: branch, tag or commit.")
 
 
 class Build(_Section):
     """Activations and labels → training tables."""
 
-    av_share: float = Field(
-        0.5, gt=0, lt=1, description="Share of documents for the AV; the rest, less eval_share, is the AR's."
+    eval_rows: int = Field(512, ge=2, description="Most activations of the eval table, one a document first.")
+    max_length: int = Field(512, ge=16, description="Most tokens of an AV prompt with its response; longer ones go.")
+    published: list[Published] = Field(
+        [], description="Published tables to add; if nothing was extracted here, the tables are made of them alone."
     )
-    eval_share: float = Field(0.1, gt=0, lt=1)
-    eval_rows: int = Field(512, ge=2)
 
 
 class Lora(_Section):
@@ -84,6 +136,7 @@ class AV(Train):
 
 class AR(Train):
     template: str = Field(description="Raw prompt; {explanation} is replaced.")
+    num_blocks: int | None = Field(None, ge=1, description="How many blocks run; default: those up to `layer`.")
     head_lr: float = Field(1e-3, gt=0)
     head_init: float = Field(1.0, gt=0, description="The head starts at this times the identity.")
     centred: bool = Field(
@@ -106,9 +159,17 @@ class Config(_Section):
     centred: bool = Field(True, description="The AV is given v − mean.")
     out: Path
     extract: Extract
+    split: Split = Split()
+    label: Label = Label()
     build: Build = Build()
     av: AV
     ar: AR
+    results: Path = Field(Path("results"), description="Finished tables are copied here and listed in MANIFEST.json.")
+
+    @property
+    def activations(self) -> Path:
+        """The table that `extract` makes of this config's layer."""
+        return self.out / f"activations_L{self.layer}.parquet"
 
     @property
     def base_id(self) -> str:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import yaml
 
 from nla_sdk import __version__
+
+# What every table says of its activations, carried from one stage's sidecar to the next.
+CARRIED = ("base_model", "base_revision", "d_model", "layer", "extraction_precision")
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary sibling to write to; renamed to `path` when the block ends well, removed when it doesn't."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # of a run that was killed
+        if not psutil.pid_exists(int(stale.name.split(".")[-2])):
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
     sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield sibling
@@ -74,10 +82,28 @@ def write_table(path: Path, table, meta: dict) -> None:
 
     with atomic(path) as sibling:
         pq.write_table(table, sibling, compression="zstd")
-        digest = sha256_of(sibling)
-    record = {"kind": "nla_dataset", **meta, "rows": table.num_rows, "sha256": digest, "code_version": code_version()}
-    with atomic(path.with_name(path.name + ".nla_meta.yaml")) as sibling:
+        write_sidecar(path, {**meta, "rows": table.num_rows, "sha256": sha256_of(sibling)})
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where the contract of the table `path` is."""
+    return path.with_name(path.name + ".nla_meta.yaml")
+
+
+def write_sidecar(path: Path, meta: Mapping) -> None:
+    """`<path>.nla_meta.yaml`: kind, `meta` and the code version."""
+    record = {"kind": "nla_dataset", **meta, "code_version": code_version()}
+    with atomic(sidecar_of(path)) as sibling:
         sibling.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def read_sidecar(path: Path) -> dict:
+    """What `write_sidecar` wrote beside the table `path`; {} if there is nothing."""
+    try:
+        found = yaml.safe_load(sidecar_of(path).read_text(encoding="utf-8"))
+    except OSError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def vector_column(vectors):

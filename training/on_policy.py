@@ -18,10 +18,10 @@ from tqdm import tqdm
 from nla_sdk import NLAPair
 from nla_sdk.hub import fetch_base
 
-from .build import INJECT, response_of
 from .cli import run_stage
 from .config import Config
 from .files import atomic, read_vectors, sha256_of, vector_column, write_table
+from .table import prompt_column, response_of
 
 ROWS_PER_CHUNK = 64
 
@@ -33,15 +33,15 @@ def run(config: Config) -> Path:
     table = pq.read_table(source)
     rows = table.drop_columns(["activation_vector"]).to_pylist()
     # One row an activation: a text with two labels is one activation.
-    first: dict[tuple[str, str], int] = {}
+    first: dict[str, int] = {}
     for index, row in enumerate(rows):
-        first.setdefault((row["doc_id"], row["detokenized_text_truncated"]), index)
+        first.setdefault(row["row_id"], index)
     picked = list(first.values())[: config.ar.on_policy_rows]
     vectors = read_vectors(table)[picked]
     folder = config.out / f"on_policy-{weights[:12]}"
     pair = None
     explanations: list[str] = []
-    prompt = config.av.template.replace("{injection_char}", INJECT)
+    prompt = prompt_column(config.av.template)
     bar = tqdm(total=len(picked), unit="row", desc="on_policy", mininterval=5)
     for start in range(0, len(picked), ROWS_PER_CHUNK):
         chunk = folder / f"{start:06d}.parquet"

@@ -43,7 +43,7 @@ class Trainer:
     def __init__(self, config: Config, backbone: Backbone) -> None:
         self.config, self.backbone, settings = config, backbone, config.ar
         self.statistics = Statistics.load(config.out)
-        self.contract = self.statistics.contract(config, backbone, "ar")
+        self.contract = self.statistics.contract(config, backbone.tokenizer, backbone.d_model, "ar")
         self.head = nn.Linear(backbone.d_model, backbone.d_model)
         nn.init.eye_(self.head.weight)
         self.head.weight.data *= settings.head_init

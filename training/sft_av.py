@@ -18,31 +18,22 @@ import torch
 import typer
 from torch.nn import functional
 
-from nla_sdk.backbone import Backbone
+from nla_sdk.backbone import Backbone, quiet
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.hub import fetch_base
 from nla_sdk.injection import inject
 from nla_sdk.reconstructor import pad_right
-from nla_sdk.verbalizer import CLOSE_TAG, OPEN_TAG, Verbalizer, end_token_ids
+from nla_sdk.verbalizer import OPEN_TAG, Verbalizer, end_token_ids
 
 from .cli import run_stage
 from .config import Config, Train
 from .files import code_version, read_vectors, sha256_of
 from .loop import Loop, data_order, finish
 from .statistics import Statistics
+from .table import target_text
 
 ADAPTER = "av"
-
-
-def target_text(response: str, template: str) -> str:
-    """What the model is to write after the prompt, from the `response` column.
-
-    A prompt that itself opens the tag is answered without the tag and its line breaks.
-    """
-    if not template.endswith(OPEN_TAG):
-        return response
-    return response.removeprefix(OPEN_TAG).removesuffix(CLOSE_TAG).strip() + CLOSE_TAG
 
 
 def load_rows(path: Path, sources: Sequence[str], max_rows: int | None = None, *, spread: bool = False):
@@ -71,7 +62,8 @@ def kind_of(labeler: str) -> str:
 
 def lora_config(settings: Train, backbone: Backbone, num_blocks: int | None = None):
     """LoRA on the text blocks that run, named so that no tower is matched."""
-    from peft import LoraConfig
+    with quiet():  # importing PEFT imports bitsandbytes, which logs
+        from peft import LoraConfig
 
     blocks = "|".join(str(block) for block in range(num_blocks or backbone.num_blocks))
     targets = "|".join(settings.lora.targets)
@@ -129,7 +121,7 @@ class Trainer:
     def __init__(self, config: Config, backbone: Backbone) -> None:
         self.config, self.backbone, settings = config, backbone, config.av
         self.statistics = Statistics.load(config.out)
-        self.contract = self.statistics.contract(config, backbone, "av")
+        self.contract = self.statistics.contract(config, backbone.tokenizer, backbone.d_model, "av")
         self.verbalizer = Verbalizer(backbone, ADAPTER, self.contract, self.statistics.mean if config.centred else None)
         self.table = config.out / "av_sft.parquet"
         vectors, self.rows = load_rows(self.table, settings.sources, settings.max_rows)

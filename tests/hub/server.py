@@ -1,4 +1,5 @@
-"""A small Hugging Face Hub on a loopback port: enough of its HTTP interface for huggingface_hub to read models from it.
+"""A small Hugging Face Hub on a loopback port: enough of its HTTP interface for huggingface_hub to read repositories
+from it, to create them and to commit small files.
 
 It answers as the real one does where the client can tell: commits and ETags, redirects of large files to storage,
 error codes for what is missing, private or gated, and 401 for a token it does not know. It speaks HTTP/1.0, so that no
@@ -11,6 +12,7 @@ connection outlives `stop()`.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -149,6 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
+    def do_POST(self) -> None:
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.do_GET()
+
     def _route(self, parts: list[str]) -> None:
         if self.hub.outage:
             raise _Refusal(self.hub.outage, None, "The server is having a bad day.")
@@ -157,7 +163,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(200, self.hub.repositories[repository].commits[commit][path], {})
         if self.token is not None and self.token not in self.hub.tokens:
             raise _Refusal(401, None, "Invalid credentials in Authorization header")
-        if parts[:2] == ["api", "models"] and len(parts) >= 4:
+        if self.command == "POST":
+            return self._write(parts)
+        if parts[0] == "datasets" and len(parts) >= 6:  # a dataset's files; it is held as any other repository
+            parts = parts[1:]
+        if parts[:1] == ["api"] and parts[1] in ("models", "datasets") and len(parts) >= 4:
             return self._api("/".join(parts[2:4]), parts[4:])
         if len(parts) >= 5 and parts[2] == "resolve":
             return self._resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
@@ -181,6 +191,36 @@ class _Handler(BaseHTTPRequestHandler):
                 "downloads": 0,
                 "likes": 0,
             }
+        else:
+            raise _Refusal(404, None, f"Sorry, we can't find the page {self.path}.")
+        self._answer(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+
+    def _write(self, parts: list[str]) -> None:
+        """Create a repository, say how files are to be sent (all inside the commit), commit them."""
+        if self.token is None:
+            raise _Refusal(401, None, "Invalid username or password.")
+        if parts == ["api", "repos", "create"]:
+            wanted = json.loads(self.body)
+            name = f"{wanted.get('organization') or 'ada'}/{wanted['name']}"
+            answer = {"url": f"{self.hub.endpoint}/{wanted.get('type', 'model')}s/{name}"}
+            if name in self.hub.repositories:
+                answer["error"] = "You already created this repo"
+                return self._answer(409, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+            self.hub.add(name, {})
+        elif parts[4:5] == ["preupload"]:
+            files = json.loads(self.body)["files"]
+            answer = {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]}
+        elif parts[4:5] == ["commit"]:
+            name = "/".join(parts[2:4])
+            repository = self._readable(name)
+            lines = [json.loads(line) for line in self.body.splitlines()]
+            sent = {
+                line["value"]["path"]: base64.b64decode(line["value"]["content"])
+                for line in lines
+                if line["key"] == "file"
+            }
+            commit = self.hub.add(name, {**self._commit(repository, parts[5])[1], **sent}, ref=parts[5])
+            answer = {"commitOid": commit, "commitUrl": f"{self.hub.endpoint}/datasets/{name}/commit/{commit}"}
         else:
             raise _Refusal(404, None, f"Sorry, we can't find the page {self.path}.")
         self._answer(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})

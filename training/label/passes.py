@@ -1,0 +1,290 @@
+"""The two passes over a row: a labeler writes, an auditor accepts, repairs or rejects.
+
+Each pass asks its providers in their order until one gives an answer that can be read. What was answered is in the
+cache, on the disk, before it counts, so a row is asked about once, whatever happens to the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from . import answers, extractive, prompts
+from .budget import Budget, Price, Prices, price_of
+from .cache import Cache, key_of
+from .faults import Fault, LabelError, NoLabel, QuotaWall, Transient, scrub
+from .parallel import Stopped
+from .providers import Completion, Provider, Request, provider_of
+from .settings import Label, LabelSet
+from .settings import Provider as ProviderSettings
+
+BACKOFF = 1.0
+"""Seconds before the second call; doubled with each further one, plus up to as much again at random."""
+
+LONGEST_BACKOFF = 60.0
+PROBE = 900.0
+"""Seconds between looks at a quota that doesn't say when it resets."""
+
+Read = TypeVar("Read")
+
+
+class NoAnswer(Exception):
+    """Every provider failed for this row."""
+
+
+class Source:
+    """One provider in a pass's list, and what is known of it.
+
+    Attributes:
+        open_at: when its quota resets (seconds since the epoch); 0 while it is open.
+        ready_at: when it asked to be called again.
+    """
+
+    def __init__(self, settings: ProviderSettings, prices: Prices) -> None:
+        self.settings = settings
+        self.price: Price | None = price_of(settings, prices)
+        self.provider: Provider = provider_of(settings, self.price)
+        self.open_at = self.ready_at = 0.0
+        # What an answer depends on, beside text and prompt. The address too: local servers answer to any name.
+        self.identity = json.dumps(
+            [settings.kind, settings.model, settings.base_url, settings.max_tokens, settings.temperature]
+        )
+
+    def dearest(self, prompt: str) -> float:
+        """USD that one call cannot exceed: two bytes a token is more tokens than tokenizers make of prose."""
+        return self.price.of(len(prompt.encode()) // 2, self.settings.max_tokens) if self.price else 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a pass got, from which of its providers, and what that reads as."""
+
+    source: Source
+    completion: Completion
+    value: Any
+
+
+class Passes:
+    """Labels rows of one set.
+
+    Args:
+        label_set: who labels and who audits.
+        settings: attempts, and whether to wait for quotas.
+        run: names the table being made; what its rows were given is remembered under it.
+        stop: once set, no further call is begun.
+    Raises:
+        LabelError: a provider cannot work at all (no key, not installed).
+        InputError: a file of labels cannot be read.
+    """
+
+    def __init__(
+        self, label_set: LabelSet, settings: Label, prices: Prices, cache: Cache, budget: Budget, marker: str
+    ) -> None:
+        self.settings, self.cache, self.budget, self.marker = settings, cache, budget, marker
+        self.run = ""
+        self.stop = threading.Event()
+        self.labelers = [Source(one, prices) for one in label_set.providers]
+        self.auditors = [Source(one, prices) for one in label_set.auditors]
+        self._announced = 0.0
+        self._lock = threading.Lock()
+
+    def label(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The row's columns (`stage.SCHEMA`, without row_id and doc_id).
+
+        Raises:
+            LabelError: labelling cannot go on: a cap, a quota, a key.
+            Stopped: another row met with that.
+        """
+        text, guesses = row["detokenized_text_truncated"], row.get("next_tokens") or ()
+        if not text.strip():
+            return self._row("failed", note="the text is empty")
+        offline = all(one.settings.is_offline for one in self.labelers)
+        request = Request(text, guesses, "" if offline else prompts.labeler_prompt(text, guesses))
+        try:
+            label = self._answer(row["row_id"], "label", self.labelers, request, self._read_label)
+        except NoAnswer as error:
+            only_files = all(one.settings.kind == "file" for one in self.labelers)
+            missing = only_files and isinstance(error.__cause__, NoLabel)
+            return self._row("none" if missing else "failed", note=str(error))
+        if not self.auditors:
+            return self._row("accepted", label, explanation=label.value)
+        request = Request(text, guesses, prompts.auditor_prompt(text, label.value))
+        try:
+            audit = self._answer(
+                row["row_id"],
+                "audit",
+                self.auditors,
+                request,
+                lambda source, reply: answers.audit_in(reply, label.value, self.marker),
+            )
+        except NoAnswer as error:
+            return self._row("failed", label, note=f"auditor: {error}")
+        found: answers.Audit = audit.value
+        return self._row(found.status, label, audit, explanation=found.explanation, note=found.reason)
+
+    def close(self) -> None:
+        """Let go of every provider."""
+        for source in (*self.labelers, *self.auditors):
+            source.provider.close()
+
+    def _read_label(self, source: Source, reply: str) -> str:
+        if source.settings.is_offline:
+            return answers.checked(reply, self.marker, any_length=True)
+        return answers.explanation_in(reply, self.marker)
+
+    def _row(
+        self,
+        status: str,
+        label: Answer | None = None,
+        audit: Answer | None = None,
+        *,
+        explanation: str | None = None,
+        note: str | None = None,
+    ) -> dict[str, Any]:
+        paid = [one.completion for one in (label, audit) if one is not None]
+        costs = [one.cost_usd for one in paid]
+        return {
+            "api_explanation": explanation,
+            "label_status": status,
+            "labeler_model": label.completion.model if label else None,
+            "auditor_model": audit.completion.model if audit else None,
+            "prompt_sha256": self._prompt_sha256(label, audit),
+            "tokens": sum(one.tokens_in + one.tokens_out for one in paid),
+            "cost_usd": None if None in costs else float(sum(costs)),
+            "label_note": note,
+        }
+
+    def _prompt_sha256(self, label: Answer | None, audit: Answer | None) -> str:
+        labeler = label.source if label else self.labelers[0]
+        auditor = audit.source if audit else (self.auditors[0] if self.auditors else None)
+        return prompt_sha256(labeler.settings, auditor.settings if auditor else None)
+
+    def _answer(
+        self, row_id: str, step: str, sources: Sequence[Source], request: Request, read: Callable[[Source, str], Read]
+    ) -> Answer:
+        if kept := self.cache.accepted(self.run, row_id, step):
+            index, completion = kept
+            if index < len(sources) and (answer := self._readable(sources[index], completion, read)):
+                return answer
+        left, faults = list(enumerate(sources)), []
+        while True:
+            shut = []
+            for index, source in left:
+                try:
+                    return self._from(index, source, row_id, step, request, read)
+                except QuotaWall as wall:
+                    shut.append((index, source))
+                    source.open_at = max(source.open_at, wall.resets_at or time.time() + PROBE)
+                    last_wall = wall
+                except Fault as fault:
+                    faults.append((source, fault))
+            if not shut:
+                reasons = "; ".join(
+                    f"{source.settings.name}: {fault}" if len(sources) > 1 else str(fault) for source, fault in faults
+                )
+                raise NoAnswer(reasons) from faults[-1][1]
+            self._wait_for_quota([source for _, source in shut], last_wall)
+            left = shut
+
+    def _readable(self, source: Source, completion: Completion, read: Callable[[Source, str], Read]) -> Answer | None:
+        try:
+            return Answer(source, completion, read(source, completion.text))
+        except Fault:  # bought by a version of this code that asked less of an answer
+            return None
+
+    def _from(
+        self, index: int, source: Source, row_id: str, step: str, request: Request, read: Callable[[Source, str], Read]
+    ) -> Answer:
+        """One provider's answer: bought before, or now."""
+        if source.settings.is_offline and index == 0:  # costs nothing, never fails otherwise than before
+            completion = source.provider.complete(request)
+            return Answer(source, completion, read(source, completion.text))
+        key = key_of(request.text, request.prompt, source.identity)
+        found = self.cache.get(key)
+        answer = self._readable(source, found, read) if found else None
+        if answer is None:
+            if time.time() < source.open_at:
+                raise QuotaWall("its quota is used up", resets_at=source.open_at)
+            answer = self._buy(source, request, read)
+        self.cache.accept(key, answer.completion, self.run, row_id, step, index)
+        return answer
+
+    def _buy(self, source: Source, request: Request, read: Callable[[Source, str], Read]) -> Answer:
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
+
+        backoff = wait_exponential(multiplier=BACKOFF, max=LONGEST_BACKOFF) + wait_random(0, BACKOFF)
+
+        def pause(state) -> float:
+            asked = state.outcome.exception().retry_after
+            return backoff(state) if asked is None else asked
+
+        attempts = self.settings.max_attempts if source.provider.retries else 1
+        retrying = Retrying(
+            stop=stop_after_attempt(attempts),
+            retry=retry_if_exception_type(Transient),
+            wait=pause,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return retrying(self._call, source, request, read)
+
+    def _call(self, source: Source, request: Request, read: Callable[[Source, str], Read]) -> Answer:
+        if (pause := source.ready_at - time.time()) > 0:  # another row's call was told to come back later
+            self._sleep(pause)
+        if self.stop.is_set():
+            raise Stopped
+        with self.budget.call(source.dearest(request.prompt)) as report:
+            try:
+                completion = source.provider.complete(request)
+            except Transient as fault:
+                if fault.retry_after:
+                    source.ready_at = max(source.ready_at, time.time() + fault.retry_after)
+                raise
+            report(completion.cost_usd or 0.0)
+            # A server that echoes what it was sent must not get a key into the cache and the table.
+            text, model = scrub(completion.text), scrub(completion.model)
+            completion = Completion(text, model, completion.tokens_in, completion.tokens_out, completion.cost_usd)
+            return Answer(source, completion, read(source, text))
+
+    def _wait_for_quota(self, shut: Sequence[Source], wall: QuotaWall) -> None:
+        first = min(shut, key=lambda source: source.open_at)
+        names = " and ".join(source.settings.name for source in shut)
+        when = datetime.fromtimestamp(first.open_at).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+        if not self.settings.wait_for_quota:
+            raise LabelError(
+                f"The quota of {names} is used up ({wall}). Everything done is kept: run the same command again after "
+                f"the reset (try {when}), or with --wait-for-quota, or add another provider to the config."
+            )
+        with self._lock:
+            if self._announced < first.open_at:
+                self._announced = first.open_at
+                tqdm.write(f"The quota of {names} is used up ({wall}); waiting until {when}.", file=sys.stderr)
+                sys.stderr.flush()
+        while (left := first.open_at - time.time()) > 0:  # by the clock on the wall: a laptop may sleep meanwhile
+            self._sleep(min(left, 30.0))
+
+    def _sleep(self, seconds: float) -> None:
+        if self.stop.wait(seconds):
+            raise Stopped
+
+
+def prompt_sha256(labeler: ProviderSettings, auditor: ProviderSettings | None) -> str:
+    """One hash over how a row was asked about: templates, temperature and length; of an offline labeler its version."""
+    parts: list[Any] = []
+    for settings, template in ((labeler, prompts.LABELER), (auditor, prompts.AUDITOR)):
+        if settings is None:
+            continue
+        if settings.is_offline:
+            parts.append(extractive.VERSION if settings.kind == "extractive" else settings.kind)
+        else:
+            parts.append([template, prompts.source_of(template), settings.temperature, settings.max_tokens])
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
