@@ -292,23 +292,8 @@ def test_damaged_files_are_refused_by_name(backbone, copy, name, content, messag
 @pytest.fixture(scope="module")
 def e2b():
     """Gemma-4-E2B's text model as modules without memory."""
-    config = tiny.gemma_config(
-        vocab_size=262_144,
-        vocab_size_per_layer_input=262_144,
-        hidden_size=1536,
-        intermediate_size=6144,
-        num_hidden_layers=35,
-        num_attention_heads=8,
-        num_key_value_heads=1,
-        head_dim=256,
-        global_head_dim=512,
-        sliding_window=512,
-        layer_types=["full_attention" if (at + 1) % 5 == 0 else "sliding_attention" for at in range(35)],
-        num_kv_shared_layers=20,
-        hidden_size_per_layer_input=256,
-    )
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        return AutoModelForCausalLM.from_config(tiny.e2b_config())
 
 
 def shapes_of(model, pattern: str, rank: int = 64) -> dict[str, tuple[int, int]]:

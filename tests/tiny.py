@@ -95,6 +95,25 @@ def gemma_config(**text) -> Gemma4Config:
     return Gemma4Config(text_config=Gemma4TextConfig(**(sizes | text)), vision_config=None, audio_config=None)
 
 
+def e2b_config() -> Gemma4Config:
+    """Gemma-4-E2B's text model in full size: for the meta device only."""
+    return gemma_config(
+        vocab_size=262_144,
+        vocab_size_per_layer_input=262_144,
+        hidden_size=1536,
+        intermediate_size=6144,
+        num_hidden_layers=35,
+        num_attention_heads=8,
+        num_key_value_heads=1,
+        head_dim=256,
+        global_head_dim=512,
+        sliding_window=512,
+        layer_types=["full_attention" if (at + 1) % 5 == 0 else "sliding_attention" for at in range(35)],
+        num_kv_shared_layers=20,
+        hidden_size_per_layer_input=256,
+    )
+
+
 def llama_config(blocks: int = LLAMA_BLOCKS, **sizes) -> LlamaConfig:
     defaults = {
         "vocab_size": VOCABULARY,

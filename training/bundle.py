@@ -38,10 +38,10 @@ SHIPPED = [
 def run(config: Config) -> Path:
     """Copy; returns the folder of the demo pair."""
     for role in ("av", "ar"):
-        half = Half.find(str(config.out / role), role)
+        half = Half.find(str(config.half(role)), role)
         with atomic(DEMO / role) as sibling:
             half.copy_to(sibling)
-        log = config.out / f"run_{role}" / "log.jsonl"
+        log = config.out / role / "log.jsonl"
         with atomic(DEMO / f"training_log_{role}.jsonl") as sibling:
             shutil.copyfile(log, sibling)
     table = pq.read_table(config.out / "eval.parquet")

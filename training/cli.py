@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,36 @@ def run_stage(run: Callable[[Config], object]) -> Callable[[Path], None]:
     def command(config: ConfigOption) -> None:
         with friendly():
             print(run(Config.load(config)))
+
+    command.__doc__ = sys.modules[run.__module__].__doc__
+    return command
+
+
+def trainer_command(run: Callable[..., object], role: str) -> Callable[..., None]:
+    """A typer command for the trainer `run(config, name=…)` of `role`."""
+
+    def command(
+        config: ConfigOption,
+        name: Annotated[str, typer.Option(help="Of the run: its folder inside the config's `out:`.")] = role,
+        continue_from: Annotated[
+            Path | None, typer.Option(help="Start from this half, with a new optimizer; give the run another --name.")
+        ] = None,
+        lr: Annotated[float | None, typer.Option(help="Instead of the config's learning rate.")] = None,
+        plan: Annotated[bool, typer.Option("--plan", help="Say what memory the run would need, and stop.")] = False,
+    ) -> None:
+        with friendly():
+            loaded = Config.load(config)
+            changes = {"continue_from": continue_from, "lr": lr}
+            changes = {key: value for key, value in changes.items() if value is not None}
+            settings = getattr(loaded, role).model_copy(update=changes)
+            loaded = loaded.model_copy(update={role: settings})
+            if plan:
+                from .plan import show
+
+                raise SystemExit(show(loaded, role))
+            made = run(loaded, name=name)
+            if os.environ.get("RANK", "0") == "0":
+                print(made)
 
     command.__doc__ = sys.modules[run.__module__].__doc__
     return command

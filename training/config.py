@@ -97,28 +97,47 @@ class Build(_Section):
 
 
 class Lora(_Section):
-    r: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    targets: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    r: int = Field(64, ge=1)
+    alpha: int = Field(128, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    targets: list[str] = Field(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        min_length=1,
+        description="Linear layers of the text blocks that run.",
+    )
+    modules_to_save: list[str] = Field(
+        [], description="Norms of the text blocks trained whole, by their last name (q_norm, input_layernorm, …)."
+    )
 
 
 class Train(_Section):
-    """What both trainers share."""
+    """What both trainers share. The defaults are the recipe of the first public Gemma 4 pair, made for 4 GB."""
 
+    quantization: Literal["nf4"] | None = Field("nf4", description="Of the base; null: as `dtype` says.")
+    dtype: str = Field("auto", description="What is computed in; auto: bfloat16 or float16 on a GPU, float32 on a CPU.")
+    shard_base: bool = Field(
+        False, description="Split the frozen blocks over the processes (FSDP), for bases that fit on no one GPU."
+    )
+    gradient_checkpointing: bool = Field(True, description="Keep block inputs only and compute blocks again: slower.")
     lora: Lora = Lora()
-    lr: float = Field(3e-4, gt=0)
-    warmup_steps: int = Field(20, ge=0)
-    decay: Literal["constant", "linear"] = "linear"
-    batch_size: int = Field(8, ge=1)
+    optimizer: Literal["auto", "adamw", "adamw8bit"] = Field("auto", description="auto: 8 bits on CUDA.")
+    lr: float = Field(1e-4, gt=0)
+    warmup_steps: int = Field(0, ge=0)
+    decay: Literal["constant", "linear", "cosine"] = "constant"
+    batch_size: int = Field(16, ge=1, description="Rows of one optimizer step, over all processes.")
+    micro_batch: int | None = Field(1, ge=1, description="Rows of one forward; null: a process's whole share.")
     epochs: float = Field(1.0, gt=0)
     max_rows: int | None = Field(None, ge=1)
+    max_length: int = Field(512, ge=16, description="Most tokens of a prompt (with its response); longer rows go.")
+    log_interval: int = Field(1, ge=1, description="Log every how many steps; with more than 1 the trend sees fewer.")
     save_interval: int = Field(50, ge=1)
-    eval_interval: int = Field(100, ge=1)
+    keep_checkpoints: int = Field(2, ge=1, description="How many of the latest checkpoints stay on the disk.")
+    save_dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Of the written adapters.")
+    eval_interval: int = Field(50, ge=1)
     eval_rows: int = Field(96, ge=2)
     clip: float = Field(1.0, gt=0)
     continue_from: Path | None = Field(
-        None, description="Start from the weights of this checkpoint, with a new optimizer."
+        None, description="Start from this half (a checkpoint, or any pair's), with a new optimizer."
     )
     sources: list[str] = Field(["extractive"], description="Which labels to train on: extractive, written, on_policy.")
 
@@ -132,6 +151,9 @@ class AV(Train):
         description="0: softmax over the whole vocabulary. N: exact over the tokens of the training responses, the "
         "rest of the normaliser estimated from N tokens drawn anew each step.",
     )
+    logit_slice: int = Field(
+        64, ge=1, description="Response tokens whose logits are alive at once: each is a row of the whole vocabulary."
+    )
 
 
 class AR(Train):
@@ -142,7 +164,11 @@ class AR(Train):
     centred: bool = Field(
         False, description="Predict the direction of v − mean only; docs/demo-pair.md says what that costs."
     )
-    max_length: int = 256
+    contrastive: float = Field(
+        0.0, ge=0, description="Weight of InfoNCE: which of the batch's activations is this explanation's?"
+    )
+    contrastive_temperature: float = Field(0.1, gt=0)
+    explanation_dropout: float = Field(0.0, ge=0, lt=1, description="Share of an explanation's words left out.")
     on_policy_rows: int = Field(1200, ge=1, description="How many of the AR's activations the AV explains for it.")
     tables: list[Literal["ar_sft", "av_sft"]] = Field(
         ["ar_sft"], min_length=1, description="Whose true labels to train on; the AV's documents serve as well."
@@ -170,6 +196,10 @@ class Config(_Section):
     def activations(self) -> Path:
         """The table that `extract` makes of this config's layer."""
         return self.out / f"activations_L{self.layer}.parquet"
+
+    def half(self, role: str) -> Path:
+        """The finished half that the trainer of `role` leaves: the best by its held-out metric."""
+        return self.out / role / "final"
 
     @property
     def base_id(self) -> str:

@@ -28,7 +28,7 @@ ROWS_PER_CHUNK = 64
 
 def run(config: Config) -> Path:
     """Explain the AR's activations; returns the table's path."""
-    source, half = config.out / "ar_sft.parquet", config.out / "av"
+    source, half = config.out / "ar_sft.parquet", config.half("av")
     weights = sha256_of(half / "adapter_model.safetensors")
     table = pq.read_table(source)
     rows = table.drop_columns(["activation_vector"]).to_pylist()

@@ -10,31 +10,58 @@ Telemetry: held-out FVE with true labels, with empty text and with the labels sh
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import typer
 from torch import nn
+from torch.nn import functional
 
 from nla_sdk import metrics
 from nla_sdk.backbone import Backbone
-from nla_sdk.hub import fetch_base
-from nla_sdk.reconstructor import Reconstructor, last_token_states
+from nla_sdk.reconstructor import Reconstructor, last_token_states, load_head
 
-from .cli import run_stage
+from .adapters import add_adapter, identity_of_run, load_base, processes, run_facts, save_half, shard_base
+from .cli import trainer_command
 from .config import Config
-from .files import sha256_of
-from .loop import Loop, data_order
-from .sft_av import load_rows, lora_config, save_half, training_facts
+from .loop import Loop, data_order, make_optimizer
+from .sft_av import load_rows
 from .statistics import Statistics
 
 ADAPTER = "ar"
 
 
 def direction_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean over rows of `metrics.direction_mse`, differentiable: 2 (1 − cos), [n, d] each."""
-    return 2.0 * (1.0 - torch.cosine_similarity(predicted, target, dim=-1)).mean()
+    """[n] `metrics.direction_mse` of each row, differentiable: 2 (1 − cos), [n, d] each."""
+    return 2.0 * (1.0 - torch.cosine_similarity(predicted, target, dim=-1))
+
+
+def contrastive_loss(predicted: torch.Tensor, own: torch.Tensor, batch: torch.Tensor, temperature: float):
+    """[n] InfoNCE (van den Oord et al. 2018): −log softmax over the batch's activations of cos(prediction, activation).
+
+    Directions are centred on the batch's mean direction first, as retrieval is scored (`metrics.retrieval_ranks`):
+    where everything points one way, plain cosine tells nothing apart. The activations are data, so a batch is whole
+    however few of its rows are in this forward, and in every process.
+
+    Args:
+        predicted: [n, d].
+        own: int64 [n], which row of `batch` is each one's.
+        batch: [b, d].
+        temperature: of the softmax.
+    """
+    units = functional.normalize(batch, dim=-1)
+    centre = units.mean(dim=0)
+    scores = functional.normalize(functional.normalize(predicted, dim=-1) - centre, dim=-1)
+    scores = scores @ functional.normalize(units - centre, dim=-1).T
+    return functional.cross_entropy(scores / temperature, own, reduction="none")
+
+
+def drop_words(text: str, share: float, key: str) -> str:
+    """`text` without a random `share` of its words, the same for the same `key`."""
+    rng = random.Random(key)
+    return " ".join(word for word in text.split(" ") if rng.random() >= share)
 
 
 class Trainer:
@@ -43,81 +70,140 @@ class Trainer:
     def __init__(self, config: Config, backbone: Backbone) -> None:
         self.config, self.backbone, settings = config, backbone, config.ar
         self.statistics = Statistics.load(config.out)
-        self.contract = self.statistics.contract(config, backbone.tokenizer, backbone.d_model, "ar")
-        self.head = nn.Linear(backbone.d_model, backbone.d_model)
-        nn.init.eye_(self.head.weight)
-        self.head.weight.data *= settings.head_init
+        self.contract = self.statistics.contract(
+            config,
+            backbone.tokenizer,
+            backbone.d_model,
+            "ar",
+            quantization=settings.quantization,
+            compute_dtype=str(backbone.dtype).removeprefix("torch."),
+        )
         mean = self.statistics.mean if settings.centred else None
-        nn.init.zeros_(self.head.bias)
-        self.reconstructor = Reconstructor(backbone, ADAPTER, self.contract, self.head, mean)
+        self.reconstructor = Reconstructor(backbone, ADAPTER, self.contract, self._head(), mean)
+        self.head = self.reconstructor.head
         self.tables = [config.out / f"{name}.parquet" for name in settings.tables]
         parts = [load_rows(table, settings.sources, settings.max_rows) for table in self.tables]
         if "on_policy" in settings.sources:
             self.tables.append(config.out / "on_policy.parquet")
             parts.append(load_rows(self.tables[-1], ["on_policy"]))
         vectors = torch.cat([part[0] for part in parts])
-        self.rows = rows = [row for part in parts for row in part[1]]
+        self.rows = [row for part in parts for row in part[1]]
         self.targets = vectors if mean is None else vectors - mean
-        self.prompts = self._tokenize(rows)
+        self.prompts = self._tokenize([row["api_explanation"] for row in self.rows])
         self.eval_vectors, self.eval_rows = load_rows(
             config.out / "eval.parquet", settings.sources, settings.eval_rows, spread=True
         )
-        torch.manual_seed(config.seed)  # the adapter's first numbers are part of the run
-        backbone.add_lora(ADAPTER, lora_config(settings, backbone, self.contract.ar_num_blocks))
         self.parameters = {
-            **backbone.adapter_parameters(ADAPTER),
+            **add_adapter(backbone, ADAPTER, settings, config.seed, self.contract.ar_num_blocks),
             "head.weight": self.head.weight,
             "head.bias": self.head.bias,
         }
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
 
-    def _tokenize(self, rows) -> list[list[int]]:
-        texts = [row["api_explanation"] for row in rows]
-        return [ids for ids, _ in self.contract.ar_prompt_ids_batch(self.backbone.tokenizer, texts)]
+    def _head(self) -> nn.Linear:
+        """Float32; at the start a multiple of the identity (the default initialisation would shrink it by √3)."""
+        settings, width = self.config.ar, self.backbone.d_model
+        if settings.continue_from is not None:
+            return load_head(Path(settings.continue_from), width, bias=True)
+        head = nn.Linear(width, width)
+        nn.init.eye_(head.weight)
+        head.weight.data *= settings.head_init
+        nn.init.zeros_(head.bias)
+        return head
 
-    def batch_loss(self, rows: Sequence[int]) -> torch.Tensor:
-        """Loss of the training rows with these indices."""
-        states = last_token_states(self.backbone, [self.prompts[row] for row in rows], self.contract.ar_num_blocks - 1)
-        return direction_loss(self.head(states.float()), self.targets[list(rows)])
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        return [ids for ids, _ in self.contract.ar_prompt_ids_batch(self.backbone.tokenizer, list(texts))]
+
+    def predict(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """[n, d] float32 predictions for tokenised prompts, differentiable."""
+        self.backbone.model.train(torch.is_grad_enabled())
+        return self.head(last_token_states(self.backbone, prompts, self.contract.ar_num_blocks - 1).float())
+
+    def share_of_loss(self, rows: Sequence[int], step: int, batch: Sequence[int]) -> torch.Tensor:
+        """What `rows` contribute to the mean loss over `batch`."""
+        settings, rows = self.config.ar, list(rows)
+        prompts = [self.prompts[row] for row in rows]
+        if settings.explanation_dropout:
+            texts = [
+                drop_words(
+                    self.rows[row]["api_explanation"], settings.explanation_dropout, f"{self.config.seed}|{step}|{row}"
+                )
+                for row in rows
+            ]
+            prompts = self._tokenize(texts)
+        predicted = self.predict(prompts)
+        loss = direction_loss(predicted, self.targets[rows].to(predicted.device)).sum()
+        if settings.contrastive:
+            own = torch.tensor([list(batch).index(row) for row in rows], device=predicted.device)
+            everyone = self.targets[list(batch)].to(predicted.device)
+            loss = loss + settings.contrastive * (
+                contrastive_loss(predicted, own, everyone, settings.contrastive_temperature).sum()
+            )
+        return loss / len(batch)
+
+    def tokens(self, batch: Sequence[int]) -> int:
+        """Tokens of a batch, padding not included."""
+        return sum(len(self.prompts[row]) for row in batch)
 
     def evaluate(self) -> dict[str, float]:
-        """FVE on held-out rows with true, empty and shuffled labels (mean-norm baseline of those rows)."""
+        """FVE on held-out rows with true, empty and shuffled labels, against both baselines of those rows."""
         texts = [row["api_explanation"] for row in self.eval_rows]
-        baseline = metrics.mean_baselines(self.eval_vectors).mean_norm
+        baselines = metrics.mean_baselines(self.eval_vectors)
+        self.backbone.model.eval()
         result = {}
         for name, given in (("true", texts), ("empty", [""]), ("shuffled", [*texts[1:], texts[0]])):
             predicted = self.reconstructor(given)
             mse = metrics.direction_mse(predicted, self.eval_vectors)
-            result[f"heldout_fve_{name}"] = float(metrics.fve(mse, baseline).mean())
+            result[f"heldout_fve_{name}"] = float(metrics.fve(mse, baselines.mean_norm).mean())
+            result[f"heldout_fve_{name}_raw_variance"] = float(metrics.fve(mse, baselines.raw_variance).mean())
         return result
 
 
-def run(config: Config) -> Path:
-    """Train the AR; returns the folder of the finished half."""
-    backbone = Backbone.load(fetch_base(config.base).path, ref=config.base_id, dtype="float32")
+def run(config: Config, *, name: str = ADAPTER) -> Path:
+    """Train the AR; returns the folder of the best half.
+
+    Args:
+        name: of the run, a folder in `config.out`.
+    """
+    (accelerator, device), settings = processes(), config.ar
+    backbone = load_base(config, settings, device)
     trainer = Trainer(config, backbone)
-    settings = config.ar
+    if settings.shard_base:
+        shard_base(backbone, trainer.parameters, settings)
+    facts = run_facts(config, settings, backbone, trainer.tables, len(trainer.rows))
+    identity = identity_of_run(facts)
     head = [trainer.head.weight, trainer.head.bias]
     lora = list(backbone.adapter_parameters(ADAPTER).values())
-    optimizer = torch.optim.AdamW(
-        [{"params": lora, "lr": settings.lr}, {"params": head, "lr": settings.head_lr}], weight_decay=0.0
-    )
-    identity = {
-        "ar": settings.model_dump(mode="json"),
-        "layer": config.layer,
-        "seed": config.seed,
-        "tables": [sha256_of(table) for table in trainer.tables],
-    }
     with backbone.using(ADAPTER):
-        loop = Loop(config.out / "run_ar", settings, optimizer, trainer.parameters, identity, config.seed)
+        loop = Loop(
+            config.out / name,
+            settings,
+            make_optimizer(
+                [{"params": lora, "lr": settings.lr}, {"params": head, "lr": settings.head_lr}],
+                settings,
+                backbone.device,
+            ),
+            trainer.parameters,
+            identity | {"layer": config.layer, "seed": config.seed},
+            config.seed,
+            save=lambda folder, measured: save_half(
+                folder,
+                backbone,
+                ADAPTER,
+                trainer.contract,
+                trainer.statistics,
+                facts | measured,
+                dtype=settings.save_dtype,
+                head=trainer.head,
+            ),
+            metric=("heldout_fve_true", True),
+            accelerator=accelerator,
+        )
         batches = data_order([len(ids) for ids in trainer.prompts], settings.batch_size, settings.epochs, config.seed)
-        loop.run(batches, lambda rows, step: trainer.batch_loss(rows), trainer.evaluate, "sft_ar")
-    facts = training_facts(config, "ar", trainer.tables, len(trainer.rows), len(batches)) | trainer.evaluate()
-    return save_half(
-        config.out / "ar", backbone, ADAPTER, trainer.contract, trainer.statistics, facts, head=trainer.head
-    )
+        loop.run(batches, trainer.share_of_loss, trainer.evaluate, "sft_ar", trainer.tokens)
+    return config.out / name / "final"
 
 
 if __name__ == "__main__":
-    typer.run(run_stage(run))
+    typer.run(trainer_command(run, "ar"))

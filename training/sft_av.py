@@ -9,7 +9,7 @@ gap is the signal, not the loss), and leaves a loadable half in `<out>/av`.
 from __future__ import annotations
 
 import math
-import platform
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,19 +17,19 @@ import pyarrow.parquet as pq
 import torch
 import typer
 from torch.nn import functional
+from tqdm import tqdm
 
-from nla_sdk.backbone import Backbone, quiet
-from nla_sdk.contract import Contract
+from nla_sdk.backbone import Backbone
 from nla_sdk.errors import InputError
-from nla_sdk.hub import fetch_base
 from nla_sdk.injection import inject
 from nla_sdk.reconstructor import pad_right
 from nla_sdk.verbalizer import OPEN_TAG, Verbalizer, end_token_ids
 
-from .cli import run_stage
-from .config import Config, Train
-from .files import code_version, read_vectors, sha256_of
-from .loop import Loop, data_order, finish
+from .adapters import add_adapter, identity_of_run, load_base, processes, run_facts, save_half, shard_base
+from .cli import trainer_command
+from .config import Config
+from .files import read_vectors
+from .loop import Loop, data_order, make_optimizer
 from .statistics import Statistics
 from .table import target_text
 
@@ -60,23 +60,6 @@ def kind_of(labeler: str) -> str:
     return "on_policy" if labeler.startswith("av:") else "written"
 
 
-def lora_config(settings: Train, backbone: Backbone, num_blocks: int | None = None):
-    """LoRA on the text blocks that run, named so that no tower is matched."""
-    with quiet():  # importing PEFT imports bitsandbytes, which logs
-        from peft import LoraConfig
-
-    blocks = "|".join(str(block) for block in range(num_blocks or backbone.num_blocks))
-    targets = "|".join(settings.lora.targets)
-    prefix = backbone.blocks_name.replace(".", r"\.")
-    return LoraConfig(
-        r=settings.lora.r,
-        lora_alpha=settings.lora.alpha,
-        lora_dropout=settings.lora.dropout,
-        target_modules=rf"{prefix}\.({blocks})\..*\.({targets})",
-        task_type="CAUSAL_LM",
-    )
-
-
 class ResponseLoss:
     """Cross-entropy of response tokens, over the whole vocabulary or an estimate of it.
 
@@ -85,34 +68,75 @@ class ResponseLoss:
     from. At 262,144 tokens the lm_head is more than half of a step; this makes it a twentieth.
     """
 
-    def __init__(self, backbone: Backbone, candidates: Sequence[int], negatives: int) -> None:
+    def __init__(
+        self, backbone: Backbone, candidates: Sequence[int], negatives: int, slice_size: int = 1 << 30
+    ) -> None:
         self.head = backbone.model.get_output_embeddings()
+        self.slice_size = slice_size
+        device = self.head.weight.device
         self.softcap = getattr(backbone.model.config.get_text_config(), "final_logit_softcapping", None)
         self.negatives = negatives
         vocabulary = self.head.weight.shape[0]
         self.exact = not negatives or len(candidates) + negatives >= vocabulary
         if not self.exact:
-            self.candidates = torch.tensor(sorted(set(candidates)))
-            self.index = torch.full((vocabulary,), -1)
-            self.index[self.candidates] = torch.arange(len(self.candidates))
-            rest = torch.ones(vocabulary, dtype=torch.bool)
+            self.candidates = torch.tensor(sorted(set(candidates)), device=device)
+            self.index = torch.full((vocabulary,), -1, device=device)
+            self.index[self.candidates] = torch.arange(len(self.candidates), device=device)
+            rest = torch.ones(vocabulary, dtype=torch.bool, device=device)
             rest[self.candidates] = False
             self.rest = rest.nonzero()[:, 0]
             self.weights = self.head.weight[self.candidates].detach().clone()
 
     def __call__(
         self, states: torch.Tensor, targets: torch.Tensor, generator: torch.Generator | None = None, exact: bool = False
-    ):
-        """Mean loss of `states` [n, d] (after the final norm) against token ids [n]."""
-        if exact or self.exact or (self.index[targets] < 0).any():
-            return functional.cross_entropy(self._cap(self.head(states)).float(), targets)
-        drawn = self.rest[torch.randint(len(self.rest), (self.negatives,), generator=generator)]
+    ) -> torch.Tensor:
+        """Summed loss of `states` [n, d] (after the final norm) against token ids [n].
+
+        Logits are made for `slice_size` tokens at a time: all of them at once would be a gigabyte for a thousand tokens
+        of Gemma's vocabulary.
+        """
+        whole = exact or self.exact or bool((self.index[targets] < 0).any())
+        drawn = None
+        if not whole:
+            picked = torch.randint(len(self.rest), (self.negatives,), generator=generator)
+            drawn = self.rest[picked.to(self.rest.device)]
+        parts = list(zip(states.split(self.slice_size), targets.split(self.slice_size), strict=True))
+        if torch.is_grad_enabled() and len(parts) > 1:
+            return _Sliced.apply(states, self.slice_size, lambda part, at: self._slice(part, parts[at][1], drawn))
+        return sum(self._slice(part, wanted, drawn) for part, wanted in parts)
+
+    def _slice(self, states: torch.Tensor, targets: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
+        if drawn is None:
+            logits = self._cap(self.head(states.to(self.head.weight.dtype)))
+            return functional.cross_entropy(logits.float(), targets, reduction="sum")
+        states = states.to(self.weights.dtype)
         known = self._cap(states @ self.weights.T)
         other = self._cap(states @ self.head.weight[drawn].T) + math.log(len(self.rest) / self.negatives)
-        return functional.cross_entropy(torch.cat([known, other], dim=1).float(), self.index[targets])
+        return functional.cross_entropy(torch.cat([known, other], dim=1).float(), self.index[targets], reduction="sum")
 
     def _cap(self, logits: torch.Tensor) -> torch.Tensor:
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+
+class _Sliced(torch.autograd.Function):
+    """A sum over slices whose gradient is taken slice by slice in the forward pass, so that one slice's graph is alive
+    at a time and nothing is computed twice. Right only because nothing but `states` is trained here."""
+
+    @staticmethod
+    def forward(ctx, states: torch.Tensor, size: int, of_slice) -> torch.Tensor:
+        total, gradients = 0.0, []
+        for at, part in enumerate(states.split(size)):
+            part = part.detach().requires_grad_(True)
+            with torch.enable_grad():
+                loss = of_slice(part, at)
+            gradients += torch.autograd.grad(loss, part)
+            total = total + loss.detach()
+        ctx.save_for_backward(torch.cat(gradients))
+        return total
+
+    @staticmethod
+    def backward(ctx, outer: torch.Tensor):
+        return ctx.saved_tensors[0] * outer, None, None
 
 
 class Trainer:
@@ -121,22 +145,31 @@ class Trainer:
     def __init__(self, config: Config, backbone: Backbone) -> None:
         self.config, self.backbone, settings = config, backbone, config.av
         self.statistics = Statistics.load(config.out)
-        self.contract = self.statistics.contract(config, backbone.tokenizer, backbone.d_model, "av")
+        self.contract = self.statistics.contract(
+            config,
+            backbone.tokenizer,
+            backbone.d_model,
+            "av",
+            quantization=settings.quantization,
+            compute_dtype=str(backbone.dtype).removeprefix("torch."),
+        )
         self.verbalizer = Verbalizer(backbone, ADAPTER, self.contract, self.statistics.mean if config.centred else None)
         self.table = config.out / "av_sft.parquet"
-        vectors, self.rows = load_rows(self.table, settings.sources, settings.max_rows)
+        vectors, rows = load_rows(self.table, settings.sources, settings.max_rows)
         held_out, self.eval_rows = load_rows(
             config.out / "eval.parquet", settings.sources, settings.eval_rows, spread=True
         )
-        self.inputs, self.eval_inputs = self.verbalizer.prepare(vectors), self.verbalizer.prepare(held_out)
-        self.targets, self.eval_targets = self._tokenize(self.rows), self._tokenize(self.eval_rows)
+        targets, self.eval_targets = self._tokenize(rows), self._tokenize(self.eval_rows)
+        room = settings.max_length - len(self.verbalizer.prompt_ids)
+        fitting = [at for at, ids in enumerate(targets) if len(ids) <= room]
+        if not fitting:
+            raise InputError(f"No response fits into av.max_length ({settings.max_length}) beside the prompt.")
+        self.rows, self.targets = [rows[at] for at in fitting], [targets[at] for at in fitting]
+        self.dropped_too_long = len(rows) - len(fitting)
+        self.inputs, self.eval_inputs = self.verbalizer.prepare(vectors[fitting]), self.verbalizer.prepare(held_out)
         seen = [token for ids in [*self.targets, *self.eval_targets] for token in ids]
-        self.loss = ResponseLoss(backbone, seen, settings.sampled_negatives)
-        torch.manual_seed(config.seed)  # the adapter's first numbers are part of the run
-        backbone.add_lora(ADAPTER, lora_config(settings, backbone))
-        self.parameters = backbone.adapter_parameters(ADAPTER)
-        for parameter in self.parameters.values():
-            parameter.requires_grad_(True)
+        self.loss = ResponseLoss(backbone, seen, settings.sampled_negatives, settings.logit_slice)
+        self.parameters = add_adapter(backbone, ADAPTER, settings, config.seed)
 
     def _tokenize(self, rows) -> list[list[int]]:
         texts = [target_text(row["response"], self.contract.av_template) for row in rows]
@@ -149,99 +182,86 @@ class Trainer:
     def batch_loss(
         self, inputs: torch.Tensor, targets: list[list[int]], generator=None, exact: bool = False
     ) -> torch.Tensor:
-        """Loss of one batch: prepared activations [n, d] and response tokens."""
-        prompt = self.verbalizer.prompt_ids
+        """Summed loss over the response tokens of some rows: prepared activations [n, d] and response tokens."""
+        device, prompt = self.backbone.device, self.verbalizer.prompt_ids
+        self.backbone.model.train(torch.is_grad_enabled())
         padded, last = pad_right([[*prompt, *ids] for ids in targets])
-        decoder = getattr(self.backbone.model, self.backbone.model.base_model_prefix)
-        with inject(self.backbone.embedding, self.verbalizer.marker, inputs):
-            states = decoder(input_ids=padded, use_cache=False).last_hidden_state
         at = torch.arange(padded.shape[1] - 1)
-        scored = (at >= len(prompt) - 1) & (at < last[:, None])
+        scored = ((at >= len(prompt) - 1) & (at < last[:, None])).to(device)
+        padded = padded.to(device)
+        decoder = getattr(self.backbone.model, self.backbone.model.base_model_prefix)
+        with inject(self.backbone.embedding, self.verbalizer.marker, inputs.to(device)):
+            states = decoder(input_ids=padded, use_cache=False).last_hidden_state
         return self.loss(states[:, :-1][scored], padded[:, 1:][scored], generator, exact)
 
-    def evaluate(self, exact: bool = False) -> dict[str, float]:
+    def share_of_loss(self, rows: Sequence[int], step: int, batch: Sequence[int]) -> torch.Tensor:
+        """What `rows` contribute to the mean loss over all response tokens of `batch`."""
+        draw = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        total = self.batch_loss(self.inputs[list(rows)], [self.targets[row] for row in rows], draw)
+        return total / sum(len(self.targets[row]) for row in batch)
+
+    def tokens(self, batch: Sequence[int]) -> int:
+        """Tokens of a batch, prompts included, padding not."""
+        return sum(len(self.verbalizer.prompt_ids) + len(self.targets[row]) for row in batch)
+
+    def evaluate(self, exact: bool = True) -> dict[str, float]:
         """Held-out loss with true vectors and with vectors shuffled among rows, and the gap."""
         result = {}
-        size = self.config.av.batch_size
+        size = self.config.av.micro_batch or self.config.av.batch_size
         shuffled = self.eval_inputs.roll(1, dims=0)
-        with torch.no_grad():
+        with torch.no_grad(), self.backbone.using(ADAPTER):
             for name, inputs in (("heldout_loss", self.eval_inputs), ("heldout_loss_shuffled", shuffled)):
-                total = count = 0.0
+                total = 0.0
                 for start in range(0, len(inputs), size):
                     targets = self.eval_targets[start : start + size]
-                    tokens = sum(len(ids) for ids in targets)
                     draw = torch.Generator().manual_seed(start)
-                    total += self.batch_loss(inputs[start : start + size], targets, draw, exact).item() * tokens
-                    count += tokens
-                result[name] = total / count
+                    total += self.batch_loss(inputs[start : start + size], targets, draw, exact).item()
+                result[name] = total / sum(map(len, self.eval_targets))
         result["heldout_gap"] = result["heldout_loss_shuffled"] - result["heldout_loss"]
         return result
 
 
-def run(config: Config) -> Path:
-    """Train the AV; returns the folder of the finished half."""
-    backbone = Backbone.load(fetch_base(config.base).path, ref=config.base_id, dtype="float32")
+def run(config: Config, *, name: str = ADAPTER) -> Path:
+    """Train the AV; returns the folder of the best half.
+
+    Args:
+        name: of the run, a folder in `config.out`.
+    """
+    (accelerator, device), settings = processes(), config.av
+    backbone = load_base(config, settings, device)
     trainer = Trainer(config, backbone)
-    settings = config.av
-    optimizer = torch.optim.AdamW(trainer.parameters.values(), lr=settings.lr, weight_decay=0.0)
-    identity = {
-        "av": settings.model_dump(mode="json"),
-        "layer": config.layer,
-        "seed": config.seed,
-        "table": sha256_of(trainer.table),
-    }
+    if settings.shard_base:
+        shard_base(backbone, trainer.parameters, settings)
+    if trainer.dropped_too_long and accelerator.is_main_process:
+        tqdm.write(f"{trainer.dropped_too_long} rows are longer than av.max_length and are left out", file=sys.stderr)
+    facts = run_facts(config, settings, backbone, [trainer.table], len(trainer.rows))
+    identity = identity_of_run(facts)
     with backbone.using(ADAPTER):
-        loop = Loop(config.out / "run_av", settings, optimizer, trainer.parameters, identity, config.seed)
+        loop = Loop(
+            config.out / name,
+            settings,
+            make_optimizer(
+                [{"params": list(trainer.parameters.values()), "lr": settings.lr}], settings, backbone.device
+            ),
+            trainer.parameters,
+            identity | {"layer": config.layer, "seed": config.seed},
+            config.seed,
+            save=lambda folder, measured: save_half(
+                folder,
+                backbone,
+                ADAPTER,
+                trainer.contract,
+                trainer.statistics,
+                facts | measured,
+                dtype=settings.save_dtype,
+            ),
+            metric=("heldout_loss", False),
+            accelerator=accelerator,
+        )
         batches = data_order([len(ids) for ids in trainer.targets], settings.batch_size, settings.epochs, config.seed)
-
-        def loss_of(rows: Sequence[int], step: int) -> torch.Tensor:
-            draw = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-            return trainer.batch_loss(trainer.inputs[list(rows)], [trainer.targets[row] for row in rows], draw)
-
-        loop.run(batches, loss_of, trainer.evaluate, "sft_av")
-        final = trainer.evaluate(exact=True)
-    facts = training_facts(config, "av", [trainer.table], len(trainer.rows), len(batches)) | final
-    return save_half(config.out / "av", backbone, ADAPTER, trainer.contract, trainer.statistics, facts)
-
-
-def training_facts(config: Config, role: str, tables: Sequence[Path], rows: int, steps: int) -> dict:
-    """What a contract's provenance says about how the half was made."""
-    import peft
-    import transformers
-
-    return {
-        "settings": getattr(config, role).model_dump(mode="json"),
-        "tables_sha256": {table.name: sha256_of(table) for table in tables},
-        "rows": rows,
-        "steps": steps,
-        "code_version": code_version(),
-        "hardware": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
-        "libraries": {
-            "torch": torch.__version__.split("+")[0],
-            "transformers": transformers.__version__,
-            "peft": peft.__version__,
-        },
-    }
-
-
-def save_half(
-    folder: Path, backbone: Backbone, adapter: str, contract: Contract, statistics: Statistics, facts: dict, head=None
-) -> Path:
-    """Write adapter (bf16), contract, activation mean and, for an AR, the head as one loadable folder."""
-    from safetensors.torch import save_file
-
-    def write(sibling: Path) -> None:
-        backbone.save_adapter(adapter, sibling, dtype=torch.bfloat16)
-        if head is not None:
-            state = {key: tensor.detach().to(torch.bfloat16).contiguous() for key, tensor in head.state_dict().items()}
-            save_file(state, sibling / "linear_head.safetensors")
-        if contract.activation_mean:
-            save_file({"mean": statistics.mean}, sibling / contract.activation_mean)
-        record = contract.replace(provenance={**contract.provenance, "training": facts})
-        record.save(sibling)
-
-    return finish(folder, write)
+        loop.run(batches, trainer.share_of_loss, trainer.evaluate, "sft_av", trainer.tokens)
+    return config.out / name / "final"
 
 
 if __name__ == "__main__":
-    typer.run(run_stage(run))
+    typer.run(trainer_command(run, "av"))

@@ -41,7 +41,6 @@ def contract_of(config: Config, role: str, tokenizer, d_model: int, **measured: 
         "injection_scale": "sqrt_d_model" if role == "av" else None,
         "mse_scale": "sqrt_d_model",
         "prompt_style": "raw",
-        "compute_dtype": "float32",
     }
     if role == "av":
         values |= {
@@ -92,8 +91,12 @@ class Statistics:
         precision = found.get("extraction_precision") or "float32"
         return cls(mean, found["centred_norm"], found["baseline_mse"], pair_id, precision)
 
-    def contract(self, config: Config, tokenizer, d_model: int, role: str) -> Contract:
-        """The verified contract of the half `role` that `config` describes."""
+    def contract(self, config: Config, tokenizer, d_model: int, role: str, **trained: Any) -> Contract:
+        """The verified contract of the half `role` that `config` describes.
+
+        Args:
+            trained: contract attributes that training decides (quantization, compute_dtype).
+        """
         measured: dict[str, Any] = {
             "baseline_mse": self.baseline_mse,
             "extraction_precision": self.extraction_precision,
@@ -101,7 +104,7 @@ class Statistics:
         }
         if config.centred if role == "av" else config.ar.centred:
             measured |= {"activation_mean": MEAN_FILE, "centred_norm": self.centred_norm}
-        return contract_of(config, role, tokenizer, d_model, **measured)
+        return contract_of(config, role, tokenizer, d_model, **measured, **trained)
 
 
 def measure(

@@ -1,0 +1,194 @@
+"""What both trainers do to a base: load it, put an adapter on it to be trained, and write it as a loadable half."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+
+from nla_sdk.backbone import Backbone, keep_compute_dtype, pick_device, quiet
+from nla_sdk.contract import Contract
+from nla_sdk.errors import InputError
+from nla_sdk.half import Half
+from nla_sdk.hub import fetch_base
+
+from .config import Config, Train
+from .files import code_version, sha256_of
+from .statistics import Statistics
+
+
+def processes():
+    """This process among those of `accelerate launch` or `torchrun` (mostly the only one), and its device."""
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=pick_device().type == "cpu")
+    device = accelerator.device
+    return accelerator, torch.device("cpu") if device.type == "cpu" else device
+
+
+def load_base(config: Config, settings: Train, device: torch.device) -> Backbone:
+    """The base as `settings` want it for training: quantised or not, on the device of this process."""
+    files = fetch_base(config.base)
+    backbone = Backbone.load(
+        files.path, ref=config.base_id, dtype=settings.dtype, quantization=settings.quantization, device=device
+    )
+    return prepare(backbone, settings)
+
+
+def prepare(backbone: Backbone, settings: Train) -> Backbone:
+    """Gradient checkpointing where asked for, and 4-bit layers that can be differentiated."""
+    keep_compute_dtype(backbone.model)  # bitsandbytes' repacked CPU layers have no gradient
+    if settings.gradient_checkpointing:
+        # The reentrant kind silently corrupts gradients here.
+        backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return backbone
+
+
+def lora_config(settings: Train, backbone: Backbone, num_blocks: int | None = None):
+    """LoRA on the text blocks that run, everything named in full so that no tower is matched."""
+    with quiet():  # importing PEFT imports bitsandbytes, which logs
+        from peft import LoraConfig
+
+    running = range(num_blocks or backbone.num_blocks)
+    prefix = backbone.blocks_name.replace(".", r"\.")
+    blocks = "|".join(map(str, running))
+    targets = "|".join(settings.lora.targets)
+    saved = []
+    for wanted in settings.lora.modules_to_save:
+        found = [
+            f"{backbone.blocks_name}.{number}.{name}"
+            for number in running
+            for name, module in backbone.blocks[number].named_modules()
+            if name.rpartition(".")[2] == wanted and any(True for _ in module.parameters(recurse=False))
+        ]
+        if not found:
+            raise InputError(f"modules_to_save: no module of the text blocks is called {wanted!r}.")
+        saved += found
+    return LoraConfig(
+        r=settings.lora.r,
+        lora_alpha=settings.lora.alpha,
+        lora_dropout=settings.lora.dropout,
+        target_modules=rf"{prefix}\.({blocks})\..*\.({targets})",
+        modules_to_save=saved or None,
+        task_type="CAUSAL_LM",
+    )
+
+
+def add_adapter(
+    backbone: Backbone, name: str, settings: Train, seed: int, num_blocks: int | None = None
+) -> dict[str, torch.nn.Parameter]:
+    """Put the adapter to train on the base: a fresh one, or that of `settings.continue_from`.
+
+    Returns:
+        Its parameters by name, float32, with gradients on.
+    Raises:
+        RepositoryError, WrongRoleError, AdapterMismatchError: `continue_from` is no such half, or not of this base.
+    """
+    if settings.continue_from is not None:
+        half = Half.find(str(settings.continue_from), name)
+        backbone.load_adapter(name, half.folder, num_blocks_run=num_blocks)
+    else:
+        torch.manual_seed(seed)  # the adapter's first numbers are part of the run
+        backbone.add_lora(name, lora_config(settings, backbone, num_blocks))
+    parameters = backbone.adapter_parameters(name)
+    for parameter in parameters.values():
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
+    return parameters
+
+
+def shard_base(backbone: Backbone, parameters: Mapping[str, torch.nn.Parameter], settings: Train) -> None:
+    """Split the frozen weights of every block over the processes (FSDP2): each holds its share, and has a block's whole
+    weights only while it computes that block.
+
+    What is trained stays whole in every process and is summed by `Loop`, as without sharding. Blocks are sharded one by
+    one, and the model around them is not, so that the AR's forward can be abandoned after its last block.
+
+    Raises:
+        InputError: the base is quantised (its packed weights cannot be split), or there is one process only.
+    """
+    import torch.distributed as dist
+
+    if settings.quantization is not None:
+        raise InputError("shard_base splits full-precision bases only: set quantization: null.")
+    if not (dist.is_available() and dist.is_initialized()):
+        raise InputError("shard_base needs several processes: accelerate launch --multi_gpu --num_processes N -m …")
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(backbone.device.type, (dist.get_world_size(),))
+    trained = set(parameters.values())
+    for block in backbone.blocks:
+        fully_shard(block, mesh=mesh, ignored_params=trained & set(block.parameters()))
+
+
+def parent_of(settings: Train) -> dict | None:
+    """What the half says that training started from."""
+    if settings.continue_from is None:
+        return None
+    weights = Path(settings.continue_from) / "adapter_model.safetensors"
+    return {"name": "/".join(Path(settings.continue_from).parts[-2:]), "adapter_sha256": sha256_of(weights)}
+
+
+def run_facts(config: Config, settings: Train, backbone: Backbone, tables: Sequence[Path], rows: int) -> dict[str, Any]:
+    """What a contract's provenance says about how a half is made, before what is measured.
+
+    Args:
+        rows: how many of the tables' rows are trained on (those of the right sources, that fit).
+    """
+    import peft
+    import transformers
+
+    with_cuda = backbone.device.type == "cuda"
+    hardware = torch.cuda.get_device_name(backbone.device) if with_cuda else f"{platform.machine()} CPU"
+    return {
+        "settings": settings.model_dump(mode="json", exclude={"continue_from"}),
+        "parent": parent_of(settings),
+        "tables_sha256": {table.name: sha256_of(table) for table in tables},
+        "table_rows": {table.name: pq.read_metadata(table).num_rows for table in tables},
+        "rows": rows,
+        "code_version": code_version(),
+        "hardware": hardware if with_cuda else f"{hardware}, {torch.get_num_threads()} threads",
+        "libraries": {
+            "torch": torch.__version__.split("+")[0],
+            "transformers": transformers.__version__,
+            "peft": peft.__version__,
+        },
+    }
+
+
+def identity_of_run(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint must agree in to be gone on from: data, parent, and all settings that change the result."""
+    free = ("save_interval", "keep_checkpoints", "log_interval")
+    settings = {key: value for key, value in facts["settings"].items() if key not in free}
+    return {"settings": settings, "parent": facts["parent"], "tables_sha256": facts["tables_sha256"]}
+
+
+def save_half(
+    folder: Path,
+    backbone: Backbone,
+    adapter: str,
+    contract: Contract,
+    statistics: Statistics,
+    facts: Mapping[str, Any],
+    *,
+    dtype: str,
+    head: torch.nn.Linear | None = None,
+) -> None:
+    """Write adapter, contract, activation mean and, for an AR, the head into the existing, empty `folder`."""
+    from safetensors.torch import save_file
+
+    backbone.save_adapter(adapter, folder, dtype=getattr(torch, dtype))
+    if head is not None:
+        state = {
+            key: tensor.detach().to("cpu", getattr(torch, dtype)).contiguous()
+            for key, tensor in head.state_dict().items()
+        }
+        save_file(state, folder / "linear_head.safetensors")
+    if contract.activation_mean:
+        save_file({"mean": statistics.mean}, folder / contract.activation_mean)
+    contract.replace(provenance={**contract.provenance, "training": dict(facts)}).save(folder)
