@@ -332,8 +332,8 @@ def test_rows_that_do_not_fit_are_left_out_and_none_left_is_an_error(built, tmp_
     room = len(trainer.verbalizer.prompt_ids) + lengths[len(lengths) // 2]
     short = config.model_copy(update={"av": config.av.model_copy(update={"max_length": room})})
     trainer = sft_av.Trainer(short, Backbone.load(config.base, dtype="float32"))
-    assert trainer.dropped_too_long and max(map(len, trainer.targets)) == lengths[len(lengths) // 2]
-    assert len(trainer.rows) == len(trainer.inputs) == len(trainer.targets) == len(lengths) - trainer.dropped_too_long
+    assert trainer.left_out and max(map(len, trainer.targets)) == lengths[len(lengths) // 2]
+    assert len(trainer.rows) == len(trainer.inputs) == len(trainer.targets) == len(lengths) - trainer.left_out
     none = config.model_copy(update={"av": config.av.model_copy(update={"max_length": 16})})
     with pytest.raises(InputError, match="No response fits into av.max_length"):
         sft_av.Trainer(none, Backbone.load(config.base, dtype="float32"))

@@ -1,14 +1,16 @@
-"""What both trainers do to a base: load it, put an adapter on it to be trained, and write it as a loadable half."""
+"""What both trainers do alike: load the base, put an adapter on it, run the loop, write a loadable half."""
 
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import torch
+from tqdm import tqdm
 
 from nla_sdk.backbone import Backbone, keep_compute_dtype, pick_device, quiet
 from nla_sdk.contract import Contract
@@ -18,6 +20,7 @@ from nla_sdk.hub import fetch_base
 
 from .config import Config, Train
 from .files import code_version, sha256_of
+from .loop import Loop, data_order, make_optimizer
 from .statistics import Statistics
 
 
@@ -43,8 +46,9 @@ def prepare(backbone: Backbone, settings: Train) -> Backbone:
     """Gradient checkpointing where asked for, and 4-bit layers that can be differentiated."""
     keep_compute_dtype(backbone.model)  # bitsandbytes' repacked CPU layers have no gradient
     if settings.gradient_checkpointing:
-        # The reentrant kind silently corrupts gradients here.
-        backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        with quiet():  # its name changes in transformers 6
+            # The reentrant kind silently corrupts gradients here.
+            backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return backbone
 
 
@@ -192,3 +196,50 @@ def save_half(
     if contract.activation_mean:
         save_file({"mean": statistics.mean}, folder / contract.activation_mean)
     contract.replace(provenance={**contract.provenance, "training": dict(facts)}).save(folder)
+
+
+def train(config: Config, role: str, trainer_of, name: str, metric: tuple[str, bool]) -> Path:
+    """Train one half; returns the folder of the best one.
+
+    Args:
+        role: "av" or "ar": which settings, and the adapter's name.
+        trainer_of: makes the trainer from config and base: `sft_av.Trainer` or `sft_ar.Trainer`.
+        name: of the run, a folder in `config.out`.
+        metric: the held-out figure that decides which is the best, and whether more is better.
+    """
+    (accelerator, device), settings = processes(), getattr(config, role)
+    backbone = load_base(config, settings, device)
+    trainer = trainer_of(config, backbone)
+    if settings.shard_base:
+        shard_base(backbone, trainer.parameters, settings)
+    if trainer.left_out and accelerator.is_main_process:
+        tqdm.write(f"{trainer.left_out} rows are longer than {role}.max_length and are left out", file=sys.stderr)
+    facts = run_facts(config, settings, backbone, trainer.tables, len(trainer.rows))
+
+    def save(folder: Path, measured: Mapping[str, Any]) -> None:
+        save_half(
+            folder,
+            backbone,
+            role,
+            trainer.contract,
+            trainer.statistics,
+            {**facts, **measured},
+            dtype=settings.save_dtype,
+            head=trainer.head,
+        )
+
+    with backbone.using(role):
+        loop = Loop(
+            config.out / name,
+            settings,
+            make_optimizer(trainer.groups, settings, backbone.device),
+            trainer.parameters,
+            identity_of_run(facts) | {"layer": config.layer, "seed": config.seed},
+            config.seed,
+            save=save,
+            metric=metric,
+            accelerator=accelerator,
+        )
+        batches = data_order(trainer.lengths, settings.batch_size, settings.epochs, config.seed)
+        loop.run(batches, trainer.share_of_loss, trainer.evaluate, f"sft_{role}", trainer.tokens)
+    return config.out / name / "final"

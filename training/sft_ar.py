@@ -23,10 +23,9 @@ from nla_sdk import metrics
 from nla_sdk.backbone import Backbone
 from nla_sdk.reconstructor import Reconstructor, last_token_states, load_head
 
-from .adapters import add_adapter, identity_of_run, load_base, processes, run_facts, save_half, shard_base
+from .adapters import add_adapter, train
 from .cli import trainer_command
 from .config import Config
-from .loop import Loop, data_order, make_optimizer
 from .sft_av import load_rows
 from .statistics import Statistics
 
@@ -93,13 +92,17 @@ class Trainer:
         self.eval_vectors, self.eval_rows = load_rows(
             config.out / "eval.parquet", settings.sources, settings.eval_rows, spread=True
         )
-        self.parameters = {
-            **add_adapter(backbone, ADAPTER, settings, config.seed, self.contract.ar_num_blocks),
-            "head.weight": self.head.weight,
-            "head.bias": self.head.bias,
-        }
-        for parameter in self.parameters.values():
+        lora = add_adapter(backbone, ADAPTER, settings, config.seed, self.contract.ar_num_blocks)
+        head = {"head.weight": self.head.weight, "head.bias": self.head.bias}
+        for parameter in head.values():
             parameter.requires_grad_(True)
+        self.parameters = {**lora, **head}
+        self.groups = [
+            {"params": list(lora.values()), "lr": settings.lr},
+            {"params": list(head.values()), "lr": settings.head_lr},
+        ]
+        self.lengths = [len(ids) for ids in self.prompts]
+        self.left_out = 0  # explanations that are too long are cut, as at inference
 
     def _head(self) -> nn.Linear:
         """Float32; at the start a multiple of the identity (the default initialisation would shrink it by √3)."""
@@ -166,43 +169,7 @@ def run(config: Config, *, name: str = ADAPTER) -> Path:
     Args:
         name: of the run, a folder in `config.out`.
     """
-    (accelerator, device), settings = processes(), config.ar
-    backbone = load_base(config, settings, device)
-    trainer = Trainer(config, backbone)
-    if settings.shard_base:
-        shard_base(backbone, trainer.parameters, settings)
-    facts = run_facts(config, settings, backbone, trainer.tables, len(trainer.rows))
-    identity = identity_of_run(facts)
-    head = [trainer.head.weight, trainer.head.bias]
-    lora = list(backbone.adapter_parameters(ADAPTER).values())
-    with backbone.using(ADAPTER):
-        loop = Loop(
-            config.out / name,
-            settings,
-            make_optimizer(
-                [{"params": lora, "lr": settings.lr}, {"params": head, "lr": settings.head_lr}],
-                settings,
-                backbone.device,
-            ),
-            trainer.parameters,
-            identity | {"layer": config.layer, "seed": config.seed},
-            config.seed,
-            save=lambda folder, measured: save_half(
-                folder,
-                backbone,
-                ADAPTER,
-                trainer.contract,
-                trainer.statistics,
-                facts | measured,
-                dtype=settings.save_dtype,
-                head=trainer.head,
-            ),
-            metric=("heldout_fve_true", True),
-            accelerator=accelerator,
-        )
-        batches = data_order([len(ids) for ids in trainer.prompts], settings.batch_size, settings.epochs, config.seed)
-        loop.run(batches, trainer.share_of_loss, trainer.evaluate, "sft_ar", trainer.tokens)
-    return config.out / name / "final"
+    return train(config, ADAPTER, Trainer, name, metric=("heldout_fve_true", True))
 
 
 if __name__ == "__main__":

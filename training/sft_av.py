@@ -9,7 +9,6 @@ gap is the signal, not the loss), and leaves a loadable half in `<out>/av`.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,6 @@ import pyarrow.parquet as pq
 import torch
 import typer
 from torch.nn import functional
-from tqdm import tqdm
 
 from nla_sdk.backbone import Backbone
 from nla_sdk.errors import InputError
@@ -25,11 +23,10 @@ from nla_sdk.injection import inject
 from nla_sdk.reconstructor import pad_right
 from nla_sdk.verbalizer import OPEN_TAG, Verbalizer, end_token_ids
 
-from .adapters import add_adapter, identity_of_run, load_base, processes, run_facts, save_half, shard_base
+from .adapters import add_adapter, train
 from .cli import trainer_command
 from .config import Config
 from .files import read_vectors
-from .loop import Loop, data_order, make_optimizer
 from .statistics import Statistics
 from .table import target_text
 
@@ -154,8 +151,8 @@ class Trainer:
             compute_dtype=str(backbone.dtype).removeprefix("torch."),
         )
         self.verbalizer = Verbalizer(backbone, ADAPTER, self.contract, self.statistics.mean if config.centred else None)
-        self.table = config.out / "av_sft.parquet"
-        vectors, rows = load_rows(self.table, settings.sources, settings.max_rows)
+        self.tables = [config.out / "av_sft.parquet"]
+        vectors, rows = load_rows(self.tables[0], settings.sources, settings.max_rows)
         held_out, self.eval_rows = load_rows(
             config.out / "eval.parquet", settings.sources, settings.eval_rows, spread=True
         )
@@ -165,11 +162,14 @@ class Trainer:
         if not fitting:
             raise InputError(f"No response fits into av.max_length ({settings.max_length}) beside the prompt.")
         self.rows, self.targets = [rows[at] for at in fitting], [targets[at] for at in fitting]
-        self.dropped_too_long = len(rows) - len(fitting)
+        self.left_out = len(rows) - len(fitting)
         self.inputs, self.eval_inputs = self.verbalizer.prepare(vectors[fitting]), self.verbalizer.prepare(held_out)
         seen = [token for ids in [*self.targets, *self.eval_targets] for token in ids]
         self.loss = ResponseLoss(backbone, seen, settings.sampled_negatives, settings.logit_slice)
         self.parameters = add_adapter(backbone, ADAPTER, settings, config.seed)
+        self.groups = [{"params": list(self.parameters.values()), "lr": settings.lr}]
+        self.lengths = [len(ids) for ids in self.targets]
+        self.head = None
 
     def _tokenize(self, rows) -> list[list[int]]:
         texts = [target_text(row["response"], self.contract.av_template) for row in rows]
@@ -227,40 +227,7 @@ def run(config: Config, *, name: str = ADAPTER) -> Path:
     Args:
         name: of the run, a folder in `config.out`.
     """
-    (accelerator, device), settings = processes(), config.av
-    backbone = load_base(config, settings, device)
-    trainer = Trainer(config, backbone)
-    if settings.shard_base:
-        shard_base(backbone, trainer.parameters, settings)
-    if trainer.dropped_too_long and accelerator.is_main_process:
-        tqdm.write(f"{trainer.dropped_too_long} rows are longer than av.max_length and are left out", file=sys.stderr)
-    facts = run_facts(config, settings, backbone, [trainer.table], len(trainer.rows))
-    identity = identity_of_run(facts)
-    with backbone.using(ADAPTER):
-        loop = Loop(
-            config.out / name,
-            settings,
-            make_optimizer(
-                [{"params": list(trainer.parameters.values()), "lr": settings.lr}], settings, backbone.device
-            ),
-            trainer.parameters,
-            identity | {"layer": config.layer, "seed": config.seed},
-            config.seed,
-            save=lambda folder, measured: save_half(
-                folder,
-                backbone,
-                ADAPTER,
-                trainer.contract,
-                trainer.statistics,
-                facts | measured,
-                dtype=settings.save_dtype,
-            ),
-            metric=("heldout_loss", False),
-            accelerator=accelerator,
-        )
-        batches = data_order([len(ids) for ids in trainer.targets], settings.batch_size, settings.epochs, config.seed)
-        loop.run(batches, trainer.share_of_loss, trainer.evaluate, "sft_av", trainer.tokens)
-    return config.out / name / "final"
+    return train(config, ADAPTER, Trainer, name, metric=("heldout_loss", False))
 
 
 if __name__ == "__main__":
