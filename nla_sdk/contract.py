@@ -159,7 +159,9 @@ class Contract(BaseModel):
     compute_dtype: Annotated[Literal["float16", "bfloat16", "float32"], BeforeValidator(_dtype)] | None = Field(
         None, description="Dtype of the base's matrix products in training."
     )
-    extraction_precision: Text | None = Field(None, description="Precision the source ran at when read (nf4, float32).")
+    extraction_precision: Annotated[Text, BeforeValidator(_dtype)] | None = Field(
+        None, description="Precision the source ran at when read (nf4, float32, …); fp16 and its like are spelled out."
+    )
     max_length: Count | None = Field(None, description="Most tokens an AR prompt may have; longer ones are cut.")
     max_new_tokens: Count | None = Field(None, description="Tokens the AV writes at most by default.")
     activation_mean: Annotated[Text, AfterValidator(_bare_file_name)] | None = Field(

@@ -975,3 +975,12 @@ def test_dates_and_other_yaml_types_survive(tmp_path):
     extras = {"when": datetime.date(2026, 5, 1), "blob": b"\x00\xff", "set": {1, 2}, "inf": math.inf}
     Contract.from_dict(AV | extras).save(tmp_path)
     assert Contract.load(tmp_path).extras == extras
+
+
+@pytest.mark.parametrize(
+    "written, read",
+    [("fp16", "float16"), ("torch.bfloat16", "bfloat16"), ("NF4", "nf4"), ("int8 by gguf", "int8 by gguf")],
+)
+def test_a_precision_is_read_under_any_of_its_names(written, read):
+    table = Contract.from_dict({"kind": "nla_dataset", "extraction_precision": written})
+    assert table.extraction_precision == read
