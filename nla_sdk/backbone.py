@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from .errors import AdapterMismatchError, LayerError, LoadError, MissingFileError, QuantizationError
+from .errors import AdapterMismatchError, LayerError, LoadError, MissingFileError, QuantizationError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -391,7 +391,7 @@ class Backbone:
                 model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **options)
                 tokenizer = AutoTokenizer.from_pretrained(tokenizer_path or path, trust_remote_code=trust_remote_code)
         except (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, SafetensorError) as error:
-            raise LoadError(f"Could not load the model in {path}: {_first_line(error)}") from error
+            raise LoadError(f"Could not load the model in {path}: {first_line(error)}") from error
         _check_loading(info, path, truncated=truncated)
         drop_towers(model)
         if quantization is not None and dtype != torch.bfloat16:
@@ -686,8 +686,3 @@ def _check_loading(info: Mapping, path: Path, *, truncated: bool) -> None:
 def _listed(lines: list[str], limit: int = 8) -> str:
     more = [f"… and {len(lines) - limit} more"] if len(lines) > limit else []
     return "".join(f"\n  {line}" for line in [*lines[:limit], *more])
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

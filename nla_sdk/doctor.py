@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .errors import first_line
 from .terminal import file_size, print_pairs
 
 PACKAGES = (
@@ -76,7 +77,7 @@ def _gpus() -> list[dict[str, Any]]:
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a broken driver or library
-        return [{"name": "unknown", "problem": f"torch cannot be imported: {str(error).splitlines()[0]}"}]
+        return [{"name": "unknown", "problem": f"torch cannot be imported: {first_line(error)}"}]
     found: list[dict[str, Any]] = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         gpu: dict[str, Any] = {"name": torch.cuda.get_device_name(index), "device": f"cuda:{index}"}
@@ -84,7 +85,7 @@ def _gpus() -> list[dict[str, Any]]:
             gpu["free"], gpu["total"] = torch.cuda.mem_get_info(index)
             gpu["bf16"] = torch.cuda.get_device_capability(index)[0] >= 8
         except RuntimeError as error:
-            gpu["problem"] = str(error).splitlines()[0]
+            gpu["problem"] = first_line(error)
         found.append(gpu)
     if torch.backends.mps.is_available():
         found.append({"name": "Apple GPU", "device": "mps"})

@@ -6,6 +6,11 @@ two lines and exit code 2.
 """
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class NLAError(Exception):
     """Root of all errors raised on purpose by nla_sdk."""
 

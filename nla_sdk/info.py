@@ -15,7 +15,7 @@ from typing import Any
 
 from . import hub
 from .contract import SIDECAR_NAME
-from .errors import MissingFileError, NLAError, OfflineError
+from .errors import MissingFileError, NLAError, OfflineError, first_line
 from .half import ADAPTER_FILES, Half, read_contract
 from .hub_errors import clean_token, hub_errors
 from .terminal import file_size, print_pairs
@@ -212,7 +212,7 @@ def _skeleton(ref: str, revision: str | None, where: Mapping):
             with torch.device("meta"):
                 return AutoModelForCausalLM.from_config(config)
         except (OSError, ValueError, KeyError) as error:
-            raise MissingFileError(f"the config of {ref} cannot be used: {str(error).splitlines()[0]}") from None
+            raise MissingFileError(f"the config of {ref} cannot be used: {first_line(error)}") from None
 
 
 def _base_config(ref: str, revision: str | None, where: Mapping) -> Path:

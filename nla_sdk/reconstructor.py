@@ -19,6 +19,7 @@ from .errors import (
     MissingFileError,
     TruncatedExplanationWarning,
     UnsafeFileError,
+    first_line,
 )
 
 HEAD_FILES = ("linear_head.safetensors", "linear_head.pt", "value_head.safetensors")
@@ -83,8 +84,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
             "author for linear_head.safetensors; do not open the file with weights_only=False."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise HeadError(f"{path} is not a readable torch file: {reason}. Download it again.") from error
+        raise HeadError(f"{path} is not a readable torch file: {first_line(error)}. Download it again.") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise HeadError(f"{path} holds a {type(state).__name__}; expected a state dict of a Linear layer.")
     return state

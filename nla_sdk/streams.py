@@ -23,7 +23,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .errors import ActivationShapeError, EmptyBatchError, InputError, NonFiniteActivationError, ZeroActivationError
+from .errors import (
+    ActivationShapeError,
+    EmptyBatchError,
+    InputError,
+    NonFiniteActivationError,
+    ZeroActivationError,
+    first_line,
+)
 
 VECTORS, TEXTS = "vectors", "texts"
 READ_SUFFIXES = (".npy", ".parquet", ".jsonl", ".ndjson", ".txt")
@@ -146,7 +153,7 @@ def open_source(
             read = _json_lines(path, name)
         first = next(read(0), None)
     except pa.ArrowInvalid as error:
-        raise InputError(f"{name} is not a readable {suffix[1:]} file: {_first_line(error)}") from None
+        raise InputError(f"{name} is not a readable {suffix[1:]} file: {first_line(error)}") from None
     if first is None:
         raise EmptyBatchError(f"{name} holds no rows; expected at least one.")
     column = _pick(first.schema, name, column, columns)
@@ -190,7 +197,7 @@ def _npy(path: Path, name: str) -> Reader:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise InputError(f"{name} is not a readable .npy file of numbers: {_first_line(error)}") from None
+        raise InputError(f"{name} is not a readable .npy file of numbers: {first_line(error)}") from None
     if array.ndim not in (1, 2) or array.dtype.kind not in "fiu":
         raise ActivationShapeError(
             f"{name} holds {array.dtype} of shape {array.shape}; expected numbers of shape [d_model] or [n, d_model]."
@@ -267,7 +274,7 @@ def _column(key: str, values: list, name: str) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise InputError(f"{name}: the values of {key!r} are of different kinds: {_first_line(error)}") from None
+        raise InputError(f"{name}: the values of {key!r} are of different kinds: {first_line(error)}") from None
 
 
 def _pick(schema: pa.Schema, name: str, column: str | None, columns: Sequence[str]) -> str:
@@ -357,7 +364,7 @@ def _unified(schemas: list[pa.Schema], name: str) -> pa.Schema:
     try:
         return pa.unify_schemas(schemas, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InputError(f"{name}: a column changes its type from row to row: {_first_line(error)}") from None
+        raise InputError(f"{name}: a column changes its type from row to row: {first_line(error)}") from None
 
 
 # --- out --------------------------------------------------------------------------------------------------------
@@ -436,7 +443,3 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -44,6 +44,14 @@ def llama_base(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def base(tmp_path_factory) -> Path:
+    """What the training stages run on: a tiny Llama without a chat template."""
+    from tests import tiny
+
+    return tiny.save_model(tmp_path_factory.mktemp("bases") / "plain", tiny.llama_config(), tiny.tokenizer(), seed=5)
+
+
+@pytest.fixture(scope="session")
 def lora_folders(tmp_path_factory, gemma_base, gemma) -> dict[str, Path]:
     """Pairs at every depth, one with norms in `modules_to_save` ("norms"), one centred ("centred")."""
     from tests import tiny

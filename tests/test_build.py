@@ -21,11 +21,11 @@ from safetensors.numpy import load_file
 from nla_sdk.contract import Contract
 from nla_sdk.errors import ContractMismatchError, InputError
 from nla_sdk.metrics import mean_baselines
-from tests import tiny
+from tests import configs, tiny
 from training import build, label_report, labelled
-from training.chunks import ChunkError, Chunks
+from training.chunks import ChunkError, Chunks, write_stream
 from training.config import Config, Split
-from training.files import read_sidecar, read_vectors, sha256_of, vector_column, write_table
+from training.files import read_sidecar, read_vectors, sha256_of, vector_column
 from training.sft_av import load_rows
 from training.split import split_of
 from training.statistics import Statistics
@@ -48,29 +48,22 @@ SPECIAL = {
 }
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return tiny.save_model(tmp_path_factory.mktemp("base"), tiny.llama_config(), tiny.tokenizer(), seed=5)
-
-
 def config_of(folder: Path, base: Path, **sections: Mapping) -> Config:
     train = {"batch_size": 4}
-    values: dict = {
-        "base": str(base),
-        "layer": 1,
-        "out": str(folder / "out"),
-        "results": str(folder / "results"),
-        "extract": {"sources": [{"corpus": "corpus"}]},
-        "label": {
+    values = configs.sections(
+        folder,
+        base,
+        extract={"sources": [{"corpus": "corpus"}]},
+        label={
             "sets": [
                 {"name": "extractive", "providers": [{"kind": "extractive"}]},
                 {"name": "written", "providers": [{"kind": "extractive"}], "splits": ["av_sft", "ar_sft"]},
             ]
         },
-        "build": {"eval_rows": 12, "max_length": 300},
-        "av": {"template": "say <concept>{injection_char}</concept>: <explanation>", **train},
-        "ar": {"template": "<text>{explanation}</text> <summary>", "max_length": 250, **train},
-    }
+        build={"eval_rows": 12},
+        av={"max_length": 300, **train},
+        ar={"max_length": 250, **train},
+    )
     for name, changes in sections.items():
         values[name] = {**values.get(name, {}), **changes}
     return Config.model_validate(values)
@@ -133,7 +126,7 @@ def write_inputs(config: Config) -> Config:
     meta = {"base_model": config.base_id, "base_revision": "abc", "d_model": D, "layer": 1, "extraction_precision": "x"}
     for split in SIZES:
         path = config.out / "split" / f"{split}.parquet"
-        write_table(path, split_table(split), meta)
+        write_stream(path, [split_table(split)], meta)
         pq.write_table(split_table(split), path, row_group_size=7)
         for one in config.label.sets:
             if split in one.splits:
@@ -315,7 +308,7 @@ def test_nothing_is_overwritten_unless_asked(built, base, tmp_path):
     times = {path: path.stat().st_mtime_ns for path in config.out.glob("*.*")}
     build.run(config)
     assert times == {path: path.stat().st_mtime_ns for path in config.out.glob("*.*")}
-    other = config_of(tmp_path, base, build={"eval_rows": 6, "max_length": 300})
+    other = config_of(tmp_path, base, build={"eval_rows": 6})
     with pytest.raises(ChunkError, match="--overwrite"):
         build.run(other)
     build.run(other, overwrite=True)
@@ -386,7 +379,7 @@ def test_published_rows_are_appended_and_held_out_documents_left_out(built, base
     config = config_of(
         tmp_path,
         base,
-        build={"eval_rows": 12, "max_length": 300, "published": [{"dataset": str(folder), "split": "ar_sft"}]},
+        build={"eval_rows": 12, "published": [{"dataset": str(folder), "split": "ar_sft"}]},
     )
     build.run(write_inputs(config))
     own = rows_of(built, "ar_sft")

@@ -11,27 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-import yaml
 
 from nla_sdk import metrics
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
-from tests import tiny
+from tests import configs, tiny
+from tests.configs import WORDS
 from training import extract
 from training.chunks import MANIFEST, ChunkError
 from training.config import Config, Source
 from training.corpus import Corpus
 from training.files import read_sidecar, read_vectors, sha256_of, sidecar_of
-
-WORDS = (
-    *("the", "cat", "sat", "on", "a", "mat", "while", "seven", "dogs", "ran", "over"),
-    *("hills", "and", "Mary", "read", "her", "old", "books", "near", "rivers", "of", "London"),
-)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return tiny.save_model(tmp_path_factory.mktemp("base"), tiny.llama_config(), tiny.tokenizer(), seed=5)
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> Path:
@@ -56,25 +46,15 @@ def corpus(tmp_path) -> Path:
 
 
 def config_of(folder: Path, base: Path, corpus: Path | str, source: dict | None = None, **extract_settings) -> Config:
-    settings = {
-        "base": str(base),
-        "layer": 1,
-        "out": str(folder / "out"),
-        "results": str(folder / "results"),
-        "extract": {
-            "sources": [{"corpus": str(corpus), **(source or {})}],
-            "min_context": 6,
-            "max_tokens": 40,
-            "texts_per_chunk": 8,
-            "tokens_per_batch": 160,
-            **extract_settings,
-        },
-        "av": {"template": "say <concept>{injection_char}</concept>: <explanation>"},
-        "ar": {"template": "<text>{explanation}</text> <summary>"},
+    extraction = {
+        "sources": [{"corpus": str(corpus), **(source or {})}],
+        "min_context": 6,
+        "max_tokens": 40,
+        "texts_per_chunk": 8,
+        "tokens_per_batch": 160,
+        **extract_settings,
     }
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(settings, allow_unicode=True))
-    return Config.load(path)
+    return Config.load(configs.write(folder, configs.sections(folder, base, extract=extraction)))
 
 
 def rows_of(path: Path) -> list[dict]:

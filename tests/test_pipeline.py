@@ -12,22 +12,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from nla_sdk.contract import Contract
-from tests import tiny
-from tests.test_extract import WORDS
+from tests import configs, tiny
+from tests.configs import WORDS
 from training import pipeline
 from training.config import Config
 from training.files import read_sidecar, sha256_of, sidecar_of
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return tiny.save_model(tmp_path_factory.mktemp("base"), tiny.llama_config(), tiny.tokenizer(), seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +34,15 @@ def texts(tmp_path_factory) -> Path:
 
 
 def config_file(folder: Path, base: Path, texts: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    path = folder / "config.yaml"
-    settings = {
-        "base": str(base),
-        "layer": 1,
-        "out": str(folder / "out"),
-        "results": str(folder / "results"),
-        "extract": {
-            "sources": [{"corpus": str(texts), "positions": 2}],
-            "min_context": 6,
-            "max_tokens": 40,
-            "texts_per_chunk": 10,
-        },
-        "label": {"rows_per_chunk": 16, "cache": str(folder / "labels.sqlite")},
-        "build": {"eval_rows": 12},
-        "av": {"template": "say <concept>{injection_char}</concept>: <explanation>"},
-        "ar": {"template": "<text>{explanation}</text> <summary>"},
+    extraction = {
+        "sources": [{"corpus": str(texts), "positions": 2}],
+        "min_context": 6,
+        "max_tokens": 40,
+        "texts_per_chunk": 10,
     }
-    path.write_text(yaml.safe_dump(settings, allow_unicode=True))
-    return path
+    label = {"rows_per_chunk": 16, "cache": str(folder / "labels.sqlite")}
+    sections = configs.sections(folder, base, extract=extraction, label=label, build={"eval_rows": 12})
+    return configs.write(folder, sections)
 
 
 def tables(out: Path) -> dict[str, str]:

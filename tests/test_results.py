@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from tests.test_extract import config_of
+from training.chunks import write_stream
 from training.config import Config
-from training.files import sha256_of, sidecar_of, write_table
+from training.files import sha256_of, sidecar_of
 from training.results import ResultsError, keep
 
 pytest_plugins = ["tests.hub.fixtures"]
@@ -24,7 +25,7 @@ def config(tmp_path) -> Config:
 
 def table(config: Config, name: str = "split/eval.parquet", value: int = 1) -> Path:
     path = config.out / name
-    write_table(path, pa.table({"x": [value]}), {"stage": "split"})
+    write_stream(path, [pa.table({"x": [value]})], {"stage": "split"})
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -160,3 +161,11 @@ def test_tables_of_other_shares_are_not_overwritten(tmp_path):
     with pytest.raises(ChunkError, match="Nothing is overwritten"):
         split.run(other)
     split.run(other, overwrite=True)
+
+
+def test_a_run_that_ended_before_its_copies_were_made_makes_them(tmp_path):
+    config = config_with(tmp_path, MANY)
+    split.run(config)
+    shutil.rmtree(config.results)
+    split.run(config)
+    assert {path.name for path in config.results.rglob("*.parquet")} == {f"{name}.parquet" for name in split.SPLITS}

@@ -8,8 +8,10 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -19,12 +21,13 @@ from nla_sdk import NLAPair
 from nla_sdk.backbone import Backbone
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
-from tests import tiny
+from tests import configs, tiny
 from tests.test_training import config_file, text
-from training import adapters, loop, pipeline, sft_ar, sft_av
+from training import adapters, loop, on_policy, pipeline, sft_ar, sft_av
 from training.config import Config, Lora
 from training.files import sha256_of
 
+pytest_plugins = ["tests.hub.fixtures"]
 ROOT = Path(__file__).parent.parent
 STAGES = {"av": sft_av, "ar": sft_ar}
 
@@ -41,21 +44,11 @@ def corpus(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory) -> Path:
-    return tiny.save_model(tmp_path_factory.mktemp("llama"), tiny.llama_config(), tiny.tokenizer(), seed=5)
-
-
-@pytest.fixture(scope="module")
-def gemma(tmp_path_factory) -> Path:
-    return tiny.save_model(tmp_path_factory.mktemp("gemma"), tiny.gemma_config(), tiny.tokenizer(), seed=6)
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory, corpus, llama, gemma) -> dict[str, Path]:
+def built(tmp_path_factory, corpus, base, gemma_base) -> dict[str, Path]:
     """For each base a config whose tables have been built."""
     made = {}
-    for name, base in (("llama", llama), ("gemma", gemma)):
-        made[name] = config_file(tmp_path_factory.mktemp(name + "-run"), base, corpus)
+    for name, folder in (("llama", base), ("gemma", gemma_base)):
+        made[name] = config_file(tmp_path_factory.mktemp(name + "-run"), folder, corpus)
         pipeline.run(Config.load(made[name]))
     return made
 
@@ -72,9 +65,7 @@ def run_of(built: Path, folder: Path, role: str, **changes) -> Config:
     for file in tables.iterdir():
         if file.is_file():
             (folder / "out" / file.name).write_bytes(file.read_bytes())
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(settings, allow_unicode=True))
-    return Config.load(path)
+    return Config.load(configs.write(folder, settings))
 
 
 def weights(config: Config, role: str, name: str | None = None) -> dict[str, torch.Tensor]:
@@ -274,6 +265,36 @@ def test_a_second_leg_starts_from_the_first_ones_weights_and_says_so(built, tmp_
     assert facts["parent"]["name"] == f"{role}/final" and str(tmp_path) not in (made / "nla_meta.yaml").read_text()
 
 
+def test_a_second_leg_may_start_from_a_half_on_the_hub(built, tmp_path, hub):
+    config = run_of(built["llama"], tmp_path, "ar", max_rows=8)
+    first = sft_ar.run(config)
+    commit = hub.add("ada/first-ar", {file.name: file.read_bytes() for file in first.iterdir()})
+    settings = config.ar.model_copy(update={"continue_from": Path("ada/first-ar")})
+    made = sft_ar.run(config.model_copy(update={"ar": settings}), name="ar2")
+    parent = Contract.load(made).provenance["training"]["parent"]
+    assert parent["name"] == "ada/first-ar" and parent["commit"] == commit
+    assert parent["adapter_sha256"] == sha256_of(first / "adapter_model.safetensors")
+
+
+def test_what_the_av_wrote_belongs_to_its_activations_also_when_the_table_has_changed(built, tmp_path, monkeypatch):
+    config = run_of(built["llama"], tmp_path, "av", max_rows=8)
+    config = config.model_copy(update={"ar": config.ar.model_copy(update={"on_policy_rows": 1000})})  # all of them
+    sft_av.run(config)
+    monkeypatch.setattr(on_policy, "ROWS_PER_CHUNK", 3)
+
+    def written() -> dict[str, str]:
+        rows = pq.read_table(on_policy.run(config), columns=["detokenized_text_truncated", "response"]).to_pylist()
+        return {row["detokenized_text_truncated"]: row["response"] for row in rows}
+
+    source = config.out / "ar_sft.parquet"
+    first, table = written(), pq.read_table(source)
+    assert len(set(first.values())) > 1
+    pq.write_table(table.take(list(range(len(table)))[::-1]), source)
+    assert written() == first
+    pq.write_table(table, source)
+    assert written() == first
+
+
 def test_ctrl_c_saves_and_exits_with_130_and_the_next_run_goes_on(built, tmp_path):
     config = run_of(built["llama"], tmp_path, "av", epochs=400, save_interval=10_000, eval_interval=10_000)
     log = config.out / "av" / "log.jsonl"
@@ -290,7 +311,7 @@ def test_ctrl_c_saves_and_exits_with_130_and_the_next_run_goes_on(built, tmp_pat
                 break
             if process.poll() is not None:
                 pytest.fail(process.stderr.read()[-2000:])
-            signal_wait()
+            time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)
     finally:
@@ -299,12 +320,6 @@ def test_ctrl_c_saves_and_exits_with_130_and_the_next_run_goes_on(built, tmp_pat
     assert "Traceback" not in err and "is saved, run the same command again to go on" in err
     step = int(loop.latest_checkpoint(config.out / "av").name.removeprefix("step_"))
     assert step >= 4 and json.loads(log.read_text().splitlines()[-1])["step"] == step
-
-
-def signal_wait() -> None:
-    import time
-
-    time.sleep(0.1)
 
 
 def test_norms_can_be_trained_whole_and_only_those_of_text_blocks(built, tmp_path):

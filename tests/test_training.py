@@ -10,30 +10,20 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-import yaml
 from typer.testing import CliRunner
 
 from nla_sdk import NLAPair, metrics
 from nla_sdk.backbone import Backbone
 from nla_sdk.errors import InputError
-from tests import tiny
+from tests import configs, tiny
+from tests.configs import WORDS
 from training import build, loop, on_policy, pipeline, sft_ar, sft_av
 from training.config import Config, Train
 from training.label import extractive
 
-WORDS = (
-    *("the", "cat", "sat", "on", "a", "mat", "while", "seven", "dogs", "ran", "over"),
-    *("hills", "and", "Mary", "read", "her", "old", "books", "near", "rivers", "of", "London"),
-)
-
 
 def text(rng: random.Random) -> str:
     return " ".join(rng.choice(WORDS) for _ in range(rng.randrange(8, 14)))
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return tiny.save_model(tmp_path_factory.mktemp("base"), tiny.llama_config(), tiny.tokenizer(), seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +54,10 @@ def config_file(folder: Path, base: Path, corpus: Path, **changes) -> Path:
         "eval_rows": 8,
         "max_rows": 48,
     }
-    settings = {
-        "base": str(base),
-        "layer": 1,
-        "out": str(folder / "out"),
-        "results": str(folder / "results"),
-        "extract": {
+    settings = configs.sections(
+        folder,
+        base,
+        extract={
             "sources": [
                 {"corpus": str(corpus / "labels.jsonl"), "positions": "last"},
                 {"corpus": str(corpus / "passages.jsonl"), "positions": 2},
@@ -77,30 +65,27 @@ def config_file(folder: Path, base: Path, corpus: Path, **changes) -> Path:
             "min_context": 6,
             "max_tokens": 40,
         },
-        "split": {"eval": 0.2, "av_sft": 0.4, "ar_sft": 0.3, "rl": 0.1},
-        "label": {
+        split={"eval": 0.2, "av_sft": 0.4, "ar_sft": 0.3, "rl": 0.1},
+        label={
             "sets": [
                 {"name": "extractive", "providers": [{"kind": "extractive"}]},
                 {"name": "written", "providers": [{"kind": "file", "path": str(corpus / "labels.jsonl")}]},
             ],
             "cache": str(folder / "labels.sqlite"),
         },
-        "build": {"eval_rows": 24},
-        "av": {"template": "say <concept>{injection_char}</concept>: <explanation>", "max_new_tokens": 8, **train},
-        "ar": {
-            "template": "<text>{explanation}</text> <summary>",
+        build={"eval_rows": 24},
+        av={"max_new_tokens": 8, **train},
+        ar={
             **train,
             "sources": ["extractive", "on_policy"],
             "tables": ["ar_sft", "av_sft"],
             "on_policy_rows": 8,
         },
-    }
+    )
     for key, value in changes.items():
         section, _, name = key.partition("__")
         settings[section] = {**settings[section], name: value} if name else value
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(settings, allow_unicode=True))
-    return path
+    return configs.write(folder, settings)
 
 
 @pytest.fixture(scope="module")

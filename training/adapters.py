@@ -39,17 +39,16 @@ def load_base(config: Config, settings: Train, device: torch.device) -> Backbone
     backbone = Backbone.load(
         files.path, ref=config.base_id, dtype=settings.dtype, quantization=settings.quantization, device=device
     )
-    return prepare(backbone, settings)
-
-
-def prepare(backbone: Backbone, settings: Train) -> Backbone:
-    """Gradient checkpointing where asked for, and 4-bit layers that can be differentiated."""
     keep_compute_dtype(backbone.model)  # bitsandbytes' repacked CPU layers have no gradient
     if settings.gradient_checkpointing:
-        with quiet():  # its name changes in transformers 6
-            # The reentrant kind silently corrupts gradients here.
-            backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_gradients(backbone.model)
     return backbone
+
+
+def checkpoint_gradients(model: torch.nn.Module) -> None:
+    """Keep block inputs only and compute blocks again in the backward. Not reentrant: that kind corrupts gradients."""
+    with quiet():  # its name changes in transformers 6
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def lora_config(settings: Train, backbone: Backbone, num_blocks: int | None = None):
@@ -85,16 +84,15 @@ def lora_config(settings: Train, backbone: Backbone, num_blocks: int | None = No
 def add_adapter(
     backbone: Backbone, name: str, settings: Train, seed: int, num_blocks: int | None = None
 ) -> dict[str, torch.nn.Parameter]:
-    """Put the adapter to train on the base: a fresh one, or that of `settings.continue_from`.
+    """Put the adapter to train on the base: a fresh one, or that in the folder `settings.continue_from`.
 
     Returns:
         Its parameters by name, float32, with gradients on.
     Raises:
-        RepositoryError, WrongRoleError, AdapterMismatchError: `continue_from` is no such half, or not of this base.
+        AdapterMismatchError: `continue_from` is not of this base.
     """
     if settings.continue_from is not None:
-        half = Half.find(str(settings.continue_from), name)
-        backbone.load_adapter(name, half.folder, num_blocks_run=num_blocks)
+        backbone.load_adapter(name, settings.continue_from, num_blocks_run=num_blocks)
     else:
         torch.manual_seed(seed)  # the adapter's first numbers are part of the run
         backbone.add_lora(name, lora_config(settings, backbone, num_blocks))
@@ -130,18 +128,33 @@ def shard_base(backbone: Backbone, parameters: Mapping[str, torch.nn.Parameter],
         fully_shard(block, mesh=mesh, ignored_params=trained & set(block.parameters()))
 
 
-def parent_of(settings: Train) -> dict | None:
-    """What the half says that training started from."""
+def with_parent(config: Config, role: str) -> tuple[Config, dict | None]:
+    """The config with `continue_from` as a folder on this disk, and what the half to be made says of that parent.
+
+    Raises:
+        RepositoryError, WrongRoleError: it cannot be had, or is no half of this role.
+        InputError: it is no adapter.
+    """
+    settings = getattr(config, role)
     if settings.continue_from is None:
-        return None
-    weights = Path(settings.continue_from) / "adapter_model.safetensors"
-    return {"name": "/".join(Path(settings.continue_from).parts[-2:]), "adapter_sha256": sha256_of(weights)}
+        return config, None
+    half = Half.find(str(settings.continue_from), role)
+    if not half.is_adapter:
+        raise InputError(f"{settings.continue_from} is a whole model; training goes on from an adapter only.")
+    facts = {
+        "name": "/".join(settings.continue_from.parts[-2:]),
+        "commit": half.commit,
+        "adapter_sha256": sha256_of(half.folder / "adapter_model.safetensors"),
+    }
+    settings = settings.model_copy(update={"continue_from": half.folder})
+    return config.model_copy(update={role: settings}), facts
 
 
-def run_facts(config: Config, settings: Train, backbone: Backbone, tables: Sequence[Path], rows: int) -> dict[str, Any]:
+def run_facts(settings: Train, backbone: Backbone, parent: dict | None, tables: Sequence[Path], rows: int) -> dict:
     """What a contract's provenance says about how a half is made, before what is measured.
 
     Args:
+        parent: what it starts from, see `with_parent`.
         rows: how many of the tables' rows are trained on (those of the right sources, that fit).
     """
     import peft
@@ -151,7 +164,7 @@ def run_facts(config: Config, settings: Train, backbone: Backbone, tables: Seque
     hardware = torch.cuda.get_device_name(backbone.device) if with_cuda else f"{platform.machine()} CPU"
     return {
         "settings": settings.model_dump(mode="json", exclude={"continue_from"}),
-        "parent": parent_of(settings),
+        "parent": parent,
         "tables_sha256": {table.name: sha256_of(table) for table in tables},
         "table_rows": {table.name: pq.read_metadata(table).num_rows for table in tables},
         "rows": rows,
@@ -207,14 +220,16 @@ def train(config: Config, role: str, trainer_of, name: str, metric: tuple[str, b
         name: of the run, a folder in `config.out`.
         metric: the held-out figure that decides which is the best, and whether more is better.
     """
-    (accelerator, device), settings = processes(), getattr(config, role)
+    accelerator, device = processes()
+    config, parent = with_parent(config, role)
+    settings = getattr(config, role)
     backbone = load_base(config, settings, device)
     trainer = trainer_of(config, backbone)
     if settings.shard_base:
         shard_base(backbone, trainer.parameters, settings)
     if trainer.left_out and accelerator.is_main_process:
         tqdm.write(f"{trainer.left_out} rows are longer than {role}.max_length and are left out", file=sys.stderr)
-    facts = run_facts(config, settings, backbone, trainer.tables, len(trainer.rows))
+    facts = run_facts(settings, backbone, parent, trainer.tables, len(trainer.rows))
 
     def save(folder: Path, measured: Mapping[str, Any]) -> None:
         save_half(

@@ -9,10 +9,10 @@ sidecar counts; the ids of the first too-long rows stand there too. Beside them:
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ import pyarrow.parquet as pq
 import typer
 from tqdm import tqdm
 
-from nla_sdk.errors import InputError, LoadError
+from nla_sdk.errors import InputError, LoadError, first_line
 from nla_sdk.hub import fetch_base
 
 from . import label_report
 from .chunks import ChunkError, Chunks, identity_of, is_finished
 from .cli import data_stage
 from .config import Config
-from .files import CARRIED, read_sidecar, read_vectors, sha256_of
+from .files import CARRIED, hash64, read_sidecar, read_vectors, sha256_of
 from .fitness import Fitness
 from .labelled import ROWS_PER_BLOCK, LabelledSplit, in_steps
 from .published import PublishedTable
@@ -70,8 +70,8 @@ class _Build:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        base = fetch_base(config.base).path
-        self.tokenizer, self.d_model = _tokenizer(base), _width(base)
+        self._base = fetch_base(config.base).path
+        self.d_model = _width(self._base)
         here = [(config.out / "split" / f"{name}.parquet").is_file() for name in SPLITS]
         # Published rows alone make tables too; a split that is there in part is a mistake.
         self.alone = bool(config.build.published) and not any(here)
@@ -80,9 +80,13 @@ class _Build:
         self.about: dict[str, Any] = {"base_model": config.base_id, "d_model": self.d_model, "layer": config.layer}
         if not self.alone:
             self.about |= self._about_splits()
-        self.fitness = Fitness(config, self.tokenizer, self.d_model)
         self._hashes = {path: digest for one in self.published for path, digest in one.hashes.items()}
         self._held_out_texts: set[int] | None = None
+
+    @cached_property
+    def fitness(self) -> Fitness:
+        """The verified contracts; the tokenizer takes seconds to load, and finished tables need none."""
+        return Fitness(self.config, _tokenizer(self._base), self.d_model)
 
     def _about_splits(self) -> dict[str, Any]:
         """What the split's sidecar says of its activations, held against config and base."""
@@ -117,11 +121,11 @@ class _Build:
             found: set[int] = set()
             for feed in self.feeds("eval"):
                 if isinstance(feed, LabelledSplit):
-                    found.update(_key(text) for _, _, text, _ in feed.heads())
+                    found.update(hash64(text) for _, _, text, _ in feed.heads())
                     continue
                 for row in (row for block in feed.blocks(vectors=False) for row in block.rows):
                     if row["detokenized_text_truncated"] is not None and self.is_held_out(row["doc_id"]):
-                        found.add(_key(row["detokenized_text_truncated"]))
+                        found.add(hash64(row["detokenized_text_truncated"]))
             self._held_out_texts = found
         return self._held_out_texts
 
@@ -160,7 +164,7 @@ class _Table:
             "base": config.base_id,
             "layer": config.layer,
             "marker": config.marker,
-            "av": config.av.template,
+            "av": [config.av.template, config.av.max_length],
             "ar": [config.ar.template, config.ar.max_length, config.ar.tables],
             "inputs": {key: build.sha256(path) for key, path in files.items()},
         }
@@ -231,7 +235,7 @@ class _Table:
                 if self.build.is_held_out(row["doc_id"]):
                     drops["heldout_document"] += 1
                     continue
-                if text is not None and _key(text) in self.build.held_out_texts():
+                if text is not None and hash64(text) in self.build.held_out_texts():
                     drops["heldout_text"] += 1
                     continue
             if not finite[at]:
@@ -245,7 +249,7 @@ class _Table:
                 explanation = (label["api_explanation"] or "") if label else ""
                 reason = self.build.fitness.wording(explanation) if label else None
                 if reason is None:
-                    key = _key(f"{about}\0{explanation}")
+                    key = hash64(f"{about}\0{explanation}")
                     reason = "duplicate" if key in seen else None
                     seen.add(key)
                 if reason is not None:
@@ -281,10 +285,6 @@ def spread(rows: Iterable[tuple[str, str]], count: int) -> set[str]:
         keyed.append((rounds[doc_id], index, row_id))
         rounds[doc_id] += 1
     return {row_id for _, _, row_id in sorted(keyed)[:count]}
-
-
-def _key(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def _measure(build: _Build, identity: str) -> None:
@@ -349,7 +349,7 @@ def _tokenizer(base: Path):
     try:
         return AutoTokenizer.from_pretrained(base)
     except (OSError, ValueError) as error:
-        raise LoadError(f"Could not load the tokenizer in {base}: {str(error).splitlines()[0]}") from error
+        raise LoadError(f"Could not load the tokenizer in {base}: {first_line(error)}") from error
 
 
 def _width(base: Path) -> int:
@@ -358,7 +358,7 @@ def _width(base: Path) -> int:
     try:
         return AutoConfig.from_pretrained(base).get_text_config().hidden_size
     except (OSError, ValueError) as error:
-        raise LoadError(f"Could not load the config in {base}: {str(error).splitlines()[0]}") from error
+        raise LoadError(f"Could not load the config in {base}: {first_line(error)}") from error
 
 
 if __name__ == "__main__":

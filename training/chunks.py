@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from nla_sdk.errors import NLAError
 
-from .files import atomic, sha256_of, write_sidecar
+from .files import atomic, read_sidecar, sha256_of, write_sidecar
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,7 +55,7 @@ class Chunks:
     """
 
     def __init__(self, parent: Path, stage: str, facts: Mapping[str, Any]) -> None:
-        self.stage, self.facts, self.identity = stage, dict(facts), identity_of(facts)
+        self.stage, self.identity = stage, identity_of(facts)
         self.folder = parent / f"{stage}-{self.identity}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.done: dict[int, dict] = {}
@@ -173,8 +173,6 @@ def is_finished(path: Path, identity: str, *, overwrite: bool = False) -> bool:
     Raises:
         ChunkError: it was made with other settings or inputs and `overwrite` is off.
     """
-    from .files import read_sidecar
-
     if not path.is_file():
         return False
     sidecar = read_sidecar(path)

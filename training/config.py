@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nla_sdk.demo_base import DEMO_BASE_ID
-from nla_sdk.errors import InputError
 
-from .label.settings import Label
-from .label.settings import Section as _Section
+from .label.settings import Label, Section
 
 
-class Source(_Section):
+class Source(Section):
     """One corpus: what to read, and where in it activations are taken."""
 
     corpus: str = Field(
@@ -43,7 +40,7 @@ class Source(_Section):
         return value
 
 
-class Extract(_Section):
+class Extract(Section):
     """Text → activations."""
 
     sources: list[Source] = Field(min_length=1, description="Corpora, read one after the other.")
@@ -62,7 +59,7 @@ class Extract(_Section):
     dtype: str = Field("auto", description="Of the source model while it is read.")
 
 
-class Split(_Section):
+class Split(Section):
     """Shares of the documents; they add up to at most 1, the rest is left out."""
 
     eval: float = Field(0.1, gt=0, lt=1)
@@ -78,7 +75,7 @@ class Split(_Section):
         return self
 
 
-class Published(_Section):
+class Published(Section):
     """A table that somebody else has built already, with explanations."""
 
     dataset: str = Field(description="A Hub dataset id, a .parquet file, or a folder of them.")
@@ -86,17 +83,16 @@ class Published(_Section):
     revision: str | None = Field(None, description="Of a Hub dataset: branch, tag or commit.")
 
 
-class Build(_Section):
+class Build(Section):
     """Activations and labels → training tables."""
 
     eval_rows: int = Field(512, ge=2, description="Most activations of the eval table, one a document first.")
-    max_length: int = Field(512, ge=16, description="Most tokens of an AV prompt with its response; longer ones go.")
     published: list[Published] = Field(
         [], description="Published tables to add; if nothing was extracted here, the tables are made of them alone."
     )
 
 
-class Lora(_Section):
+class Lora(Section):
     r: int = Field(64, ge=1)
     alpha: int = Field(128, ge=1)
     dropout: float = Field(0.05, ge=0, lt=1)
@@ -110,7 +106,7 @@ class Lora(_Section):
     )
 
 
-class Train(_Section):
+class Train(Section):
     """What both trainers share. The defaults are the recipe of the first public Gemma 4 pair, made for 4 GB."""
 
     quantization: Literal["nf4"] | None = Field("nf4", description="Of the base; null: as `dtype` says.")
@@ -175,7 +171,7 @@ class AR(Train):
     )
 
 
-class Config(_Section):
+class Config(Section):
     """All stages of one pair."""
 
     base: str
@@ -213,13 +209,4 @@ class Config(_Section):
         Raises:
             InputError: it is missing or malformed; the message names the key.
         """
-        try:
-            return cls.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-        except OSError as error:
-            raise InputError(f"Cannot read the config {path}: {error.strerror}.") from error
-        except yaml.YAMLError as error:
-            raise InputError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise InputError(f"{path}: {where}: {first['msg']} (found {first.get('input')!r:.60}).") from error
+        return cls.read(path, "config")

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nla_sdk.errors import InputError
+from nla_sdk.errors import InputError, RepositoryError, first_line
+from nla_sdk.hub_errors import hub_errors
 
 from .config import Source
 from .files import sha256_of
@@ -73,10 +74,12 @@ class Corpus:
         if not self.files:
             from huggingface_hub import HfApi
 
+            name, revision = self.source.corpus, self.source.revision
             try:
-                commit = HfApi().dataset_info(self.source.corpus, revision=self.source.revision).sha
-            except Exception as error:  # offline, gated, missing: the reading itself says which
-                raise _unreachable(self.source.corpus, error) from error
+                with hub_errors(f"datasets/{name}", revision):
+                    commit = HfApi().dataset_info(name, revision=revision).sha
+            except RepositoryError as error:
+                raise _unreachable(name, error) from error
             return {"dataset": self.source.corpus, "commit": commit, "split": self.source.split}
         if self.folder is None:
             return {self.files[0].name: sha256_of(self.files[0])}
@@ -190,9 +193,8 @@ def _looks_like_a_hub_id(name: str) -> bool:
 
 
 def _unreachable(name: str, error: Exception) -> InputError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return InputError(
-        f"The corpus {name} is neither a file or folder here nor a Hub dataset that can be read: {reason}"
+        f"The corpus {name} is neither a file or folder here nor a Hub dataset that can be read: {first_line(error)}"
     )
 
 
@@ -222,7 +224,7 @@ def _parquet_rows(file: Path, fields: list[str]) -> Iterator[tuple[int, dict]]:
     try:
         parquet = pq.ParquetFile(file)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{file} is not a readable parquet file: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{file} is not a readable parquet file: {first_line(error)}") from error
     number = 0
     for batch in parquet.iter_batches(
         batch_size=1024, columns=[name for name in fields if name in parquet.schema_arrow.names]

@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nla_sdk.backbone import TOWER_CONFIGS, Backbone, drop_towers, quiet
-from nla_sdk.errors import InputError, LoadError
+from nla_sdk.errors import InputError, LoadError, first_line
 
-from .adapters import lora_config
+from .adapters import checkpoint_gradients, lora_config
 from .config import Train
 from .sft_av import ResponseLoss
 
@@ -157,8 +157,7 @@ def dry_run(
     known = [*trained, *model.buffers(), *(p.grad for p in trained if p.grad is not None)]
     _as_on_a_gpu(model)
     if checkpointing:
-        with quiet():  # its name changes in transformers 6
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_gradients(model)
     model.train()
     ids = torch.zeros(batch, length, dtype=torch.long, device=device)
     with Meter(known) as meter:
@@ -175,11 +174,6 @@ def dry_run(
         states.backward(gradient)
         backward = max(forward, meter.take_peak())
     return Step(kept, loss - kept, backward - kept)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of a library says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _loss(backbone: Backbone, head: nn.Linear | None, states: torch.Tensor, logit_slice: int) -> torch.Tensor:

@@ -290,8 +290,10 @@ def run(
     }
     chunks = Chunks(config.out / "chunks", "extract", facts | {"shard": list(shard)})
     paths = {layer: table_path(config, layer, shard) for layer in layers}
-    finished = [is_finished(path, chunks.identity, overwrite=overwrite) for path in paths.values()]
-    if not all(finished):
+    missing = {
+        layer: path for layer, path in paths.items() if not is_finished(path, chunks.identity, overwrite=overwrite)
+    }
+    if missing:
         _extract_missing(config, corpora, base, layers, shard, chunks)
         meta = _facts_for_sidecars(config, facts) | {
             "shard": f"{shard[0]}/{shard[1]}",
@@ -302,7 +304,7 @@ def run(
                 f"No activation was read: {chunks.drops() or 'the corpora are empty'}. Texts need more than "
                 f"extract.min_context ({settings.min_context}) tokens."
             )
-        for layer, path in paths.items():
+        for layer, path in missing.items():
             name = f"L{layer}"
             _write(path, lambda name=name: chunks.tables(name), chunks.sidecar(meta | {"layer": layer}))
     chunks.remove()

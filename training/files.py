@@ -44,6 +44,11 @@ def atomic(path: Path) -> Iterator[Path]:
             sibling.unlink(missing_ok=True)
 
 
+def hash64(text: str) -> int:
+    """64 bits of a text's SHA-256: enough to tell texts, ids and documents apart, in 8 bytes each."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
 def sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
@@ -74,15 +79,6 @@ def code_version() -> str:
 def write_json(path: Path, value) -> None:
     with atomic(path) as sibling:
         sibling.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def write_table(path: Path, table, meta: dict) -> None:
-    """A parquet file and, beside it, `<name>.parquet.nla_meta.yaml` with its SHA-256, row count and `meta`."""
-    import pyarrow.parquet as pq
-
-    with atomic(path) as sibling:
-        pq.write_table(table, sibling, compression="zstd")
-        write_sidecar(path, {**meta, "rows": table.num_rows, "sha256": sha256_of(sibling)})
 
 
 def sidecar_of(path: Path) -> Path:

@@ -50,7 +50,7 @@ class Fitness:
         return None
 
     def of_av(self, explanations: Sequence[str]) -> list[str | None]:
-        """For each: None, "holds_marker" or "too_long_av" (prompt and response exceed `build.max_length`)."""
+        """For each: None, "holds_marker" or "too_long_av" (prompt and response exceed `av.max_length`)."""
         template = self.config.av.template
         texts = [target_text(response_of(text), template) for text in explanations]
         ends = 0 if template.endswith(OPEN_TAG) else 1  # the end token that the trainer puts after the response
@@ -59,7 +59,7 @@ class Fitness:
             if self.av.injection_token_id in ids:
                 reasons.append("holds_marker")
             else:
-                long = self.prompt_length + len(ids) + ends > self.config.build.max_length
+                long = self.prompt_length + len(ids) + ends > self.config.av.max_length
                 reasons.append("too_long_av" if long else None)
         return reasons
 

@@ -123,7 +123,6 @@ class Loop:
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.step, self.seconds, self.best = 0, 0.0, None
         self.telemetry = Telemetry(folder, settings.log_interval) if self.rank == 0 else None
-        folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed + self.rank)  # of dropout; weights are there already, the same in every process
         self._stop = False
         if (latest := latest_checkpoint(folder)) is not None:
@@ -253,8 +252,8 @@ class Loop:
         verdict = {"loss_trend": recent.verdict} if self.is_main and (recent := self._trend()) else {}
         self._log(record | found | verdict)
         if self.is_main and (value := found.get(self.metric[0])) is not None and math.isfinite(value):
-            better = self.best is None or (value > self.best["value"]) == self.metric[1] and value != self.best["value"]
-            if better:
+            sign = 1 if self.metric[1] else -1
+            if self.best is None or sign * value > sign * self.best["value"]:
                 self.best = {"metric": self.metric[0], "value": value, "step": self.step}
                 with atomic(self.folder / "final") as sibling:
                     sibling.mkdir()

@@ -22,12 +22,12 @@ import typer
 from torch import nn
 
 from nla_sdk.backbone import pick_dtype, quiet
-from nla_sdk.errors import InputError, OfflineError
+from nla_sdk.errors import InputError, OfflineError, first_line
 from nla_sdk.hub import DEMO_BASE_ID, fetch_base, fetch_file
 
 from .cli import ConfigOption, friendly
 from .config import Config
-from .dry_run import Step, add_lora, build, dry_run, first_line
+from .dry_run import Step, add_lora, build, dry_run
 from .footprint import Counts, count, optimizer_bytes
 
 GIB = 2**30

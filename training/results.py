@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from nla_sdk.errors import NLAError
+from nla_sdk.errors import NLAError, first_line
 
 from .config import Config
 from .files import atomic, read_sidecar, sha256_of, sidecar_of, write_json
@@ -93,8 +93,7 @@ def push(repo: str, table: Path, name: Path) -> None:
             commit_message=f"{name.as_posix()}: {sha256_of(table)[:12]}",
         )
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
         raise ResultsError(
-            f"Could not publish {name.as_posix()} to the dataset {repo}: {reason}. It is safe in {table}; log in "
-            "with `hf auth login` and run the same command again."
+            f"Could not publish {name.as_posix()} to the dataset {repo}: {first_line(error)}. It is safe in {table}; "
+            "log in with `hf auth login` and run the same command again."
         ) from error

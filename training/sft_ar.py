@@ -3,7 +3,8 @@
 The forward stops after block B − 1; the state at the prompt's last token goes through an fp32 linear head started at a
 multiple of the identity (the default initialisation would shrink it by √3). The loss is the mse of directions, both
 scaled to √d. Reads the `tables` of its settings (`<out>/ar_sft.parquet`), `eval.parquet` and, if `sources` asks for
-on_policy rows, what the AV wrote (`<out>/on_policy.parquet`); leaves a loadable half in `<out>/ar`.
+on_policy rows, what the AV wrote (`<out>/on_policy.parquet`); leaves loadable halves in `<out>/ar`, the best of
+them as `final/`.
 
 Telemetry: held-out FVE with true labels, with empty text and with the labels shuffled among rows.
 """
@@ -69,14 +70,7 @@ class Trainer:
     def __init__(self, config: Config, backbone: Backbone) -> None:
         self.config, self.backbone, settings = config, backbone, config.ar
         self.statistics = Statistics.load(config.out)
-        self.contract = self.statistics.contract(
-            config,
-            backbone.tokenizer,
-            backbone.d_model,
-            "ar",
-            quantization=settings.quantization,
-            compute_dtype=str(backbone.dtype).removeprefix("torch."),
-        )
+        self.contract = self.statistics.contract(config, backbone, ADAPTER)
         mean = self.statistics.mean if settings.centred else None
         self.reconstructor = Reconstructor(backbone, ADAPTER, self.contract, self._head(), mean)
         self.head = self.reconstructor.head
@@ -108,7 +102,7 @@ class Trainer:
         """Float32; at the start a multiple of the identity (the default initialisation would shrink it by √3)."""
         settings, width = self.config.ar, self.backbone.d_model
         if settings.continue_from is not None:
-            return load_head(Path(settings.continue_from), width, bias=True)
+            return load_head(settings.continue_from, width, bias=True)
         head = nn.Linear(width, width)
         nn.init.eye_(head.weight)
         head.weight.data *= settings.head_init

@@ -3,7 +3,7 @@
 Next-token loss on response tokens only, and logits computed for those only; the activation goes in through the same
 hook as at inference. Reads `<out>/av_sft.parquet` and `eval.parquet`, checkpoints every `save_interval` steps,
 resumes where it was, logs the held-out loss with true vectors against the loss with vectors shuffled among rows (the
-gap is the signal, not the loss), and leaves a loadable half in `<out>/av`.
+gap is the signal, not the loss), and leaves loadable halves in `<out>/av`, the best of them as `final/`.
 """
 
 from __future__ import annotations
@@ -142,14 +142,7 @@ class Trainer:
     def __init__(self, config: Config, backbone: Backbone) -> None:
         self.config, self.backbone, settings = config, backbone, config.av
         self.statistics = Statistics.load(config.out)
-        self.contract = self.statistics.contract(
-            config,
-            backbone.tokenizer,
-            backbone.d_model,
-            "av",
-            quantization=settings.quantization,
-            compute_dtype=str(backbone.dtype).removeprefix("torch."),
-        )
+        self.contract = self.statistics.contract(config, backbone, ADAPTER)
         self.verbalizer = Verbalizer(backbone, ADAPTER, self.contract, self.statistics.mean if config.centred else None)
         self.tables = [config.out / "av_sft.parquet"]
         vectors, rows = load_rows(self.tables[0], settings.sources, settings.max_rows)
@@ -204,8 +197,8 @@ class Trainer:
         """Tokens of a batch, prompts included, padding not."""
         return sum(len(self.verbalizer.prompt_ids) + len(self.targets[row]) for row in batch)
 
-    def evaluate(self, exact: bool = True) -> dict[str, float]:
-        """Held-out loss with true vectors and with vectors shuffled among rows, and the gap."""
+    def evaluate(self) -> dict[str, float]:
+        """Exact held-out loss with true vectors and with vectors shuffled among rows, and the gap."""
         result = {}
         size = self.config.av.micro_batch or self.config.av.batch_size
         shuffled = self.eval_inputs.roll(1, dims=0)
@@ -214,8 +207,7 @@ class Trainer:
                 total = 0.0
                 for start in range(0, len(inputs), size):
                     targets = self.eval_targets[start : start + size]
-                    draw = torch.Generator().manual_seed(start)
-                    total += self.batch_loss(inputs[start : start + size], targets, draw, exact).item()
+                    total += self.batch_loss(inputs[start : start + size], targets, exact=True).item()
                 result[name] = total / sum(map(len, self.eval_targets))
         result["heldout_gap"] = result["heldout_loss_shuffled"] - result["heldout_loss"]
         return result

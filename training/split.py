@@ -8,7 +8,6 @@ copy under another id would carry held-out text into training. Reads `<out>/acti
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from nla_sdk.errors import InputError
 from .chunks import Chunks, is_finished
 from .cli import data_stage
 from .config import Config, Split
-from .files import CARRIED, read_sidecar, sha256_of
+from .files import CARRIED, hash64, read_sidecar, sha256_of
 from .results import keep
 
 SPLITS = ("av_sft", "ar_sft", "rl", "eval")
@@ -31,7 +30,7 @@ NOT_IDS = {"", "none", "null", "nan", "na", "n/a", "unknown"}
 
 def share_of(doc_id: str, seed: int | str = 0) -> float:
     """A number in [0, 1) that depends on the document and the seed only."""
-    return int.from_bytes(hashlib.sha256(f"{seed}|{doc_id}".encode()).digest()[:8], "big") / 2**64
+    return hash64(f"{seed}|{doc_id}") / 2**64
 
 
 def split_of(doc_id: str, shares: Split, seed: int = 0) -> str | None:
@@ -89,9 +88,19 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
     facts = {"shares": config.split.model_dump(), "seed": config.seed, "activations": sha256_of(source)}
     chunks = Chunks(config.out / "chunks", "split", facts)
     paths = {name: folder / f"{name}.parquet" for name in SPLITS}
-    if all(is_finished(path, chunks.identity, overwrite=overwrite) for path in paths.values()):
-        chunks.remove()
-        return folder
+    missing = {
+        name: path for name, path in paths.items() if not is_finished(path, chunks.identity, overwrite=overwrite)
+    }
+    if missing:
+        _make(config, source, chunks, missing, facts)
+    for path in paths.values():
+        keep(config, path, push_dataset)
+    chunks.remove()
+    return folder
+
+
+def _make(config: Config, source: Path, chunks: Chunks, paths: dict[str, Path], facts: dict) -> None:
+    """Make what chunks are missing, then the tables of `paths`."""
     documents = check_doc_ids(source)
     file = pq.ParquetFile(source)
     seen: set[int] = set()
@@ -102,7 +111,7 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
         table = file.read_row_group(index, columns=columns)
         fresh = np.zeros(table.num_rows, dtype=bool)
         for at, text in enumerate(table["detokenized_text_truncated"].to_pylist()):
-            key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+            key = hash64(text)
             fresh[at] = key not in seen
             seen.add(key)
         if not chunks.has(index):
@@ -123,17 +132,14 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
         "seed": config.seed,
         "documents": documents,
     }
-    for name, path in paths.items():
-        if name in ("av_sft", "ar_sft", "eval") and not chunks.rows(name):
+    for name in ("av_sft", "ar_sft", "eval"):
+        if not chunks.rows(name):
             raise InputError(
                 f"No row of {source.name} ({documents} documents) fell into the split {name}: use more documents, or a "
                 "larger share."
             )
-        if not is_finished(path, chunks.identity, overwrite=overwrite):
-            chunks.finish(name, path, {**meta, "split": name}, schema=file.schema_arrow)
-        keep(config, path, push_dataset)
-    chunks.remove()
-    return folder
+    for name, path in paths.items():
+        chunks.finish(name, path, {**meta, "split": name}, schema=file.schema_arrow)
 
 
 if __name__ == "__main__":

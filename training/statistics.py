@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from nla_sdk.backbone import Backbone
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.metrics import mean_baselines
 
 from .config import Config
-from .files import atomic, write_json
+from .files import atomic, hash64, write_json
 from .moments import moments
 
 MEAN_FILE = "activation_mean.safetensors"
@@ -91,20 +92,18 @@ class Statistics:
         precision = found.get("extraction_precision") or "float32"
         return cls(mean, found["centred_norm"], found["baseline_mse"], pair_id, precision)
 
-    def contract(self, config: Config, tokenizer, d_model: int, role: str, **trained: Any) -> Contract:
-        """The verified contract of the half `role` that `config` describes.
-
-        Args:
-            trained: contract attributes that training decides (quantization, compute_dtype).
-        """
+    def contract(self, config: Config, backbone: Backbone, role: str) -> Contract:
+        """The verified contract of the half `role` that `config` describes, trained on `backbone`."""
         measured: dict[str, Any] = {
             "baseline_mse": self.baseline_mse,
             "extraction_precision": self.extraction_precision,
+            "quantization": backbone.quantization,
+            "compute_dtype": str(backbone.dtype).removeprefix("torch."),
             "provenance": {"pair_id": self.pair_id},
         }
         if config.centred if role == "av" else config.ar.centred:
             measured |= {"activation_mean": MEAN_FILE, "centred_norm": self.centred_norm}
-        return contract_of(config, role, tokenizer, d_model, **measured, **trained)
+        return contract_of(config, role, backbone.tokenizer, backbone.d_model, **measured)
 
 
 def measure(
@@ -153,6 +152,6 @@ def pair_id_of(row_ids: Iterable[str], base: str, layer: int) -> str:
     Args:
         row_ids: of all training activations, in any order.
     """
-    keys = [int.from_bytes(hashlib.sha256(row_id.encode()).digest()[:8], "big") for row_id in row_ids]
+    keys = [hash64(row_id) for row_id in row_ids]
     digest = hashlib.sha256(np.sort(np.array(keys, dtype=np.uint64)).astype(">u8").tobytes())
     return hashlib.sha256(f"{base}|{layer}|{digest.hexdigest()}".encode()).hexdigest()[:16]

@@ -8,21 +8,18 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from nla_sdk.errors import InputError
 
 from .faults import Fault, LabelError
-from .settings import Provider
+from .settings import Provider, Section
 
 PRICES = Path(__file__).with_name("prices.yaml")
 
 
-class Price(BaseModel):
+class Price(Section):
     """Of one model, in USD per million tokens."""
-
-    model_config = ConfigDict(extra="forbid")
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
@@ -32,10 +29,8 @@ class Price(BaseModel):
         return (tokens_in * self.input + tokens_out * self.output) / 1e6
 
 
-class Prices(BaseModel):
+class Prices(Section):
     """A price file."""
-
-    model_config = ConfigDict(extra="forbid")
 
     as_of: datetime.date
     source: str = ""
@@ -48,17 +43,7 @@ class Prices(BaseModel):
         Raises:
             InputError: it is missing or malformed.
         """
-        path = path or PRICES
-        try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise InputError(f"Cannot read the price file {path}: {error.strerror}.") from error
-        except yaml.YAMLError as error:
-            raise InputError(f"The price file {path} is not valid YAML: {str(error).splitlines()[0]}") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise InputError(f"The price file {path}: {where}: {first['msg']}.") from None
+        return cls.read(path or PRICES, "price file")
 
 
 FREE = Price(input=0, output=0)

@@ -6,6 +6,7 @@ The SDKs retry on their own; that is turned off, because retries are counted, ca
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from typing import Any
 
 from ..budget import Price
@@ -16,7 +17,7 @@ from . import Completion, Request
 _NO_CREDIT = ("insufficient_quota", "credit balance", "billing", "exceeded your current quota")
 
 
-class _Api:
+class _Api(ABC):
     """What both have in common: one client, and faults by HTTP status."""
 
     retries = True
@@ -68,12 +69,13 @@ class _Api:
     def close(self) -> None:
         self._client.close()
 
+    @abstractmethod
     def _send(self, prompt: str):
-        raise NotImplementedError
+        """The SDK's answer to one prompt."""
 
+    @abstractmethod
     def _read(self, answer) -> tuple[Completion, str | None, bool]:
         """The completion; what says that it is a refusal, if it is; whether it was cut off."""
-        raise NotImplementedError
 
     def _completion(self, text: str, model: str | None, tokens_in: int, tokens_out: int) -> Completion:
         if model and ("\\" in model or model.startswith(("/", "."))):  # llama.cpp may tell the path of its file

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 
 from ..faults import PATIENCE, LabelError, QuotaWall, Refused, Transient, reset_announced, scrub
 from ..settings import Provider as Settings
@@ -43,7 +44,7 @@ _REFUSED = re.compile(
 )
 
 
-class _Cli:
+class _Cli(ABC):
     """Finding the program, running it, and faults by what it prints."""
 
     retries = True
@@ -112,15 +113,17 @@ class _Cli:
             _end(process)
         self._folder.cleanup()
 
+    @abstractmethod
     def _arguments(self) -> list[str]:
-        raise NotImplementedError
+        """What follows the program's name."""
 
+    @abstractmethod
     def _read(self, answer: dict) -> Completion:
-        raise NotImplementedError
+        """The completion in the program's JSON object."""
 
+    @abstractmethod
     def _complaint(self, answer: dict) -> str | None:
         """What an answer says went wrong; None: nothing."""
-        raise NotImplementedError
 
     def _fault(self, said: str, code: int | None = None) -> Exception:
         name, brief = self.settings.name, " ".join(said.split())[-160:] or "no output"

@@ -7,7 +7,7 @@ import json
 import threading
 from pathlib import Path
 
-from nla_sdk.errors import InputError
+from nla_sdk.errors import InputError, first_line
 
 from .. import extractive
 from ..faults import LabelError, NoLabel, Refused
@@ -130,7 +130,7 @@ class Transformers:
                 tokenizer = AutoTokenizer.from_pretrained(name)
                 model = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
             except (OSError, ValueError) as error:
-                raise LabelError(f"{self.settings.name} could not be loaded: {str(error).splitlines()[0]}") from error
+                raise LabelError(f"{self.settings.name} could not be loaded: {first_line(error)}") from error
             if tokenizer.chat_template is None:
                 raise LabelError(
                     f"{self.settings.name} has no chat template: it is not a model that takes instructions."
