@@ -1,0 +1,538 @@
+"""The evaluation file: what was measured of a pair, on what, and the verdict; or what somebody published of one.
+
+`training.evaluate` writes it, `training.evaluate verify` recomputes it, cards are rendered from it and can say nothing
+else. A **measured** file has its rows beside it and names the SHA-256 of everything it was measured from; a
+**published** file holds figures that exist without rows, each of which may be absent. Both carry the SHA-256 of their
+own canonical JSON, and a verdict that must follow from their figures: `load` refuses a file where it does not.
+
+NumPy-free and torch-free: reading a file takes pydantic only.
+
+Example:
+    >>> found = load(Path("results/demo/evaluation.json"))  # doctest: +SKIP
+    >>> found.verdict.value, found.round_trip.fve.value
+    ('reads-content', 0.324)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nla_sdk.errors import MissingFileError, NLAError
+
+VERSION = 1
+EVALUATION, ROWS, VARIANTS = "evaluation.json", "rows.parquet", "variants.parquet"
+CONDITIONS = ("real", "shuffled", "unrelated", "nonsense", "empty")
+RANDOM_MSE = 2.0  # of two unrelated directions: 2 (1 − 0)
+
+VerdictName = Literal["inconclusive", "content-blind", "template-collapsed", "reads-content"]
+Interval = tuple[float, float]
+
+
+class EvaluationError(NLAError):
+    """An evaluation file is malformed, was changed by hand, or contradicts itself."""
+
+
+class Part(BaseModel):
+    """A part of the file: immutable, finite numbers only, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Figure(Part):
+    """A number with what it rests on."""
+
+    value: float
+    n: int = Field(ge=0, description="Rows it is a mean over (queries, for retrieval).")
+    interval_95: Interval | None = Field(None, description="95 % bootstrap interval over documents.")
+    p: float | None = Field(None, ge=0, le=1, description="Under the null that there is nothing; see docs.")
+
+
+class Thresholds(Part):
+    """What the verdict is decided by, kept here and nowhere else."""
+
+    fewest_rows: int = Field(10, description="Below this many evaluated rows nothing is said.")
+    least_gain: float = Field(0.05, description="Gain (1 − mse(real) / mse(empty)) below this is content-blind.")
+    least_unique_share: float = Field(0.70, description="Share of distinct explanations.")
+    identity_p: float = Field(0.01, description="Of the cross-row identity test.")
+
+
+class Subject(Part):
+    """The pair."""
+
+    av: str = Field(description="Hub id or folder name of the AV.")
+    ar: str = Field(description="Hub id or folder name of the AR.")
+    base_model: str | None = None
+    layer: int | None = None
+    d_model: int | None = None
+    matched: bool | None = Field(None, description="Whether the halves name each other; None: not known.")
+
+
+class Data(Part):
+    """The held-out activations."""
+
+    name: str
+    sha256: str | None = None
+    rows: int | None = None
+    documents: int | None = None
+    families: dict[str, int] = Field({}, description="Rows by source family.")
+    has_labels: bool = False
+    has_texts: bool = False
+
+
+class Settings(Part):
+    """What decides the figures, beside the inputs."""
+
+    seed: int
+    floor: float = Field(description="Cosine of the noise floor.")
+    max_new_tokens: int
+    controls_n: int
+    signal_n: int
+    permutations: int
+    bootstrap_draws: int
+    embedder: str | None = None
+    paraphraser: str | None = None
+
+
+class Cosines(Part):
+    """A distribution of cosines. `mean` is repeated as a Figure in RoundTrip.cosine."""
+
+    mean: Figure
+    std: float | None = None
+    median: float | None = None
+    min: float | None = None
+    max: float | None = None
+
+
+class Share(Part):
+    """`count` of `of`."""
+
+    count: int = Field(ge=0)
+    of: int = Field(ge=0)
+
+    @property
+    def share(self) -> float:
+        return self.count / self.of if self.of else 0.0
+
+
+class Reference(Part):
+    """What the data give without any explanation: cosine means nothing without them."""
+
+    mean_cosine: float = Field(description="Cosine of predicting the mean direction.")
+    random_pair_cosine: float = Field(description="Mean cosine of two activations of different rows.")
+    baseline_mse: float = Field(description="mse of the re-normalised mean direction: FVE's denominator.")
+    baseline_mse_raw_variance: float = Field(description="mse of the mean unit vector as it is: the stricter one.")
+
+
+class RoundTrip(Part):
+    """Activation → AV's words → AR's vector. Figures are over the evaluated rows unless they say otherwise."""
+
+    attempted: int
+    evaluated: int = Field(description="Rows with an explanation and a reconstruction.")
+    empty: int = Field(0, description="Rows for which the AV wrote nothing; not evaluated.")
+    failed: int = Field(0, description="Rows whose vector or reconstruction has no direction; not evaluated.")
+    truncated: int | None = Field(None, description="Evaluated rows whose explanation met the token limit.")
+    floor: float | None = None
+    above_floor: Share | None = None
+    fve: Figure | None = None
+    fve_raw_variance: Figure | None = None
+    fve_all_attempted: Figure | None = Field(
+        None, description="FVE with empty outputs scored as what the AR makes of the empty text."
+    )
+    gain: Figure | None = Field(None, description="1 − mse(real) / mse(empty).")
+    cosine: Cosines | None = None
+    mse: Figure | None = None
+    mse_min: float | None = None
+    mse_max: float | None = None
+    reference: Reference | None = None
+    by_family: dict[str, Figure] = Field({}, description="FVE.")
+
+
+class Condition(Part):
+    """The AR given one kind of text for the same targets."""
+
+    cosine: Figure
+    fve: Figure | None = None
+
+
+class Delta(Part):
+    """Real explanation minus another condition, paired by row; positive: the real one is better."""
+
+    cosine: Figure
+    fve: Figure | None = None
+    gain: Figure | None = Field(None, description="1 − mse(real) / mse(other).")
+
+
+class Ablation(Part):
+    """The AR on the same targets with real, other rows', unrelated, nonsense and no text."""
+
+    n: int
+    conditions: dict[str, Condition]
+    deltas: dict[str, Delta] = {}
+
+    @property
+    def content_independent_share(self) -> float | None:
+        """cos(empty) / cos(real): how much of the headline cosine any text at all would have scored."""
+        real, empty = self.conditions.get("real"), self.conditions.get("empty")
+        if real is None or empty is None or real.cosine.value == 0:
+            return None
+        return empty.cosine.value / real.cosine.value
+
+
+class Pool(Part):
+    """How often the own activation is first among `size`, over random draws of so many rows."""
+
+    size: int
+    draws: int
+    top1: float
+
+    @property
+    def times_chance(self) -> float:
+        return self.top1 * self.size
+
+
+class Identity(Part):
+    """Whether each reconstruction finds its own activation among all of them."""
+
+    n: int
+    top1: Figure
+    chance: float
+    percentile: Figure = Field(description="Mean rank percentile of the own activation: 1 first, 0 last, 0.5 chance.")
+    margin: Figure = Field(description="Cosine to the own activation minus the mean to other documents', centred.")
+    pool: Pool | None = None
+
+
+class Retrieval(Part):
+    """From one text (or vector) of a document to another of the same document, one candidate a document."""
+
+    query: Literal["explanation", "activation"]
+    candidates: Literal["explanations", "source texts", "activations"]
+    features: Literal["words", "characters", "embeddings", "activations"]
+    queries: int
+    documents: int
+    chance: float
+    top1: Figure | None = Field(None, description="Of the worst of the negative-sampling seeds; its largest p.")
+    by_seed: list[float] = []
+    broken: str | None = Field(None, description="Why the metric cannot say anything here, if it cannot.")
+
+    @property
+    def times_chance(self) -> float | None:
+        return self.top1.value / self.chance if self.top1 is not None and self.chance else None
+
+
+class Probe(Part):
+    """A cross-validated linear classifier."""
+
+    on: Literal["activation", "explanation", "reconstruction"]
+    target: Literal["document", "family"]
+    classes: int
+    accuracy: Figure
+    chance: float = Field(description="Share of the commonest class.")
+
+
+class Content(Part):
+    """Does the AV's text tell documents apart; the raw activations are the ceiling."""
+
+    retrieval: list[Retrieval]
+    probes: list[Probe] = []
+
+
+class Control(Part):
+    """What happens when something else is injected than the row's activation."""
+
+    name: Literal["zero", "none", "random", "other"]
+    n: int
+    changed: Share = Field(description="Rows whose text differs from the real one.")
+    cosine: Figure
+    delta: Figure = Field(description="Real cosine minus this one; positive: the score falls as it should.")
+
+
+class Collapse(Part):
+    """How much outputs repeat."""
+
+    n: int
+    unique: int
+    prefixes: dict[int, int] = Field({}, description="Distinct beginnings, by their length in characters.")
+    stems: int | None = Field(None, description="Distinct openings of four words.")
+    commonest_stems: list[tuple[str, int]] = []
+    distinct: dict[int, float] = Field({}, description="Share of distinct word n-grams, by n.")
+    mean_words: float | None = None
+
+    @property
+    def unique_share(self) -> float:
+        return self.unique / self.n if self.n else 0.0
+
+    @property
+    def duplicate_share(self) -> float:
+        return 1.0 - self.unique_share if self.n else 0.0
+
+
+class Signal(Part):
+    """Which part of an explanation carries the score, on a subsample. Values are FVE or differences of FVE."""
+
+    n: int
+    whole: Figure
+    claims: Figure | None = Field(None, description="FVE lost when one claim is left out, a mean over claims.")
+    claims_by_position: list[Figure] = []
+    claims_shuffled: Figure | None = Field(None, description="FVE lost when the claims change order.")
+    words_shuffled: Figure | None = Field(None, description="FVE lost when all words change order.")
+    quotes_only: Figure | None = None
+    prose_only: Figure | None = Field(None, description="Quoted spans taken out.")
+    prose_only_gain: Figure | None = Field(None, description="1 − mse(prose) / mse(empty), on the same rows.")
+    first_words: dict[int, Figure] = Field({}, description="FVE of the first k words.")
+    round_trips: dict[int, Figure] = Field({}, description="FVE against the first activation after k round trips.")
+    paraphrased: Figure | None = Field(None, description="FVE lost when another model says it in other words.")
+
+
+class Cost(Part):
+    """Time, memory, hardware. Not reproducible, so never compared."""
+
+    seconds: dict[str, float] = Field({}, description="By part of the evaluation; of all legs of a resumed run.")
+    rows_per_second: float | None = None
+    tokens_per_second: float | None = Field(None, description="Tokens the AV wrote per second.")
+    peak_memory_gib: float | None = None
+    hardware: str | None = None
+
+
+class Verdict(Part):
+    value: VerdictName
+    reason: str
+    thresholds: Thresholds
+
+
+class Evaluation(Part):
+    """The whole file."""
+
+    schema_version: Literal[1] = VERSION
+    origin: Literal["measured", "published"]
+    published_at: str | None = Field(None, description="Of published figures: where they stand.")
+    subject: Subject
+    data: Data
+    settings: Settings | None = None
+    inputs: dict[str, str] = Field({}, description="SHA-256 by name: contracts, adapters, heads, means, the parquet.")
+    versions: dict[str, str] = Field({}, description="Code (commit) and libraries.")
+    round_trip: RoundTrip
+    ablation: Ablation | None = None
+    true_labels: Ablation | None = Field(None, description="The AR on the written labels, where the data have them.")
+    identity: Identity | None = None
+    true_labels_identity: Identity | None = None
+    content: Content | None = None
+    controls: list[Control] = []
+    collapse: Collapse | None = None
+    signal: Signal | None = None
+    cost: Cost | None = None
+    verdict: Verdict
+    files: dict[str, str] = Field({}, description="SHA-256 of the tables beside the file.")
+    created: str | None = Field(None, description="UTC, ISO 8601.")
+
+    @property
+    def gain(self) -> Figure | None:
+        """Of the round trip over the empty explanation: measured over all rows, or what the ablation implies."""
+        if self.round_trip.gain is not None:
+            return self.round_trip.gain
+        delta = self.ablation.deltas.get("empty") if self.ablation else None
+        return delta.gain if delta else None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Evaluation:
+        trip = self.round_trip
+        if trip.evaluated + trip.empty + trip.failed != trip.attempted:
+            raise ValueError(
+                f"round_trip: {trip.evaluated} evaluated + {trip.empty} empty + {trip.failed} failed rows are not the "
+                f"{trip.attempted} attempted"
+            )
+        wanted = ("sha256", "rows", "documents")
+        if self.origin == "measured" and (
+            any(getattr(self.data, name) is None for name in wanted) or not self.inputs or ROWS not in self.files
+        ):
+            raise ValueError("a measured file names its data, the SHA-256 of its inputs and of its rows")
+        if self.origin == "published" and self.published_at is None:
+            raise ValueError("published figures need `published_at`: where they were published")
+        expected = decide(self, self.verdict.thresholds)
+        if self.verdict.value != expected.value:
+            raise ValueError(
+                f"the verdict is {self.verdict.value}, but its figures give {expected.value} ({expected.reason})"
+            )
+        return self
+
+
+def decide(evaluation: Evaluation | Mapping[str, Any], thresholds: Thresholds | None = None) -> Verdict:
+    """The verdict, from the figures and the thresholds; the first rule that holds.
+
+    1. fewer than `fewest_rows` evaluated rows → inconclusive
+    2. gain below `least_gain`, or its interval touches 0 → content-blind
+    3. share of distinct explanations below `least_unique_share` → template-collapsed
+    4. better than other rows' explanations, and identity p below `identity_p` → reads-content
+    5. else inconclusive
+
+    Args:
+        evaluation: the file, or its parts by name (`round_trip`, `ablation`, `identity`, `collapse`).
+    """
+    get = evaluation.get if isinstance(evaluation, Mapping) else lambda name: getattr(evaluation, name)
+    limits = thresholds or Thresholds()
+    trip, ablation, identity, collapse = (get(name) for name in ("round_trip", "ablation", "identity", "collapse"))
+
+    def verdict(value: VerdictName, reason: str) -> Verdict:
+        return Verdict(value=value, reason=reason, thresholds=limits)
+
+    if trip.evaluated < limits.fewest_rows:
+        return verdict("inconclusive", f"{trip.evaluated} evaluated rows, at least {limits.fewest_rows} needed")
+    deltas = ablation.deltas if ablation is not None else {}
+    gain = trip.gain or (deltas["empty"].gain if "empty" in deltas else None)
+    if gain is None:
+        return verdict("inconclusive", "the gain over the empty explanation is not known")
+    if gain.value < limits.least_gain:
+        return verdict(
+            "content-blind", f"gain over the empty explanation {gain.value:.3f}, at least {limits.least_gain} needed"
+        )
+    if gain.interval_95 is not None and gain.interval_95[0] <= 0:
+        low, high = gain.interval_95
+        return verdict("content-blind", f"the gain's interval [{low:.3f}, {high:.3f}] touches 0")
+    if collapse is not None and collapse.unique_share < limits.least_unique_share:
+        return verdict(
+            "template-collapsed",
+            f"{collapse.unique} distinct explanations among {collapse.n} ({collapse.unique_share:.0%}), at least "
+            f"{limits.least_unique_share:.0%} needed",
+        )
+    over = deltas["shuffled"].gain if "shuffled" in deltas else None
+    p = identity.percentile.p if identity is not None else None
+    if over is not None and over.value > 0 and p is not None and p < limits.identity_p and collapse is not None:
+        return verdict(
+            "reads-content",
+            f"gain {gain.value:.3f} over the empty explanation and {over.value:.3f} over other rows'; reconstructions "
+            f"find their own activation (p = {p:.2g})",
+        )
+    said = "not known" if over is None else f"{over.value:.3f}"
+    return verdict(
+        "inconclusive",
+        f"gain over other rows' explanations {said}, identity p {'not known' if p is None else f'{p:.2g}'}",
+    )
+
+
+# --- reading and writing ---------------------------------------------------------------------------------------------
+def canonical(evaluation: Evaluation) -> str:
+    """The file's JSON without its own hash: sorted keys, no spaces, shortest floats, absent parts left out."""
+    values = evaluation.model_dump(mode="json", exclude_none=True)
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(evaluation: Evaluation) -> str:
+    """SHA-256 of the canonical JSON."""
+    return hashlib.sha256(canonical(evaluation).encode()).hexdigest()
+
+
+def dumps(evaluation: Evaluation) -> str:
+    """The file's text: readable JSON, its hash last."""
+    values = evaluation.model_dump(mode="json", exclude_none=True)
+    return json.dumps({**values, "sha256": digest(evaluation)}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def save(evaluation: Evaluation, path: Path) -> Path:
+    """Write the file atomically."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(dumps(evaluation))
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def load(path: Path) -> Evaluation:
+    """Read an evaluation file and check what it says of itself.
+
+    Raises:
+        MissingFileError: there is no such file.
+        EvaluationError: malformed; or a figure was changed: its hash, its verdict or its arithmetic does not hold.
+    """
+    path = Path(path)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingFileError(f"{path} does not exist; expected an evaluation file (training.evaluate makes one).") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise EvaluationError(f"{path} is no readable JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise EvaluationError(f"{path} holds a {type(found).__name__}; expected an evaluation.")
+    if "schema_version" not in found:
+        raise EvaluationError(f"{path} is no evaluation file: it has no schema_version. Measure the pair again.")
+    if found["schema_version"] != VERSION:
+        raise EvaluationError(
+            f"{path} has schema version {found['schema_version']!r}; this nla-sdk reads {VERSION}. Update one of them."
+        )
+    stated = found.pop("sha256", None)
+    try:
+        evaluation = Evaluation.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise EvaluationError(f"{path}: {where}: {first['msg']}.") from None
+    if stated != digest(evaluation):
+        raise EvaluationError(
+            f"{path} was changed after it was written: its SHA-256 is {digest(evaluation)[:12]}…, it states "
+            f"{str(stated)[:12]}…. Restore it, or measure the pair again."
+        )
+    if wrong := contradictions(evaluation):
+        raise EvaluationError(f"{path} contradicts itself: {'; '.join(wrong)}.")
+    return evaluation
+
+
+def contradictions(evaluation: Evaluation) -> list[str]:
+    """What the file's own arithmetic refutes: mse = 2 (1 − cos), gains, shares, counts. Empty if it holds.
+
+    Published figures are rounded; they must agree within half a unit of the coarser figure's last decimal (5e-4 where
+    three decimals are usual).
+    """
+    wrong: list[str] = []
+    tolerance = 1e-6 if evaluation.origin == "measured" else 1e-3
+
+    def same(what: str, stated: float | None, follows: float | None) -> None:
+        if stated is not None and follows is not None and not math.isclose(stated, follows, rel_tol=0, abs_tol=tolerance):
+            wrong.append(f"{what} is {stated:g}, but {follows:g} follows from the other figures")
+
+    trip, ablation = evaluation.round_trip, evaluation.ablation
+    if trip.cosine is not None:
+        mean = trip.cosine.mean.value
+        same("round_trip.mse", trip.mse.value if trip.mse else None, 2 * (1 - mean))
+        for name, of in (("mse_min", trip.cosine.max), ("mse_max", trip.cosine.min)):
+            same(f"round_trip.{name}", getattr(trip, name), None if of is None else 2 * (1 - of))
+        ordered = [one for one in (trip.cosine.min, mean, trip.cosine.max) if one is not None]
+        if ordered != sorted(ordered):
+            wrong.append(f"round_trip.cosine: min, mean, max are not in order: {ordered}")
+        for one in (trip.cosine.mean, trip.fve, trip.mse):
+            if one is not None and one.n != trip.evaluated:
+                wrong.append(f"round_trip: a figure is over {one.n} rows, evaluated were {trip.evaluated}")
+    if trip.above_floor is not None and trip.above_floor.of != trip.evaluated:
+        wrong.append(f"round_trip.above_floor is of {trip.above_floor.of} rows, evaluated were {trip.evaluated}")
+    if trip.fve is not None and trip.mse is not None and trip.reference is not None:
+        same("round_trip.fve", trip.fve.value, 1 - trip.mse.value / trip.reference.baseline_mse)
+    for name, found in (("ablation", ablation), ("true_labels", evaluation.true_labels)):
+        if found is None or "real" not in found.conditions:
+            continue
+        real = found.conditions["real"].cosine.value
+        for other, delta in found.deltas.items():
+            if other not in found.conditions:
+                wrong.append(f"{name}.deltas.{other} has no condition of that name")
+                continue
+            cosine = found.conditions[other].cosine.value
+            same(f"{name}.deltas.{other}.cosine", delta.cosine.value, real - cosine)
+            if delta.gain is not None and cosine < 1:
+                same(f"{name}.deltas.{other}.gain", delta.gain.value, 1 - (1 - real) / (1 - cosine))
+    if (collapse := evaluation.collapse) is not None:
+        if collapse.unique > collapse.n:
+            wrong.append(f"collapse: {collapse.unique} distinct explanations among {collapse.n}")
+        if collapse.n != trip.evaluated:
+            wrong.append(f"collapse is over {collapse.n} rows, evaluated were {trip.evaluated}")
+    return wrong
