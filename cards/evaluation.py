@@ -102,7 +102,7 @@ class Settings(Part):
 
 
 class Cosines(Part):
-    """A distribution of cosines. `mean` is repeated as a Figure in RoundTrip.cosine."""
+    """A distribution of cosines."""
 
     mean: Figure
     std: float | None = None
@@ -160,6 +160,7 @@ class Condition(Part):
 
     cosine: Figure
     fve: Figure | None = None
+    above_floor: Share | None = None
 
 
 class Delta(Part):
@@ -461,7 +462,9 @@ def load(path: Path) -> Evaluation:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise MissingFileError(f"{path} does not exist; expected an evaluation file (training.evaluate makes one).") from None
+        raise MissingFileError(
+            f"{path} does not exist; expected an evaluation file (training.evaluate makes one)."
+        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise EvaluationError(f"{path} is no readable JSON: {error}.") from error
     if not isinstance(found, dict):
@@ -492,14 +495,17 @@ def load(path: Path) -> Evaluation:
 def contradictions(evaluation: Evaluation) -> list[str]:
     """What the file's own arithmetic refutes: mse = 2 (1 − cos), gains, shares, counts. Empty if it holds.
 
-    Published figures are rounded; they must agree within half a unit of the coarser figure's last decimal (5e-4 where
-    three decimals are usual).
+    Measured figures must agree within 1e-6, published ones, which are rounded, within 1e-3.
     """
     wrong: list[str] = []
     tolerance = 1e-6 if evaluation.origin == "measured" else 1e-3
 
     def same(what: str, stated: float | None, follows: float | None) -> None:
-        if stated is not None and follows is not None and not math.isclose(stated, follows, rel_tol=0, abs_tol=tolerance):
+        if (
+            stated is not None
+            and follows is not None
+            and not math.isclose(stated, follows, rel_tol=0, abs_tol=tolerance)
+        ):
             wrong.append(f"{what} is {stated:g}, but {follows:g} follows from the other figures")
 
     trip, ablation = evaluation.round_trip, evaluation.ablation
