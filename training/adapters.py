@@ -257,4 +257,5 @@ def train(config: Config, role: str, trainer_of, name: str, metric: tuple[str, b
         )
         batches = data_order(trainer.lengths, settings.batch_size, settings.epochs, config.seed)
         loop.run(batches, trainer.share_of_loss, trainer.evaluate, f"sft_{role}", trainer.tokens)
+    accelerator.end_training()  # a process group left to the interpreter's exit aborts it now and then
     return config.out / name / "final"
