@@ -30,6 +30,7 @@ from nla_sdk.errors import MissingFileError, NLAError
 VERSION = 1
 EVALUATION, ROWS, VARIANTS = "evaluation.json", "rows.parquet", "variants.parquet"
 CONDITIONS = ("real", "shuffled", "unrelated", "nonsense", "empty")
+EVALUATED = ("ok", "truncated")  # statuses of rows with an explanation and a reconstruction
 RANDOM_MSE = 2.0  # of two unrelated directions: 2 (1 − 0)
 
 VerdictName = Literal["inconclusive", "content-blind", "template-collapsed", "reads-content"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -32,21 +33,23 @@ class Verbalization:
         text: the explanation, tags and outer white space removed.
         raw: the output as decoded.
         status: "ok"; "empty" (no text); "truncated" (neither an end token nor a closing tag within the limit).
+        tokens: how many were written, the end token not counted.
     """
 
     text: str
     raw: str
     status: str
+    tokens: int = 0
 
 
-def parse_output(raw: str, finished: bool) -> Verbalization:
+def parse_output(raw: str, finished: bool, tokens: int = 0) -> Verbalization:
     """Take the explanation out of raw output: what stands between the tags where there are any, else all of it."""
     text, closed, _ = raw.partition(CLOSE_TAG)
     if OPEN_TAG in text:
         text = text.split(OPEN_TAG, 1)[1].replace(OPEN_TAG, "")
     text = text.strip()
     status = "empty" if not text else "ok" if finished or closed else "truncated"
-    return Verbalization(text=text, raw=raw, status=status)
+    return Verbalization(text=text, raw=raw, status=status, tokens=tokens)
 
 
 class Verbalizer:
@@ -118,20 +121,51 @@ class Verbalizer:
         if temperature > 0:
             generators = [row_generator(vector, seed, sample) for vector in vectors for sample in range(n)]
         inputs = self.prepare(vectors)
-        if generators is None:  # greedy samples of one vector are one text
-            repeat, inputs_per_row = n, inputs
-        else:
-            repeat, inputs_per_row = 1, inputs.repeat_interleave(n, dim=0)
+        if generators is not None:
+            inputs = inputs.repeat_interleave(n, dim=0)
+        texts_each = n if generators is None else 1  # greedy samples of one vector are one text
+        outputs = self.write(
+            inputs,
+            limit=limit,
+            temperature=temperature,
+            generators=generators,
+            ignore_end=ignore_end,
+            progress=progress and (lambda done: progress(done * texts_each)),
+        )
+        return [one for one in outputs for _ in range(texts_each)]
+
+    def write(
+        self,
+        inputs: torch.Tensor | None,
+        *,
+        limit: int | None = None,
+        temperature: float = 0.0,
+        generators: Sequence[torch.Generator] | None = None,
+        ignore_end: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Verbalization]:
+        """Write from what is injected, as it is: for controls that are no activations.
+
+        Args:
+            inputs: [rows, d_model], what takes the place of the marker's embedding; None: nothing does, and the model
+                sees the marker itself (one output).
+            limit: most tokens; default: the contract's.
+            generators: one per row, for a temperature above 0.
+        Returns:
+            One verbalization per row.
+        """
+        limit = limit or self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
         outputs: list[Verbalization] = []
+        parts = [None] if inputs is None else inputs.split(ROWS_PER_BATCH)
         with torch.no_grad(), self.backbone.using(self.adapter):
-            for start in range(0, len(inputs_per_row), ROWS_PER_BATCH):
-                rows = inputs_per_row[start : start + ROWS_PER_BATCH]
-                draw = None if generators is None else generators[start : start + ROWS_PER_BATCH]
+            for number, rows in enumerate(parts):
+                first = number * ROWS_PER_BATCH
+                draw = None if generators is None else generators[first : first + ROWS_PER_BATCH]
                 for tokens, finished in self._write(rows, limit, temperature, draw, ignore_end):
                     raw = self.backbone.tokenizer.decode(tokens, skip_special_tokens=True)
-                    outputs += [parse_output(raw, finished)] * repeat
+                    outputs.append(parse_output(raw, finished, len(tokens)))
                 if progress is not None:
-                    progress(len(rows) * repeat)
+                    progress(1 if rows is None else len(rows))
         return outputs
 
     def reset(self) -> None:
@@ -163,12 +197,14 @@ class Verbalizer:
     ) -> list[tuple[list[int], bool]]:
         """Tokens written for each row, and whether it came to an end."""
         backbone, model = self.backbone, self.backbone.model
-        cache = self._prefix_cache(len(inputs))
-        tail = torch.tensor([self.prompt_ids[self.marker :]], device=backbone.device).expand(len(inputs), -1)
-        written: list[list[int]] = [[] for _ in range(len(inputs))]
-        finished = [False] * len(inputs)
-        alive = list(range(len(inputs)))
-        with inject(backbone.embedding, 0, inputs.to(backbone.device)):
+        rows = 1 if inputs is None else len(inputs)
+        cache = self._prefix_cache(rows)
+        tail = torch.tensor([self.prompt_ids[self.marker :]], device=backbone.device).expand(rows, -1)
+        written: list[list[int]] = [[] for _ in range(rows)]
+        finished = [False] * rows
+        alive = list(range(rows))
+        injection = nullcontext() if inputs is None else inject(backbone.embedding, 0, inputs.to(backbone.device))
+        with injection:
             output = model(input_ids=tail, past_key_values=cache, use_cache=True, logits_to_keep=1)
         for step in range(limit):
             chosen = self._choose(output.logits[:, -1], temperature, generators, alive)

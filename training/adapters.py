@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from nla_sdk.hub import fetch_base
 from .config import Config, Train
 from .files import code_version, sha256_of
 from .loop import Loop, data_order, make_optimizer
+from .machine import hardware, libraries
 from .statistics import Statistics
 
 
@@ -157,11 +157,6 @@ def run_facts(settings: Train, backbone: Backbone, parent: dict | None, tables: 
         parent: what it starts from, see `with_parent`.
         rows: how many of the tables' rows are trained on (those of the right sources, that fit).
     """
-    import peft
-    import transformers
-
-    with_cuda = backbone.device.type == "cuda"
-    hardware = torch.cuda.get_device_name(backbone.device) if with_cuda else f"{platform.machine()} CPU"
     return {
         "settings": settings.model_dump(mode="json", exclude={"continue_from"}),
         "parent": parent,
@@ -169,12 +164,8 @@ def run_facts(settings: Train, backbone: Backbone, parent: dict | None, tables: 
         "table_rows": {table.name: pq.read_metadata(table).num_rows for table in tables},
         "rows": rows,
         "code_version": code_version(),
-        "hardware": hardware if with_cuda else f"{hardware}, {torch.get_num_threads()} threads",
-        "libraries": {
-            "torch": torch.__version__.split("+")[0],
-            "transformers": transformers.__version__,
-            "peft": peft.__version__,
-        },
+        "hardware": hardware(backbone.device),
+        "libraries": libraries(),
     }
 
 

@@ -1,0 +1,153 @@
+"""Pairs whose every word and vector is known: what an evaluation must find out is planted in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save_file
+
+from cards.evaluation import Settings
+from nla_sdk.contract import Contract
+from nla_sdk.verbalizer import Verbalization
+from training.evaluate import heldout, run
+from training.files import hash64, vector_column
+
+D = 24
+SETTINGS = Settings(
+    seed=0, floor=0.3, max_new_tokens=40, controls_n=12, signal_n=12, permutations=499, bootstrap_draws=300
+)
+COMMON = {"base_model": "tiny/base", "d_model": D, "layer": 3}
+
+
+def random_of(name: str, size: int = D) -> np.ndarray:
+    """A direction that belongs to a word."""
+    return np.random.default_rng(hash64(name)).normal(size=size).astype(np.float32)
+
+
+def table(path: Path, documents: int = 30, positions: int = 2, *, labels: bool = False, texts: bool = False) -> Path:
+    """Held-out activations: a shared direction, one of the document, and noise of the row."""
+    rng = np.random.default_rng(7)
+    shared = 2.0 * rng.normal(size=D)
+    names = [f"doc{number:03d}" for number in range(documents) for _ in range(positions)]
+    vectors = np.stack([shared + random_of(name) + 0.3 * rng.normal(size=D) for name in names])
+    columns: dict = {
+        "row_id": [f"{name}-{at % positions}" for at, name in enumerate(names)],
+        "doc_id": names,
+        "source_family": ["odd" if int(name[3:]) % 2 else "even" for name in names],
+        "activation_vector": vector_column(vectors),
+    }
+    if labels:
+        columns["api_explanation"] = [f"The text is {name}. It goes on." for name in names]
+    if texts:
+        columns["detokenized_text_truncated"] = [
+            f"story of {name} at place {at} and then the very end of it comes" for at, name in enumerate(names)
+        ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+class PlantedPair:
+    """An AV and an AR given as functions, with the surface an evaluation uses.
+
+    Args:
+        say: activation [d] (or None where nothing is injected) → text.
+        hear: text → vector [d].
+    """
+
+    matched = True
+    d_model = D
+
+    def __init__(self, folder: Path, say: Callable, hear: Callable) -> None:
+        self.say, self.hear, self.calls = say, hear, []
+        backbone = SimpleNamespace(
+            tokenizer=_Words(), quantization=None, dtype=torch.float32, device=torch.device("cpu")
+        )
+        contracts = {
+            "av": Contract.from_dict(
+                {
+                    "kind": "nla_model",
+                    "role": "av",
+                    "av_template": "<{injection_char}>",
+                    "injection_char": "§",
+                    **COMMON,
+                }
+            ),
+            "ar": Contract.from_dict(
+                {"kind": "nla_model", "role": "ar", "ar_template": "{explanation}>", "ar_num_blocks": 4, **COMMON}
+            ),
+        }
+        for role, contract in contracts.items():
+            (folder / role).mkdir(parents=True, exist_ok=True)
+            contract.save(folder / role)
+            save_file({"weight": torch.ones(2)}, folder / role / "adapter_model.safetensors")
+        self.av_contract, self.ar_contract = contracts["av"], contracts["ar"]
+        self.contract = self.av_contract
+        self._av, self._ar = (
+            SimpleNamespace(folder=folder / role, ref=str(folder / role), commit=None, contract=contracts[role])
+            for role in ("av", "ar")
+        )
+        self.verbalizer = SimpleNamespace(backbone=backbone, prepare=lambda v: v, write=self._write)
+        self.reconstructor = SimpleNamespace(backbone=backbone, mean=None)
+        self._missing = ""
+
+    def _verbalize(self, vectors, max_new_tokens=None):
+        self.calls.append(len(vectors))
+        return [self._said(vector.numpy()) for vector in vectors]
+
+    def _write(self, inputs, limit=None):
+        return [self._said(None)] if inputs is None else [self._said(vector.numpy()) for vector in inputs]
+
+    def _said(self, vector) -> Verbalization:
+        text = self.say(vector)
+        return Verbalization(text=text, raw=text, status="ok" if text else "empty", tokens=len(text.split()))
+
+    def reconstruct(self, texts):
+        return torch.tensor(np.stack([self.hear(text) for text in texts]), dtype=torch.float32)
+
+
+class _Words:
+    """A tokenizer of words."""
+
+    def __call__(self, texts, add_special_tokens):
+        return {"input_ids": [text.split() for text in texts]}
+
+    def decode(self, ids, skip_special_tokens):
+        return " ".join(ids)
+
+
+class Oracle:
+    """An AV that names the nearest document of a list, and an AR that knows each document's direction."""
+
+    def __init__(self, data: Path) -> None:
+        rows = pq.read_table(data)
+        vectors = np.array(rows["activation_vector"].to_pylist(), dtype=np.float64)
+        self.mean = vectors.mean(axis=0)
+        self.names = sorted(set(rows["doc_id"].to_pylist()))
+        self.directions = np.stack([random_of(name) for name in self.names])
+
+    def say(self, vector) -> str:
+        if vector is None or not np.any(vector):
+            return "Nothing is there. It says nothing."
+        off = np.asarray(vector, dtype=np.float64) - self.mean
+        scores = self.directions @ off / np.linalg.norm(self.directions, axis=1)
+        name = self.names[int(scores.argmax())]
+        return f'The text is {name}. It ends in "{off[0]:.2f} {off[1]:.2f}".'
+
+    def hear(self, text: str) -> np.ndarray:
+        named = [name for name in self.names if name in text]
+        if not named:  # what an AR makes of no text is no better than the mean
+            return self.mean + 0.5 * random_of("empty" + text)
+        return self.mean + random_of(named[0])
+
+
+def evaluate(pair, data: Path, out: Path, settings: Settings = SETTINGS, limit: int | None = None, **options):
+    """Run a whole evaluation of a planted pair."""
+    job = run.Job(pair, heldout.read(data, pair.contract, limit), settings, out, **options)
+    return run.run(job, progress=False)

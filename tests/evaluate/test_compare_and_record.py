@@ -1,0 +1,95 @@
+"""Two evaluations side by side; and what --record puts into a checkpoint."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import yaml
+
+from cards.evaluation import EVALUATION, EvaluationError, load
+from nla_sdk.contract import Contract
+from tests.evaluate.planted import Oracle, PlantedPair, evaluate, random_of, table
+from training.evaluate.compare import lines, paired
+from training.evaluate.record import record
+from training.evaluate.verify import verify
+from training.files import sha256_of
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A good pair and a worse one, on the same rows."""
+    root = tmp_path_factory.mktemp("two")
+    data = table(root / "heldout.parquet")
+    good = Oracle(data)
+
+    def hear(text):
+        return good.hear(text) + 0.8 * random_of("blur" + text)
+
+    for name, ear in (("good", good.hear), ("worse", hear)):
+        evaluate(PlantedPair(root / name, good.say, ear), data, root / name / "out")
+    return root
+
+
+def test_the_paired_test_is_on_rows_that_both_have(two):
+    found = paired(two / "good" / "out" / EVALUATION, two / "worse" / "out" / EVALUATION)
+    a, b = (load(two / name / "out" / EVALUATION).round_trip.fve.value for name in ("good", "worse"))
+    assert found.rows == 60 and found.same_activations
+    assert found.difference.value == pytest.approx(b - a) and found.difference.value < 0
+    assert found.difference.interval_95[1] < 0 and found.difference.p < 0.01
+
+
+def test_a_pair_compared_with_itself_differs_by_nothing(two):
+    file = two / "good" / "out" / EVALUATION
+    found = paired(file, file)
+    assert found.difference.value == 0 and found.difference.p == 1
+
+
+def test_the_comparison_prints_both_sides_and_the_test(two):
+    text = "\n".join(lines(two / "good" / "out" / EVALUATION, two / "worse" / "out" / EVALUATION))
+    for name in ("good", "worse"):
+        value = load(two / name / "out" / EVALUATION).round_trip.fve.value
+        assert f"{value:.3f} [" in text
+    assert "60 shared rows (the same activations)" in text and "p = " in text
+
+
+def test_rows_of_other_data_are_not_paired(two, tmp_path):
+    data = table(tmp_path / "other.parquet", documents=12)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(data)
+    renamed = rows.set_column(0, "row_id", pa.array([f"other-{at}" for at in range(len(rows))]))
+    pq.write_table(renamed, data)
+    found = Oracle(data)
+    evaluate(PlantedPair(tmp_path, found.say, found.hear), data, tmp_path / "out")
+    text = "\n".join(lines(two / "good" / "out" / EVALUATION, tmp_path / "out" / EVALUATION))
+    assert "No rows in common" in text
+
+
+def test_record_writes_where_the_numbers_came_from_and_the_file_still_verifies(tmp_path):
+    data = table(tmp_path / "heldout.parquet")
+    planted = Oracle(data)
+    found = evaluate(PlantedPair(tmp_path, planted.say, planted.hear), data, tmp_path / "out")
+    folders = {"av": tmp_path / "av", "ar": tmp_path / "ar"}
+    record(found, tmp_path / "out" / EVALUATION, folders)
+    for folder in folders.values():
+        written = yaml.safe_load((folder / "nla_meta.yaml").read_text(encoding="utf-8"))["eval_provenance"]
+        assert written["evaluation_sha256"] == sha256_of(tmp_path / "out" / EVALUATION)
+        assert written["data_sha256"] == sha256_of(data)
+        assert written["headline"]["fve"] == pytest.approx(found.round_trip.fve.value, abs=1e-6)
+        assert written["verdict"] == "reads-content" and written["code_version"]
+        assert Contract.load(folder).role == folder.name
+    checked = verify(tmp_path / "out" / EVALUATION, av=folders["av"], ar=folders["ar"], data=data)
+    assert not checked.not_at_hand
+    record(found, tmp_path / "out" / EVALUATION, folders)  # again: the same file
+
+
+def test_record_refuses_a_half_that_was_not_measured(tmp_path):
+    data = table(tmp_path / "heldout.parquet")
+    planted = Oracle(data)
+    found = evaluate(PlantedPair(tmp_path, planted.say, planted.hear), data, tmp_path / "out")
+    (tmp_path / "av" / "adapter_model.safetensors").write_bytes(np.ones(3).tobytes())
+    before = (tmp_path / "ar" / "nla_meta.yaml").read_bytes()
+    with pytest.raises(EvaluationError, match="is not the AV that"):
+        record(found, tmp_path / "out" / EVALUATION, {"av": tmp_path / "av", "ar": tmp_path / "ar"})
+    assert (tmp_path / "ar" / "nla_meta.yaml").read_bytes() == before

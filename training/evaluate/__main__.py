@@ -1,0 +1,139 @@
+"""Find out what a pair's explanations really carry. `python -m training.evaluate --av demo --out results/demo`
+
+    python -m training.evaluate --av AV --ar AR --data eval.parquet --out results/mine    measure
+    python -m training.evaluate verify results/mine/evaluation.json                       recompute and check
+    python -m training.evaluate compare A/evaluation.json B/evaluation.json               side by side, paired tests
+
+Writes `evaluation.json` (every figure with n, interval and p, and the verdict), `rows.parquet` and `variants.parquet`
+(whole outputs), figures and a one-page `report.md`. Killed, it goes on where it was. docs/evaluation.md explains every
+figure.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nla_sdk.errors import InputError
+
+from ..cli import friendly
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__)
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="An evaluation.json.")]
+
+
+@app.callback(invoke_without_command=True)
+def evaluate(
+    context: typer.Context,
+    av: Annotated[str, typer.Option(help="The AV: Hub id, folder, or 'demo'.")] = "demo",
+    ar: Annotated[str | None, typer.Option(help="The AR, if not the AV's partner.")] = None,
+    base: Annotated[str | None, typer.Option(help="The base model, if not the contract's.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Held-out activations (parquet); default for the demo: the rows shipped with it."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: results/<name of the AV>.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many activations.")] = None,
+    floor: Annotated[float, typer.Option(help="Noise floor: cosines above it are counted.")] = 0.30,
+    controls: Annotated[int, typer.Option(min=0, help="Rows for the injection controls.")] = 50,
+    signal: Annotated[int, typer.Option(min=0, help="Rows for the parts of explanations.")] = 50,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Default: the contract's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+    with_texts: Annotated[bool, typer.Option("--with-texts", help="Keep source texts in rows.parquet.")] = False,
+    embedder: Annotated[
+        str | None, typer.Option(help="A sentence-transformers model (Hub id or folder) for retrieval by meaning.")
+    ] = None,
+    paraphraser: Annotated[
+        Path | None, typer.Option(help="YAML of a label provider (docs/evaluation.md) for paraphrase sensitivity.")
+    ] = None,
+    quantization: Annotated[str, typer.Option(help="auto, nf4 or none.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, …")] = "auto",
+    record: Annotated[
+        bool, typer.Option("--record", help="Write the outcome into both halves' nla_meta.yaml.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an evaluation of something else.")] = False,
+) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    with friendly():
+        if data is None:
+            if av != "demo":
+                raise InputError("Pass --data: the shipped held-out activations are of the demo pair.")
+            data = Path(str(resources.files("nla_sdk") / "demo" / "heldout.parquet"))
+        from cards.evaluation import EVALUATION, Settings
+        from cards.report import summary
+        from nla_sdk import NLAPair
+        from nla_sdk.verbalizer import DEFAULT_NEW_TOKENS
+
+        from . import extras, heldout, outputs
+        from .record import record as write_record
+        from .run import Job, run
+
+        quantised = None if quantization == "none" else quantization
+        pair = NLAPair.from_pretrained(av, ar, base=base, quantization=quantised, device=device, dtype=dtype)
+        if record and (foreign := [half.ref for half in (pair._av, pair._ar) if half is not None and half.commit]):
+            raise InputError(f"--record writes into the checkpoints, and {foreign[0]} is a copy of a Hub repository.")
+        settings = Settings(
+            seed=seed,
+            floor=floor,
+            max_new_tokens=max_new_tokens or pair.contract.max_new_tokens or DEFAULT_NEW_TOKENS,
+            controls_n=controls,
+            signal_n=signal,
+            permutations=5000,
+            bootstrap_draws=2000,
+            embedder=embedder and Path(embedder).name,
+            paraphraser=paraphraser and extras.paraphraser_name(paraphraser),
+        )
+        folder = out or Path("results") / Path(av).name
+        job = Job(
+            pair,
+            heldout.read(data, pair.contract, limit),
+            settings,
+            folder,
+            with_texts=with_texts,
+            overwrite=overwrite,
+            embed=embedder and extras.embedder(embedder),
+            paraphrase=paraphraser and extras.paraphraser(paraphraser),
+        )
+        found = run(job)
+        outputs.write(found, folder, pair)
+        if record:
+            write_record(found, folder / EVALUATION, {"av": pair._av.folder, "ar": pair._ar.folder})
+        print(summary(found))
+        print(folder / EVALUATION)
+
+
+@app.command()
+def verify(
+    file: FileArgument,
+    av: Annotated[Path | None, typer.Option(help="The AV's folder; default: av beside the file.")] = None,
+    ar: Annotated[Path | None, typer.Option(help="The AR's folder; default: ar beside the file.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The held-out parquet; default: beside the file.")] = None,
+) -> None:
+    """Recompute what the rows determine, and check every hash. Exit code 2 if anything does not hold."""
+    with friendly():
+        from .verify import verify as check
+
+        found = check(file, av=av, ar=ar, data=data)
+        print(f"{file} holds: {', '.join(found.checked)}.")
+        if found.not_at_hand:
+            print(f"Not checked, not at hand: {', '.join(found.not_at_hand)}.")
+        print(f"{found.evaluation.verdict.value}: {found.evaluation.verdict.reason}")
+
+
+@app.command()
+def compare(a: FileArgument, b: FileArgument) -> None:
+    """Print two evaluations side by side, with a paired test on the rows they share."""
+    with friendly():
+        from .compare import lines
+
+        for line in lines(a, b):
+            print(line)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,106 @@
+"""Two evaluations side by side, with paired tests on the rows they share. `… compare A.json B.json`"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cards.evaluation import ROWS, Evaluation, EvaluationError, Figure, load
+
+from ..files import sha256_of
+
+MEASURES = (
+    ("round trip FVE", lambda e: e.round_trip.fve),
+    ("  raw-variance baseline", lambda e: e.round_trip.fve_raw_variance),
+    ("  empties scored as empty", lambda e: e.round_trip.fve_all_attempted),
+    ("gain over empty", lambda e: e.gain),
+    ("gain over other rows'", lambda e: _delta(e, "shuffled")),
+    ("AR on true labels, FVE", lambda e: _condition(e.true_labels, "real")),
+    ("cosine (not comparable across layers)", lambda e: e.round_trip.cosine.mean if e.round_trip.cosine else None),
+    ("finds its own activation, top-1", lambda e: e.identity.top1 if e.identity else None),
+)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """B minus A on shared rows, by FVE."""
+
+    rows: int
+    same_activations: bool
+    difference: Figure
+
+
+def _delta(evaluation: Evaluation, name: str) -> Figure | None:
+    found = evaluation.ablation.deltas.get(name) if evaluation.ablation else None
+    return found.gain if found else None
+
+
+def _condition(ablation, name: str) -> Figure | None:
+    found = ablation.conditions.get(name) if ablation else None
+    return found.fve if found else None
+
+
+def paired(a: Path, b: Path) -> Paired | None:
+    """The paired test on rows that both measured evaluations evaluated; None where they share none.
+
+    Rows are shared when they have the same row_id and document, so that pairs that read other layers of the same texts
+    compare too: by FVE, each against its own data's baseline, which is what compares across layers.
+    """
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from . import compute
+
+    found = []
+    for path in (a, b):
+        evaluation = load(path)
+        if evaluation.origin != "measured":
+            return None
+        if sha256_of(path.parent / ROWS) != evaluation.files[ROWS]:
+            raise EvaluationError(f"{path.parent / ROWS} is not the table that {path} was computed from.")
+        tables = compute.Tables(pq.read_table(path.parent / ROWS), None, evaluation.settings)
+        fve = tables.fve(compute.numbers(tables.rows, "cosine_real"))
+        ids = zip(tables.rows["row_id"].to_pylist(), tables.rows["doc_id"].to_pylist(), strict=True)
+        vectors = tables.activations
+        found.append({key: (fve[at], vectors[at].tobytes()) for at, key in enumerate(ids) if tables.evaluated[at]})
+    shared = [key for key in found[0] if key in found[1]]
+    if not shared:
+        return None
+    from .nulls import Documents
+
+    documents = Documents([document for _, document in shared])
+    difference = np.array([found[1][key][0] - found[0][key][0] for key in shared])
+    settings = load(a).settings
+    p = documents.sign_flip(difference, settings.permutations, settings.seed)
+    figure = documents.mean(difference, draws=settings.bootstrap_draws, seed=settings.seed, p=p)
+    return Paired(len(shared), all(found[0][key][1] == found[1][key][1] for key in shared), figure)
+
+
+def lines(a: Path, b: Path) -> Iterator[str]:
+    """The comparison as plain text."""
+    one, other = load(a), load(b)
+    yield f"A  {one.subject.av} + {one.subject.ar} on {one.data.name}: {one.verdict.value}"
+    yield f"B  {other.subject.av} + {other.subject.ar} on {other.data.name}: {other.verdict.value}"
+    if one.subject.layer != other.subject.layer or one.subject.base_model != other.subject.base_model:
+        yield "They read different layers or models: compare FVE and gain, not cosine."
+    yield f"{'':40}{'A':>26}{'B':>26}"
+    for name, of in MEASURES:
+        left, right = of(one), of(other)
+        if left is not None or right is not None:
+            yield f"{name:40}{_said(left):>26}{_said(right):>26}"
+    test = paired(a, b)
+    if test is None:
+        yield "No rows in common: no paired test."
+        return
+    said = "the same activations" if test.same_activations else "the same positions, other activations"
+    figure = test.difference
+    yield f"B − A on {test.rows} shared rows ({said}): FVE {_said(figure)}, p = {figure.p:.2g}"
+
+
+def _said(figure: Figure | None) -> str:
+    if figure is None:
+        return "—"
+    if figure.interval_95 is None:
+        return f"{figure.value:.3f}"
+    return f"{figure.value:.3f} [{figure.interval_95[0]:.3f}, {figure.interval_95[1]:.3f}]"

@@ -1,0 +1,32 @@
+"""What is drawn and said of a finished evaluation, beside its file: `figures/` and `report.md`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cards.evaluation import ROWS, Evaluation
+from cards.figures import draw
+from cards.report import report
+from nla_sdk import NLAPair
+
+from ..files import atomic
+
+LOGS = ("log.jsonl", "training_log_{role}.jsonl")
+
+
+def write(evaluation: Evaluation, folder: Path, pair: NLAPair) -> list[Path]:
+    """Draw the figures and write the report; both are made again from the file whenever it is evaluated."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(folder / ROWS)
+    logs = {half.contract.role: log for half in (pair._av, pair._ar) if (log := _log(half.folder, half.contract.role))}
+    made = draw(evaluation, rows, folder / "figures", logs)
+    with atomic(folder / "report.md") as sibling:
+        sibling.write_text(report(evaluation), encoding="utf-8")
+    return [*made, folder / "report.md"]
+
+
+def _log(folder: Path, role: str) -> Path | None:
+    """The training log of a half: in its folder, or beside it."""
+    names = [name.format(role=role) for name in LOGS]
+    return next((at / name for at in (folder, folder.parent) for name in names if (at / name).is_file()), None)

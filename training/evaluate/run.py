@@ -1,0 +1,183 @@
+"""One evaluation from beginning to end: measure in chunks, compute, write the file, draw, report."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cards.evaluation import (
+    EVALUATION,
+    ROWS,
+    VARIANTS,
+    Cost,
+    Evaluation,
+    Settings,
+    Subject,
+    decide,
+    load,
+    save,
+)
+from nla_sdk import NLAPair
+from nla_sdk.errors import MissingHalfError
+
+from ..chunks import Chunks, is_finished, write_stream
+from ..files import code_version, sha256_of
+from ..loop import peak_memory_gib
+from ..machine import hardware, libraries
+from . import compute, inputs, measure
+from .heldout import Heldout
+
+END_TOKENS = 8  # labels may quote the end of their text: a source text is a candidate without it
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is evaluated, how, and where to.
+
+    Attributes:
+        out: the folder of the results.
+        with_texts: keep source texts in rows.parquet.
+        embed: texts → float [n, k], for retrieval by meaning; None: not at hand.
+        paraphrase: says an explanation in other words.
+    """
+
+    pair: NLAPair
+    heldout: Heldout
+    settings: Settings
+    out: Path
+    with_texts: bool = False
+    overwrite: bool = False
+    embed: Callable[[list[str]], Any] | None = None
+    paraphrase: Callable[[str], str | None] | None = None
+
+
+def run(job: Job, *, progress: bool = True) -> Evaluation:
+    """Evaluate, and write `evaluation.json`, `rows.parquet` and `variants.parquet` into `job.out`.
+
+    Killed and run again it goes on at the chunk it was in; finished and run again it only reads what is there.
+
+    Raises:
+        MissingHalfError: the pair has one half only.
+        ChunkError: `out` holds an evaluation of something else, and `overwrite` is off.
+    """
+    pair, heldout = job.pair, job.heldout
+    if pair.verbalizer is None or pair.reconstructor is None:
+        role = "AV" if pair.verbalizer is None else "AR"
+        raise MissingHalfError(f"An evaluation needs both halves, and this pair has no {role}: {pair._missing}")
+    made_from = {
+        **inputs.half_digests("av", pair._av.folder, pair.av_contract),
+        **inputs.half_digests("ar", pair._ar.folder, pair.ar_contract),
+        heldout.path.name: heldout.sha256,
+    }
+    facts = _facts(job, made_from)
+    chunks = Chunks(job.out / "chunks", "evaluate", facts)
+    if is_finished(job.out / ROWS, chunks.identity, overwrite=job.overwrite) and (job.out / EVALUATION).is_file():
+        chunks.remove()
+        return load(job.out / EVALUATION)
+    sources = without_end(pair, heldout)
+    measure.Rows(pair, heldout, job.settings, sources if job.with_texts else None).measure(chunks, progress)
+    rows = _with_shuffled(pa.concat_tables(chunks.tables("rows")), job.settings)
+    variant_chunks = Chunks(job.out / "chunks", "variants", facts)
+    measure.Variants(pair, rows, job.settings, job.paraphrase).measure(variant_chunks, progress)
+    found = list(variant_chunks.tables("variants"))
+    variants = pa.concat_tables(found) if found else None
+    meta = {"evaluation": EVALUATION, "inputs": made_from}
+    (job.out / VARIANTS).unlink(missing_ok=True)
+    if variants is not None:
+        write_stream(job.out / VARIANTS, [variants], variant_chunks.sidecar(meta))
+    write_stream(job.out / ROWS, [rows], chunks.sidecar(meta))
+    parts = compute.parts(compute.Tables(rows, variants, job.settings), job.embed, sources)
+    timing = [*chunks.tables("timing"), *variant_chunks.tables("timing")]
+    evaluation = assemble(job, made_from, parts, _cost(pair, len(heldout), timing))
+    save(evaluation, job.out / EVALUATION)
+    for one in (chunks, variant_chunks):
+        one.remove()
+    return evaluation
+
+
+def _facts(job: Job, made_from: Mapping[str, str]) -> dict[str, Any]:
+    """Everything the chunks depend on."""
+    backbones = (job.pair.verbalizer.backbone, job.pair.reconstructor.backbone)
+    return {
+        "inputs": made_from,
+        "rows": len(job.heldout),
+        "settings": job.settings.model_dump(mode="json"),
+        "with_texts": job.with_texts,
+        "running": [f"{one.quantization or one.dtype} on {one.device.type}" for one in backbones],
+        "matched": job.pair.matched,
+    }
+
+
+def without_end(pair: NLAPair, heldout: Heldout) -> list[str] | None:
+    """The source texts without their last tokens; None where the data have no texts."""
+    if heldout.texts is None:
+        return None
+    tokenizer = pair.verbalizer.backbone.tokenizer
+    tokens = tokenizer(heldout.texts, add_special_tokens=False)["input_ids"]
+    return [tokenizer.decode(ids[:-END_TOKENS], skip_special_tokens=True) for ids in tokens]
+
+
+def _with_shuffled(rows: pa.Table, settings: Settings) -> pa.Table:
+    """The rows with what other documents' explanations score for each, which takes all reconstructions to know."""
+    tables = compute.Tables(rows, None, settings)
+    return rows.append_column("cosine_shuffled", compute.shuffled_column(tables))
+
+
+def assemble(job: Job, made_from: Mapping[str, str], parts: Mapping[str, Any], cost: Cost) -> Evaluation:
+    """The evaluation of what was computed, verdict included."""
+    pair = job.pair
+    everything = {name: parts.get(name) for name in ("round_trip", "ablation", "identity", "collapse")}
+    contract = pair.contract
+    return Evaluation(
+        origin="measured",
+        subject=Subject(
+            av=_public_name(pair._av),
+            ar=_public_name(pair._ar),
+            base_model=_without_folders(contract.base_model),
+            layer=contract.layer,
+            d_model=contract.d_model,
+            matched=pair.matched,
+        ),
+        data=job.heldout.about(),
+        settings=job.settings,
+        inputs=dict(made_from),
+        versions={"code": code_version(), "python": platform.python_version(), **libraries()},
+        **parts,
+        cost=cost,
+        verdict=decide(everything),
+        files={name: sha256_of(job.out / name) for name in (ROWS, VARIANTS) if (job.out / name).is_file()},
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def _public_name(half) -> str:
+    """A Hub id as it is, a folder by its own name and its parent's: files get published and tell nobody's paths."""
+    return half.ref if half.commit or not Path(half.ref).exists() else "/".join(half.folder.resolve().parts[-2:])
+
+
+def _without_folders(base: str | None) -> str | None:
+    return Path(base).name if base and Path(base).is_absolute() else base
+
+
+def _cost(pair: NLAPair, rows: int, timing: Sequence[pa.Table]) -> Cost:
+    seconds: dict[str, float] = {}
+    tokens = 0
+    for table in timing:
+        for row in table.to_pylist():
+            seconds[row["part"]] = seconds.get(row["part"], 0.0) + row["seconds"]
+            tokens += row["tokens"]
+    explain = seconds.get("explain", 0.0)
+    total = sum(seconds.values())
+    return Cost(
+        seconds={part: round(value, 2) for part, value in seconds.items()},
+        rows_per_second=round(rows / total, 4) if total else None,
+        tokens_per_second=round(tokens / explain, 2) if explain else None,
+        peak_memory_gib=round(peak_memory_gib(), 3),
+        hardware=hardware(pair.verbalizer.backbone.device),
+    )
