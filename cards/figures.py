@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -105,7 +106,7 @@ def _numbers(rows: pa.Table, column: str) -> np.ndarray:
 
 
 def _minus(text: str) -> str:
-    return text.replace("-", "−")
+    return re.sub(r"-(?=\d)", "−", text)
 
 
 def _bare(axes) -> None:
@@ -149,7 +150,8 @@ def cosine_per_row(canvas, evaluation: Evaluation, rows: pa.Table) -> None:
         if placed and at - placed[-1] < 0.06 * gap:
             at = placed[-1] + 0.06 * gap
         placed.append(at)
-        axes.text(1, at, _minus(f"{label}, {level:.3f}"), color=colour, fontsize=10, va="bottom")
+        # the curve rises, so the lower right is free
+        axes.text(len(values), at, _minus(f"{label}, {level:.3f}"), color=colour, fontsize=10, ha="right", va="bottom")
     axes.set_ylim(low - 0.05 * gap, high + 0.08 * gap)
     axes.set_xlim(0, len(values) + 1)
     share = trip.above_floor

@@ -58,7 +58,7 @@ def _lines(found: Evaluation) -> Iterator[str]:
     for title, part in (("Content ablation", found.ablation), ("The AR on written labels", found.true_labels)):
         if part is not None:
             yield from ("", f"## {title}", "")
-            yield from ablation_table(part)
+            yield from ablation_table(part, "its written label" if part is found.true_labels else GIVEN["real"])
     if found.identity is not None or found.content is not None:
         yield from ("", "## Does it tell rows and documents apart", "")
         yield from _retrieval(found)
@@ -126,14 +126,18 @@ def _round_trip(found: Evaluation) -> Iterator[str]:
         yield f"FVE by source family: {'; '.join(said)}."
 
 
-def ablation_table(part: Ablation) -> list[str]:
-    """The AR on the same targets with different texts, and what the real one is better by."""
+def ablation_table(part: Ablation, real: str = GIVEN["real"]) -> list[str]:
+    """The AR on the same targets with different texts, and what the real one (called `real`) is better by."""
+    given = GIVEN | {
+        "real": real,
+        "shuffled": GIVEN["shuffled"] if real == GIVEN["real"] else "other rows' labels (mean)",
+    }
     rows = []
     for name in CONDITIONS:
         if name not in part.conditions:
             continue
         one, delta = part.conditions[name], part.deltas.get(name)
-        cells = [GIVEN[name], figure(one.fve) if one.fve else "—", number(one.cosine.value, 4)]
+        cells = [given[name], figure(one.fve) if one.fve else "—", number(one.cosine.value, 4)]
         if delta is not None:
             better = f"cosine {signed(delta.cosine.value)}"
             if delta.gain is not None:
@@ -142,7 +146,7 @@ def ablation_table(part: Ablation) -> list[str]:
         rows.append([*cells, "" if delta is None else better])
     lines = table([f"the AR is given (n = {part.n})", "FVE", "cosine", "the real one is better by"], rows)
     if (fixed := part.content_independent_share) is not None and fixed > 0:
-        lines += ["", f"No text at all scores {percent(fixed)} of the real explanation's cosine."]
+        lines += ["", f"No text at all scores {percent(fixed)} of that cosine."]
     return lines
 
 

@@ -71,8 +71,8 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
         role = "AV" if pair.verbalizer is None else "AR"
         raise MissingHalfError(f"An evaluation needs both halves, and this pair has no {role}: {pair._missing}")
     made_from = {
-        **inputs.half_digests("av", pair._av.folder, pair.av_contract),
-        **inputs.half_digests("ar", pair._ar.folder, pair.ar_contract),
+        **inputs.half_digests("av", pair._av.folder, pair._av.contract),
+        **inputs.half_digests("ar", pair._ar.folder, pair._ar.contract),
         heldout.path.name: heldout.sha256,
     }
     facts = _facts(job, made_from)
@@ -158,6 +158,8 @@ def assemble(job: Job, made_from: Mapping[str, str], parts: Mapping[str, Any], c
 
 def _public_name(half) -> str:
     """A Hub id as it is, a folder by its own name and its parent's: files get published and tell nobody's paths."""
+    if half.ref == "demo":
+        return f"demo/{half.contract.role}"
     return half.ref if half.commit or not Path(half.ref).exists() else "/".join(half.folder.resolve().parts[-2:])
 
 

@@ -1,0 +1,74 @@
+"""Other people's models in an evaluation: a paraphraser, an embedder."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from nla_sdk.errors import InputError
+from tests.evaluate.planted import SETTINGS, Oracle, PlantedPair, evaluate, table
+from training.evaluate import extras
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return table(tmp_path_factory.mktemp("heldout") / "heldout.parquet")
+
+
+def provider(folder, **section):
+    file = folder / "para.yaml"
+    file.write_text(json.dumps(section), encoding="utf-8")
+    return file
+
+
+def test_what_a_paraphrase_loses_is_measured_on_the_rows_that_have_one(tmp_path, data):
+    known = Oracle(data)
+    first = evaluate(PlantedPair(tmp_path / "a", known.say, known.hear), data, tmp_path / "first")
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(tmp_path / "first" / "rows.parquet").to_pylist()
+    lines = [
+        {"text": row["explanation"], "explanation": row["explanation"].replace("The text is", "This is a text about")}
+        for row in rows[::2]
+    ]
+    lines[0]["explanation"] = "Something else altogether."  # a paraphrase that lost the document
+    (tmp_path / "para.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    config = provider(tmp_path, kind="file", path=str(tmp_path / "para.jsonl"))
+    settings = SETTINGS.model_copy(update={"signal_n": 60, "paraphraser": extras.paraphraser_name(config)})
+    pair = PlantedPair(tmp_path / "b", known.say, known.hear)
+    found = evaluate(pair, data, tmp_path / "second", settings, paraphrase=extras.paraphraser(config))
+    assert first.signal.paraphrased is None
+    assert found.signal.paraphrased.n == 30 and found.settings.paraphraser == "file:para.jsonl"
+    assert 0 < found.signal.paraphrased.value < 0.2
+
+
+def test_a_provider_that_cannot_paraphrase_is_refused(tmp_path):
+    with pytest.raises(InputError, match="extractive cannot paraphrase"):
+        extras.paraphraser(provider(tmp_path, kind="extractive"))
+    with pytest.raises(InputError, match="needs `model`"):
+        extras.paraphraser(provider(tmp_path, kind="openai"))
+
+
+def test_an_embedder_is_a_sentence_transformers_model(tmp_path, base, data):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    transformer = Transformer(str(base))
+    model = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension())])
+    model.save(str(tmp_path / "embedder"))
+    embed = extras.embedder(str(tmp_path / "embedder"))
+    vectors = embed(["the cat sat", "the cat sat", "on a mat"])
+    assert vectors.shape == (3, 64) and np.array_equal(vectors[0], vectors[1])
+    known = Oracle(data)
+    found = evaluate(PlantedPair(tmp_path / "pair", known.say, known.hear), data, tmp_path / "out", embed=embed)
+    assert {"words", "characters", "embeddings"} <= {one.features for one in found.content.retrieval}
+    from training.evaluate.verify import verify
+
+    verify(tmp_path / "out" / "evaluation.json")  # without the embedder: those figures rest on the file's hash
+
+
+def test_an_embedder_that_is_none_is_refused_in_one_line(tmp_path):
+    with pytest.raises(InputError, match="cannot be loaded"):
+        extras.embedder(str(tmp_path / "nowhere"))
