@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -65,11 +65,6 @@ def draw(
     Raises:
         FigureError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure as Canvas
-    except ImportError:
-        raise FigureError("Figures need matplotlib: pip install 'nla-sdk[eval]'.") from None
     painters: dict[str, Callable] = {}
     measured = rows is not None and evaluation.round_trip.evaluated > 0
     if measured:
@@ -82,6 +77,52 @@ def draw(
     curves = {role: found for role, path in (logs or {}).items() if (found := _curves(path, role))}
     if curves:
         painters["training"] = lambda canvas: training(canvas, curves)
+    return _paint(painters, folder)
+
+
+def trajectory(checkpoints: Sequence[tuple[str, Evaluation | None]], folder: Path) -> list[Path]:
+    """Draw FVE and gain over the checkpoints of a run, as far as they were evaluated; nothing if none was.
+
+    Args:
+        checkpoints: name and evaluation, in order.
+    """
+    evaluated = [(at, name, found) for at, (name, found) in enumerate(checkpoints) if found is not None]
+    if not evaluated:
+        return []
+
+    def paint(canvas) -> None:
+        axes = canvas.subplots()
+        for label, colour, of in (
+            ("FVE", BLUE, lambda found: found.round_trip.fve),
+            ("gain over no text", ORANGE, lambda found: found.gain),
+        ):
+            points = [(at, one) for at, _, found in evaluated if (one := of(found)) is not None]
+            if not points:
+                continue
+            x, y = [at for at, _ in points], [one.value for _, one in points]
+            ends = [one.interval_95 or (one.value, one.value) for _, one in points]
+            errors = [
+                [v - low for v, (low, _) in zip(y, ends, strict=True)],
+                [high - v for v, (_, high) in zip(y, ends, strict=True)],
+            ]
+            said = _minus(f"{label}, last {y[-1]:.3f}")
+            axes.errorbar(x, y, errors, color=colour, marker="o", markersize=5, capsize=3, linewidth=2, label=said)
+        axes.axhline(0.0, color=BLACK, linewidth=1)
+        axes.set_xticks(range(len(checkpoints)), [name for name, _ in checkpoints])
+        axes.set(title=f"Round trip over {len(evaluated)} checkpoints", ylabel="FVE, gain")
+        axes.legend(frameon=False, fontsize=10)
+        _bare(axes)
+
+    return _paint({"trajectory": paint}, folder)
+
+
+def _paint(painters: Mapping[str, Callable], folder: Path) -> list[Path]:
+    """Each figure as PNG and SVG, the same bytes for the same figures."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure as Canvas
+    except ImportError:
+        raise FigureError("Figures need matplotlib: pip install 'nla-sdk[eval]'.") from None
     written = []
     folder.mkdir(parents=True, exist_ok=True)
     style = {"svg.hashsalt": "nla", "font.size": 11, "axes.titlesize": 12, "axes.titleweight": "bold"}

@@ -29,6 +29,36 @@ INJECTED = {
 }
 
 
+USEFUL = {
+    "reads-content": (
+        "Useful: as a hint what an activation of this block is about, row by row, to be checked against the text.",
+        "Useful: comparing pairs, layers and recipes by FVE and gain.",
+        "Not useful: as proof that the model represents what one explanation says; details are invented.",
+    ),
+    "content-blind": (
+        "Useful: as a baseline, and for reproducing the published figures with the matched other half.",
+        "Not useful: for judging explanations. The AR scores nearly the same whatever text it is given.",
+        "Not useful: for any statement about what a single activation holds.",
+    ),
+    "template-collapsed": (
+        "Useful: as a baseline for recipes that avoid the collapse.",
+        "Not useful: for telling one activation from another by its explanation.",
+    ),
+    "inconclusive": (
+        "Useful: for measuring again, on more rows.",
+        "Not useful: for conclusions in either direction.",
+    ),
+}
+
+
+def useful_for(evaluation: Evaluation) -> list[str]:
+    """What follows from the verdict, and from a mixed pair."""
+    lines = list(USEFUL[evaluation.verdict.value])
+    if evaluation.subject.matched is False:
+        lines.append("Not useful: with the other half it was measured with; the two do not name each other.")
+    return lines
+
+
 def report(evaluation: Evaluation) -> str:
     """One page: the verdict, then FVE and gain, then cosine with what it must be read beside, then the rest."""
     return "\n".join(_lines(evaluation)).rstrip() + "\n"
@@ -54,37 +84,29 @@ def _lines(found: Evaluation) -> Iterator[str]:
     yield ""
     yield "## Round trip"
     yield ""
-    yield from _round_trip(found)
+    yield from round_trip_table(found)
     for title, part in (("Content ablation", found.ablation), ("The AR on written labels", found.true_labels)):
         if part is not None:
             yield from ("", f"## {title}", "")
             yield from ablation_table(part, "its written label" if part is found.true_labels else GIVEN["real"])
     if found.identity is not None or found.content is not None:
         yield from ("", "## Does it tell rows and documents apart", "")
-        yield from _retrieval(found)
+        yield from retrieval_table(found)
     if found.controls:
         yield from ("", f"## Injection controls ({found.controls[0].n} rows)", "")
-        rows = [
-            [
-                INJECTED[one.name],
-                share(one.changed),
-                figure(one.cosine),
-                f"{figure(one.delta)} {p_value(one.delta)}".strip(),
-            ]
-            for one in found.controls
-        ]
-        yield from table(["injected instead", "text changes", "cosine", "lost against the real one"], rows)
+        yield from controls_table(found)
     if found.collapse is not None:
         yield from ("", "## Template collapse", "")
-        yield from _collapse(found)
+        yield from collapse_lines(found)
     if found.signal is not None:
         yield from ("", f"## Where the signal sits ({found.signal.n} rows, FVE)", "")
-        yield from _signal(found)
+        yield from signal_table(found)
     yield from ("", "## From what", "")
     yield from _provenance(found)
 
 
-def _round_trip(found: Evaluation) -> Iterator[str]:
+def round_trip_table(found: Evaluation) -> Iterator[str]:
+    """FVE and gain first, then cosine with what it must be read beside."""
     trip = found.round_trip
     counts = f"{trip.evaluated} of {trip.attempted} evaluated, {trip.empty} empty, {trip.failed} failed"
     if trip.truncated is not None:
@@ -132,25 +154,45 @@ def ablation_table(part: Ablation, real: str = GIVEN["real"]) -> list[str]:
         "real": real,
         "shuffled": GIVEN["shuffled"] if real == GIVEN["real"] else "other rows' labels (mean)",
     }
+    floor = any(one.above_floor is not None for one in part.conditions.values())
     rows = []
     for name in CONDITIONS:
         if name not in part.conditions:
             continue
         one, delta = part.conditions[name], part.deltas.get(name)
         cells = [given[name], figure(one.fve) if one.fve else "—", number(one.cosine.value, 4)]
+        if floor:
+            cells.append(f"{one.above_floor.count} of {one.above_floor.of}" if one.above_floor else "—")
+        better = ""
         if delta is not None:
             better = f"cosine {signed(delta.cosine.value)}"
             if delta.gain is not None:
                 better += f", gain {figure(delta.gain)}"
             better += f", {said}" if (said := p_value(delta.cosine)) else ""
-        rows.append([*cells, "" if delta is None else better])
-    lines = table([f"the AR is given (n = {part.n})", "FVE", "cosine", "the real one is better by"], rows)
+        rows.append([*cells, better])
+    head = [f"the AR is given (n = {part.n})", "FVE", "cosine", *(["above the floor"] if floor else [])]
+    lines = table([*head, "the real one is better by"], rows)
     if (fixed := part.content_independent_share) is not None and fixed > 0:
         lines += ["", f"No text at all scores {percent(fixed)} of that cosine."]
     return lines
 
 
-def _retrieval(found: Evaluation) -> Iterator[str]:
+def controls_table(found: Evaluation) -> Iterator[str]:
+    """What is written and scored when something else is injected."""
+    rows = [
+        [
+            INJECTED[one.name],
+            share(one.changed),
+            figure(one.cosine),
+            f"{figure(one.delta)} {p_value(one.delta)}".strip(),
+        ]
+        for one in found.controls
+    ]
+    yield from table(["injected instead", "text changes", "cosine", "lost against the real one"], rows)
+
+
+def retrieval_table(found: Evaluation) -> Iterator[str]:
+    """Identity, document retrieval and probes, each beside its chance."""
     rows = []
     if (one := found.identity) is not None:
         chance = f"{percent(one.chance, 2)}"
@@ -182,7 +224,8 @@ def _retrieval(found: Evaluation) -> Iterator[str]:
     yield from table(["", "first", "chance", ""], rows)
 
 
-def _collapse(found: Evaluation) -> Iterator[str]:
+def collapse_lines(found: Evaluation) -> Iterator[str]:
+    """How much outputs repeat."""
     one = found.collapse
     yield (
         f"{one.unique} distinct among {one.n} explanations ({percent(one.unique_share)}; exact duplicates "
@@ -200,7 +243,8 @@ def _collapse(found: Evaluation) -> Iterator[str]:
         yield f"Commonest openings: {', '.join(said)}."
 
 
-def _signal(found: Evaluation) -> Iterator[str]:
+def signal_table(found: Evaluation) -> Iterator[str]:
+    """Which part of an explanation carries the score."""
     one = found.signal
     rows = [["whole explanation", figure(one.whole), ""]]
     for name, level in (("its quoted spans alone", one.quotes_only), ("its prose without quotes", one.prose_only)):

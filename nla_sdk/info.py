@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from . import hub
@@ -76,7 +77,7 @@ def describe(ref: str, *, base: str | None = None, **where) -> list[Inspection]:
         if where.get("subfolder") or (folder / SIDECAR_NAME).exists():
             halves = []
         found = [_locate(one, **where) for one in halves or [ref]]
-    return [Inspection(half, files, _partner(half), _account(half, files, base, where)) for half, files in found]
+    return [Inspection(half, files, _partner(half), account(half, files, base, where)) for half, files in found]
 
 
 def _locate(ref: str, role: str | None = None, **where) -> tuple[Half, dict[str, int]]:
@@ -143,8 +144,13 @@ def _partner(half: Half) -> str:
 
 
 # --- tensors ----------------------------------------------------------------------------------------------------
-def _account(half: Half, files: Mapping[str, int], base: str | None, where: Mapping) -> dict[str, Any]:
-    """What becomes of every adapter tensor."""
+def account(
+    half: Half,
+    files: Mapping[str, int] = MappingProxyType({}),
+    base: str | None = None,
+    where: Mapping = MappingProxyType({}),
+) -> dict[str, Any]:
+    """What becomes of every adapter tensor, from headers and the base's config alone; `unchecked` says why not."""
     if not half.is_adapter:
         heads = sorted(name for name in files if name.startswith(HEAD_PREFIXES))
         return {"head": heads[0] if heads else None}

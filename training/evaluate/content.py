@@ -185,7 +185,7 @@ def _text_similarities(texts, others, embed):
 # --- probes -----------------------------------------------------------------------------------------------------------
 def _probes(texts, activations, documents: Documents, families, seed: int) -> list[Probe]:
     """Which document (of at most 60), and which family, told by a linear classifier from activation and from text."""
-    from sklearn.model_selection import GroupKFold, StratifiedKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     found = []
     several = np.flatnonzero(documents.sizes > 1)
@@ -198,7 +198,8 @@ def _probes(texts, activations, documents: Documents, families, seed: int) -> li
     if families is not None and len(set(families)) > 1 and len(documents) >= FOLDS:
         everything = np.arange(documents.n)
         targets = np.unique(np.asarray(families), return_inverse=True)[1]
-        splits = list(GroupKFold(FOLDS).split(everything, targets, documents.codes))
+        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)  # a plain one may leave a family out
+        splits = list(folds.split(everything, targets, documents.codes))
         found += _probe("family", texts, activations, documents, everything, targets, splits, seed)
     return found
 

@@ -1,0 +1,102 @@
+"""The front matter, through the Hub's own classes: what the Hub indexes, and the model-index of measured figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nla_sdk.contract import Contract
+
+from .evaluation import Evaluation
+from .licences import Licence
+
+TAGS = ["natural-language-autoencoder", "nla", "interpretability", "activations", "nla-sdk"]
+ROLE_TAGS = {"av": "activation-verbalizer", "ar": "activation-reconstructor"}
+
+
+def model_metadata(
+    contract: Contract,
+    evaluation: Evaluation | None,
+    *,
+    repo: str,
+    licence: Licence,
+    datasets: list[str],
+    language: list[str],
+    is_adapter: bool,
+) -> Any:
+    """`ModelCardData`; a model-index only where there is an evaluation."""
+    from huggingface_hub import ModelCardData
+
+    results = list(eval_results(evaluation, contract.role)) if evaluation is not None else []
+    verdict = [f"nla-verdict-{evaluation.verdict.value}"] if evaluation is not None else []
+    extra: dict[str, Any] = {"license_name": licence.name, "license_link": licence.link}
+    base = contract.base_model
+    return ModelCardData(
+        base_model=base if base and "/" in base and not base.startswith(("/", ".", "~")) else None,
+        base_model_relation="adapter" if is_adapter else "finetune",
+        library_name="peft" if is_adapter else "transformers",
+        pipeline_tag="text-generation" if contract.role == "av" else "feature-extraction",
+        license=licence.id,
+        tags=[*TAGS, ROLE_TAGS[contract.role], *verdict],
+        datasets=datasets or None,
+        language=language or None,
+        model_name=repo.rpartition("/")[2] if results else None,
+        eval_results=results or None,
+        **{key: value for key, value in extra.items() if value is not None},
+    )
+
+
+def eval_results(evaluation: Evaluation, role: str) -> Iterator[Any]:
+    """The headline figures as the Hub's model-index has them, named so that none can be taken for more than it is."""
+    from huggingface_hub import EvalResult
+
+    trip, data = evaluation.round_trip, evaluation.data
+    measured = evaluation.origin == "measured"
+    said = "" if measured else ", as published"
+    figures = {
+        "fve": ("Round-trip FVE, mean-norm baseline", trip.fve),
+        "gain": ("Round-trip gain over the empty explanation", evaluation.gain),
+        "cosine": (
+            "Round-trip cosine (does not compare across layers or models)",
+            trip.cosine.mean if trip.cosine else None,
+        ),
+    }
+    if role == "ar" and evaluation.true_labels is not None:
+        figures["fve_labels"] = (
+            "FVE on written labels, mean-norm baseline",
+            evaluation.true_labels.conditions["real"].fve,
+        )
+    for kind, (name, figure) in figures.items():
+        if figure is None:
+            continue
+        yield EvalResult(
+            task_type="feature-extraction",
+            task_name="activation round trip",
+            dataset_type=data.name,
+            dataset_name=data.name,
+            metric_type=kind,
+            metric_name=f"{name} (n = {figure.n}{said})",
+            metric_value=round(figure.value, 4),
+        )
+
+
+def dataset_metadata(facts: Any, *, licence: str | None, language: list[str]) -> Any:
+    """`DatasetCardData`, with a `configs:` entry per table for the viewer."""
+    from huggingface_hub import DatasetCardData
+
+    configs = [
+        {"config_name": one.name, "data_files": [{"split": one.split, "path": one.path}]} for one in facts.tables
+    ]
+    return DatasetCardData(
+        license=licence or "other",
+        language=language or None,
+        tags=TAGS,
+        task_categories=["feature-extraction", "text-generation"],
+        size_categories=_size(sum(one.rows for one in facts.tables)),
+        configs=configs,
+    )
+
+
+def _size(rows: int) -> str:
+    limits = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    return next((name for limit, name in limits if rows < limit), "1M<n<10M")

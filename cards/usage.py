@@ -1,0 +1,152 @@
+"""Code to copy: with nla-sdk, and with plain transformers and peft. Every value in it is the contract's.
+
+Strings from a contract become Python literals, so that none can leave its place in the code.
+"""
+
+from __future__ import annotations
+
+import json
+
+from nla_sdk.contract import EXPLANATION_FIELD, MARKER_FIELD, Contract
+
+
+def literal(value: str) -> str:
+    """A Python string literal on one line."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def with_sdk(contract: Contract, repo: str, pair: str | None) -> str:
+    """Explain, reconstruct and round-trip with `NLAPair`."""
+    av, ar = (repo, pair) if contract.role == "av" else (pair, repo)
+    loading = f"NLAPair.from_pretrained({literal(av) if av else None}, {literal(ar) if ar else None})"
+    lines = ["from nla_sdk import NLAPair", "", f"pair = {loading}"]
+    if av and ar:
+        lines += [
+            'activation = pair.extract("The cat sat on the mat.").vectors[-1]',
+            "trip = pair.round_trip(activation)",
+            "print(trip.explanation, trip.fve)",
+            'print(pair.score("", activation).fve)  # what no explanation scores: compare with it',
+        ]
+    elif contract.role == "av":
+        lines += [
+            'activation = pair.extract("The cat sat on the mat.").vectors[-1]',
+            "print(pair.explain(activation))",
+        ]
+    else:
+        lines += [
+            'print(pair.reconstruct("a cat on a mat").shape)',
+            'print(pair.reconstruct("").shape)  # always compare with what no explanation gives',
+        ]
+    return "\n".join(lines)
+
+
+def plain(contract: Contract, repo: str, *, is_adapter: bool = True) -> str:
+    """The same without nla-sdk: one vector, or one explanation, in transformers and peft."""
+    return "\n".join(_av(contract, repo, is_adapter) if contract.role == "av" else _ar(contract, repo, is_adapter))
+
+
+def _loading(contract: Contract, repo: str, is_adapter: bool) -> list[str]:
+    base = literal(contract.base_model)
+    lines = [
+        "import torch",
+        "from huggingface_hub import snapshot_download",
+        *(["from peft import PeftModel"] if is_adapter else []),
+        "from safetensors.torch import load_file",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f"folder = snapshot_download({literal(repo)})",
+    ]
+    if is_adapter and contract.quantization == "nf4":
+        lines[-3] = "from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig"
+        dtype = contract.compute_dtype or "float16"
+        return [
+            *lines,
+            "four_bits = BitsAndBytesConfig(",
+            '    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,',
+            f"    bnb_4bit_compute_dtype=torch.{dtype},",
+            ")",
+            f"base = AutoModelForCausalLM.from_pretrained({base}, quantization_config=four_bits)",
+            "model = PeftModel.from_pretrained(base, folder).eval()",
+            f"tokenizer = AutoTokenizer.from_pretrained({base})",
+        ]
+    if is_adapter:
+        return [
+            *lines,
+            f"base = AutoModelForCausalLM.from_pretrained({base}, dtype=torch.float32)",
+            "model = PeftModel.from_pretrained(base, folder).eval()",
+            f"tokenizer = AutoTokenizer.from_pretrained({base})",
+        ]
+    return [
+        *lines,
+        "model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()",
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+    ]
+
+
+def _av(contract: Contract, repo: str, is_adapter: bool) -> list[str]:
+    marker = contract.injection_char
+    lines = _loading(contract, repo, is_adapter)
+    lines += [
+        "",
+        f"activation = torch.randn({contract.d_model})  # yours: the output of decoder block {contract.layer}",
+    ]
+    if contract.activation_mean:
+        lines.append(f'activation = activation - load_file(f"{{folder}}/{contract.activation_mean}")["mean"]')
+    if contract.injection_scale is not None:
+        lines.append(f"activation = activation * ({contract.injection_scale!r} / activation.norm())")
+    filled = contract.av_template.replace(MARKER_FIELD, marker) if marker else contract.av_template
+    lines.append(f"prompt = {literal(filled)}")
+    if contract.prompt_style == "chat":
+        lines += [
+            'chat = [{"role": "user", "content": prompt}]',
+            "prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)",
+            'ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids',
+        ]
+    else:
+        lines.append('ids = tokenizer(prompt, return_tensors="pt").input_ids')
+    token = contract.injection_token_id
+    token = token if token is not None else f"tokenizer.convert_tokens_to_ids({literal(marker)})"
+    lines += [
+        f"at = (ids[0] == {token}).nonzero().item()  # the marker, exactly once",
+        "",
+        "def inject(module, args, output):  # a hook on the embedding's output: inputs_embeds is no way for Gemma 4",
+        "    if output.shape[1] > at:  # the prompt; later calls bring one token each",
+        "        output = output.clone()",
+        "        output[:, at] = activation.to(output)",
+        "        return output",
+        "",
+        "hook = model.get_input_embeddings().register_forward_hook(inject)",
+        f"written = model.generate(ids, max_new_tokens={contract.max_new_tokens or 120}, do_sample=False)",
+        "hook.remove()",
+        "text = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)",
+        'explanation = text.split("</explanation>")[0].split("<explanation>")[-1].strip()',
+        "print(explanation)",
+    ]
+    return lines
+
+
+def _ar(contract: Contract, repo: str, is_adapter: bool) -> list[str]:
+    d = contract.d_model
+    before, _, after = contract.ar_template.partition(EXPLANATION_FIELD)
+    head = "linear_head.safetensors" if is_adapter else "value_head.safetensors"
+    lines = _loading(contract, repo, is_adapter)
+    lines += [
+        f'state = load_file(f"{{folder}}/{head}")',
+        f'head = torch.nn.Linear({d}, {d}, bias="bias" in state)',
+        "head.load_state_dict({name: tensor.float() for name, tensor in state.items()})",
+        "",
+        'explanation = "a cat on a mat"',
+        f'ids = tokenizer({literal(before)} + explanation + {literal(after)}, return_tensors="pt").input_ids',
+        "with torch.no_grad():  # all blocks run here; nla-sdk stops after the last one that is needed",
+        "    states = model(ids, output_hidden_states=True).hidden_states",
+        f"    vector = head(states[{contract.ar_num_blocks}][0, -1].float())",
+    ]
+    if contract.activation_mean:
+        lines += [
+            f'mean = load_file(f"{{folder}}/{contract.activation_mean}")["mean"]',
+            f"vector = mean + {contract.centred_norm!r} * vector / vector.norm()",
+        ]
+    else:
+        lines.append("vector = vector / vector.norm()  # only the direction means anything")
+    lines.append("print(vector.shape)")
+    return lines

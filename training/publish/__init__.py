@@ -1,0 +1,1 @@
+"""Publish checkpoints and tables with their cards. `python -m training.publish --help`"""

@@ -1,0 +1,24 @@
+"""What keeps something from being published, and what was left undone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nla_sdk.errors import NLAError
+
+
+class PublishError(NLAError):
+    """Nothing was published, or not all of it; the message says which."""
+
+
+class RefusedError(PublishError):
+    """What was to be published does not pass its checks. Nothing was sent.
+
+    Attributes:
+        problems: every one found, each with its place.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        more = f" (and {len(self.problems) - 6} more)" if len(self.problems) > 6 else ""
+        super().__init__(f"Not published: {'; '.join(self.problems[:6])}{more}.")

@@ -1,0 +1,311 @@
+"""One repository on the Hub: what is there, what would change, one commit, and whether it arrived whole.
+
+The official client does all of it. Requests that fail for reasons of the moment (429, 5xx, time-outs, broken
+connections) are made again; before a commit is made again the branch is read, because a connection can break after the
+Hub has acted. A branch is therefore at the old commit or at the complete new one, never between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nla_sdk.hub_errors import hub_errors
+
+from ..files import sha256_of
+from .errors import PublishError
+
+ATTEMPTS = 5
+LONGEST_PAUSE = 20.0
+TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+# Folders that are ours alone: what is there and not staged is of an earlier publication.
+OURS = ("evaluation/", "figures/", "data/")
+WEIGHTS = (".safetensors", ".pt")
+
+Result = TypeVar("Result")
+
+
+def patiently(work: Callable[[], Result]) -> Result:
+    """Do `work`, and again after failures of the moment, with growing pauses."""
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+    pause = wait_exponential_jitter(initial=PAUSE, max=LONGEST_PAUSE)
+    again = Retrying(
+        stop=stop_after_attempt(ATTEMPTS), wait=pause, retry=retry_if_exception(is_transient), reraise=True
+    )
+    return again(work)
+
+
+PAUSE = 1.0  # seconds before the second attempt
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed later: 429, 5xx, time-outs, broken connections."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.HTTPError):  # the HTTP library's base class, and the client's own
+        response = getattr(error, "response", None)
+        return response is None or response.status_code in TRANSIENT
+    return isinstance(error, ConnectionError | TimeoutError) and not isinstance(error, errors.OfflineModeIsEnabled)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A repository's content as it should be.
+
+    Attributes:
+        repo_id: owner/name.
+        kind: "model" or "dataset".
+        folder: holds every file at its place in the repository.
+    """
+
+    repo_id: str
+    kind: str
+    folder: Path
+
+    def files(self) -> dict[str, Path]:
+        """Path in the repository → file here."""
+        found = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
+        return {path.relative_to(self.folder).as_posix(): path for path in found}
+
+    @property
+    def digest(self) -> str:
+        """A short name of the whole content."""
+        lines = "".join(f"{name} {sha256_of(path)}\n" for name, path in self.files().items())
+        return hashlib.sha256(lines.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a commit would do."""
+
+    add: list[str] = field(default_factory=list)
+    replace: list[str] = field(default_factory=list)
+    delete: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.add or self.replace or self.delete)
+
+
+class Remote:
+    """A repository to publish to.
+
+    Args:
+        api: `huggingface_hub.HfApi` with the token.
+        staged: what should be there.
+        revision: the branch; None: main.
+    """
+
+    def __init__(self, api: Any, staged: Staged, revision: str | None = None) -> None:
+        self.api, self.staged, self.revision = api, staged, revision or "main"
+
+    @property
+    def url(self) -> str:
+        folder = "datasets/" if self.staged.kind == "dataset" else ""
+        return f"{self.api.endpoint}/{folder}{self.staged.repo_id}"
+
+    def _ask(self, work: Callable[[], Result]) -> Result:
+        """Ask patiently; the client's errors become ours, without its request headers."""
+        with hub_errors(self.staged.repo_id, self.revision):
+            return patiently(work)
+
+    # --- what is there ----------------------------------------------------------------------------------------------
+    def head(self) -> str | None:
+        """The branch's commit; None where there is no such repository or branch."""
+        from huggingface_hub import errors
+
+        def look():
+            try:
+                info = self.api.repo_info(self.staged.repo_id, repo_type=self.staged.kind, revision=self.revision)
+            except errors.GatedRepoError:
+                raise
+            except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
+                return None
+            return info.sha
+
+        return self._ask(look)
+
+    def listing(self, commit: str) -> dict[str, tuple[str, str]]:
+        """Path → ("sha256" or "git", digest) of every file at `commit`."""
+
+        def look():
+            tree = self.api.list_repo_tree(
+                self.staged.repo_id, recursive=True, revision=commit, repo_type=self.staged.kind
+            )
+            return {
+                one.path: ("sha256", one.lfs.sha256) if one.lfs else ("git", one.blob_id)
+                for one in tree
+                if hasattr(one, "blob_id")
+            }
+
+        return self._ask(look)
+
+    def read(self, path: str, commit: str) -> bytes:
+        """A file's bytes at `commit`, asked of the Hub and not of the cache."""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        url = hf_hub_url(
+            self.staged.repo_id, path, repo_type=self.staged.kind, revision=commit, endpoint=self.api.endpoint
+        )
+
+        def look():
+            response = get_session().get(
+                url, headers=build_hf_headers(token=self.api.token), follow_redirects=True, timeout=60
+            )
+            hf_raise_for_status(response)
+            return response.content
+
+        return self._ask(look)
+
+    def card(self, commit: str | None) -> str | None:
+        """The card at `commit`, for its hand-written sections; None where there is none."""
+        if commit is None or "README.md" not in self.listing(commit):
+            return None
+        return self.read("README.md", commit).decode("utf-8", "replace")
+
+    def change(self, commit: str | None) -> Change:
+        """What would have to change for the staged content to be there."""
+        there = self.listing(commit) if commit else {}
+        here = self.staged.files()
+        add = [name for name in here if name not in there]
+        replace = [name for name, file in here.items() if name in there and not same(file, there[name])]
+        return Change(add, replace, [name for name in there if name not in here and self._is_ours(name)])
+
+    @staticmethod
+    def _is_ours(name: str) -> bool:
+        """Whether a file that isn't staged is left from an earlier publication: weights, figures, evaluations."""
+        return name.startswith(OURS) or ("/" not in name and name.endswith(WEIGHTS))
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+    def create(self, private: bool) -> None:
+        """Make the repository, and the branch, if they aren't there."""
+        kind = self.staged.kind
+        self._ask(lambda: self.api.create_repo(self.staged.repo_id, repo_type=kind, private=private, exist_ok=True))
+        if self.revision != "main":
+            self._ask(
+                lambda: self.api.create_branch(self.staged.repo_id, branch=self.revision, repo_type=kind, exist_ok=True)
+            )
+
+    def commit(self, message: str, *, create_pr: bool = False) -> tuple[str, str | None]:
+        """Bring the branch to the staged content in one commit, unless it is there already.
+
+        Returns:
+            The commit, and the address of the pull request if one was opened.
+        Raises:
+            PublishError: somebody else committed meanwhile.
+            NLAError: the Hub refuses or cannot be reached.
+        """
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, errors
+
+        def attempt() -> tuple[str, str | None]:
+            head = self.head()
+            change = self.change(head)
+            if head is not None and not change:
+                return head, None
+            if create_pr and (found := self._open_request(message)):
+                return found
+            files = self.staged.files()
+            operations = [CommitOperationAdd(name, str(files[name])) for name in (*change.add, *change.replace)]
+            operations += [CommitOperationDelete(name) for name in change.delete]
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message=".*commit a data file")  # an evaluation's rows
+                    made = self.api.create_commit(
+                        self.staged.repo_id,
+                        operations,
+                        commit_message=message,
+                        repo_type=self.staged.kind,
+                        revision=self.revision,
+                        parent_commit=head,
+                        create_pr=create_pr,
+                        num_threads=1,
+                    )
+            except errors.HfHubHTTPError as error:
+                if error.response is not None and error.response.status_code == 412:
+                    raise PublishError(
+                        f"{self.url}: somebody committed to {self.revision} meanwhile. Look at it and publish again."
+                    ) from None
+                raise
+            return made.oid, made.pr_url
+
+        return self._ask(attempt)
+
+    def _open_request(self, title: str) -> tuple[str, str | None] | None:
+        """An open pull request of this very content, made by an earlier run."""
+        for one in self.api.get_repo_discussions(self.staged.repo_id, repo_type=self.staged.kind):
+            if one.is_pull_request and one.status in ("open", "draft") and one.title == title:
+                info = self.api.repo_info(self.staged.repo_id, repo_type=self.staged.kind, revision=one.git_reference)
+                return info.sha, one.url
+        return None
+
+    def check(self, commit: str) -> None:
+        """Read back what `commit` holds: every staged file's SHA-256.
+
+        Large files are compared by the SHA-256 the Hub holds of them, the others are fetched and hashed.
+
+        Raises:
+            PublishError: something differs.
+        """
+        there = self.listing(commit)
+        wrong = []
+        for name, file in self.staged.files().items():
+            if name not in there:
+                wrong.append(f"{name} is missing")
+                continue
+            kind, digest = there[name]
+            found = digest if kind == "sha256" else hashlib.sha256(self.read(name, commit)).hexdigest()
+            if found != sha256_of(file):
+                wrong.append(f"{name} is another file there")
+        if wrong:
+            raise PublishError(f"{self.url} at {commit[:12]} is not what was sent: {'; '.join(wrong)}.")
+
+    # --- follow-ups -------------------------------------------------------------------------------------------------
+    def tag(self, name: str, commit: str) -> None:
+        """Tag `commit`.
+
+        Raises:
+            PublishError: the tag is there and names another commit.
+        """
+        kind = self.staged.kind
+
+        def attempt() -> None:
+            refs = self.api.list_repo_refs(self.staged.repo_id, repo_type=kind)
+            there = {one.name: one.target_commit for one in refs.tags}
+            if name in there and there[name] != commit:
+                raise PublishError(
+                    f"the tag {name} of {self.url} names {there[name][:12]}, not {commit[:12]}; choose another"
+                )
+            if name not in there:
+                self.api.create_tag(self.staged.repo_id, tag=name, revision=commit, repo_type=kind, exist_ok=True)
+
+        self._ask(attempt)
+
+    def collect(self, slug: str) -> None:
+        """Put the repository into a collection."""
+        self._ask(
+            lambda: self.api.add_collection_item(slug, self.staged.repo_id, item_type=self.staged.kind, exists_ok=True)
+        )
+
+
+def same(file: Path, there: tuple[str, str]) -> bool:
+    """Whether a file is the one that the Hub lists."""
+    kind, digest = there
+    if kind == "sha256":
+        return sha256_of(file) == digest
+    data = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == digest
+
+
+def changes_said(change: Change, files: Mapping[str, Path]) -> list[str]:
+    """A change as lines for people."""
+    lines = []
+    for sign, names in (("+", change.add), ("~", change.replace), ("-", change.delete)):
+        for name in names:
+            size = f"  {files[name].stat().st_size:,} bytes" if name in files else ""
+            lines.append(f"  {sign} {name}{size}")
+    return lines
