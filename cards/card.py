@@ -9,6 +9,7 @@ the author's notes only, in a section of its own. Needs no torch.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -209,14 +210,16 @@ def training_facts(contract: Contract, log: Path | None) -> list[tuple[str, str]
     training = contract.provenance.get("training") or contract.extras.get("training") or {}
     facts = list(_flat(training)) if isinstance(training, Mapping) else [("training", str(training))]
     if log is not None:
-        last = _last_record(log)
-        if "step" in last:
-            facts.append(("steps taken", str(last["step"])))
-        if isinstance(last.get("seconds"), int | float):
-            facts.append(("hours", text.number(last["seconds"] / 3600, 2)))
-        if isinstance(last.get("peak_memory_gib"), int | float):
-            facts.append(("peak memory, GiB", text.number(last["peak_memory_gib"], 2)))
-    return facts
+        records = list(_records(log))
+        seconds = [one["seconds"] for one in records if isinstance(one.get("seconds"), int | float)]
+        memory = [one["peak_memory_gib"] for one in records if isinstance(one.get("peak_memory_gib"), int | float)]
+        if records and "step" in records[-1]:
+            facts.append(("steps in the log", str(records[-1]["step"])))
+        if seconds:
+            facts.append(("hours in steps", text.number(sum(seconds) / 3600, 2)))
+        if memory:
+            facts.append(("peak memory, GiB", text.number(max(memory), 2)))
+    return [(name.removeprefix("settings."), value) for name, value in facts]
 
 
 def _flat(values: Mapping, path: str = "") -> Iterator[tuple[str, str]]:
@@ -228,17 +231,15 @@ def _flat(values: Mapping, path: str = "") -> Iterator[tuple[str, str]]:
             yield name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _last_record(log: Path) -> dict:
-    import json
-
-    for line in reversed(log.read_text(encoding="utf-8").splitlines()):
+def _records(log: Path) -> Iterator[dict]:
+    """The log's lines; one torn by a kill is left out."""
+    for line in log.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
-            continue  # torn by a kill
+            continue
         if isinstance(record, dict):
-            return record
-    return {}
+            yield record
 
 
 def size(count: int) -> str:

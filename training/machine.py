@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from importlib import metadata
 
 
 def hardware(device) -> str:
@@ -16,12 +17,4 @@ def hardware(device) -> str:
 
 def libraries() -> dict[str, str]:
     """Versions of the libraries that decide a model's numbers."""
-    import peft
-    import torch
-    import transformers
-
-    return {
-        "torch": torch.__version__.split("+")[0],
-        "transformers": transformers.__version__,
-        "peft": peft.__version__,
-    }
+    return {name: metadata.version(name).split("+")[0] for name in ("torch", "transformers", "peft")}

@@ -70,6 +70,7 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
     if pair.verbalizer is None or pair.reconstructor is None:
         role = "AV" if pair.verbalizer is None else "AR"
         raise MissingHalfError(f"An evaluation needs both halves, and this pair has no {role}: {pair._missing}")
+    code = code_version()  # of the code that is loaded, not of what the tree holds hours later
     made_from = {
         **inputs.half_digests("av", pair._av.folder, pair._av.contract),
         **inputs.half_digests("ar", pair._ar.folder, pair._ar.contract),
@@ -94,7 +95,7 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
     write_stream(job.out / ROWS, [rows], chunks.sidecar(meta))
     parts = compute.parts(compute.Tables(rows, variants, job.settings), job.embed, sources)
     timing = [*chunks.tables("timing"), *variant_chunks.tables("timing")]
-    evaluation = assemble(job, made_from, parts, _cost(pair, len(heldout), timing))
+    evaluation = assemble(job, made_from, code, parts, _cost(pair, len(heldout), timing))
     save(evaluation, job.out / EVALUATION)
     for one in (chunks, variant_chunks):
         one.remove()
@@ -129,7 +130,7 @@ def _with_shuffled(rows: pa.Table, settings: Settings) -> pa.Table:
     return rows.append_column("cosine_shuffled", compute.shuffled_column(tables))
 
 
-def assemble(job: Job, made_from: Mapping[str, str], parts: Mapping[str, Any], cost: Cost) -> Evaluation:
+def assemble(job: Job, made_from: Mapping[str, str], code: str, parts: Mapping[str, Any], cost: Cost) -> Evaluation:
     """The evaluation of what was computed, verdict included."""
     pair = job.pair
     everything = {name: parts.get(name) for name in ("round_trip", "ablation", "identity", "collapse")}
@@ -147,7 +148,7 @@ def assemble(job: Job, made_from: Mapping[str, str], parts: Mapping[str, Any], c
         data=job.heldout.about(),
         settings=job.settings,
         inputs=dict(made_from),
-        versions={"code": code_version(), "python": platform.python_version(), **libraries()},
+        versions={"code": code, "python": platform.python_version(), **libraries()},
         **parts,
         cost=cost,
         verdict=decide(everything),

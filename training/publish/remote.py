@@ -31,9 +31,9 @@ Result = TypeVar("Result")
 
 def patiently(work: Callable[[], Result]) -> Result:
     """Do `work`, and again after failures of the moment, with growing pauses."""
-    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
-    pause = wait_exponential_jitter(initial=PAUSE, max=LONGEST_PAUSE)
+    pause = wait_exponential(multiplier=PAUSE, max=LONGEST_PAUSE) + wait_random(0, PAUSE)
     again = Retrying(
         stop=stop_after_attempt(ATTEMPTS), wait=pause, retry=retry_if_exception(is_transient), reraise=True
     )

@@ -26,7 +26,7 @@ TOKENS = {
 }
 HOMES = {
     "a home folder": r"(?<![\w.])/(?:home|Users)/[A-Za-z0-9._-]+|(?<![\w./])/root/[\w.-]+"
-    r"|\b[A-Za-z]:\\{1,2}Users\\{1,2}[^\\/:*?\"<>|\s]+",
+    r"|\b[A-Za-z]:\\{1,4}Users\\{1,4}[^\\/:*?\"<>|\s]+",
 }
 EMAIL = {"an e-mail address": r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}\b"}
 # Names so common that finding one says nothing of this machine.
@@ -93,7 +93,7 @@ def this_machine() -> dict[str, str]:
         if kept:
             found[what] = r"(?<![\w-])(?:" + "|".join(map(re.escape, kept)) + r")(?![\w-])"
     home = str(Path.home())
-    if len(home) > 1:
+    if len(home) > 1 and Path.home().name.lower() not in COMMON:  # /root says nothing of this machine
         forms = {re.escape(home), re.escape(home.replace("\\", "\\\\"))}
         found["this machine's home folder"] = rf"(?:{'|'.join(sorted(forms))})(?![\w-])"
     return found

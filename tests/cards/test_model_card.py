@@ -1,0 +1,368 @@
+"""Model cards: every figure of the file and none besides, the verdict first, metadata the Hub takes, code that runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from huggingface_hub import ModelCard
+
+from cards import About, CardError, render
+from cards.evaluation import Figure, save
+from nla_sdk.contract import Contract, known_release
+from tests.cards.samples import AR, AV, measured, published
+from tests.evaluate.test_verdicts import numbers_in
+
+ABOUT = {"av": About("ada/cat-av", pair="ada/cat-ar"), "ar": About("ada/cat-ar", pair="ada/cat-av")}
+
+
+def contract(role: str, **changes) -> Contract:
+    facts = {
+        "kind": "nla_model",
+        "role": role,
+        "base_model": "google/gemma-3-270m",
+        "d_model": 24,
+        "layer": 3,
+        "provenance": {"training": {"settings": {"lr": 0.0005, "lora": {"r": 16}}, "steps": 477}},
+    }
+    if role == "av":
+        facts |= {"av_template": "<concept>{injection_char}</concept>", "injection_char": "㊗"}
+    else:
+        facts |= {"ar_template": "<text>{explanation}</text>", "ar_num_blocks": 4, "head_bias": True}
+    return Contract.from_dict(facts | changes)
+
+
+def seeds_card():
+    return render(Contract.from_dict({}, known=known_release(AR)), published(), about=About(AR, pair=AV))
+
+
+# --- the seed's release -----------------------------------------------------------------------------------------------
+PUBLISHED = [
+    "0.438 ± 0.054",
+    "median 0.434",
+    "min 0.313",
+    "max 0.558",
+    "1.124",
+    "unrelated directions: 2.0",
+    "42 of 42 (100 %)",
+    "42 of 50 evaluated, 8 empty",
+    "8 of 50 outputs were empty (16 %)",
+    "0.4292",
+    "0.4135",
+    "0.4045",
+    "0.4051",
+    "+0.024",
+    "10 of 10",
+    "94 %",
+    "20 distinct among 42",
+    "exact duplicates 52 %",
+    "4 distinct openings",
+]
+
+
+@pytest.mark.parametrize("figure", PUBLISHED)
+def test_the_seeds_card_holds_every_published_figure(figure):
+    assert figure in seeds_card().text
+
+
+def test_the_seeds_card_says_content_blind_before_any_usage_and_not_re_measured():
+    body = seeds_card().body
+    assert body.index("Verdict: content-blind") < body.index("```")
+    assert body.index("0.4051") < body.index("```"), "the ablation stands in the box"
+    for title in re.findall(r"^## (?:Performance|Failure rate|Template diversity).*$", body, re.MULTILINE):
+        assert title.endswith("as published, not re-measured")
+
+
+def test_the_seeds_metadata_is_what_the_hub_takes():
+    card = ModelCard(seeds_card().text)
+    assert card.data.base_model == "google/gemma-4-E2B" and card.data.library_name == "peft"
+    assert card.data.to_dict()["base_model_relation"] == "adapter" and card.data.license == "apache-2.0"
+    results = {one.metric_type: one for one in card.data.eval_results}
+    assert results["cosine"].metric_value == 0.4378 and "as published" in results["cosine"].metric_name
+    assert "fve" not in results, "no FVE was published"
+
+
+# --- honesty ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("role", ["av", "ar"])
+def test_without_an_evaluation_a_card_makes_no_claim(role):
+    card = render(contract(role), about=ABOUT[role])
+    assert "**Not evaluated.**" in card.body and card.body.index("Not evaluated") < card.body.index("```")
+    assert "model-index" not in card.text
+    for word in ("FVE |", "## Performance", "gain over", "reads-content", "Useful:"):
+        assert word not in card.body
+
+
+@pytest.mark.parametrize("verdict", ["content-blind", "template-collapsed", "inconclusive", "reads-content"])
+def test_every_verdict_has_its_box_above_all_code(verdict):
+    found, _ = measured()
+    other = found.model_copy(update={"verdict": found.verdict.model_copy(update={"value": verdict})})
+    body = render(contract("av"), other, about=ABOUT["av"]).body
+    box = next(line for line in body.splitlines() if line.startswith("> **Verdict"))
+    assert verdict in box and body.index(box) < body.index("```")
+    assert ("[!NOTE]" if verdict == "reads-content" else "[!WARNING]") in body[: body.index(box)]
+
+
+def test_a_mixed_pair_is_said_to_be_one():
+    found, _ = measured()
+    mixed = found.model_copy(update={"subject": found.subject.model_copy(update={"matched": False})})
+    assert "do not name each other" in render(contract("av"), mixed, about=ABOUT["av"]).body
+
+
+def changed(evaluation, path):
+    """The evaluation with one number changed, as a reader of the file would get it if nobody checked."""
+    values = evaluation.model_dump(mode="python")
+    at = values
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = at[path[-1]] + (3 if isinstance(at[path[-1]], int) else 0.0137)
+    return type(evaluation).model_construct(
+        **{name: field_of(evaluation, name, values[name]) for name in type(evaluation).model_fields}
+    )
+
+
+def field_of(evaluation, name, value):
+    part = getattr(evaluation, name)
+    if isinstance(part, list):
+        return [type(one).model_validate(new) for one, new in zip(part, value, strict=True)]
+    return type(part).model_validate(value) if hasattr(part, "model_dump") else value
+
+
+SHOWN = ("round_trip", "ablation", "identity", "content", "controls", "collapse", "signal", "true_labels")
+# Counts of rows behind a figure, draws, and what is said in a rounder form elsewhere.
+QUIET = {"n", "draws", "chance", "raw_variance", "baseline_mse", "baseline_mse_raw_variance", "mse_min", "mse_max", "p"}
+QUIET |= {
+    "by_seed",
+    "queries",
+    "documents",
+    "margin",
+    "prefixes",
+    "floor",
+    "of",
+    "interval_95",
+    "distinct",
+    "mean_words",
+}
+QUIET |= {"fve_all_attempted", "attempted", "evaluated", "true_labels_identity", "size"}
+
+
+def test_every_figure_of_the_file_is_on_the_card_and_changes_it():
+    found, _ = measured()
+    before = render(contract("ar"), found, about=ABOUT["ar"]).body
+    values = found.model_dump(mode="python")
+    paths = [path for path in numbers_in({name: values[name] for name in SHOWN}) if not QUIET & set(path)]
+    assert len(paths) > 60
+    unmoved = []
+    for path in paths:
+        if path[-2:] == ("percentile", "value") or "deltas" in path and path[-2] == "fve":
+            continue
+        try:
+            other = changed(found, path)
+        except ValueError:
+            continue
+        if render(contract("ar"), other, about=ABOUT["ar"]).body == before:
+            unmoved.append(".".join(map(str, path)))
+    assert not unmoved, unmoved
+
+
+def forms(value: float) -> set[str]:
+    """How a card may print a number."""
+    said = {f"{value:.{digits}f}" for digits in range(5)} | {f"{100 * value:.{digits}f}" for digits in range(3)}
+    said |= {f"{value:.2g}", str(value), f"{value / 2:.3f}"}
+    return {one.lstrip("-+") for one in said}
+
+
+def test_no_number_in_the_quality_sections_comes_from_elsewhere():
+    found, _ = measured()
+    body = render(contract("ar"), found, about=ABOUT["ar"]).body.replace("−", "-")
+    quality = body[body.index("> **Verdict") : body.index("## How to use")]
+    quality += body[body.index("## Performance") : body.index("## What it is useful for")]
+    values = found.model_dump(mode="json", exclude_none=True)
+    allowed = {"0", "1", "2", "3", "4", "5", "6", "95", "2.0", "0.5", "0.05", "10", "100"}
+    for path in numbers_in(values):
+        at = values
+        for key in path:
+            at = at[key]
+        allowed |= forms(at)
+        allowed |= {str(key) for key in path if str(key).isdigit()}
+    for one in found.content.retrieval:
+        if one.times_chance:
+            allowed |= forms(one.times_chance)
+    allowed |= forms(found.identity.pool.times_chance) | forms(found.true_labels_identity.pool.times_chance)
+    allowed |= forms(found.collapse.unique_share) | forms(found.collapse.duplicate_share)
+    for part in (found.ablation, found.true_labels):
+        allowed |= forms(part.content_independent_share)
+    trip = found.round_trip
+    allowed |= forms(trip.above_floor.share) | forms(trip.empty / trip.attempted)
+    for one in found.controls:
+        allowed |= forms(one.changed.share)
+    for stem, _ in found.collapse.commonest_stems:
+        quality = quality.replace(stem, "")
+    foreign = {
+        one
+        for one in re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", quality)
+        if one.lstrip("0") not in {""} and one not in allowed
+    }
+    assert not foreign, foreign
+
+
+def test_an_edited_evaluation_file_is_not_rendered(tmp_path):
+    from cards.evaluation import EvaluationError
+
+    file = save(published(), tmp_path / "evaluation.json")
+    file.write_text(file.read_text(encoding="utf-8").replace("0.437837", "0.737837"), encoding="utf-8")
+    with pytest.raises(EvaluationError, match="changed after it was written"):
+        render(contract("ar"), file, about=ABOUT["ar"])
+
+
+def test_a_card_of_another_kind_than_the_contract_is_refused():
+    with pytest.raises(CardError, match="kind ar was asked for"):
+        render(contract("av"), kind="ar", about=ABOUT["av"])
+    with pytest.raises(CardError, match="needs the facts"):
+        render(contract("av"), kind="dataset", about=ABOUT["av"])
+
+
+# --- structure --------------------------------------------------------------------------------------------------------
+def test_metadata_of_a_measured_pair():
+    found, _ = measured()
+    card = ModelCard(render(contract("ar"), found, about=ABOUT["ar"]).text)
+    results = {one.metric_type: one.metric_value for one in card.data.eval_results}
+    assert results["fve"] == round(found.round_trip.fve.value, 4)
+    assert results["fve_labels"] == round(found.true_labels.conditions["real"].fve.value, 4)
+    assert card.data.license == "gemma" and card.data.pipeline_tag == "feature-extraction"
+    assert "nla-verdict-reads-content" in card.data.tags and card.data.language == ["en"]
+
+
+def test_training_comes_from_contract_and_log(tmp_path):
+    log = tmp_path / "log.jsonl"
+    records = [{"step": step, "loss": 1.0, "seconds": 1800.0, "peak_memory_gib": 3.5} for step in (1, 2)]
+    log.write_text("\n".join(json.dumps(one) for one in records) + '\n{"st', encoding="utf-8")
+    body = render(contract("av"), None, log, about=ABOUT["av"]).body
+    for row in (
+        "| lr | 0.0005 |",
+        "| lora.r | 16 |",
+        "| steps in the log | 2 |",
+        "| hours in steps | 1.00 |",
+        "GiB | 3.50",
+    ):
+        assert row in body
+
+
+def test_what_the_author_writes_stays_in_its_section():
+    notes = "---\nlicense: mit\n---\n# Mine\n<script>alert(1)</script>\n```python\nprint(1)\n"
+    about = About("ada/cat-av", notes=notes)
+    card = render(contract("av"), about=about)
+    section = card.body[card.body.index("<!-- notes -->") : card.body.index("<!-- /notes -->")]
+    assert "### Mine" in section and "&lt;script>" in section and section.count("```") == 2
+    assert ModelCard(card.text).data.license == "gemma" and "alert" not in card.metadata.to_yaml()
+    assert card.body.index("<!-- /notes -->") < card.body.index("## Provenance")
+
+
+def test_sections_between_keep_markers_survive():
+    first = render(contract("av"), about=ABOUT["av"]).text
+    edited = first.replace(
+        "## Provenance", "<!-- keep -->\n## By hand\n\nWritten **here**.\n<!-- /keep -->\n\n## Provenance"
+    )
+    again = render(contract("av"), about=About("ada/cat-av", pair="ada/cat-ar", existing=edited)).text
+    assert again.count("Written **here**.") == 1
+    third = render(contract("av"), about=About("ada/cat-av", pair="ada/cat-ar", existing=again)).text
+    assert third == again
+
+
+EVIL = 'x|y"\n---\nlicense: mit\n# head\n<script>alert(1)</script> ![i](http://evil/x.png) `c` {{ 7*7 }} ${{a}}'
+
+
+@pytest.mark.parametrize("role", ["av", "ar"])
+def test_no_field_of_a_contract_or_evaluation_can_break_out(role):
+    evil = contract(
+        role,
+        base_model=EVIL,
+        quantization=EVIL,
+        extraction_precision=EVIL,
+        base_revision=EVIL,
+        provenance={"training": {EVIL: EVIL, "list": [EVIL]}},
+        **({"injection_char": "㊗"} if role == "av" else {}),
+    )
+    found = published(subject=published().subject.model_copy(update={"av": EVIL, "ar": EVIL}), published_at=EVIL)
+    card = render(evil, found, about=About("ada/cat", pair="ada/other", files={EVIL: 3}, author=EVIL))
+    plain_text = re.sub(r"```.*?```", "", card.body, flags=re.DOTALL)
+    assert "<script>" not in plain_text and "![i](" not in plain_text and "\n# head" not in card.body
+    assert "49" not in plain_text and "{{ 7*7 }}" not in re.sub(r"\\", "\\\\", plain_text)
+    assert card.body.count("```") % 2 == 0
+    again = ModelCard(card.text)
+    assert again.data.license != "mit" and "alert" not in str(again.data.tags)
+    assert again.text.count("Verdict: content-blind") == 1
+
+
+def test_a_template_string_cannot_leave_its_place_in_the_code():
+    evil = 'a"\nimport os; os.system("x")\n```\n{injection_char}'
+    body = render(contract("av", av_template=evil), about=ABOUT["av"]).body
+    code = [
+        block for block in re.findall(r"```python\n(.*?)^```", body, re.DOTALL | re.MULTILINE) if "prompt =" in block
+    ]
+    import ast
+
+    assert len(code) == 1
+    names = [node for node in ast.walk(ast.parse(code[0])) if isinstance(node, ast.Attribute) and node.attr == "system"]
+    assert not names
+
+
+# --- the code on the card runs ----------------------------------------------------------------------------------------
+def snippets(card) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", card.body, re.DOTALL)
+
+
+@pytest.mark.parametrize("name", ["below", "centred"])
+def test_the_plain_code_does_what_the_sdk_does(lora_folders, lora_pair, monkeypatch, name, capsys):
+    import huggingface_hub
+    import torch
+
+    pair, folder = lora_pair(name), lora_folders[name]
+    vector = torch.randn(pair.d_model, generator=torch.Generator().manual_seed(3))
+    for role, whole in (("av", pair.av_contract), ("ar", pair.ar_contract)):
+        from training.publish.stage import convert_head
+
+        convert_head(folder / role)
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, role=role: str(folder / role))
+        code = snippets(render(whole, about=ABOUT[role]))[1]
+        space: dict = {}
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "randn", lambda *sizes: vector.clone())
+            exec(compile(code, f"<{role} card>", "exec"), space)
+        if role == "av":
+            assert space["explanation"] == pair.explain(vector)
+        else:
+            made = pair.reconstruct("a cat on a mat")
+            cosine = torch.nn.functional.cosine_similarity(space["vector"].detach(), made, dim=0)
+            assert cosine > 1 - 1e-5
+            if name == "centred":
+                torch.testing.assert_close(space["vector"].detach(), made, rtol=1e-4, atol=1e-3)
+
+
+def test_the_sdk_code_is_valid_python():
+    import ast
+
+    for role in ("av", "ar"):
+        for about in (ABOUT[role], About("ada/cat")):
+            for code in snippets(render(contract(role), about=about)):
+                ast.parse(code)
+
+
+def test_rendering_needs_no_torch():
+    code = """
+import sys
+from cards import About, render
+from nla_sdk.contract import Contract
+facts = {"kind": "nla_model", "role": "ar", "base_model": "a/b", "d_model": 2, "layer": 1,
+         "ar_template": "{explanation}>", "ar_num_blocks": 2}
+render(Contract.from_dict(facts), about=About("ada/cat")).text
+assert not {"torch", "transformers"} & set(sys.modules), "torch was imported"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_figure_has_no_room_for_nan():
+    with pytest.raises(ValueError):
+        Figure(value=float("nan"), n=3)
