@@ -91,6 +91,7 @@ class About:
         is_adapter: LoRA on the base, as opposed to a full checkpoint.
         dataset: of a table: `cards.dataset.DatasetFacts`.
         checkpoints: of a trajectory.
+        trend: what the training loss did at the end, in words.
         author, year: for the citation.
     """
 
@@ -106,6 +107,7 @@ class About:
     is_adapter: bool = True
     dataset: Any = None
     checkpoints: Sequence[Checkpoint] = ()
+    trend: str | None = None
     author: str | None = None
     year: int | None = None
 

@@ -53,6 +53,8 @@ def draw(
     rows: pa.Table | None,
     folder: Path,
     logs: Mapping[Literal["av", "ar"], Path] | None = None,
+    *,
+    suffixes: Sequence[Literal["png", "svg"]] = ("png", "svg"),
 ) -> list[Path]:
     """Draw all figures that the evaluation (and its rows) allow.
 
@@ -77,7 +79,7 @@ def draw(
     curves = {role: found for role, path in (logs or {}).items() if (found := _curves(path, role))}
     if curves:
         painters["training"] = lambda canvas: training(canvas, curves)
-    return _paint(painters, folder)
+    return _paint(painters, folder, suffixes)
 
 
 def trajectory(checkpoints: Sequence[tuple[str, Evaluation | None]], folder: Path) -> list[Path]:
@@ -116,8 +118,8 @@ def trajectory(checkpoints: Sequence[tuple[str, Evaluation | None]], folder: Pat
     return _paint({"trajectory": paint}, folder)
 
 
-def _paint(painters: Mapping[str, Callable], folder: Path) -> list[Path]:
-    """Each figure as PNG and SVG, the same bytes for the same figures."""
+def _paint(painters: Mapping[str, Callable], folder: Path, suffixes: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Each figure in every format, the same bytes for the same figures."""
     try:
         import matplotlib
         from matplotlib.figure import Figure as Canvas
@@ -130,7 +132,8 @@ def _paint(painters: Mapping[str, Callable], folder: Path) -> list[Path]:
         for name, paint in painters.items():
             canvas = Canvas(figsize=SIZE, layout="constrained")
             paint(canvas)
-            for suffix, dateless in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+            for suffix in suffixes:
+                dateless = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[suffix]
                 path = folder / f"{name}.{suffix}"
                 sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
                 try:

@@ -10,6 +10,11 @@ import json
 from nla_sdk.contract import EXPLANATION_FIELD, MARKER_FIELD, Contract
 
 
+def is_bundled(repo: str) -> bool:
+    """Whether it is a half of the pair that comes with nla-sdk (demo/av, demo/ar), and not a repository."""
+    return repo.split("/")[0] == "demo"
+
+
 def literal(value: str) -> str:
     """A Python string literal on one line."""
     return json.dumps(value, ensure_ascii=False)
@@ -19,6 +24,8 @@ def with_sdk(contract: Contract, repo: str, pair: str | None) -> str:
     """Explain, reconstruct and round-trip with `NLAPair`."""
     av, ar = (repo, pair) if contract.role == "av" else (pair, repo)
     loading = f"NLAPair.from_pretrained({literal(av) if av else None}, {literal(ar) if ar else None})"
+    if is_bundled(repo):
+        loading = 'NLAPair.from_pretrained("demo")  # offline, on a CPU'
     lines = ["from nla_sdk import NLAPair", "", f"pair = {loading}"]
     if av and ar:
         lines += [
@@ -46,40 +53,46 @@ def plain(contract: Contract, repo: str, *, is_adapter: bool = True) -> str:
 
 
 def _loading(contract: Contract, repo: str, is_adapter: bool) -> list[str]:
-    base = literal(contract.base_model)
+    """Imports, `folder` with the half's files, `model` and `tokenizer`."""
+    in_four_bits = is_adapter and contract.quantization == "nf4"
+    classes = ["AutoModelForCausalLM", "AutoTokenizer", *(["BitsAndBytesConfig"] if in_four_bits else [])]
+    hub, where, base = (
+        "from huggingface_hub import snapshot_download",
+        f"snapshot_download({literal(repo)})",
+        literal(contract.base_model),
+    )
+    if is_bundled(repo):
+        hub = "from importlib import resources\n\nfrom nla_sdk.hub import demo_base"
+        where, base = f'str(resources.files("nla_sdk") / {literal(repo)})', "demo_base()"
     lines = [
         "import torch",
-        "from huggingface_hub import snapshot_download",
+        hub,
         *(["from peft import PeftModel"] if is_adapter else []),
         "from safetensors.torch import load_file",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        f"from transformers import {', '.join(classes)}",
         "",
-        f"folder = snapshot_download({literal(repo)})",
+        f"folder = {where}",
     ]
-    if is_adapter and contract.quantization == "nf4":
-        lines[-3] = "from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig"
-        dtype = contract.compute_dtype or "float16"
+    if not is_adapter:
         return [
             *lines,
+            "model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()",
+            "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        ]
+    options = "dtype=torch.float32"
+    if in_four_bits:
+        options = "quantization_config=four_bits"
+        lines += [
             "four_bits = BitsAndBytesConfig(",
             '    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,',
-            f"    bnb_4bit_compute_dtype=torch.{dtype},",
+            f"    bnb_4bit_compute_dtype=torch.{contract.compute_dtype or 'float16'},",
             ")",
-            f"base = AutoModelForCausalLM.from_pretrained({base}, quantization_config=four_bits)",
-            "model = PeftModel.from_pretrained(base, folder).eval()",
-            f"tokenizer = AutoTokenizer.from_pretrained({base})",
-        ]
-    if is_adapter:
-        return [
-            *lines,
-            f"base = AutoModelForCausalLM.from_pretrained({base}, dtype=torch.float32)",
-            "model = PeftModel.from_pretrained(base, folder).eval()",
-            f"tokenizer = AutoTokenizer.from_pretrained({base})",
         ]
     return [
         *lines,
-        "model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()",
-        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        f"base = AutoModelForCausalLM.from_pretrained({base}, {options})",
+        "model = PeftModel.from_pretrained(base, folder).eval()",
+        f"tokenizer = AutoTokenizer.from_pretrained({base})",
     ]
 
 

@@ -108,3 +108,24 @@ def test_the_bundle_is_small_and_carries_its_licence():
         encoding="utf-8"
     )
     assert (DEMO / "GEMMA_TERMS.html").stat().st_size > 1000
+
+
+def test_the_code_on_the_bundled_cards_runs_and_says_what_the_sdk_says(pair):
+    """Plain transformers and peft, word for word from the card."""
+    import re
+
+    from cards import About, render
+    from nla_sdk.contract import Contract
+
+    vector = pair.extract(TEXTS[0]).vectors[0]
+    for role in ("av", "ar"):
+        card = render(Contract.load(DEMO / role), about=About(f"demo/{role}", pair="demo"))
+        sdk, plain = re.findall(r"```python\n(.*?)^```", card.body, re.DOTALL | re.MULTILINE)
+        assert 'from_pretrained("demo")' in sdk and "snapshot_download" not in plain
+        space: dict = {}
+        exec(compile(plain.replace("torch.randn(640)", "given.clone()"), role, "exec"), space | {"given": vector}, space)
+        if role == "av":
+            assert space["explanation"] == pair.explain(vector)
+        else:
+            cosine = torch.nn.functional.cosine_similarity(space["vector"], pair.reconstruct("a cat on a mat"), dim=0)
+            assert cosine > 1 - 1e-4

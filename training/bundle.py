@@ -3,7 +3,8 @@
 Copies `<out>/av` and `<out>/ar` to `nla_sdk/demo/`, the held-out rows as vectors, document ids, families and labels (no
 source texts), both training logs, and the licence texts that derivatives of Gemma must carry. Then
 `python -m training.evaluate --av demo --out results/demo` measures what was shipped, and
-`python -m training.bundle --evaluation results/demo` puts the evaluation file and its rows beside the pair.
+`python -m training.bundle --evaluation results/demo` puts the evaluation file and its rows beside the pair, and
+`python -m training.bundle --cards docs/demo-cards` renders the cards of what is shipped.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from cards.evaluation import EVALUATION, ROWS, VARIANTS
+from cards import About, render
+from cards.evaluation import EVALUATION, ROWS, VARIANTS, load
+from cards.figures import draw
+from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.half import Half
 
@@ -26,6 +30,7 @@ from .cli import friendly
 from .config import Config
 from .evaluate.verify import verify
 from .files import atomic
+from .trend import said_of
 
 DEMO = Path(__file__).parent.parent / "nla_sdk" / "demo"
 HELDOUT_ROWS = 320  # evenly spaced; measured in a few minutes on two cores
@@ -73,14 +78,38 @@ def ship_evaluation(folder: Path) -> Path:
     return DEMO / EVALUATION
 
 
+def render_cards(folder: Path) -> list[Path]:
+    """Render the cards of the bundled pair as `<folder>/av/README.md` and `<folder>/ar/README.md`, with figures."""
+    evaluation, rows = load(DEMO / EVALUATION), pq.read_table(DEMO / ROWS)
+    logs = {role: DEMO / f"training_log_{role}.jsonl" for role in ("av", "ar")}
+    made = []
+    for role in ("av", "ar"):
+        half = DEMO / role
+        figures = draw(evaluation, rows, folder / role / "figures", logs, suffixes=("png",))
+        about = About(
+            f"demo/{role}",
+            pair=f"demo/{'ar' if role == 'av' else 'av'}",
+            figures=[figure.stem for figure in figures],
+            files={file.name: file.stat().st_size for file in sorted(half.iterdir()) if file.is_file()},
+            trend=said_of(logs[role]),
+        )
+        card = render(Contract.load(half), evaluation, logs[role], about=about)
+        made.append(card.save(folder / role / "README.md"))
+    return made
+
+
 def main(
     config: Annotated[Path | None, typer.Option(help="Of the finished run to ship.")] = None,
     evaluation: Annotated[Path | None, typer.Option(help="Ship this folder's evaluation of the demo pair.")] = None,
+    cards: Annotated[Path | None, typer.Option(help="Render the cards of the demo pair into this folder.")] = None,
 ) -> None:
     with friendly():
-        if (config is None) == (evaluation is None):
-            raise InputError("Pass --config (ship a run) or --evaluation (ship its evaluation), one of them.")
-        print(run(Config.load(config)) if config else ship_evaluation(evaluation))
+        if sum(one is not None for one in (config, evaluation, cards)) != 1:
+            raise InputError("Pass one of --config (ship a run), --evaluation (ship its evaluation) and --cards.")
+        if cards:
+            print(*render_cards(cards), sep="\n")
+        else:
+            print(run(Config.load(config)) if config else ship_evaluation(evaluation))
 
 
 main.__doc__ = __doc__

@@ -178,6 +178,12 @@ def read_losses(path: Path) -> dict[int, float]:
     return losses
 
 
+def said_of(log: Path) -> str | None:
+    """The trend of a run's log in words, for its card; None where there is no log or no loss in it."""
+    losses = read_losses(log) if log.is_file() else {}
+    return str(trend(losses)) if losses else None
+
+
 def main(
     log: Annotated[Path, typer.Argument(metavar="LOG", help="A run's log.jsonl.")],
     window: Annotated[int, typer.Option("--window", help="How many of the last steps to look at.")] = WINDOW,

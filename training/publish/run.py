@@ -19,6 +19,7 @@ from nla_sdk.contract import Contract
 from nla_sdk.errors import AccessTokenError, InputError, NLAError
 from nla_sdk.half import OTHER, Half
 
+from ..trend import said_of
 from . import checks, stage
 from .errors import PublishError, RefusedError
 from .remote import Change, Remote, Staged, patiently
@@ -207,6 +208,7 @@ def _stage_half(
             datasets=published_data,
             licence=request.licence,
             is_adapter=half.is_adapter,
+            trend=said_of(log),
         )
         return render(contract, evaluation, log if log.is_file() else None, about=about).text
 
