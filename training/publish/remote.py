@@ -231,6 +231,10 @@ class Remote:
                         f"{self.url}: somebody committed to {self.revision} meanwhile. Look at it and publish again."
                     ) from None
                 raise
+            except RuntimeError as error:  # what the client makes of any error of an upload
+                if isinstance(error.__cause__, errors.HTTPError):
+                    raise error.__cause__ from None
+                raise
             return made.oid, made.pr_url
 
         return self._ask(attempt)
