@@ -51,7 +51,7 @@ class Reading:
     """One window of a text, and where in it activations are read.
 
     Attributes:
-        ids: its tokens, BOS included where there is one.
+        ids: its tokens up to the last one read, BOS included where there is one.
         positions: indices into `ids`.
         prefixes: for each position, the text up to and including that token.
     """
@@ -97,7 +97,8 @@ def plan(text: Text, source: Source, config: Config, tokenizer) -> tuple[list[Re
             positions.append(position)
             prefixes.append(prefix)
         if positions:
-            readings.append(Reading(text.doc_id, text.family, window, positions, prefixes))
+            # Causal: what stands after the last position read changes nothing, and costs a quarter of the pass.
+            readings.append(Reading(text.doc_id, text.family, window[: positions[-1] + 1], positions, prefixes))
     return readings, drops
 
 
