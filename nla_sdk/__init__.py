@@ -16,6 +16,7 @@ _HOMES = {
     "NLAPair": "pair",
     "RoundTrip": "pair",
     "Score": "pair",
+    "ChosenExplanation": "pair",
     "Activations": "extraction",
     "Contract": "contract",
     "NLAError": "errors",

@@ -71,6 +71,9 @@ class WritingOptions:
 
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="[default: the contract's]")] = None
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0
+    best_of: Annotated[
+        int, typer.Option(min=1, help="Write so many, keep the one that scores best; its score is of the best.")
+    ] = 1
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0
 
 

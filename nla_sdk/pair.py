@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from . import hub, metrics
@@ -29,6 +30,8 @@ from .half import Half, find_partner
 from .injection import as_vectors
 from .reconstructor import Reconstructor, load_head
 from .verbalizer import Verbalization, Verbalizer
+
+SAMPLING_TEMPERATURE = 0.7  # of the candidates of `best_of`, where no other is asked for
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class RoundTrip(Score):
         raw: its output as decoded.
         status: "ok", "empty" or "truncated" (no end within `max_new_tokens`).
         activation, reconstruction: float32 [d_model].
+        best_of: among how many explanations this one was chosen by its score; 1: it is the only one written.
     """
 
     explanation: str
@@ -64,6 +68,25 @@ class RoundTrip(Score):
     status: str
     activation: torch.Tensor
     reconstruction: torch.Tensor
+    best_of: int = 1
+
+
+class ChosenExplanation(str):
+    """An explanation that scored best among several of one activation; a str, with the score it was chosen by.
+
+    Attributes:
+        score: the best of `best_of` scores, so a little better than the AV's words deserve. Compare with other choices
+            among as many only.
+        best_of: how many were written.
+    """
+
+    score: Score
+    best_of: int
+
+    def __new__(cls, text: str, score: Score, best_of: int) -> ChosenExplanation:
+        chosen = super().__new__(cls, text)
+        chosen.score, chosen.best_of = score, best_of
+        return chosen
 
 
 class NLAPair:
@@ -292,6 +315,7 @@ class NLAPair:
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         n: int = 1,
+        best_of: int = 1,
         seed: int = 0,
         progress=None,
     ) -> str | list[str] | list[list[str]]:
@@ -302,14 +326,27 @@ class NLAPair:
             max_new_tokens: default: the contract's.
             temperature: 0 is greedy.
             n: explanations per activation.
+            best_of: write so many per activation and return the one from which the AR comes nearest to it, as a
+                ChosenExplanation with its score. The first is greedy, the others are sampled (at temperature 0.7, if
+                `temperature` is 0). Costs as many explanations.
             seed: of the sampling; a row's samples do not depend on the other rows.
             progress: called with the number of explanations just finished.
         Returns:
             A string for one vector, a list for a matrix; with n > 1 a list of n strings in place of each string.
         Raises:
-            MissingHalfError, ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError.
+            MissingHalfError, ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError,
+            InputError (best_of below 1, or with n > 1).
         """
         vectors, single = as_vectors(activation, self.d_model)
+        if best_of != 1:
+            if n != 1:
+                raise InputError(f"n={n} and best_of={best_of}: ask for several explanations or for the best one.")
+            written, reconstructions = self._best(
+                vectors, best_of, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, progress=progress
+            )
+            scores = self._scores(reconstructions, vectors)
+            chosen = [ChosenExplanation(one.text, score, best_of) for one, score in zip(written, scores, strict=True)]
+            return chosen[0] if single else chosen
         written = self._verbalize(
             vectors, max_new_tokens=max_new_tokens, temperature=temperature, n=n, seed=seed, progress=progress
         )
@@ -342,6 +379,7 @@ class NLAPair:
         *,
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
+        best_of: int = 1,
         seed: int = 0,
         progress=None,
     ) -> RoundTrip | list[RoundTrip]:
@@ -349,6 +387,7 @@ class NLAPair:
 
         Args:
             activation: [d_model] or [rows, d_model]; or a text (its last token is read), a chat, or a list of texts.
+            best_of: as in `explain`; the score is that of the explanation chosen by it.
         Returns:
             One RoundTrip, or a list for a matrix or a list of texts.
         Raises:
@@ -361,10 +400,9 @@ class NLAPair:
             vectors = self.extract(activation).vectors
         else:
             vectors, single = as_vectors(activation, self.d_model)
-        written = self._verbalize(
-            vectors, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, progress=progress
+        written, reconstructions = self._best(
+            vectors, best_of, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, progress=progress
         )
-        reconstructions = self.reconstruct([one.text for one in written])
         scores = self._scores(reconstructions, vectors)
         trips = [
             RoundTrip(
@@ -377,6 +415,7 @@ class NLAPair:
                 status=one.status,
                 activation=vector.cpu(),
                 reconstruction=reconstruction,
+                best_of=best_of,
             )
             for one, score, vector, reconstruction in zip(written, scores, vectors, reconstructions, strict=True)
         ]
@@ -407,6 +446,30 @@ class NLAPair:
     # --- within -------------------------------------------------------------------------------------------------
     def _verbalize(self, vectors: torch.Tensor, **options) -> list[Verbalization]:
         return self._need(self.verbalizer, "explain", "AV")(vectors, **options)
+
+    def _best(
+        self, vectors: torch.Tensor, best_of: int, *, temperature: float, **options
+    ) -> tuple[list[Verbalization], torch.Tensor]:
+        """For each vector the best of `best_of` verbalizations by the AR's cosine, and its reconstruction [n, d]."""
+        if best_of < 1:
+            raise InputError(f"best_of={best_of}: expected at least 1.")
+        self._need(self.reconstructor, "best_of" if best_of > 1 else "round_trip", "AR")
+        if best_of == 1:
+            written = self._verbalize(vectors, temperature=temperature, **options)
+            return written, self.reconstruct([one.text for one in written])
+        greedy = self._verbalize(vectors, temperature=0.0, **options)
+        sampled = self._verbalize(vectors, temperature=temperature or SAMPLING_TEMPERATURE, n=best_of - 1, **options)
+        size = best_of - 1
+        candidates = [
+            one for row, first in enumerate(greedy) for one in (first, *sampled[row * size : (row + 1) * size])
+        ]
+        number: dict[str, int] = {}
+        places = [number.setdefault(one.text, len(number)) for one in candidates]
+        made = self.reconstruct(list(number))[places].view(len(vectors), best_of, -1)
+        cosines = np.nan_to_num(metrics.cosine(made, vectors.cpu()[:, None]), nan=-np.inf)
+        best = cosines.argmax(axis=1).tolist()  # of equals the first: the greedy one
+        chosen = [candidates[row * best_of + at] for row, at in enumerate(best)]
+        return chosen, torch.stack([made[row, at] for row, at in enumerate(best)])
 
     def _scores(self, reconstructions: torch.Tensor, vectors: torch.Tensor) -> list[Score]:
         cosines = metrics.cosine(reconstructions.cpu(), vectors.cpu())

@@ -54,14 +54,18 @@ def extract(pair: NLAPair, source: Source, positions: int | str | Sequence[int] 
 
 
 def explain(pair: NLAPair, source: Source, positions: int | str | Sequence[int] = -1, **writing) -> Work:
-    """Activations (or texts, read at `positions`) → `api_explanation`, `explanation_status`."""
+    """Activations (or texts, read at `positions`) → `api_explanation`, `explanation_status`; `cosine` of a choice."""
+    best_of = writing.pop("best_of", 1)
 
     def work(table: pa.Table, vectors: torch.Tensor) -> dict:
-        written = pair._verbalize(vectors, **writing)
-        return {
-            "api_explanation": pa.array([one.text for one in written], pa.string()),
+        chosen = pair.round_trip(vectors, best_of=best_of, **writing) if best_of > 1 else None
+        written = chosen or pair._verbalize(vectors, **writing)
+        texts = [one.explanation for one in chosen] if chosen else [one.text for one in written]
+        found = {
+            "api_explanation": pa.array(texts, pa.string()),
             "explanation_status": pa.array([one.status for one in written], pa.string()),
         }
+        return found | ({"cosine": pa.array([one.cosine for one in chosen], pa.float64())} if chosen else {})
 
     return _on_vectors(pair, source, positions, work)
 
