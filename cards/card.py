@@ -9,7 +9,6 @@ the author's notes only, in a section of its own. Needs no torch.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,19 +19,16 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from nla_sdk.contract import Contract
-from nla_sdk.errors import NLAError
 
 from . import metadata, report, text, usage
-from .evaluation import Evaluation, load
-from .licences import licence_of
+from .errors import CardError
+from .evaluation import Evaluation, digest, load
+from .licences import Made, licence_of
+from .notes import Fences, kept_sections, tame, tidy
+from .recipe import Recipe
 
 Kind = Literal["av", "ar", "dataset", "trajectory"]
-KEEP = re.compile(r"<!--\s*keep\s*-->(.*?)<!--\s*/?keep\s*-->", re.DOTALL)
 METHOD = "https://transformer-circuits.pub/2026/nla/"
-
-
-class CardError(NLAError):
-    """A card cannot be rendered from what was given."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,8 @@ class About:
 
     Attributes:
         repo: owner/name it is published as.
-        pair: the other half's repository.
+        pair: the other half's repository; of a table the AV's.
+        pair_ar: of a table, the AR's repository.
         notes: the author's card_notes.md.
         existing: the card that is there now, for its `<!-- keep -->` sections.
         figures: names of the figures beside the card, `figures/<name>.png`.
@@ -92,11 +89,12 @@ class About:
         dataset: of a table: `cards.dataset.DatasetFacts`.
         checkpoints: of a trajectory.
         trend: what the training loss did at the end, in words.
-        author, year: for the citation.
+        author, year: for the citation; default: the repository's owner, the year of the evaluation.
     """
 
     repo: str
     pair: str | None = None
+    pair_ar: str | None = None
     notes: str | None = None
     existing: str | None = None
     figures: Sequence[str] = ()
@@ -143,11 +141,13 @@ def render(
         raise CardError("A dataset card needs the facts of its tables: About(dataset=DatasetFacts.read(paths)).")
     if kind == "trajectory" and not about.checkpoints:
         raise CardError("A trajectory card needs its checkpoints: About(checkpoints=[Checkpoint(…), …]).")
+    for measured, here in [(found, contract), *((one.evaluation, one.contract) for one in about.checkpoints)]:
+        _check_subject(measured, here)
+    made: Made = "data" if kind == "dataset" else "adapter" if about.is_adapter else "model"
+    licence = licence_of(contract.base_model, about.licence, made)
     if kind == "dataset":
-        data = metadata.dataset_metadata(about.dataset, licence=about.licence, language=list(about.language))
-        licence = licence_of(contract.base_model, about.licence)
+        data = metadata.dataset_metadata(about.dataset, licence=licence, language=list(about.language))
     else:
-        licence = licence_of(contract.base_model, about.licence)
         data = metadata.model_metadata(
             contract,
             found if kind != "trajectory" else None,
@@ -164,9 +164,13 @@ def render(
         "kind": kind,
         "role": contract.role,
         "licence": licence,
-        "training": training_facts(contract, training_log),
+        "recipe": Recipe.read(contract, training_log),
+        "logged": training_log is not None,
+        "digest": digest(found) if found is not None else None,
         "notes": tame(about.notes) if about.notes else None,
         "kept": kept_sections(about.existing),
+        "author": about.author or (None if usage.is_bundled(about.repo) else about.repo.split("/")[0]),
+        "year": about.year or _year_of(found),
         "method": METHOD,
         "usage": usage,
         "report": report,
@@ -174,7 +178,23 @@ def render(
     }
     name = {"av": "model", "ar": "model"}.get(kind, kind)
     body = _environment().get_template(f"{name}.md.jinja2").render(values)
-    return Card(data, re.sub(r"\n{3,}", "\n\n", body).strip() + "\n")
+    return Card(data, tidy(body))
+
+
+def _year_of(evaluation: Evaluation | None) -> str | None:
+    year = re.match(r"\d{4}-", evaluation.created) if evaluation is not None and evaluation.created else None
+    return year[0][:4] if year else None
+
+
+def _check_subject(evaluation: Evaluation | None, contract: Contract) -> None:
+    for name in ("layer", "d_model"):
+        measured = getattr(evaluation.subject, name) if evaluation is not None else None
+        here = getattr(contract, name)
+        if measured is not None and measured != here:
+            raise CardError(
+                f"The evaluation is of a pair whose `{name}` is {measured}, the contract's is {here}: its "
+                " figures belong to another half. Pass this half's own evaluation, or none."
+            )
 
 
 @cache
@@ -201,49 +221,13 @@ def _environment():
         "share": text.share,
         "size": size,
         "bibtex": bibtex,
+        "link": link,
         "url": quote,
     }
     return environment
 
 
 # --- what the template is given ----------------------------------------------------------------------------------
-def training_facts(contract: Contract, log: Path | None) -> list[tuple[str, str]]:
-    """The training table: the contract's provenance, and steps and hours of the log."""
-    training = contract.provenance.get("training") or contract.extras.get("training") or {}
-    facts = list(_flat(training)) if isinstance(training, Mapping) else [("training", str(training))]
-    if log is not None:
-        records = list(_records(log))
-        seconds = [one["seconds"] for one in records if isinstance(one.get("seconds"), int | float)]
-        memory = [one["peak_memory_gib"] for one in records if isinstance(one.get("peak_memory_gib"), int | float)]
-        if records and "step" in records[-1]:
-            facts.append(("steps in the log", str(records[-1]["step"])))
-        if seconds:
-            facts.append(("hours in steps", text.number(sum(seconds) / 3600, 2)))
-        if memory:
-            facts.append(("peak memory, GiB", text.number(max(memory), 2)))
-    return [(name.removeprefix("settings."), value) for name, value in facts]
-
-
-def _flat(values: Mapping, path: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        name = f"{path}.{key}" if path else str(key)
-        if isinstance(value, Mapping):
-            yield from _flat(value, name)
-        elif value is not None:
-            yield name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _records(log: Path) -> Iterator[dict]:
-    """The log's lines; one torn by a kill is left out."""
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict):
-            yield record
-
-
 def size(count: int) -> str:
     """Bytes for people."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -257,30 +241,16 @@ def bibtex(value: object) -> str:
     return re.sub(r"[{}\\`\n\r]", " ", str(value)).strip()
 
 
-def tame(notes: str) -> str:
-    """The author's notes as a section of a card: headings below it, no HTML, code fences closed, no markers of ours."""
-    lines, fence = [], None
-    for line in notes.replace("\r\n", "\n").split("\n"):
-        if mark := re.match(r"\s*(`{3,}|~{3,})", line):
-            fence = None if fence and mark[1].startswith(fence) else fence or mark[1][:3]
-        elif fence is None:
-            line = line.replace("<", "&lt;")
-            if re.fullmatch(r"\s*(-{3,}|={3,})\s*", line):
-                line = ""  # a rule or the line under a heading; at a file's head it would begin metadata
-            line = re.sub(r"^\s*(#{1,6})(?=\s)", lambda found: "#" * min(6, len(found[1]) + 2), line)
-        lines.append(line)
-    if fence is not None:
-        lines.append(fence)
-    return "\n".join(lines).strip()
-
-
-def kept_sections(existing: str | None) -> list[str]:
-    """What stands between `<!-- keep -->` and `<!-- /keep -->` in the card that is there now."""
-    return [section.strip() for section in KEEP.findall(existing or "")]
+def link(value: str) -> str:
+    """Where something was published: a link if it is a web address, else inert text."""
+    if not re.fullmatch(r"https?://[^\s/]+\S*", value):
+        return text.inert(value)
+    return f"[{text.inert(value.partition('//')[2])}]({quote(value, safe=':/?#@!$&+,;=%~')})"
 
 
 def diff(old: str, new: str) -> str:
     """What changes between two cards, for people: front matter and body apart, each line under its section."""
+    old, new = (re.sub(r"\r\n?", "\n", card) for card in (old, new))
     found = []
     for name, before, after in zip(("front matter", "body"), _parts(old), _parts(new), strict=True):
         lines = list(difflib.unified_diff(before, after, "published", "new", lineterm="", n=1))
@@ -298,9 +268,12 @@ def _parts(card: str) -> tuple[list[str], list[str]]:
 
 def _with_sections(lines: list[str], before: list[str]) -> Iterator[str]:
     """Hunk headers say which heading of the old card they are under."""
+    fences = Fences()
+    # In code a # begins a comment.
+    headings = [line if not fences.hold(line) and line.startswith("#") else None for line in before]
     for line in lines[2:]:
         if hunk := re.match(r"@@ -(\d+)", line):
-            above = [text for text in before[: int(hunk[1])] if text.startswith("#")]
+            above = [heading for heading in headings[: int(hunk[1])] if heading]
             yield f"@@ {above[-1].lstrip('# ') if above else 'top'}"
         else:
             yield line

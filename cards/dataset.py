@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError, first_line
 
+from .errors import CardError
+
 COUNTED = ("source_family", "labeler_model", "auditor_model", "label_status")
 SAID = {
     "row_id": "the activation, one id for all its labels",
-    "doc_id": "the document; splits never share one",
+    "doc_id": "the document",
     "n_raw_tokens": "tokens of the text up to the position read",
     "activation_layer": "decoder block read, counted from 0",
     "activation_vector": "the raw activation",
@@ -30,8 +35,10 @@ SAID = {
     "tokens": "of the labeler's call",
     "cost_usd": "of the labeler's call",
 }
+TEXT, EXPLANATIONS = "detokenized_text_truncated", ("api_explanation", "response")
 LONGEST = 400  # characters of an example's text
 MOST_VALUES = 12
+HELD_OUT, TRAINED_ON = {"eval", "heldout", "test", "validation"}, {"sft", "train", "training"}
 
 
 @dataclass(frozen=True)
@@ -42,27 +49,46 @@ class TableFacts:
         name: without its suffix; the viewer's config.
         path: in the repository.
         columns: name → type.
-        counts: column → value → rows, for families, labelers and statuses.
+        counts: column → value → rows, for families, labelers and statuses, the commonest first.
         drops: rows left out, by reason, from the sidecar.
         example: one row, vectors left out, long texts cut.
+        documents, texts: digests of its documents and its texts; None where it has no such column.
+        repeated: rows whose text and explanation an earlier row has; None where it has not both columns.
     """
 
     name: str
     path: str
     rows: int
-    documents: int | None
     columns: Mapping[str, str]
     counts: Mapping[str, Mapping[str, int]]
     sha256: str | None
     contract: Contract | None
+    documents: frozenset[bytes] | None = None
+    texts: frozenset[bytes] | None = None
+    repeated: int | None = None
     drops: Mapping[str, int] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     example: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def _words(self) -> set[str]:
+        return set(re.findall(r"[a-z0-9]+", self.name.lower()))
+
+    @property
     def split(self) -> str:
         """The viewer's split: "test" for held-out rows, else "train"."""
-        return "test" if "eval" in self.name or "heldout" in self.name else "train"
+        return "test" if self._words & HELD_OUT else "train"
+
+    def trains(self, role: str) -> bool:
+        """Whether its name says that it is what an AV or an AR is trained on."""
+        whose = self._words & {"av", "ar"}
+        return self.split == "train" and bool(self._words & TRAINED_ON) and (not whose or role in whose)
+
+    def shown(self, column: str) -> tuple[list[tuple[str, int]], int, int]:
+        """The commonest values of a counted column, how many more there are, and the rows of those."""
+        values = list(self.counts[column].items())
+        rest = values[MOST_VALUES:]
+        return values[:MOST_VALUES], len(rest), sum(rows for _, rows in rest)
 
 
 @dataclass(frozen=True)
@@ -89,8 +115,39 @@ class DatasetFacts:
         Raises:
             InputError: a table is not readable.
             ContractError: a sidecar is malformed.
+            CardError: the tables are of different bases, layers or widths, which one card cannot describe.
         """
         return cls([_facts(Path(table), folder) for table in tables], dict(licences or {}))
+
+    def __post_init__(self) -> None:
+        for name in ("base_model", "layer", "d_model"):
+            said = {one.name: getattr(one.contract, name) for one in self.tables if one.contract is not None}
+            said = {table: value for table, value in said.items() if value is not None}
+            if len(set(said.values())) > 1:
+                raise CardError(
+                    f"The tables differ in `{name}`: {', '.join(f'{table} {value}' for table, value in said.items())}. "
+                    "One dataset card describes activations of one place; publish the others apart."
+                )
+
+    def common(self, name: str) -> Any:
+        """An attribute of the sidecars that all tables state alike; None where one of them does not."""
+        said = {getattr(one.contract, name) if one.contract is not None else None for one in self.tables}
+        return said.pop() if len(said) == 1 else None
+
+    def shared(self, what: str) -> Iterator[tuple[TableFacts, TableFacts, int]]:
+        """Pairs of tables that have some of `what` ("documents" or "texts") in common, and how many."""
+        for one, other in combinations(self.tables, 2):
+            mine, theirs = getattr(one, what), getattr(other, what)
+            if mine is not None and theirs is not None and (both := len(mine & theirs)):
+                yield one, other, both
+
+    def trains(self, role: str) -> bool:
+        """Whether a table is there that an AV or an AR is trained on."""
+        return any(one.trains(role) for one in self.tables)
+
+    def without(self, what: str) -> list[TableFacts]:
+        """Tables in which "documents", "texts" or "repeated" could not be looked at."""
+        return [one for one in self.tables if getattr(one, what) is None]
 
     def described(self) -> dict[str, str]:
         """Column → what it holds, of all tables' columns."""
@@ -108,32 +165,49 @@ def _facts(table: Path, folder: str) -> TableFacts:
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{table} is not readable parquet: {first_line(error)}") from error
     counted = [name for name in COUNTED if name in schema.names]
+    explanation = next((name for name in EXPLANATIONS if name in schema.names), None)
+    looked_at = {"doc_id", TEXT, explanation} & set(schema.names)
     counts: dict[str, Counter] = {name: Counter() for name in counted}
-    documents: set[str] | None = set() if "doc_id" in schema.names else None
-    for batch in file.iter_batches(columns=[*counted, *(["doc_id"] if documents is not None else [])]):
+    documents: set[bytes] = set()
+    texts: set[bytes] = set()
+    pairs: set[bytes] = set()
+    repeated = 0
+    for batch in file.iter_batches(columns=[*counted, *looked_at]):
         for name in counted:
             counts[name].update(str(value) for value in batch[name].to_pylist() if value is not None)
-        if documents is not None:
-            documents.update(map(str, batch["doc_id"].to_pylist()))
+        found = {name: batch[name].to_pylist() for name in looked_at}
+        documents.update(map(_digest, found.get("doc_id", [])))
+        texts.update(map(_digest, found.get(TEXT, [])))
+        if len(looked_at - {"doc_id"}) == 2:
+            for pair in zip(found[TEXT], found[explanation], strict=True):
+                repeated += (digest := _digest(pair)) in pairs
+                pairs.add(digest)
     sidecar = table.with_name(table.name + ".nla_meta.yaml")
     contract = Contract.load(table) if sidecar.is_file() else None
     extras: dict[Any, Any] = contract.extras if contract else {}
-    texts = [field.name for field in schema if not pa.types.is_nested(field.type)]
-    first = next(file.iter_batches(batch_size=1, columns=texts), None) if file.metadata.num_rows else None
+    flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    first = next(file.iter_batches(batch_size=1, columns=flat), None) if file.metadata.num_rows else None
     row = first.to_pylist()[0] if first is not None else {}
     return TableFacts(
         name=table.stem,
         path=f"{folder}/{table.name}",
         rows=file.metadata.num_rows,
-        documents=None if documents is None else len(documents),
         columns={field.name: str(field.type) for field in schema},
-        counts={name: dict(found.most_common(MOST_VALUES)) for name, found in counts.items() if found},
+        counts={name: dict(found.most_common()) for name, found in counts.items() if found},
         sha256=extras.get("sha256"),
         contract=contract,
+        documents=frozenset(documents) if "doc_id" in looked_at else None,
+        texts=frozenset(texts) if TEXT in looked_at else None,
+        repeated=repeated if len(looked_at - {"doc_id"}) == 2 else None,
         drops=extras.get("drops") or {},
         inputs={str(name): str(value) for name, value in (extras.get("inputs") or {}).items()},
         example={name: _short(value) for name, value in row.items() if value is not None},
     )
+
+
+def _digest(value: object) -> bytes:
+    """Sixteen bytes in place of a document's name or a text: millions of them fit into memory."""
+    return hashlib.blake2b(repr(value).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _short(value: Any) -> str:

@@ -29,7 +29,6 @@ def model_metadata(
 
     results = list(eval_results(evaluation, contract.role)) if evaluation is not None else []
     verdict = [f"nla-verdict-{evaluation.verdict.value}"] if evaluation is not None else []
-    extra: dict[str, Any] = {"license_name": licence.name, "license_link": licence.link}
     base = contract.base_model
     return ModelCardData(
         base_model=base if base and "/" in base and not base.startswith(("/", ".", "~")) else None,
@@ -42,8 +41,13 @@ def model_metadata(
         language=language or None,
         model_name=repo.rpartition("/")[2] if results else None,
         eval_results=results or None,
-        **{key: value for key, value in extra.items() if value is not None},
+        **_named(licence),
     )
+
+
+def _named(licence: Licence) -> dict[str, str]:
+    """The Hub wants a name beside "other"."""
+    return {"license_name": licence.name} if licence.name else {}
 
 
 def eval_results(evaluation: Evaluation, role: str) -> Iterator[Any]:
@@ -51,21 +55,21 @@ def eval_results(evaluation: Evaluation, role: str) -> Iterator[Any]:
     from huggingface_hub import EvalResult
 
     trip, data = evaluation.round_trip, evaluation.data
-    measured = evaluation.origin == "measured"
-    said = "" if measured else ", as published"
+    said = "" if evaluation.origin == "measured" else ", as published"
+    gain = "Round-trip gain over the empty explanation"
+    if trip.gain is None:
+        gain += ", derived from the published ablation" if said else ", of the ablation's rows"
     figures = {
         "fve": ("Round-trip FVE, mean-norm baseline", trip.fve),
-        "gain": ("Round-trip gain over the empty explanation", evaluation.gain),
+        "gain": (gain, evaluation.gain),
         "cosine": (
             "Round-trip cosine (does not compare across layers or models)",
             trip.cosine.mean if trip.cosine else None,
         ),
     }
-    if role == "ar" and evaluation.true_labels is not None:
-        figures["fve_labels"] = (
-            "FVE on written labels, mean-norm baseline",
-            evaluation.true_labels.conditions["real"].fve,
-        )
+    labels = evaluation.true_labels.conditions.get("real") if evaluation.true_labels is not None else None
+    if role == "ar" and labels is not None:
+        figures["fve_labels"] = ("FVE on written labels, mean-norm baseline", labels.fve)
     for kind, (name, figure) in figures.items():
         if figure is None:
             continue
@@ -75,12 +79,12 @@ def eval_results(evaluation: Evaluation, role: str) -> Iterator[Any]:
             dataset_type=data.name,
             dataset_name=data.name,
             metric_type=kind,
-            metric_name=f"{name} (n = {figure.n}{said})",
+            metric_name=f"{name} (n = {figure.n}{'' if 'published' in name else said})",
             metric_value=round(figure.value, 4),
         )
 
 
-def dataset_metadata(facts: Any, *, licence: str | None, language: list[str]) -> Any:
+def dataset_metadata(facts: Any, *, licence: Licence, language: list[str]) -> Any:
     """`DatasetCardData`, with a `configs:` entry per table for the viewer."""
     from huggingface_hub import DatasetCardData
 
@@ -88,12 +92,13 @@ def dataset_metadata(facts: Any, *, licence: str | None, language: list[str]) ->
         {"config_name": one.name, "data_files": [{"split": one.split, "path": one.path}]} for one in facts.tables
     ]
     return DatasetCardData(
-        license=licence or "other",
+        license=licence.id,
         language=language or None,
         tags=TAGS,
         task_categories=["feature-extraction", "text-generation"],
         size_categories=_size(sum(one.rows for one in facts.tables)),
         configs=configs,
+        **_named(licence),
     )
 
 

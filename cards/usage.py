@@ -12,7 +12,7 @@ from nla_sdk.contract import EXPLANATION_FIELD, MARKER_FIELD, Contract
 
 def is_bundled(repo: str) -> bool:
     """Whether it is a half of the pair that comes with nla-sdk (demo/av, demo/ar), and not a repository."""
-    return repo.split("/")[0] == "demo"
+    return repo in ("demo/av", "demo/ar")
 
 
 def literal(value: str) -> str:
@@ -23,7 +23,8 @@ def literal(value: str) -> str:
 def with_sdk(contract: Contract, repo: str, pair: str | None) -> str:
     """Explain, reconstruct and round-trip with `NLAPair`."""
     av, ar = (repo, pair) if contract.role == "av" else (pair, repo)
-    loading = f"NLAPair.from_pretrained({literal(av) if av else None}, {literal(ar) if ar else None})"
+    halves = [literal(av) if av else "None", *([literal(ar)] if ar else [])]
+    loading = f"NLAPair.from_pretrained({', '.join(halves)})"
     if is_bundled(repo):
         loading = 'NLAPair.from_pretrained("demo")  # offline, on a CPU'
     lines = ["from nla_sdk import NLAPair", "", f"pair = {loading}"]
@@ -54,24 +55,37 @@ def plain(contract: Contract, repo: str, *, is_adapter: bool = True) -> str:
 
 def _loading(contract: Contract, repo: str, is_adapter: bool) -> list[str]:
     """Imports, `folder` with the half's files, `model` and `tokenizer`."""
-    in_four_bits = is_adapter and contract.quantization == "nf4"
-    classes = ["AutoModelForCausalLM", "AutoTokenizer", *(["BitsAndBytesConfig"] if in_four_bits else [])]
-    hub, where, base = (
-        "from huggingface_hub import snapshot_download",
-        f"snapshot_download({literal(repo)})",
-        literal(contract.base_model),
-    )
+    base, options, of_tokenizer, before = literal(contract.base_model), ["dtype=torch.float32"], [], []
+    classes = ["AutoModelForCausalLM", "AutoTokenizer"]
+    hub, where = ["from huggingface_hub import snapshot_download"], f"snapshot_download({literal(repo)})"
     if is_bundled(repo):
-        hub = "from importlib import resources\n\nfrom nla_sdk.hub import demo_base"
+        hub = ["from importlib import resources", "", "from nla_sdk.hub import demo_base"]
         where, base = f'str(resources.files("nla_sdk") / {literal(repo)})', "demo_base()"
+    elif is_adapter and contract.base_model.lower().endswith("gguf"):
+        hub = ["from huggingface_hub import list_repo_files, snapshot_download"]
+        classes.append("GgufConfig")
+        before = [f'[file] = [name for name in list_repo_files({base}) if name.endswith(".gguf")]']
+        # Packed weights take no adapter.
+        options = ["gguf_file=file", *options, "quantization_config=GgufConfig(dequantize=True)"]
+        of_tokenizer = ["gguf_file=file"]
+    elif is_adapter and contract.quantization == "nf4":
+        classes.append("BitsAndBytesConfig")
+        options = ["quantization_config=four_bits"]
+        before = [
+            "four_bits = BitsAndBytesConfig(",
+            '    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,',
+            f"    bnb_4bit_compute_dtype=torch.{contract.compute_dtype or 'float16'},",
+            ")",
+        ]
     lines = [
         "import torch",
-        hub,
+        *hub,
         *(["from peft import PeftModel"] if is_adapter else []),
         "from safetensors.torch import load_file",
         f"from transformers import {', '.join(classes)}",
         "",
         f"folder = {where}",
+        *before,
     ]
     if not is_adapter:
         return [
@@ -79,20 +93,11 @@ def _loading(contract: Contract, repo: str, is_adapter: bool) -> list[str]:
             "model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()",
             "tokenizer = AutoTokenizer.from_pretrained(folder)",
         ]
-    options = "dtype=torch.float32"
-    if in_four_bits:
-        options = "quantization_config=four_bits"
-        lines += [
-            "four_bits = BitsAndBytesConfig(",
-            '    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,',
-            f"    bnb_4bit_compute_dtype=torch.{contract.compute_dtype or 'float16'},",
-            ")",
-        ]
     return [
         *lines,
-        f"base = AutoModelForCausalLM.from_pretrained({base}, {options})",
+        f"base = AutoModelForCausalLM.from_pretrained({', '.join([base, *options])})",
         "model = PeftModel.from_pretrained(base, folder).eval()",
-        f"tokenizer = AutoTokenizer.from_pretrained({base})",
+        f"tokenizer = AutoTokenizer.from_pretrained({', '.join([base, *of_tokenizer])})",
     ]
 
 
@@ -107,8 +112,13 @@ def _av(contract: Contract, repo: str, is_adapter: bool) -> list[str]:
         lines.append(f'activation = activation - load_file(f"{{folder}}/{contract.activation_mean}")["mean"]')
     if contract.injection_scale is not None:
         lines.append(f"activation = activation * ({contract.injection_scale!r} / activation.norm())")
-    filled = contract.av_template.replace(MARKER_FIELD, marker) if marker else contract.av_template
-    lines.append(f"prompt = {literal(filled)}")
+    if marker:
+        lines.append(f"prompt = {literal(contract.av_template.replace(MARKER_FIELD, marker))}")
+    else:
+        lines += [
+            f"marker = tokenizer.decode([{contract.injection_token_id}]).strip()",
+            f"prompt = {literal(contract.av_template)}.replace({literal(MARKER_FIELD)}, marker)",
+        ]
     if contract.prompt_style == "chat":
         lines += [
             'chat = [{"role": "user", "content": prompt}]',
@@ -142,6 +152,7 @@ def _ar(contract: Contract, repo: str, is_adapter: bool) -> list[str]:
     d = contract.d_model
     before, _, after = contract.ar_template.partition(EXPLANATION_FIELD)
     head = "linear_head.safetensors" if is_adapter else "value_head.safetensors"
+    text_model = "model.get_base_model().get_decoder()" if is_adapter else "model.get_decoder()"
     lines = _loading(contract, repo, is_adapter)
     lines += [
         f'state = load_file(f"{{folder}}/{head}")',
@@ -150,9 +161,14 @@ def _ar(contract: Contract, repo: str, is_adapter: bool) -> list[str]:
         "",
         'explanation = "a cat on a mat"',
         f'ids = tokenizer({literal(before)} + explanation + {literal(after)}, return_tensors="pt").input_ids',
+        "kept = []  # a hook, because the last of a model's hidden_states has been through its final norm",
+        f"block = {text_model}.layers[{contract.ar_num_blocks - 1}]",
+        "hook = block.register_forward_hook(lambda module, args, output: kept.append(output))",
         "with torch.no_grad():  # all blocks run here; nla-sdk stops after the last one that is needed",
-        "    states = model(ids, output_hidden_states=True).hidden_states",
-        f"    vector = head(states[{contract.ar_num_blocks}][0, -1].float())",
+        "    model(ids)",
+        "    hook.remove()",
+        "    state = kept[0][0] if isinstance(kept[0], tuple) else kept[0]  # the batch [1, n, d]",
+        "    vector = head(state[0, -1].float())",
     ]
     if contract.activation_mean:
         lines += [

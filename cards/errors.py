@@ -1,0 +1,7 @@
+"""What can go wrong with a card."""
+
+from nla_sdk.errors import NLAError
+
+
+class CardError(NLAError):
+    """A card cannot be rendered from what was given."""
