@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from nla_sdk.errors import NLAError
+from nla_sdk.metrics import cosine
 
 from .evaluation import CONDITIONS, Evaluation, Figure
 
@@ -34,7 +35,9 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK = (
     "#000000",
 )
 GREY = "#8a8a8a"
-FAMILIES = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, GREY, BLACK)
+# Of families, by marker as well as by colour; none is RED, BLACK or GREY, which reference lines have.
+FAMILIES = tuple(zip((BLUE, ORANGE, GREEN, PURPLE, SKY, "#882255", "#44AA99", "#999933"), "os^Dv<P>", strict=True))
+FAR = 1.0  # a floor that is further below all else than all else is wide is named at the edge
 SAID = {
     "real": "its own\nexplanation",
     "shuffled": "other rows'\nexplanations",
@@ -46,6 +49,18 @@ SAID = {
 
 class FigureError(NLAError):
     """A figure cannot be drawn."""
+
+
+def check_installed() -> None:
+    """Before hours of measuring that figures are to be drawn of.
+
+    Raises:
+        FigureError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise FigureError("Figures need matplotlib: pip install 'nla-sdk[eval]'.") from None
 
 
 def draw(
@@ -120,11 +135,10 @@ def trajectory(checkpoints: Sequence[tuple[str, Evaluation | None]], folder: Pat
 
 def _paint(painters: Mapping[str, Callable], folder: Path, suffixes: Sequence[str] = ("png", "svg")) -> list[Path]:
     """Each figure in every format, the same bytes for the same figures."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure as Canvas
-    except ImportError:
-        raise FigureError("Figures need matplotlib: pip install 'nla-sdk[eval]'.") from None
+    check_installed()
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+
     written = []
     folder.mkdir(parents=True, exist_ok=True)
     style = {"svg.hashsalt": "nla", "font.size": 11, "axes.titlesize": 12, "axes.titleweight": "bold"}
@@ -173,22 +187,27 @@ def cosine_per_row(canvas, evaluation: Evaluation, rows: pa.Table) -> None:
     if families is None:
         axes.scatter(x, values, s=14, color=BLUE, linewidths=0)
     else:
-        for colour, family in zip(FAMILIES, sorted(set(families)), strict=False):
+        for (colour, marker), family in zip(FAMILIES, sorted(set(families)), strict=False):
             mask = families == family
-            axes.scatter(x[mask], values[mask], s=14, color=colour, linewidths=0, label=str(family)[:24])
+            axes.scatter(x[mask], values[mask], s=16, color=colour, marker=marker, linewidths=0, label=str(family)[:24])
         axes.legend(
             frameon=False, fontsize=10, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.1
         )
     trip = evaluation.round_trip
-    lines = [(trip.floor, RED, "noise floor")]
+    lines = []
     if trip.reference is not None:
         lines.append((trip.reference.mean_cosine, BLACK, "predicting the mean direction"))
-        lines.append((trip.reference.random_pair_cosine, GREY, "two unrelated activations"))
-    low = min([values.min(), *(level for level, *_ in lines if level is not None)])
-    high = max(values.max(), *(level for level, *_ in lines if level is not None))
+        if trip.reference.random_pair_cosine is not None:
+            lines.append((trip.reference.random_pair_cosine, GREY, "two unrelated activations"))
+    low, high = (end([*values, *(level for level, *_ in lines)]) for end in (min, max))
     gap = max(high - low, 1e-3)
-    placed: list[float] = []
-    for level, colour, label in sorted((one for one in lines if one[0] is not None), key=lambda one: one[0]):
+    below = trip.floor is not None and low - trip.floor > FAR * gap
+    if trip.floor is not None and not below:
+        lines.append((trip.floor, RED, "noise floor"))
+        low, high = min(low, trip.floor), max(high, trip.floor)
+        gap = max(high - low, 1e-3)
+    placed: list[float] = [low - 0.04 * gap] if below else []
+    for level, colour, label in sorted(lines, key=lambda one: one[0]):
         axes.axhline(level, color=colour, linewidth=1.2, linestyle="--")
         at = level + 0.012 * gap
         if placed and at - placed[-1] < 0.06 * gap:
@@ -196,7 +215,10 @@ def cosine_per_row(canvas, evaluation: Evaluation, rows: pa.Table) -> None:
         placed.append(at)
         # the curve rises, so the lower right is free
         axes.text(len(values), at, _minus(f"{label}, {level:.3f}"), color=colour, fontsize=10, ha="right", va="bottom")
-    axes.set_ylim(low - 0.05 * gap, high + 0.08 * gap)
+    axes.set_ylim(low - (0.1 if below else 0.05) * gap, high + 0.08 * gap)
+    if below:  # drawn to scale it would press the rows into a corner
+        said = _minus(f"noise floor {trip.floor:.2f}: far below this axis")
+        axes.text(len(values), low - 0.09 * gap, said, color=RED, fontsize=10, ha="right", va="bottom")
     axes.set_xlim(0, len(values) + 1)
     share = trip.above_floor
     title = f"Round-trip cosine of {len(values)} rows: mean {values.mean():.3f}"
@@ -207,21 +229,24 @@ def cosine_per_row(canvas, evaluation: Evaluation, rows: pa.Table) -> None:
 
 
 def cosine_distribution(canvas, evaluation: Evaluation, rows: pa.Table) -> None:
-    """Histograms of the real, other rows' and empty explanation's cosines."""
+    """Histograms of the cosines of the own explanation, of one other row's for each row, and of no text."""
     axes = canvas.subplots()
-    kinds = (("real", BLUE, "own explanation"), ("shuffled", ORANGE, "other rows' (mean)"), ("empty", GREY, "no text"))
     there = np.isfinite(_numbers(rows, "cosine_real"))
+    kinds = [("cosine_real", BLUE, "own explanation"), ("cosine_empty", GREY, "no text")]
     curves = []
-    for name, colour, label in kinds:
-        if f"cosine_{name}" in rows.column_names:
-            values = _numbers(rows, f"cosine_{name}")[there]
-            if np.isfinite(values).any():
-                curves.append((values[np.isfinite(values)], colour, label))
+    for column, colour, label in kinds:
+        if column in rows.column_names:
+            values = _numbers(rows, column)[there]
+            if len(values := values[np.isfinite(values)]):
+                curves.append((values, colour, f"{label}: mean {values.mean():.3f}"))
+    if len(values := _of_a_partner(rows, there, evaluation.settings.seed if evaluation.settings else 0)):
+        # The file's figure is the mean over all other rows; a histogram of such means would be far too narrow.
+        mean = _numbers(rows, "cosine_shuffled")[there].mean()
+        curves.insert(1, (values, ORANGE, f"one other row's: mean over all {mean:.3f}"))
     everything = np.concatenate([values for values, *_ in curves])
     low, high = everything.min(), everything.max()
     edges = np.linspace(low, max(high, low + 1e-3), 33)
-    for values, colour, label in curves:
-        said = f"{label}: mean {values.mean():.3f}"
+    for values, colour, said in curves:
         axes.hist(values, edges, histtype="stepfilled", color=colour, alpha=0.25)
         axes.hist(values, edges, histtype="step", color=colour, linewidth=1.8, label=_minus(said))
     trip = evaluation.round_trip
@@ -232,6 +257,31 @@ def cosine_distribution(canvas, evaluation: Evaluation, rows: pa.Table) -> None:
     axes.set_ylim(top=axes.get_ylim()[1] * 1.25)
     axes.legend(frameon=False, fontsize=10, loc="upper left")
     _bare(axes)
+
+
+def _of_a_partner(rows: pa.Table, there: np.ndarray, seed: int) -> np.ndarray:
+    """Of each row under `there` the cosine of the reconstruction of one row of another document; empty if all are one.
+
+    The partner of a row is the next row of another document in a seeded order of all rows.
+    """
+    import pyarrow as pa
+
+    names = {"doc_id", "activation_vector", "reconstruction", "cosine_shuffled"}
+    if not names <= set(rows.column_names):
+        return np.zeros(0)
+    part = rows.filter(pa.array(there))
+    documents = np.array(part["doc_id"].to_pylist(), dtype=object)
+    if len(set(documents)) < 2:
+        return np.zeros(0)
+    order = np.random.default_rng(seed).permutation(len(documents))
+    partner = np.empty(len(documents), dtype=np.int64)
+    for at, row in enumerate(order):
+        step = next(step for step in range(1, len(order)) if documents[order[at - step]] != documents[row])
+        partner[row] = order[at - step]
+    activations, made = (
+        np.array(part[name].to_pylist(), dtype=np.float64) for name in ("activation_vector", "reconstruction")
+    )
+    return cosine(made[partner], activations)
 
 
 def content_ablation(canvas, evaluation: Evaluation) -> None:
@@ -298,7 +348,8 @@ def retrieval(canvas, evaluation: Evaluation) -> None:
             axes.errorbar(value, at, xerr=[[max(value - low, 0)], [max(high - value, 0)]], ecolor=BLACK, capsize=3)
             end = max(end, high)
         axes.plot([chance, chance], [at - 0.38, at + 0.38], color=RED, linewidth=2)
-        said = "broken metric" if broken else f"{value:.0%}, {value / chance:.0f} × chance"
+        times = value / chance
+        said = "broken metric" if broken else f"{value:.0%}, {times:.{0 if times >= 10 else 1}f} × chance"
         axes.text(max(end, chance) + 0.012, at, said, va="center", fontsize=10)
         widest = max(widest, end, chance)
     axes.plot([], [], color=RED, linewidth=2, label="chance")
@@ -333,6 +384,8 @@ def _curves(path: Path, role: str) -> dict[str, tuple[list[int], list[float]]]:
             record = json.loads(line)
         except json.JSONDecodeError:
             continue  # the line a killed run was writing
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int | float):
+            continue  # of something else than a step
         for key, *_ in KEYS[role]:
             if isinstance(record.get(key), int | float):
                 steps, values = found.setdefault(key, ([], []))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .evaluation import CONDITIONS, Ablation, Evaluation
+from .evaluation import CONDITIONS, Ablation, Evaluation, Figure
 from .text import figure, inert, number, p_value, percent, share, signed, table
 
 SAYS = {
     "reads-content": "The explanations carry content of their own activation.",
-    "content-blind": "What the AR reconstructs hardly depends on the explanation. Do not read the round-trip score as "
-    "the quality of explanations.",
+    "content-blind": "The explanations reconstruct their activations no better than no text at all. Do not read the "
+    "round-trip score as the quality of explanations.",
     "template-collapsed": "The AV says the same of many activations. No explanation can be taken for its row's own.",
     "inconclusive": "These figures do not show that explanations carry content, nor that they don't.",
 }
@@ -37,7 +37,7 @@ USEFUL = {
     ),
     "content-blind": (
         "Useful: as a baseline, and for reproducing the published figures with the matched other half.",
-        "Not useful: for judging explanations. The AR scores nearly the same whatever text it is given.",
+        "Not useful: for judging explanations. They reconstruct their activations no better than no text at all.",
         "Not useful: for any statement about what a single activation holds.",
     ),
     "template-collapsed": (
@@ -59,16 +59,22 @@ def useful_for(evaluation: Evaluation) -> list[str]:
     return lines
 
 
-def report(evaluation: Evaluation) -> str:
-    """One page: the verdict, then FVE and gain, then cosine with what it must be read beside, then the rest."""
-    return "\n".join(_lines(evaluation)).rstrip() + "\n"
+def report(evaluation: Evaluation, figures: str | None = None) -> str:
+    """One page: the verdict, then FVE and gain, then cosine with what it must be read beside, then the rest.
+
+    Args:
+        figures: the folder of the figures, as seen from the page; None: there are none to link.
+    """
+    return "\n".join(_lines(evaluation, figures)).rstrip() + "\n"
 
 
-def _lines(found: Evaluation) -> Iterator[str]:
+def _lines(found: Evaluation, figures: str | None) -> Iterator[str]:
     trip, subject = found.round_trip, found.subject
     yield f"# Evaluation of {inert(subject.av)} and {inert(subject.ar)}"
     yield ""
     yield f"**{found.verdict.value}**: {inert(found.verdict.reason)}. {SAYS[found.verdict.value]}"
+    yield ""
+    yield thresholds(found)
     yield ""
     if found.origin == "published":
         yield f"Figures as published ({inert(found.published_at)}), not re-measured."
@@ -101,8 +107,28 @@ def _lines(found: Evaluation) -> Iterator[str]:
     if found.signal is not None:
         yield from ("", f"## Where the signal sits ({found.signal.n} rows, FVE)", "")
         yield from signal_table(found)
+    if figures is not None:
+        names = {"content_ablation": found.ablation, "retrieval": found.content or found.identity}
+        if found.origin == "measured" and trip.evaluated:
+            names = {"cosine_per_row": trip, "cosine_distribution": trip, **names}
+        drawn = (
+            f"[{name.replace('_', ' ')}]({figures}/{name}.png)" for name, part in names.items() if part is not None
+        )
+        yield from ("", f"Figures: {', '.join(drawn)}.")
     yield from ("", "## From what", "")
     yield from _provenance(found)
+
+
+def thresholds(found: Evaluation) -> str:
+    """What the verdict was decided by, in the order it is decided in."""
+    limits = found.verdict.thresholds
+    return (
+        f"Decided in this order: fewer than {limits.fewest_rows} evaluated rows, inconclusive; gain over no text below "
+        f"{limits.least_gain} or its interval touching 0, content-blind; less than "
+        f"{percent(limits.least_unique_share)} distinct explanations, template-collapsed; gain over other rows' "
+        f"explanations above 0 and p of the mean rank percentile below {limits.identity_p}, reads-content; else "
+        "inconclusive."
+    )
 
 
 def round_trip_table(found: Evaluation) -> Iterator[str]:
@@ -111,6 +137,8 @@ def round_trip_table(found: Evaluation) -> Iterator[str]:
     counts = f"{trip.evaluated} of {trip.attempted} evaluated, {trip.empty} empty, {trip.failed} failed"
     if trip.truncated is not None:
         counts += f", {trip.truncated} met the token limit"
+    if trip.ar_cut is not None:
+        counts += f", {trip.ar_cut} were cut by the AR"
     rows = [["rows", counts]]
     if trip.fve is not None:
         rows.append(["**FVE** (0: the mean direction, 1: exact)", f"**{figure(trip.fve)}**"])
@@ -133,8 +161,10 @@ def round_trip_table(found: Evaluation) -> Iterator[str]:
         if ends:
             rows.append(["", ", ".join(ends)])
     if trip.reference is not None:
-        beside = f"the mean direction {number(trip.reference.mean_cosine)}, two unrelated activations "
-        rows.append(["cosine to be read beside it", beside + number(trip.reference.random_pair_cosine)])
+        beside = f"the mean direction {number(trip.reference.mean_cosine)}"
+        if trip.reference.random_pair_cosine is not None:
+            beside += f", two unrelated activations {number(trip.reference.random_pair_cosine)}"
+        rows.append(["cosine to be read beside it", beside])
     if trip.mse is not None:
         rows.append(["mse (unrelated directions: 2.0)", figure(trip.mse)])
     if trip.above_floor is not None:
@@ -199,14 +229,14 @@ def retrieval_table(found: Evaluation) -> Iterator[str]:
         rows.append(
             [
                 "reconstruction → its own activation",
-                f"{percent(one.top1.value, 1)} of {one.n}",
+                f"{_share_of(one.top1)} of {one.n}",
                 chance,
                 p_value(one.top1),
             ]
         )
         rows.append(["… mean rank percentile (chance 0.5)", figure(one.percentile), "", p_value(one.percentile)])
         if one.pool is not None:
-            times = f"{number(one.pool.times_chance, 0)} × chance"
+            times = f"{_times(one.pool.times_chance)} × chance"
             rows.append([f"… first among {one.pool.size}", percent(one.pool.top1, 1), times, ""])
     for one in found.content.retrieval if found.content else []:
         name = "raw activation → its document (ceiling)"
@@ -216,12 +246,28 @@ def retrieval_table(found: Evaluation) -> Iterator[str]:
         if one.broken:
             rows.append([name, f"broken metric: {inert(one.broken)}", percent(one.chance, 2), ""])
             continue
-        top = f"{percent(one.top1.value, 1)}, {number(one.times_chance, 0)} × chance ({one.queries} queries)"
+        asked = f"{one.queries} queries" + (f" of {one.eligible} rows" if one.eligible is not None else "")
+        top = f"{_share_of(one.top1)}, {_times(one.times_chance)} × chance ({asked})"
         rows.append([name, top, percent(one.chance, 2), p_value(one.top1)])
     for one in found.content.probes if found.content else []:
-        said = f"{percent(one.accuracy.value, 1)} ({one.classes} classes)"
-        rows.append([f"linear probe: {one.target} from {one.on}", said, percent(one.chance, 1), ""])
+        name = f"linear probe: {one.target} from {one.on}"
+        if one.broken:
+            rows.append([name, f"not made: {inert(one.broken)}", "", ""])
+            continue
+        rows.append([name, f"{_share_of(one.accuracy)} ({one.classes} classes)", percent(one.chance, 1), ""])
     yield from table(["", "first", "chance", ""], rows)
+
+
+def _share_of(one: Figure) -> str:
+    """A share with its interval, in per cent."""
+    if one.interval_95 is None:
+        return percent(one.value, 1)
+    low, high = (number(100 * end, 1) for end in one.interval_95)
+    return f"{percent(one.value, 1)} [{low}, {high}]"
+
+
+def _times(value: float) -> str:
+    return number(value, 1 if value < 10 else 0)
 
 
 def collapse_lines(found: Evaluation) -> Iterator[str]:
@@ -284,8 +330,14 @@ def _provenance(found: Evaluation) -> Iterator[str]:
     if found.versions:
         yield f"Versions: {', '.join(f'{inert(name)} {inert(version)}' for name, version in found.versions.items())}."
         yield ""
+    if len(found.measured_by) > 1:
+        yield f"Rows were measured by more than one version of the code: {', '.join(map(inert, found.measured_by))}."
+        yield ""
     if found.inputs:
-        rows = [[inert(name), digest[:16]] for name, digest in found.inputs.items()]
+        rows = []
+        for name, digest in found.inputs.items():
+            part = " (what decides results)" if name.endswith("/nla_meta.yaml") else ""
+            rows.append([inert(name) + part, digest[:16]])
         yield from table(["measured from", "SHA-256"], rows)
 
 
@@ -294,28 +346,31 @@ def summary(found: Evaluation) -> str:
     trip = found.round_trip
     lines = [
         f"{found.verdict.value}: {found.verdict.reason}",
+        _limits(found),
         f"{trip.evaluated} of {trip.attempted} rows evaluated, {trip.empty} empty, {trip.failed} failed",
     ]
     if found.subject.matched is False:
         lines.append("the halves do not name each other: a score of this mixed pair says little about either")
+    said: list[tuple[str, str]] = []
     for name, one in (("round-trip FVE", trip.fve), ("gain over no text", found.gain)):
         if one is not None:
-            lines.append(f"{name:34}{figure(one)}")
+            said.append((name, figure(one)))
     for name in CONDITIONS[1:]:
         if found.ablation is not None and name in found.ablation.conditions:
             condition = found.ablation.conditions[name]
-            value = figure(condition.fve) if condition.fve else f"cosine {number(condition.cosine.value)}"
-            lines.append(f"  FVE of {GIVEN[name]:<26}{value}" if condition.fve else f"  {GIVEN[name]:<32}{value}")
+            if condition.fve is None:
+                said.append((f"  cosine of {GIVEN[name]}", number(condition.cosine.value)))
+            else:
+                said.append((f"  FVE of {GIVEN[name]}", figure(condition.fve)))
     if found.true_labels is not None:
-        lines.append(f"{'AR on written labels, FVE':34}{figure(found.true_labels.conditions['real'].fve)}")
+        said.append(("AR on written labels, FVE", figure(found.true_labels.conditions["real"].fve)))
     if trip.cosine is not None:
-        beside = ""
-        if trip.reference is not None:
-            beside = f" (mean direction {number(trip.reference.mean_cosine)})"
-        lines.append(f"{'cosine':34}{figure(trip.cosine.mean)}{beside}")
+        beside = "" if trip.reference is None else f" (mean direction {number(trip.reference.mean_cosine)})"
+        said.append(("cosine", f"{figure(trip.cosine.mean)}{beside}"))
     if found.identity is not None:
-        top = found.identity.top1
-        lines.append(f"{'finds its own activation':34}{percent(top.value, 1)} of {found.identity.n}, {p_value(top)}")
+        top, rank = found.identity.top1, found.identity.percentile
+        said.append(("finds its own activation", f"{_share_of(top)} of {found.identity.n}, {p_value(top)}"))
+        said.append(("  mean rank percentile", f"{figure(rank)}, {p_value(rank)}"))
     for one in found.content.retrieval if found.content else []:
         if one.broken is None and one.features in ("words", "activations"):
             name = (
@@ -323,9 +378,16 @@ def summary(found: Evaluation) -> str:
                 if one.query == "activation"
                 else f"AV text finds ({one.candidates})"
             )
-            lines.append(
-                f"{name:34}{percent(one.top1.value, 1)}, {number(one.times_chance, 0)} × chance, {p_value(one.top1)}"
-            )
+            times = f"{_times(one.times_chance)} × chance"
+            said.append((name, f"{_share_of(one.top1)}, {times}, {p_value(one.top1)}"))
     if found.collapse is not None:
-        lines.append(f"{'distinct explanations':34}{found.collapse.unique} of {found.collapse.n}")
-    return "\n".join(lines)
+        said.append(("distinct explanations", f"{found.collapse.unique} of {found.collapse.n}"))
+    return "\n".join([*lines, *(f"{name:42}{value}" for name, value in said)])
+
+
+def _limits(found: Evaluation) -> str:
+    limits = found.verdict.thresholds
+    return (
+        f"thresholds: {limits.fewest_rows} rows, gain {limits.least_gain}, {percent(limits.least_unique_share)} "
+        f"distinct, p of the rank percentile {limits.identity_p}"
+    )

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from importlib import metadata
+
+from nla_sdk.errors import InputError
+
+NUMERICS = ("numpy", "scikit-learn", "scipy")  # the libraries of an evaluation's figures
 
 
 def hardware(device) -> str:
@@ -15,6 +20,22 @@ def hardware(device) -> str:
     return f"{platform.machine()} {device.type.upper()}, {torch.get_num_threads()} threads"
 
 
-def libraries() -> dict[str, str]:
-    """Versions of the libraries that decide a model's numbers."""
-    return {name: metadata.version(name).split("+")[0] for name in ("torch", "transformers", "peft")}
+def libraries(*more: str) -> dict[str, str]:
+    """Versions of the libraries that decide a model's numbers, and of `more`, as far as they are installed."""
+    found = {}
+    for name in ("torch", "transformers", "peft", *more):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name).split("+")[0]
+    return found
+
+
+def check_installed() -> None:
+    """Before anything is measured: the figures come after hours of it.
+
+    Raises:
+        InputError: scikit-learn is not installed.
+    """
+    try:
+        import sklearn  # noqa: F401
+    except ImportError:
+        raise InputError("An evaluation needs scikit-learn: pip install 'nla-sdk[eval]'.") from None

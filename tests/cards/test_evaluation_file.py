@@ -9,10 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cards.evaluation import (
+    Ablation,
     Collapse,
+    Condition,
+    Cosines,
     EvaluationError,
     Figure,
     RoundTrip,
+    Share,
     Thresholds,
     contradictions,
     decide,
@@ -57,6 +61,13 @@ def test_every_number_of_a_published_file_changed_by_hand_is_found(tmp_path):
         (("mse_min",), 0.5, "round_trip.mse_min"),
         (("cosine", "min"), 0.5, "not in order"),
         (("mse",), Figure(value=1.124326, n=41), "over 41 rows"),
+        (("cosine", "median"), 0.99, "min, median, max are not in order"),
+        (("truncated",), 900, "truncated is 900, evaluated were 42"),
+        (("ar_cut",), 43, "ar_cut is 43, evaluated were 42"),
+        (("gain",), Figure(value=0.9, n=10), "gain is over 10 rows"),
+        (("above_floor",), Share(count=41, of=42), "which the least or largest cosine refutes"),
+        (("cosine", "mean"), Figure(value=0.437837, n=42, interval_95=(0.9, 0.8)), "with the interval"),
+        (("cosine", "mean"), Figure(value=0.437837, n=42, interval_95=(0.5, 0.8)), "with the interval"),
     ],
 )
 def test_published_arithmetic_that_does_not_hold_is_named(where, value, message):
@@ -65,6 +76,66 @@ def test_published_arithmetic_that_does_not_hold_is_named(where, value, message)
         value = getattr(trip, where[0]).model_copy(update={where[1]: value})
     wrong = contradictions(published().model_copy(update={"round_trip": trip.model_copy(update={where[0]: value})}))
     assert any(message in one for one in wrong), wrong
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unique": 43}, "43 distinct explanations among 42"),
+        ({"stems": 400}, "400 distinct beginnings of four words of 20"),
+        ({"prefixes": {40: 21}}, "21 distinct beginnings of 40 characters of 20"),
+        ({"commonest_stems": [("a b", 30), ("c d", 13)]}, "commonest openings have more than 42"),
+    ],
+)
+def test_published_counts_of_outputs_that_cannot_be_are_named(changes, message):
+    found = published()
+    wrong = contradictions(found.model_copy(update={"collapse": found.collapse.model_copy(update=changes)}))
+    assert any(message in one for one in wrong), wrong
+
+
+def test_a_gain_that_the_ablation_of_the_same_rows_refutes_is_named():
+    found = published()
+    ten = found.round_trip.model_copy(
+        update={"attempted": 10, "evaluated": 10, "empty": 0, "gain": Figure(value=0.9, n=10)}
+    )
+    wrong = contradictions(found.model_copy(update={"round_trip": ten}))
+    assert any("round_trip.gain is 0.9, but 0.0405" in one for one in wrong), wrong
+
+
+def test_a_cosine_beyond_one_is_named():
+    found = published()
+    trip = RoundTrip(
+        attempted=42, evaluated=42, cosine=Cosines(mean=Figure(value=1.5, n=42)), mse=Figure(value=-1.0, n=42)
+    )
+    assert any("is 1.5, no cosine" in one for one in contradictions(found.model_copy(update={"round_trip": trip})))
+    conditions = {"real": Condition(cosine=Figure(value=-1.5, n=10))}
+    beyond = Ablation(n=10, conditions=conditions)
+    assert any("is -1.5, no cosine" in one for one in contradictions(found.model_copy(update={"ablation": beyond})))
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "message"),
+    [
+        (Share, {"count": 99, "of": 42}, "99 of 42: more than all"),
+        (RoundTrip, {"attempted": 8, "evaluated": 16, "empty": -8}, "greater than or equal to 0"),
+        (Cosines, {"mean": {"value": 0.5, "n": 1}, "std": 3.0}, "less than or equal to 1"),
+        (Cosines, {"mean": {"value": 0.5, "n": 1}, "max": 1.5}, "less than or equal to 1"),
+        (Collapse, {"n": 2, "unique": 1, "distinct": {1: 1.5}}, "less than or equal to 1"),
+    ],
+)
+def test_counts_and_shares_are_within_their_range(part, values, message):
+    with pytest.raises(ValueError, match=message):
+        part.model_validate(values)
+
+
+def test_a_file_does_not_choose_what_it_is_judged_by_nor_what_is_said_of_it():
+    verdict = published().verdict
+    for changes, message in (
+        ({"thresholds": Thresholds(least_gain=0.01)}, "does not choose its own"),
+        ({"reason": "the best pair ever"}, "reason is not the one its figures give"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            published(verdict=verdict.model_copy(update=changes))
 
 
 def test_rows_that_do_not_add_up_are_refused():

@@ -22,7 +22,7 @@ D = 24
 SETTINGS = Settings(
     seed=0, floor=0.3, max_new_tokens=40, controls_n=12, signal_n=12, permutations=499, bootstrap_draws=300
 )
-COMMON = {"base_model": "tiny/base", "d_model": D, "layer": 3}
+COMMON = {"base_model": "tiny/base", "d_model": D, "layer": 3, "provenance": {"pair_id": "planted"}}
 
 
 def random_of(name: str, size: int = D) -> np.ndarray:
@@ -94,7 +94,7 @@ class PlantedPair:
             for role in ("av", "ar")
         )
         self.verbalizer = SimpleNamespace(backbone=backbone, prepare=lambda v: v, write=self._write)
-        self.reconstructor = SimpleNamespace(backbone=backbone, mean=None)
+        self.reconstructor = SimpleNamespace(backbone=backbone, mean=None, contract=contracts["ar"])
         self._missing = ""
 
     def _verbalize(self, vectors, max_new_tokens=None):
@@ -115,7 +115,9 @@ class PlantedPair:
 class _Words:
     """A tokenizer of words."""
 
-    def __call__(self, texts, add_special_tokens):
+    bos_token_id = None
+
+    def __call__(self, texts, **options):
         return {"input_ids": [text.split() for text in texts]}
 
     def decode(self, ids, skip_special_tokens):

@@ -63,7 +63,56 @@ def test_rows_of_other_data_are_not_paired(two, tmp_path):
     found = Oracle(data)
     evaluate(PlantedPair(tmp_path, found.say, found.hear), data, tmp_path / "out")
     text = "\n".join(lines(two / "good" / "out" / EVALUATION, tmp_path / "out" / EVALUATION))
-    assert "No rows in common" in text
+    assert "no rows in common" in text
+
+
+def test_published_figures_have_no_rows_to_pair(two, tmp_path):
+    from cards.evaluation import save
+    from tests.cards.samples import published
+
+    seed = save(published(), tmp_path / "seed.json")
+    text = "\n".join(lines(two / "good" / "out" / EVALUATION, seed))
+    assert "B published: no rows" in text and "gain over empty" in text
+
+
+def test_a_file_without_its_rows_is_refused_in_one_line(two, tmp_path):
+    file = two / "good" / "out" / EVALUATION
+    (tmp_path / EVALUATION).write_bytes(file.read_bytes())
+    with pytest.raises(EvaluationError, match="names the table rows.parquet, which is not beside it"):
+        list(lines(file, tmp_path / EVALUATION))
+
+
+def test_rows_without_a_direction_have_nothing_to_pair(two, tmp_path):
+    import pyarrow.parquet as pq
+
+    from training.files import vector_column
+
+    data = table(tmp_path / "zero.parquet")
+    rows = pq.read_table(data)
+    at = rows.column_names.index("activation_vector")
+    zero = vector_column(np.zeros((len(rows), 24)))
+    known = Oracle(data)
+    pq.write_table(rows.set_column(at, "activation_vector", zero), data)
+    evaluate(PlantedPair(tmp_path, known.say, known.hear), data, tmp_path / "out")
+    text = "\n".join(lines(two / "good" / "out" / EVALUATION, tmp_path / "out" / EVALUATION))
+    assert "No paired test: B has no FVE" in text
+
+
+def test_rows_that_were_only_numbered_are_paired_by_their_place_in_the_text_too(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = table(tmp_path / "h.parquet")
+    known = Oracle(data)
+    for name, shift in (("a", 0), ("b", 1)):
+        rows = pq.read_table(data).drop_columns(["row_id"])
+        tokens = [7 + at % 2 + (shift if at % 4 < 2 else 0) for at in range(len(rows))]
+        pq.write_table(rows.append_column("n_raw_tokens", pa.array(tokens, pa.int32())), tmp_path / f"{name}.parquet")
+        evaluate(
+            PlantedPair(tmp_path / name, known.say, known.hear), tmp_path / f"{name}.parquet", tmp_path / name / "o"
+        )
+    found = paired(tmp_path / "a" / "o" / EVALUATION, tmp_path / "b" / "o" / EVALUATION)
+    assert found.rows == 30, "the others are as many rows into their document, at other places of it"
 
 
 def test_record_writes_where_the_numbers_came_from_and_the_file_still_verifies(tmp_path):

@@ -36,12 +36,35 @@ def test_what_a_paraphrase_loses_is_measured_on_the_rows_that_have_one(tmp_path,
     lines[0]["explanation"] = "Something else altogether."  # a paraphrase that lost the document
     (tmp_path / "para.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     config = provider(tmp_path, kind="file", path=str(tmp_path / "para.jsonl"))
-    settings = SETTINGS.model_copy(update={"signal_n": 60, "paraphraser": extras.paraphraser_name(config)})
+    paraphrase = extras.paraphraser(config)
+    settings = SETTINGS.model_copy(update={"signal_n": 60, "paraphraser": paraphrase.name})
     pair = PlantedPair(tmp_path / "b", known.say, known.hear)
-    found = evaluate(pair, data, tmp_path / "second", settings, paraphrase=extras.paraphraser(config))
+    found = evaluate(pair, data, tmp_path / "second", settings, paraphrase=paraphrase)
     assert first.signal.paraphrased is None
     assert found.signal.paraphrased.n == 30 and found.settings.paraphraser == "file:para.jsonl"
     assert 0 < found.signal.paraphrased.value < 0.2
+    assert found.inputs["paraphraser"] == paraphrase.digest
+
+
+def test_other_paraphrases_under_the_same_name_are_other_inputs(tmp_path):
+    lines = tmp_path / "para.jsonl"
+    config = provider(tmp_path, kind="file", path=str(lines))
+    digests = set()
+    for said in ("one way", "another way"):
+        lines.write_text(json.dumps({"text": "a", "explanation": said}), encoding="utf-8")
+        digests.add(extras.paraphraser(config).digest)
+    assert len(digests) == 2
+
+
+def test_of_a_paraphraser_every_setting_counts_but_those_that_decide_no_answer(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("ELSEWHERE", "k")
+
+    def digest(**more):
+        return extras.paraphraser(provider(tmp_path, kind="openai", model="m", **more)).digest
+
+    assert digest() == digest(key_env="ELSEWHERE") == digest(timeout=7)
+    assert digest() != digest(temperature=0.5) and digest() != digest(base_url="http://localhost:1/v1")
 
 
 def test_a_provider_that_cannot_paraphrase_is_refused(tmp_path):
@@ -66,6 +89,7 @@ def test_an_embedder_is_a_sentence_transformers_model(tmp_path, base, data):
     assert {"words", "characters", "embeddings"} <= {one.features for one in found.content.retrieval}
     from training.evaluate.verify import verify
 
+    assert embed.name == "embedder" and found.inputs["embedder"] == embed.digest
     verify(tmp_path / "out" / "evaluation.json")  # without the embedder: those figures rest on the file's hash
 
 

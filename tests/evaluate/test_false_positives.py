@@ -105,6 +105,27 @@ def test_document_retrieval_from_text_and_from_vectors():
     assert all(count <= MOST for count in found.values()), found
 
 
+def test_explanations_and_sources_that_each_resemble_their_document():
+    """Each row has words of its document, in explanations and in sources, but not the same: 8 rows are no 8 hits."""
+
+    def p_of(rng, seed):
+        documents = Documents([f"d{number}" for number in range(12) for _ in range(8)])
+
+        def texts():
+            of_document = [list(rng.choice(WORDS, 5)) for _ in range(len(documents))]
+            return [" ".join([*of_document[code], *rng.choice(WORDS, 1)]) for code in documents.codes]
+
+        said, sources = texts(), texts()
+        drawn = [content.draw_any(documents, seed + at) for at in range(content.SEEDS)]
+        features, similarity = next(content._text_similarities(said, sources, None))
+        counts = (99, 10)
+        found = content._retrieve("explanation", "source texts", features, similarity, drawn, documents, counts, seed)
+        return {} if found.broken else {features: found.top1.p}
+
+    found = false_positives(p_of)
+    assert found and all(count <= MOST for count in found.values()), found
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_there_is_found(seed):
     rng = np.random.default_rng(seed)
@@ -118,3 +139,6 @@ def test_what_is_there_is_found(seed):
     said = content.content(texts, activations, documents, draws=DRAWS)
     words = next(one for one in said.retrieval if one.features == "words")
     assert words.top1.p <= 0.02 and words.times_chance > 5
+    said = content.content(texts, activations, documents, sources=texts, draws=DRAWS)
+    words = next(one for one in said.retrieval if one.features == "words" and one.candidates == "source texts")
+    assert words.top1.p <= 0.02

@@ -178,6 +178,80 @@ def test_probes_tell_documents_and_families_where_they_can_be_told():
     assert by["explanation", "document"].accuracy.value < 0.3
 
 
+@pytest.mark.parametrize(("documents", "families"), [(12, 4), (3, 2)])
+def test_a_probe_that_cannot_be_made_is_said(documents, families):
+    from cards.report import retrieval_table
+    from tests.cards.samples import measured
+
+    rng = np.random.default_rng(11)
+    of = Documents([f"d{at}" for at in range(documents)])
+    names = [f"f{at % families}" for at in range(documents)]
+    said = [f"w{at}" for at in range(documents)]
+    found = content.content(said, rng.normal(size=(documents, 4)), of, families=names, draws=9)
+    assert len(found.probes) == 4 and all(one.broken and one.accuracy is None for one in found.probes)
+    page = "\n".join(retrieval_table(measured()[0].model_copy(update={"content": found})))
+    assert page.count("not made: ") == 4
+
+
+def test_families_of_few_rows_beside_larger_ones_are_no_crash():
+    rng = np.random.default_rng(12)
+    of = Documents([f"d{at}" for at in range(20)])
+    names = ["rare" if at < 2 else f"f{at % 2}" for at in range(20)]
+    found = content.content([f"w{at % 3}" for at in range(20)], rng.normal(size=(20, 4)), of, families=names, draws=9)
+    assert [one.broken for one in found.probes if one.target == "family"] == [None, None]
+
+
+def test_queries_of_many_rows_are_drawn_and_it_is_said(monkeypatch):
+    rng = np.random.default_rng(13)
+    documents = Documents([f"d{at // 2}" for at in range(60)])
+    activations = rng.normal(size=(30, 8))[documents.codes] + 0.1 * rng.normal(size=(60, 8))
+    said = [f"w{code}" for code in documents.codes]
+    whole = content.content(said, activations, documents, sources=said, draws=19)
+    assert all(one.queries == 60 and one.eligible is None for one in whole.retrieval)
+    monkeypatch.setattr(content, "MOST_LOOKED_UP", 30 * 10)
+    found = content.content(said, activations, documents, sources=said, draws=19)
+    assert all(one.queries == 10 and one.eligible == 60 and one.top1.n == 10 for one in found.retrieval)
+    assert all(one.top1.value > 0.9 for one in found.retrieval)
+    again = content.content(said, activations, documents, sources=said, draws=19)
+    assert again == found
+
+
+def test_a_null_that_does_not_vary_is_broken_whatever_its_value():
+    """The standard deviation of 5,000 times 0.1 is 1e-17 and not 0."""
+    documents = Documents([f"d{at // 2}" for at in range(20)])
+    similarity, draw = np.zeros((20, 20), np.float32), content.draw_others(documents, 0)
+    real = content.hits
+
+    def constant(similarity, draw, order, candidates=None):
+        found = real(similarity, draw, order, candidates)
+        found[:2] = True  # 2 of 20, always
+        return found
+
+    assert np.full(5000, 0.1).std() > 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(content, "hits", constant)
+        found = content._retrieve("explanation", "explanations", "words", similarity, [draw], documents, (5000, 10), 0)
+    assert found.broken and found.top1.p is None
+
+
+def test_the_intervals_are_of_as_many_draws_as_the_settings_say():
+    documents = Documents([f"d{at // 2}" for at in range(20)])
+    rng = np.random.default_rng(14)
+    activations = rng.normal(size=(20, 4))
+    one = identity.identity(rng.normal(size=(20, 4)), activations, documents, draws=9, bootstrap_draws=1)
+    assert one.percentile.interval_95[0] == one.percentile.interval_95[1]
+    said = content.content([f"w{at % 3}" for at in range(20)], activations, documents, draws=9, bootstrap_draws=1)
+    for figure in [*(one.top1 for one in said.retrieval), *(one.accuracy for one in said.probes)]:
+        assert figure.interval_95[0] == figure.interval_95[1]
+
+
+def test_a_gain_over_no_error_is_none():
+    documents = Documents(IDS)
+    assert documents.gain(np.ones(8), np.zeros(8)) is None
+    some = np.array([1.0, 0, 0, 0, 0, 0, 0, 0])
+    assert documents.gain(some, some).interval_95 is None, "a draw without document a divides by nothing"
+
+
 # --- collapse and altered texts ---------------------------------------------------------------------------------------
 def test_collapse_counts_strings_beginnings_and_stems():
     found = collapse.collapse(["a b c d e", "a b c d f", "a b c d e", "x y"])

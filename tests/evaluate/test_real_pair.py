@@ -151,3 +151,15 @@ def test_a_pair_without_data_is_told_to_pass_some(evaluated):
     root, _ = evaluated
     done = command("--av", root / "pair")
     assert done.returncode == 2 and "Pass --data" in done.stderr
+
+
+@pytest.mark.parametrize("floor", ["nan", "1.5"])
+def test_a_floor_that_is_no_cosine_is_refused_before_anything_is_loaded(floor):
+    done = command("--av", "nowhere", "--data", "nowhere.parquet", "--floor", floor)
+    assert done.returncode == 2 and f"--floor is {floor}; expected a cosine" in done.stderr
+
+
+def test_an_embedder_or_paraphraser_that_is_none_is_found_before_the_pair_is_loaded(tmp_path):
+    (tmp_path / "para.yaml").write_text("{kind: extractive}", encoding="utf-8")
+    done = command("--av", "nowhere", "--data", "nowhere.parquet", "--paraphraser", tmp_path / "para.yaml")
+    assert done.returncode == 2 and "extractive cannot paraphrase" in done.stderr

@@ -84,6 +84,39 @@ def test_one_row_or_one_document_is_no_crash(tmp_path, data, limit):
     found = Oracle(data)
     few = evaluate(PlantedPair(tmp_path, found.say, found.hear), data, tmp_path / "out", limit=limit)
     assert few.verdict.value == "inconclusive" and few.identity is None
+    assert few.round_trip.reference.random_pair_cosine is None, "there is no other document to compare with"
+    assert (few.round_trip.fve is None) == (limit == 1), "one activation is its own mean direction"
+    verify(tmp_path / "out" / EVALUATION)
+
+
+@pytest.mark.parametrize("row", range(6))
+def test_a_baseline_that_is_rounding_explains_nothing(tmp_path, data, row):
+    """2 (1 − r) of one vector is 0 or ±2e-16 and was divided by."""
+    one = pq.read_table(data).slice(2 * row, 1)
+    pq.write_table(one, tmp_path / "one.parquet")
+    found = Oracle(data)
+    few = evaluate(PlantedPair(tmp_path, found.say, found.hear), tmp_path / "one.parquet", tmp_path / "out")
+    trip = few.round_trip
+    assert trip.fve is trip.fve_raw_variance is trip.fve_all_attempted is few.signal is None and trip.by_family == {}
+    assert all(one.fve is None for one in few.ablation.conditions.values())
+    assert trip.reference.mean_cosine <= 1.0 and trip.cosine is not None
+    verify(tmp_path / "out" / EVALUATION)
+
+
+def test_activations_that_are_all_alike_have_no_fve_and_every_page_says_so(tmp_path, data):
+    from cards.figures import draw
+    from cards.report import report, summary
+    from training.files import vector_column
+
+    rows = pq.read_table(data)
+    at = rows.column_names.index("activation_vector")
+    same = vector_column(np.repeat(read_vectors(rows)[:1], len(rows), axis=0))
+    pq.write_table(rows.set_column(at, "activation_vector", same), tmp_path / "same.parquet")
+    found = Oracle(data)
+    alike = evaluate(PlantedPair(tmp_path, found.say, found.hear), tmp_path / "same.parquet", tmp_path / "out")
+    assert alike.round_trip.fve is None and alike.verdict.value != "reads-content"
+    assert "**FVE**" not in report(alike) and "  cosine of no text" in summary(alike)
+    assert draw(alike, pq.read_table(tmp_path / "out" / ROWS), tmp_path / "figures")
     verify(tmp_path / "out" / EVALUATION)
 
 
@@ -154,6 +187,58 @@ def test_source_texts_are_kept_only_when_asked_for(tmp_path, oracle, data):
     full, cut = rows["detokenized_text_truncated"][0].as_py(), rows["text_without_end"][0].as_py()
     assert full.split()[:-8] == cut.split()
     verify(tmp_path / "out" / EVALUATION)
+
+
+def test_the_floor_is_counted_of_rows_and_not_of_means_over_rows(oracle):
+    _, found = oracle
+    conditions = found.ablation.conditions
+    assert conditions["shuffled"].above_floor is None and conditions["empty"].above_floor.of == 60
+
+
+def test_explanations_that_the_ar_cut_are_counted_and_said(tmp_path, data):
+    from cards.report import report
+
+    found = Oracle(data)
+    pair = PlantedPair(tmp_path, found.say, found.hear)
+    pair.reconstructor.contract = pair.reconstructor.contract.replace(max_length=5)
+    pair._ar.contract = pair.reconstructor.contract
+    cut = evaluate(pair, data, tmp_path / "out", limit=12)
+    assert cut.round_trip.ar_cut == 12 and "12 were cut by the AR" in report(cut)
+    assert pq.read_table(tmp_path / "out" / ROWS)["ar_cut"].to_pylist() == [True] * 12
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("run/av", "run/av"), ("home/alice/av", "av"), ("home/alice/good", "good"), ("home/alice/run/av", "run/av")],
+)
+def test_a_folder_is_named_without_telling_whose_it_is(tmp_path, monkeypatch, folder, name):
+    from types import SimpleNamespace
+
+    from training.evaluate.run import _public_name
+
+    monkeypatch.setenv("HOME", str(tmp_path / "home" / "bob"))
+    monkeypatch.setenv("LOGNAME", "bob")
+    (tmp_path / folder).mkdir(parents=True)
+    half = SimpleNamespace(
+        ref=str(tmp_path / folder), folder=tmp_path / folder, commit=None, contract=SimpleNamespace(role="av")
+    )
+    assert _public_name(half) == name
+
+
+def test_an_ar_that_is_misled_is_not_said_to_ignore_its_text(tmp_path, data):
+    from cards.report import SAYS, report, useful_for
+
+    found, turn = Oracle(data), iter(range(10_000))
+
+    def lie(vector):
+        return f"The text is {found.names[next(turn) * 7 % 30]}. Number {next(turn)}."
+
+    pair = PlantedPair(tmp_path, lie, lambda text: found.hear(text) if text else found.mean)
+    misled = evaluate(pair, data, tmp_path / "out", SETTINGS.model_copy(update={"controls_n": 0, "signal_n": 0}))
+    assert misled.verdict.value == "content-blind" and misled.round_trip.gain.value < -0.3
+    said = report(misled) + " ".join(useful_for(misled)) + SAYS["content-blind"]
+    assert "no better than no text at all" in said
+    assert "hardly depends" not in said and "whatever text" not in said
 
 
 def test_whole_outputs_are_kept(tmp_path, data):

@@ -64,15 +64,24 @@ def evaluate(
             if av != "demo":
                 raise InputError("Pass --data: the shipped held-out activations are of the demo pair.")
             data = Path(str(resources.files("nla_sdk") / "demo" / "heldout.parquet"))
+        if not -1 <= floor <= 1:  # NaN too
+            raise InputError(f"--floor is {floor}; expected a cosine, -1 to 1.")
+        from cards import figures
         from cards.evaluation import EVALUATION, Settings
         from cards.report import summary
         from nla_sdk import NLAPair
         from nla_sdk.verbalizer import DEFAULT_NEW_TOKENS
 
+        from ..machine import check_installed
         from . import extras, heldout, outputs
         from .record import record as write_record
         from .run import Job, run
 
+        # Whatever may be missing or wrong is found before the pair is loaded and hours are spent on it.
+        check_installed()
+        figures.check_installed()
+        embed = extras.embedder(embedder) if embedder else None
+        paraphrase = extras.paraphraser(paraphraser) if paraphraser else None
         quantised = None if quantization == "none" else quantization
         pair = NLAPair.from_pretrained(av, ar, base=base, quantization=quantised, device=device, dtype=dtype)
         if record and (foreign := [half.ref for half in (pair._av, pair._ar) if half is not None and half.commit]):
@@ -85,8 +94,8 @@ def evaluate(
             signal_n=signal,
             permutations=5000,
             bootstrap_draws=2000,
-            embedder=embedder and Path(embedder).name,
-            paraphraser=paraphraser and extras.paraphraser_name(paraphraser),
+            embedder=embed and embed.name,
+            paraphraser=paraphrase and paraphrase.name,
         )
         folder = out or Path("results") / Path(av).name
         job = Job(
@@ -96,8 +105,8 @@ def evaluate(
             folder,
             with_texts=with_texts,
             overwrite=overwrite,
-            embed=embedder and extras.embedder(embedder),
-            paraphrase=paraphraser and extras.paraphraser(paraphraser),
+            embed=embed,
+            paraphrase=paraphrase,
         )
         found = run(job)
         outputs.write(found, folder, pair)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cards.evaluation import ROWS, Evaluation, EvaluationError, Figure, load
 
 from ..files import sha256_of
+
+if TYPE_CHECKING:
+    from .compute import Tables
 
 MEASURES = (
     ("round trip FVE", lambda e: e.round_trip.fve),
@@ -44,37 +48,58 @@ def _condition(ablation, name: str) -> Figure | None:
 def paired(a: Path, b: Path) -> Paired | None:
     """The paired test on rows that both measured evaluations evaluated; None where they share none.
 
-    Rows are shared when they have the same row_id and document, so that pairs that read other layers of the same texts
-    compare too: by FVE, each against its own data's baseline, which is what compares across layers.
+    Rows are shared when they have the same row_id and document, and are as many tokens into it where both tables say
+    (a table without row_ids has its rows numbered, which another selection of the same document has too): so pairs that
+    read other layers of the same texts compare as well, by FVE, each against its own data's baseline.
+
+    Raises:
+        EvaluationError: the rows are not beside a file, or are not those it was computed from.
     """
     import numpy as np
-    import pyarrow.parquet as pq
 
-    from . import compute
+    from .nulls import Documents
 
-    found = []
-    for path in (a, b):
-        evaluation = load(path)
-        if evaluation.origin != "measured":
-            return None
-        if sha256_of(path.parent / ROWS) != evaluation.files[ROWS]:
-            raise EvaluationError(f"{path.parent / ROWS} is not the table that {path} was computed from.")
-        tables = compute.Tables(pq.read_table(path.parent / ROWS), None, evaluation.settings)
-        fve = tables.fve(compute.numbers(tables.rows, "cosine_real"))
-        ids = zip(tables.rows["row_id"].to_pylist(), tables.rows["doc_id"].to_pylist(), strict=True)
-        vectors = tables.activations
-        found.append({key: (fve[at], vectors[at].tobytes()) for at, key in enumerate(ids) if tables.evaluated[at]})
+    files = [load(path) for path in (a, b)]
+    if any(one.origin != "measured" for one in files):
+        return None
+    both = [_tables(path, one) for path, one in zip((a, b), files, strict=True)]
+    if not all(one.has_fve for one in both):
+        return None
+    names = ["row_id", "doc_id"]
+    names += ["n_raw_tokens"] if all("n_raw_tokens" in one.rows.column_names for one in both) else []
+    found = [dict(_rows(one, names)) for one in both]
     shared = [key for key in found[0] if key in found[1]]
     if not shared:
         return None
-    from .nulls import Documents
-
-    documents = Documents([document for _, document in shared])
+    documents = Documents([document for _, document, *_ in shared])
     difference = np.array([found[1][key][0] - found[0][key][0] for key in shared])
-    settings = load(a).settings
+    settings = files[0].settings
     p = documents.sign_flip(difference, settings.permutations, settings.seed)
     figure = documents.mean(difference, draws=settings.bootstrap_draws, seed=settings.seed, p=p)
     return Paired(len(shared), all(found[0][key][1] == found[1][key][1] for key in shared), figure)
+
+
+def _tables(path: Path, evaluation: Evaluation) -> Tables:
+    import pyarrow.parquet as pq
+
+    from .compute import Tables
+
+    rows = path.parent / ROWS
+    if not rows.is_file():
+        raise EvaluationError(f"{path} names the table {ROWS}, which is not beside it. Keep them together.")
+    if sha256_of(rows) != evaluation.files[ROWS]:
+        raise EvaluationError(f"{rows} is not the table that {path} was computed from.")
+    return Tables(pq.read_table(rows), None, evaluation.settings)
+
+
+def _rows(tables: Tables, names: list[str]) -> Iterator[tuple[tuple, tuple[float, bytes]]]:
+    """Of each evaluated row its key, its FVE and its activation."""
+    from .compute import numbers
+
+    fve, vectors = tables.fve(numbers(tables.rows, "cosine_real")), tables.activations
+    for at, row in enumerate(tables.rows.select(names).to_pylist()):
+        if tables.evaluated[at]:
+            yield tuple(row.values()), (fve[at], vectors[at].tobytes())
 
 
 def lines(a: Path, b: Path) -> Iterator[str]:
@@ -89,9 +114,14 @@ def lines(a: Path, b: Path) -> Iterator[str]:
         left, right = of(one), of(other)
         if left is not None or right is not None:
             yield f"{name:40}{_said(left):>26}{_said(right):>26}"
+    if published := [side for side, found in (("A", one), ("B", other)) if found.origin == "published"]:
+        yield f"No paired test: {' and '.join(published)} published: no rows."
+        return
     test = paired(a, b)
     if test is None:
-        yield "No rows in common: no paired test."
+        alike = [side for side, found in (("A", one), ("B", other)) if found.round_trip.fve is None]
+        why = f"{' and '.join(alike)} has no FVE" if alike else "no rows in common"
+        yield f"No paired test: {why}."
         return
     said = "the same activations" if test.same_activations else "the same positions, other activations"
     figure = test.difference

@@ -7,6 +7,7 @@ means; intervals are bootstrapped over documents, because rows of one document a
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,11 +35,12 @@ from nla_sdk import metrics
 from ..files import read_vectors
 from .collapse import collapse
 from .content import content
-from .identity import identity, shuffled_cosine
-from .nulls import Documents
+from .identity import MOST_ROWS, identity, shuffled_cosine, whole_documents
+from .nulls import NO_ERROR, Documents, share_at_least
 
 MOST_CLAIMS = 6  # positions listed; later ones are rare
 FEWEST_OF_A_FAMILY = 5
+EMPTY = b"empty_reconstruction"  # in the rows' schema: what the AR makes of no text, float32 [d], little-endian, Base64
 
 
 def numbers(table: pa.Table, column: str) -> np.ndarray:
@@ -61,6 +63,7 @@ class Tables:
         self.activations = read_vectors(rows)
         self.usable = np.isfinite(self.activations).all(axis=1) & (self.activations != 0).any(axis=1)
         self.baselines = metrics.mean_baselines(self.activations[self.usable]) if self.usable.any() else None
+        self.has_fve = self.baselines is not None and self.baselines.mean_norm >= NO_ERROR
         self.documents = self.of(self.evaluated)
         self.texts = [text for text, ok in zip(rows["explanation"].to_pylist(), self.evaluated, strict=True) if ok]
 
@@ -72,6 +75,7 @@ class Tables:
         return read_vectors(self.rows.filter(pa.array(mask)), column)
 
     def fve(self, cosine: np.ndarray) -> np.ndarray:
+        """Of each row; only where `has_fve`: activations that are all alike leave nothing to explain."""
         return metrics.fve(2.0 * (1.0 - cosine), self.baselines.mean_norm)
 
     @property
@@ -116,10 +120,19 @@ def _mean(tables: Tables, documents: Documents, values: np.ndarray, p: float | N
     return documents.mean(values, draws=tables.settings.bootstrap_draws, seed=tables.settings.seed, p=p)
 
 
-def _gain(tables: Tables, documents: Documents, real: np.ndarray, other: np.ndarray) -> Figure:
-    """1 − mse(real) / mse(other), from cosines."""
+def _fve(tables: Tables, documents: Documents, cosine: np.ndarray, other: np.ndarray | None = None, p=None):
+    """The figure of FVE from cosines, or of what it is more than with the `other` cosines; None where there is none."""
+    if not tables.has_fve:
+        return None
+    fve = tables.fve(cosine) if other is None else tables.fve(cosine) - tables.fve(other)
+    return _mean(tables, documents, fve, p)
+
+
+def _gain(tables: Tables, documents: Documents, real: np.ndarray, other: np.ndarray, p=None) -> Figure | None:
+    """1 − mse(real) / mse(other), from cosines; None where the other makes no error."""
     draws, seed = tables.settings.bootstrap_draws, tables.settings.seed
-    return documents.gain(2.0 * (1.0 - real), 2.0 * (1.0 - other), draws=draws, seed=seed)
+    found = documents.gain(2.0 * (1.0 - real), 2.0 * (1.0 - other), draws=draws, seed=seed)
+    return None if found is None else found.model_copy(update={"p": p})
 
 
 def round_trip(tables: Tables) -> RoundTrip:
@@ -132,6 +145,7 @@ def round_trip(tables: Tables) -> RoundTrip:
         "truncated": int((tables.status == "truncated").sum()),
         "floor": tables.settings.floor,
     }
+    counts["ar_cut"] = int(np.array(tables.rows["ar_cut"].to_pylist(), dtype=bool)[tables.evaluated].sum())
     if not tables.evaluated.any():
         return RoundTrip(**counts)
     cosine = numbers(tables.rows, "cosine_real")[tables.evaluated]
@@ -148,17 +162,18 @@ def round_trip(tables: Tables) -> RoundTrip:
         names = np.array(tables.rows["source_family"].to_pylist())
         for family in sorted(set(names[tables.evaluated])):
             mask = tables.evaluated & (names == family)
-            if mask.sum() >= FEWEST_OF_A_FAMILY:
-                fve = tables.fve(numbers(tables.rows, "cosine_real")[mask])
-                families[str(family)] = _mean(tables, tables.of(mask), fve)
-    gain = _gain(tables, documents, cosine, empty[tables.evaluated])
+            if tables.has_fve and mask.sum() >= FEWEST_OF_A_FAMILY:
+                families[str(family)] = _fve(tables, tables.of(mask), numbers(tables.rows, "cosine_real")[mask])
+    raw_variance = None
+    if tables.has_fve:
+        raw_variance = _mean(tables, documents, metrics.fve(2.0 * (1.0 - cosine), baselines.raw_variance))
     return RoundTrip(
         **counts,
         above_floor=Share(count=int((cosine > tables.settings.floor).sum()), of=len(cosine)),
-        fve=_mean(tables, documents, tables.fve(cosine)),
-        fve_raw_variance=_mean(tables, documents, metrics.fve(2.0 * (1.0 - cosine), baselines.raw_variance)),
-        fve_all_attempted=_mean(tables, tables.of(attempted), tables.fve(with_empties)),
-        gain=gain.model_copy(update={"p": flip}),
+        fve=_fve(tables, documents, cosine),
+        fve_raw_variance=raw_variance,
+        fve_all_attempted=_fve(tables, tables.of(attempted), with_empties),
+        gain=_gain(tables, documents, cosine, empty[tables.evaluated], flip),
         cosine=Cosines(
             mean=_mean(tables, documents, cosine),
             std=float(cosine.std()),
@@ -170,8 +185,8 @@ def round_trip(tables: Tables) -> RoundTrip:
         mse_min=2.0 * (1.0 - float(cosine.max())),
         mse_max=2.0 * (1.0 - float(cosine.min())),
         reference=Reference(
-            mean_cosine=1.0 - baselines.mean_norm / 2.0,
-            random_pair_cosine=float(shuffled_cosine(activations, activations, of_usable).mean()) if several else 1.0,
+            mean_cosine=min(1.0, 1.0 - baselines.mean_norm / 2.0),
+            random_pair_cosine=float(shuffled_cosine(activations, activations, of_usable).mean()) if several else None,
             baseline_mse=baselines.mean_norm,
             baseline_mse_raw_variance=baselines.raw_variance,
         ),
@@ -185,23 +200,25 @@ def _compare(
     """Conditions and paired deltas from cosines of the same rows."""
     floor = tables.settings.floor
 
-    def condition(cosine: np.ndarray) -> Condition:
+    def condition(name: str, cosine: np.ndarray) -> Condition:
+        share = Share(count=int((cosine > floor).sum()), of=len(cosine))
         return Condition(
             cosine=_mean(tables, documents, cosine),
-            fve=_mean(tables, documents, tables.fve(cosine)),
-            above_floor=Share(count=int((cosine > floor).sum()), of=len(cosine)),
+            fve=_fve(tables, documents, cosine),
+            above_floor=None if name == "shuffled" else share,  # its rows are means over rows: no row is at the floor
         )
 
     def delta(name: str, cosine: np.ndarray) -> Delta:
         return Delta(
             cosine=_mean(tables, documents, real - cosine, p[name]),
-            fve=_mean(tables, documents, tables.fve(real) - tables.fve(cosine), p[name]),
-            gain=_gain(tables, documents, real, cosine).model_copy(update={"p": p[name]}),
+            fve=_fve(tables, documents, real, cosine, p[name]),
+            gain=_gain(tables, documents, real, cosine, p[name]),
         )
 
-    conditions = {"real": condition(real)} | {name: condition(cosine) for name, cosine in others.items()}
     return Ablation(
-        n=len(real), conditions=conditions, deltas={name: delta(name, cosine) for name, cosine in others.items()}
+        n=len(real),
+        conditions={name: condition(name, cosine) for name, cosine in {"real": real, **others}.items()},
+        deltas={name: delta(name, cosine) for name, cosine in others.items()},
     )
 
 
@@ -236,15 +253,22 @@ def _sign_flip(tables: Tables, documents: Documents, deltas: np.ndarray) -> floa
 
 
 def _pairing_p(tables: Tables, made: np.ndarray, activations: np.ndarray, documents: Documents) -> float:
-    """One-sided p of the mean cosine to the own activation, against whole documents changing places."""
-    made, activations = metrics.unit(made), metrics.unit(activations)
+    """One-sided p of the mean cosine to the own activation, against whole documents changing places.
+
+    Of more than `identity.MOST_ROWS` rows, of so many: the table of all pairs is n × n.
+    """
+    if documents.n > MOST_ROWS:
+        kept = whole_documents(documents, tables.settings.seed)
+        made, activations = made[kept], activations[kept]
+        documents = Documents(documents.names[documents.codes[kept]].tolist())
+    n, rows = documents.n, np.arange(documents.n)
+    cosines = metrics.unit(made) @ metrics.unit(activations).T
 
     def mean_cosine(target: np.ndarray) -> float:
-        return round(float(np.einsum("nd,nd->", made, activations[target])) / len(made), 9)
+        return round(float(cosines[rows, target].sum()) / n, 9)  # equal on every machine
 
-    observed = mean_cosine(np.arange(len(made)))
-    draws = [mean_cosine(t) for t in documents.pairings(tables.settings.permutations, tables.settings.seed)]
-    return (1 + sum(one >= observed for one in draws)) / (1 + len(draws))
+    null = [mean_cosine(to) for to in documents.pairings(tables.settings.permutations, tables.settings.seed)]
+    return share_at_least(np.array(null), mean_cosine(rows))
 
 
 def own_activation(tables: Tables, column: str, mask: np.ndarray) -> Identity | None:
@@ -257,6 +281,7 @@ def own_activation(tables: Tables, column: str, mask: np.ndarray) -> Identity | 
         tables.activations[mask],
         tables.of(mask),
         draws=settings.permutations,
+        bootstrap_draws=settings.bootstrap_draws,
         seed=settings.seed,
     )
 
@@ -282,6 +307,7 @@ def av_content(tables: Tables, embed: Callable | None, sources: Sequence[str] | 
         sources=evaluated(sources),
         embed=embed,
         draws=tables.settings.permutations,
+        bootstrap_draws=tables.settings.bootstrap_draws,
         seed=tables.settings.seed,
     )
 
@@ -340,7 +366,7 @@ def signal(tables: Tables) -> Signal | None:
         if one["variant"] in ("first_words", "round_trip")
     ]
     names = {one["row_id"] for one in of_signal}
-    if not names:
+    if not names or not tables.has_fve:
         return None
     at = np.array([name in names for name in tables.rows["row_id"].to_pylist()])
 
@@ -349,11 +375,11 @@ def signal(tables: Tables) -> Signal | None:
         if not len(one):
             return None
         p = _sign_flip(tables, one.documents, one.real - one.cosine)
-        return _mean(tables, one.documents, tables.fve(one.real) - tables.fve(one.cosine), p)
+        return _fve(tables, one.documents, one.real, one.cosine, p)
 
     def level(variant: str, number: int | None = None) -> Figure | None:
         one = Subsample(tables, variant, number)
-        return _mean(tables, one.documents, tables.fve(one.cosine)) if len(one) else None
+        return _fve(tables, one.documents, one.cosine) if len(one) else None
 
     def numbers_of(variant: str) -> Sequence[int]:
         pairs = table.select(["variant", "number"]).to_pylist()
@@ -362,7 +388,7 @@ def signal(tables: Tables) -> Signal | None:
     def levels(variant: str) -> dict[int, Figure]:
         return {one: found for one in numbers_of(variant) if (found := level(variant, one)) is not None}
 
-    whole = _mean(tables, tables.of(at), tables.fve(numbers(tables.rows, "cosine_real")[at]))
+    whole = _fve(tables, tables.of(at), numbers(tables.rows, "cosine_real")[at])
     prose = Subsample(tables, "prose_only")
     return Signal(
         n=int(at.sum()),
@@ -378,6 +404,12 @@ def signal(tables: Tables) -> Signal | None:
         round_trips={1: whole} | levels("round_trip"),
         paraphrased=lost("paraphrased"),
     )
+
+
+def empty_reconstruction(rows: pa.Table) -> np.ndarray | None:
+    """What the AR makes of no text, float32 [d]; None if the table does not say."""
+    stored = (rows.schema.metadata or {}).get(EMPTY)
+    return None if stored is None else np.frombuffer(b64decode(stored), dtype="<f4")
 
 
 def shuffled_column(tables: Tables) -> pa.Array:

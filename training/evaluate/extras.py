@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nla_sdk.errors import InputError, first_line
 
+from ..files import sha256_of
 from ..label.faults import Fault, Transient
 from ..label.providers import Provider, Request, provider_of
 from ..label.settings import Provider as Settings
@@ -22,8 +26,42 @@ fact, name, number and quoted span; add nothing. Answer with the new text only.
 </text>"""
 
 
-def embedder(model: str) -> Callable[[list[str]], np.ndarray]:
-    """A sentence-transformers model as a function texts → float32 [n, k].
+@dataclass(frozen=True)
+class Embedder:
+    """Texts → float32 [n, k].
+
+    Attributes:
+        name: the Hub id, or a folder's own name.
+        digest: SHA-256 of a folder's files; None for a Hub id.
+    """
+
+    name: str
+    digest: str | None
+    encode: Callable[[list[str]], np.ndarray]
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        return self.encode(texts)
+
+
+@dataclass(frozen=True)
+class Paraphraser:
+    """Explanation → the same in other words, or None where there is nothing usable.
+
+    Attributes:
+        name: kind and model.
+        digest: SHA-256 of everything that decides its answers.
+    """
+
+    name: str
+    digest: str
+    say: Callable[[str], str | None]
+
+    def __call__(self, text: str) -> str | None:
+        return self.say(text)
+
+
+def embedder(model: str) -> Embedder:
+    """A sentence-transformers model.
 
     Args:
         model: Hub id or folder.
@@ -38,16 +76,21 @@ def embedder(model: str) -> Callable[[list[str]], np.ndarray]:
         loaded = SentenceTransformer(model, device="cpu")
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"The embedder {model} cannot be loaded: {first_line(error)}") from error
-    return lambda texts: loaded.encode(texts, convert_to_numpy=True, show_progress_bar=False)
+
+    def encode(texts: list[str]) -> np.ndarray:
+        return loaded.encode(texts, convert_to_numpy=True, show_progress_bar=False)
+
+    folder = Path(model)
+    if not folder.is_dir():
+        return Embedder(model, None, encode)
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return Embedder(
+        folder.resolve().name, _digest({str(file.relative_to(folder)): sha256_of(file) for file in files}), encode
+    )
 
 
-def paraphraser_name(config: Path) -> str:
-    """What the evaluation file calls it."""
-    return _settings(config).name
-
-
-def paraphraser(config: Path) -> Callable[[str], str | None]:
-    """A label provider as a function explanation → the same in other words, or None where it gave nothing usable.
+def paraphraser(config: Path) -> Paraphraser:
+    """A label provider that says an explanation in other words.
 
     Args:
         config: YAML of one provider, as in a label set (`kind: anthropic`, `model: …`). Of `kind: file`: JSONL whose
@@ -56,7 +99,7 @@ def paraphraser(config: Path) -> Callable[[str], str | None]:
         InputError: the file is missing or malformed, or the provider cannot paraphrase.
         LabelError: the provider cannot work at all: no key, not installed.
     """
-    settings = _settings(config)
+    settings = Settings.read(config, "paraphraser")
     if settings.kind == "extractive":
         raise InputError(f"The paraphraser {config}: extractive cannot paraphrase; name a model or a file.")
     provider = provider_of(settings)
@@ -64,11 +107,14 @@ def paraphraser(config: Path) -> Callable[[str], str | None]:
     def paraphrase(text: str) -> str | None:
         return _ask(provider, Request(text, (), PARAPHRASE.format(text=text)))
 
-    return paraphrase
+    # Where the key is and how long a call may take decide no answer.
+    facts = settings.model_dump(mode="json", exclude={"key_env", "timeout", "path"})
+    facts |= {"prompt": PARAPHRASE, "file": settings.path and sha256_of(settings.path)}
+    return Paraphraser(settings.name, _digest(facts), paraphrase)
 
 
-def _settings(config: Path) -> Settings:
-    return Settings.read(config, "paraphraser")
+def _digest(facts: Mapping) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _ask(provider: Provider, request: Request) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 NEEDED = ("doc_id", "activation_vector")
 WANTED = (*NEEDED, "row_id", "source_family", "n_raw_tokens", "activation_layer", "api_explanation", "label_status")
+USABLE = (None, "accepted", "repaired")  # label statuses: training.table's, which imports torch; None: nobody said
 TEXT = "detokenized_text_truncated"
 
 
@@ -27,8 +29,8 @@ class Heldout:
     """Activations and what is known of each.
 
     Attributes:
-        vectors: float32 [n, d], raw; rows without a direction (zero, NaN) are kept, and fail.
-        row_ids, documents: of each row; row_ids are unique.
+        vectors: float32 [n, d], raw; rows without a direction (zero, NaN, null) are kept, and fail.
+        row_ids, documents: of each row; row_ids are unique: `document:row_id` where two documents have the same ones.
         families, labels, texts: of each row; None where the table has no such column.
         tokens: tokens of the text up to the position read, or None.
     """
@@ -65,17 +67,20 @@ class Heldout:
         )
 
 
-def read(path: Path, contract: Contract, limit: int | None = None) -> Heldout:
+def read(path: Path, contract: Contract | None, limit: int | None = None) -> Heldout:
     """Read a held-out table and hold it against the pair's contract.
 
-    A table with several labels per activation (one per labeler) gives one row per activation, with its first label.
+    A table with several labels per activation (one per labeler) gives one row per activation, with the first of its
+    labels that was not rejected.
 
     Args:
         path: parquet with doc_id and activation_vector; row_id, source_family, api_explanation and
             detokenized_text_truncated are used where there are any.
+        contract: None: not at hand, nothing to hold it against.
         limit: only the first so many activations.
     Raises:
-        InputError: no such file, no parquet, columns missing, or vectors of another layer or width than the pair reads.
+        InputError: no such file, no parquet, columns missing, vectors of another layer or width than the pair reads, or
+            two vectors under one row_id of one document.
     Warns:
         UserWarning: the table says it was extracted from another base model.
     """
@@ -95,29 +100,62 @@ def read(path: Path, contract: Contract, limit: int | None = None) -> Heldout:
         table = pq.read_table(path, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} cannot be read as parquet: {error}") from error
-    first: dict[str, int] = {}
-    ids = table["row_id"].to_pylist() if "row_id" in columns else _numbered(table["doc_id"].to_pylist())
-    for at, name in enumerate(ids):
-        first.setdefault(str(name), at)
-    table = table.take(list(first.values())[:limit])
     if not table.num_rows:
         raise InputError(f"{path} holds no rows; expected held-out activations.")
     _check(path, table, contract)
+    documents = [str(name) for name in table["doc_id"].to_pylist()]
+    ids = [str(name) for name in table["row_id"].to_pylist()] if "row_id" in columns else _numbered(documents)
+    vectors = _vectors(table)
+    usable = [True] * len(ids)
+    if "label_status" in columns:
+        usable = [status in USABLE for status in table["label_status"].to_pylist()]
+    kept = list(_one_of_each(path, list(zip(documents, ids, strict=True)), vectors, usable))[:limit]
+    table, vectors = table.take(kept), vectors[kept]
+    documents, ids = [documents[at] for at in kept], [ids[at] for at in kept]
+    if len(set(ids)) < len(ids):
+        ids = [f"{document}:{name}" for document, name in zip(documents, ids, strict=True)]
 
     def column(name: str) -> list | None:
         return table[name].to_pylist() if name in columns else None
 
+    labels = column("api_explanation")
+    if labels is not None:
+        labels = [label if usable[at] else None for at, label in zip(kept, labels, strict=True)]
     return Heldout(
         path=path,
         sha256=sha256_of(path),
-        vectors=read_vectors(table),
-        row_ids=list(first)[:limit],
-        documents=[str(name) for name in table["doc_id"].to_pylist()],
+        vectors=vectors,
+        row_ids=ids,
+        documents=documents,
         families=_strings(column("source_family")),
-        labels=_strings(column("api_explanation")),
+        labels=_strings(labels),
         texts=_strings(column(TEXT)),
         tokens=column("n_raw_tokens"),
     )
+
+
+def _one_of_each(path: Path, names: list[tuple[str, str]], vectors: np.ndarray, usable: list[bool]) -> Iterable[int]:
+    """Of each activation (document, row_id) its first row, or the first with a usable label."""
+    first: dict[tuple[str, str], int] = {}
+    for at, name in enumerate(names):
+        known = first.setdefault(name, at)
+        if vectors[known].tobytes() != vectors[at].tobytes():
+            raise InputError(
+                f"{path} holds two different vectors for row_id {name[1]!r} of document {name[0]!r}. Give each "
+                "activation a row_id of its own; rows may share one only to carry other labels of the same activation."
+            )
+        if usable[at] and not usable[known]:
+            first[name] = at
+    return first.values()
+
+
+def _vectors(table) -> np.ndarray:
+    """float32 [n, d]; a null is a vector of NaN, a row that fails."""
+    there = table["activation_vector"].is_valid().to_numpy()
+    found = read_vectors(table.filter(table["activation_vector"].is_valid()))
+    vectors = np.full((len(there), found.shape[1]), np.nan, dtype=np.float32)
+    vectors[there] = found
+    return vectors
 
 
 def _numbered(documents: list) -> list[str]:
@@ -135,7 +173,7 @@ def _strings(values: list | None) -> list[str] | None:
     return [value or "" for value in values] if values is not None and any(values) else None
 
 
-def _check(path: Path, table, contract: Contract) -> None:
+def _check(path: Path, table, contract: Contract | None) -> None:
     import pyarrow as pa
 
     kind = table.schema.field("activation_vector").type
@@ -147,8 +185,16 @@ def _check(path: Path, table, contract: Contract) -> None:
         if not pa.types.is_fixed_size_list(kind)
         else {kind.list_size}
     )
+    widths.discard(None)  # of a null
+    if len(widths) != 1:
+        raise InputError(
+            f"{path}: activation_vector holds vectors of {', '.join(map(str, sorted(widths))) or 'no'} numbers; "
+            "expected one width."
+        )
+    if contract is None:
+        return
     if widths != {contract.d_model}:
-        found = ", ".join(sorted(map(str, widths)))
+        found = ", ".join(map(str, widths))
         raise InputError(
             f"{path} holds vectors of {found} numbers; this pair reads {contract.d_model}. Were they taken from "
             "another model?"

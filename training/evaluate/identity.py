@@ -6,6 +6,8 @@ the mean activation direction subtracted first, as `nla_sdk.metrics.retrieval_ra
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from cards.evaluation import Identity, Pool
@@ -62,6 +64,7 @@ def identity(
     documents: Documents,
     *,
     draws: int = 5000,
+    bootstrap_draws: int = 2000,
     seed: int = 0,
 ) -> Identity:
     """Top-1 share, mean rank percentile and margin, against whole documents changing places.
@@ -69,9 +72,10 @@ def identity(
     Args:
         reconstructions, activations: [n, d], row i of one belonging to row i of the other; at least two rows.
         draws: of the null.
+        bootstrap_draws: of the intervals.
     """
     if documents.n > MOST_ROWS:
-        kept = _whole_documents(documents, seed)
+        kept = whole_documents(documents, seed)
         reconstructions, activations = reconstructions[kept], activations[kept]
         documents = Documents(documents.names[documents.codes[kept]].tolist())
     n = documents.n
@@ -88,12 +92,13 @@ def identity(
     own = [values[rows, rows] for values in (first, percentile, table)]
     p = [share_at_least(null[:, at], values.mean()) for at, values in enumerate(own)]
     other = np.array([table[row, documents.codes != documents.codes[row]].mean() for row in rows])
+    mean = partial(documents.mean, draws=bootstrap_draws, seed=seed)
     return Identity(
         n=n,
-        top1=documents.mean(own[0], seed=seed, p=p[0]),
+        top1=mean(own[0], p=p[0]),
         chance=1.0 / n,
-        percentile=documents.mean(own[1], seed=seed, p=p[1]),
-        margin=documents.mean(own[2] - other, seed=seed, p=p[2]),
+        percentile=mean(own[1], p=p[1]),
+        margin=mean(own[2] - other, p=p[2]),
         pool=_pool(reconstructions, activations, seed),
     )
 
@@ -108,7 +113,7 @@ def _pool(reconstructions: np.ndarray, activations: np.ndarray, seed: int) -> Po
     return Pool(size=size, draws=POOL_DRAWS, top1=float(np.mean(hits)))
 
 
-def _whole_documents(documents: Documents, seed: int) -> np.ndarray:
+def whole_documents(documents: Documents, seed: int) -> np.ndarray:
     """Rows of random documents, as many as make up at most `MOST_ROWS` rows."""
     order = np.random.default_rng(seed).permutation(len(documents))
     kept = order[: max(2, int(np.searchsorted(np.cumsum(documents.sizes[order]), MOST_ROWS, side="right")))]

@@ -7,19 +7,25 @@ import json
 from pathlib import Path
 
 from cards.evaluation import Evaluation
-from nla_sdk.contract import SIDECAR_NAME, Contract
+from nla_sdk.contract import SIDECAR_NAME, Contract, known_release
 
 from ..files import sha256_of
 
 # Of a contract only what decides results is hashed: publishing may add links and drop free text, --record adds figures.
-_FREE = {"kind", "pair", "provenance", "base_model"}
+_FREE = {"kind", "pair", "provenance"}
+_RAW = {"injection_scale", "mse_scale"}  # None is a value of these: the vector as it is
 WEIGHTS = (".safetensors", ".pt", ".bin")
 CONFIGS = ("adapter_config.json", "config.json")
 
 
 def contract_digest(contract: Contract) -> str:
-    """SHA-256 of what a contract decides: its canonical attributes without provenance, links and unknown keys."""
-    values = {name: getattr(contract, name) for name in sorted(type(contract).model_fields) if name not in _FREE}
+    """SHA-256 of what a contract decides: its canonical attributes without provenance, links and unknown keys.
+
+    What it leaves open is left out, so that an attribute that a later SDK adds does not change the digest.
+    """
+    names = sorted(set(type(contract).model_fields) - _FREE)
+    values = {name: getattr(contract, name) for name in names}
+    values = {name: value for name, value in values.items() if value is not None or name in _RAW}
     return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -30,6 +36,21 @@ def half_digests(role: str, folder: Path, contract: Contract) -> dict[str, str]:
         if file.is_file() and (file.suffix in WEIGHTS or file.name in CONFIGS):
             found[f"{role}/{file.name}"] = sha256_of(file)
     return found
+
+
+def named(av: Contract, ar: Contract, evaluation: Evaluation) -> bool | None:
+    """Whether the halves at hand name each other, as far as their contracts tell: None if they go by other names now.
+
+    They do if they were made in one run, or if one's `pair` is the name under which the other was measured.
+    """
+    runs = [contract.provenance.get("pair_id") for contract in (av, ar)]
+    if runs[0] is not None and runs[0] == runs[1]:
+        return True
+    links = [(av.pair, evaluation.subject.ar), (ar.pair, evaluation.subject.av)]
+    if any(link is not None and link.lower() == name.lower() for link, name in links):
+        return True
+    # A release is named by the SDK, not by its contract; a link may have been added or changed in publishing.
+    return None if av.pair or ar.pair or known_release(evaluation.subject.av) is not None else False
 
 
 def differences(evaluation: Evaluation, role: str, folder: Path, contract: Contract) -> list[str]:

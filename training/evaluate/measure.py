@@ -8,6 +8,7 @@ that was killed goes on at the chunk it was in. Nothing is judged here; `compute
 from __future__ import annotations
 
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -22,13 +23,14 @@ from nla_sdk import NLAPair, metrics
 from ..chunks import Chunks
 from ..files import vector_column
 from . import texts
+from .compute import EMPTY
 from .heldout import Heldout
 
 ROWS_PER_CHUNK = 32
 VARIANTS_PER_CHUNK = 16
 FIRST_WORDS = (5, 10, 20, 40)
 ROUND_TRIPS = 4
-TIMING = pa.schema([("part", pa.string()), ("seconds", pa.float64()), ("tokens", pa.int64())])
+TIMING = pa.schema([("part", pa.string()), ("seconds", pa.float64()), ("tokens", pa.int64()), ("code", pa.string())])
 
 
 def vectors_or_null(vectors: np.ndarray, there: np.ndarray) -> pa.Array:
@@ -43,8 +45,9 @@ def numbers_or_null(values: np.ndarray, there: np.ndarray) -> pa.Array:
 
 @dataclass
 class Clock:
-    """Seconds and written tokens by part, stored with each chunk so that a resumed run knows them too."""
+    """Seconds and written tokens by part, and the code that ran, stored with each chunk for runs that go on from it."""
 
+    code: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
 
@@ -56,7 +59,7 @@ class Clock:
 
     def table(self) -> pa.Table:
         rows = [
-            {"part": part, "seconds": seconds, "tokens": self.tokens.get(part, 0)}
+            {"part": part, "seconds": seconds, "tokens": self.tokens.get(part, 0), "code": self.code}
             for part, seconds in self.seconds.items()
         ]
         return pa.Table.from_pylist(rows, schema=TIMING)
@@ -67,6 +70,7 @@ class Rows:
 
     Args:
         without_end: the row's source text without its last tokens, for the rows table; None: source texts stay out.
+        code: version of the code that runs.
     """
 
     def __init__(
@@ -75,8 +79,10 @@ class Rows:
         heldout: Heldout,
         settings: Settings,
         without_end: Sequence[str] | None = None,
+        code: str = "",
     ) -> None:
         self.pair, self.heldout, self.settings, self.without_end = pair, heldout, settings, without_end
+        self.code = code
         self._unrelated: dict[str, np.ndarray] | None = None
         self._empty: np.ndarray | None = None
 
@@ -86,7 +92,7 @@ class Rows:
             for index, first in enumerate(range(0, len(self.heldout), ROWS_PER_CHUNK)):
                 part = range(first, min(first + ROWS_PER_CHUNK, len(self.heldout)))
                 if not chunks.has(index):
-                    clock = Clock()
+                    clock = Clock(self.code)
                     table = self._chunk(part, clock)
                     chunks.write(index, {"rows": table, "timing": clock.table()})
                 bar.update(len(part))
@@ -116,6 +122,7 @@ class Rows:
             "tokens_written": pa.array(
                 [written[at].tokens if at in written else 0 for at in range(len(part))], pa.int32()
             ),
+            "ar_cut": pa.array(self._cut(said)),
             "activation_vector": vector_column(vectors),
             "reconstruction": vectors_or_null(own, there),
             "cosine_real": self._cosines(own, vectors, there),
@@ -141,7 +148,14 @@ class Rows:
         if self.without_end is not None:
             columns["detokenized_text_truncated"] = pa.array(heldout.texts[part.start : part.stop])
             columns["text_without_end"] = pa.array(list(self.without_end[part.start : part.stop]))
-        return pa.table(columns)
+        return pa.table(columns).replace_schema_metadata({EMPTY: b64encode(self._empty.astype("<f4").tobytes())})
+
+    def _cut(self, said: Sequence[str]) -> list[bool]:
+        """Whether the AR reads a beginning of the explanation only: the rest does not fit its max_length."""
+        ar = self.pair.reconstructor
+        if ar.contract.max_length is None:
+            return [False] * len(said)
+        return [cut for _, cut in ar.contract.ar_prompt_ids_batch(ar.backbone.tokenizer, list(said))]
 
     def _explain(self, vectors: np.ndarray):
         return self.pair._verbalize(torch.from_numpy(vectors.copy()), max_new_tokens=self.settings.max_new_tokens)
@@ -213,8 +227,9 @@ class Variants:
         rows: pa.Table,
         settings: Settings,
         paraphrase: Callable[[str], str | None] | None = None,
+        code: str = "",
     ) -> None:
-        self.pair, self.settings, self.paraphrase = pair, settings, paraphrase
+        self.pair, self.settings, self.paraphrase, self.code = pair, settings, paraphrase, code
         evaluated = list(_evaluated(rows))
         order = np.random.default_rng(settings.seed).permutation(len(evaluated))
         most = max(settings.controls_n, settings.signal_n)
@@ -230,7 +245,7 @@ class Variants:
             for index, first in enumerate(range(0, len(self.picked), VARIANTS_PER_CHUNK)):
                 part = range(first, min(first + VARIANTS_PER_CHUNK, len(self.picked)))
                 if not chunks.has(index):
-                    clock = Clock()
+                    clock = Clock(self.code)
                     found = [*self._controls(part, clock), *self._signal(part, clock)]
                     table = pa.Table.from_pylist(found, schema=VARIANTS)
                     chunks.write(index, {"variants": table, "timing": clock.table()})

@@ -13,6 +13,7 @@ from cards.evaluation import Figure
 
 LEVEL = 0.95
 AT_ONCE = 500  # draws held in memory together
+NO_ERROR = 1e-9  # mse below this is rounding: nothing is divided by it
 
 
 class Documents:
@@ -55,15 +56,20 @@ class Documents:
         interval = self._interval(self.sums(values), self.sizes.astype(np.float64), draws, seed)
         return Figure(value=float(values.mean()), n=len(values), interval_95=interval, p=p)
 
-    def gain(self, real: np.ndarray, other: np.ndarray, *, draws: int = 2000, seed: int = 0) -> Figure:
-        """1 − Σ real / Σ other over mse of rows (metrics.gain), the ratio taken anew in each draw."""
+    def gain(self, real: np.ndarray, other: np.ndarray, *, draws: int = 2000, seed: int = 0) -> Figure | None:
+        """1 − Σ real / Σ other over mse of rows (metrics.gain), the ratio taken anew in each draw.
+
+        None where `other` makes no error worth the name, so that there is none to remove.
+        """
+        if np.mean(other) < NO_ERROR:
+            return None
         value = 1.0 - float(np.sum(real)) / float(np.sum(other))
         ratio = self._interval(self.sums(real), self.sums(other), draws, seed)
         interval = None if ratio is None else (1.0 - ratio[1], 1.0 - ratio[0])
         return Figure(value=value, n=len(real), interval_95=interval)
 
     def _interval(self, above: np.ndarray, below: np.ndarray, draws: int, seed: int) -> tuple[float, float] | None:
-        """Of Σ above / Σ below over documents; None for a single document."""
+        """Of Σ above / Σ below over documents; None for a single document, or where Σ below is 0 in a draw."""
         if len(self) < 2:
             return None
         rng = np.random.default_rng(seed)
@@ -71,8 +77,11 @@ class Documents:
         ratios = []
         for first in range(0, draws, AT_ONCE):
             counts = rng.multinomial(len(self), shares, size=min(AT_ONCE, draws - first))
-            ratios.append((counts @ above) / (counts @ below))
-        low, high = np.quantile(np.concatenate(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratios.append((counts @ above) / (counts @ below))
+        if not np.isfinite(found := np.concatenate(ratios)).all():
+            return None
+        low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return float(low), float(high)
 
     # --- nulls ----------------------------------------------------------------------------------------------------
@@ -87,7 +96,7 @@ class Documents:
             extreme += int((np.abs(signs @ sums) >= observed - 1e-12).sum())
         return (1 + extreme) / (1 + draws)
 
-    def pairings(self, draws: int, seed: int = 0) -> Iterator[np.ndarray]:
+    def pairings(self, draws: int, seed: int | Sequence[int] = 0) -> Iterator[np.ndarray]:
         """Null pairings of rows with rows: whole documents change places.
 
         Document d's rows are paired with those of document π(d), from a random one on, in turn: rows that belong

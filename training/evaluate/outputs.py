@@ -15,15 +15,15 @@ LOGS = ("log.jsonl", "training_log_{role}.jsonl")
 
 
 def write(evaluation: Evaluation, folder: Path, pair: NLAPair) -> list[Path]:
-    """Draw the figures and write the report; both are made again from the file whenever it is evaluated."""
+    """Write the report and draw the figures; both are made again from the file whenever it is evaluated."""
     import pyarrow.parquet as pq
 
     rows = pq.read_table(folder / ROWS)
     logs = {half.contract.role: log for half in (pair._av, pair._ar) if (log := _log(half.folder, half.contract.role))}
-    made = draw(evaluation, rows, folder / "figures", logs)
-    with atomic(folder / "report.md") as sibling:
-        sibling.write_text(report(evaluation), encoding="utf-8")
-    return [*made, folder / "report.md"]
+    page = folder / "report.md"
+    with atomic(page) as sibling:  # first: it needs nothing that could be missing
+        sibling.write_text(report(evaluation, figures="figures"), encoding="utf-8")
+    return [page, *draw(evaluation, rows, folder / "figures", logs)]
 
 
 def _log(folder: Path, role: str) -> Path | None:

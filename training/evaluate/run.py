@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +18,7 @@ from cards.evaluation import (
     VARIANTS,
     Cost,
     Evaluation,
+    EvaluationError,
     Settings,
     Subject,
     decide,
@@ -24,15 +26,17 @@ from cards.evaluation import (
     save,
 )
 from nla_sdk import NLAPair
-from nla_sdk.errors import MissingHalfError
+from nla_sdk.errors import MissingFileError, MissingHalfError
 
 from ..chunks import Chunks, is_finished, write_stream
 from ..files import code_version, sha256_of
 from ..loop import peak_memory_gib
-from ..machine import hardware, libraries
+from ..machine import NUMERICS, check_installed, hardware, libraries
 from . import compute, inputs, measure
+from .extras import Embedder, Paraphraser
 from .heldout import Heldout
 
+CHUNK_FORMAT = 2  # of what `measure` writes: chunks of another are not gone on from
 END_TOKENS = 8  # labels may quote the end of their text: a source text is a candidate without it
 
 
@@ -43,8 +47,8 @@ class Job:
     Attributes:
         out: the folder of the results.
         with_texts: keep source texts in rows.parquet.
-        embed: texts → float [n, k], for retrieval by meaning; None: not at hand.
-        paraphrase: says an explanation in other words.
+        embed: for retrieval by meaning; None: not at hand.
+        paraphrase: says an explanation in other words; None: not at hand.
     """
 
     pair: NLAPair
@@ -53,8 +57,8 @@ class Job:
     out: Path
     with_texts: bool = False
     overwrite: bool = False
-    embed: Callable[[list[str]], Any] | None = None
-    paraphrase: Callable[[str], str | None] | None = None
+    embed: Embedder | None = None
+    paraphrase: Paraphraser | None = None
 
 
 def run(job: Job, *, progress: bool = True) -> Evaluation:
@@ -63,6 +67,7 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
     Killed and run again it goes on at the chunk it was in; finished and run again it only reads what is there.
 
     Raises:
+        InputError: scikit-learn is not installed.
         MissingHalfError: the pair has one half only.
         ChunkError: `out` holds an evaluation of something else, and `overwrite` is off.
     """
@@ -70,42 +75,61 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
     if pair.verbalizer is None or pair.reconstructor is None:
         role = "AV" if pair.verbalizer is None else "AR"
         raise MissingHalfError(f"An evaluation needs both halves, and this pair has no {role}: {pair._missing}")
+    check_installed()
     code = code_version()  # of the code that is loaded, not of what the tree holds hours later
     made_from = {
         **inputs.half_digests("av", pair._av.folder, pair._av.contract),
         **inputs.half_digests("ar", pair._ar.folder, pair._ar.contract),
         heldout.path.name: heldout.sha256,
     }
+    if job.paraphrase is not None:
+        made_from["paraphraser"] = job.paraphrase.digest
+    if job.embed is not None and job.embed.digest is not None:
+        made_from["embedder"] = job.embed.digest
     facts = _facts(job, made_from)
-    chunks = Chunks(job.out / "chunks", "evaluate", facts)
-    if is_finished(job.out / ROWS, chunks.identity, overwrite=job.overwrite) and (job.out / EVALUATION).is_file():
-        chunks.remove()
-        return load(job.out / EVALUATION)
+    chunks, variant_chunks = (Chunks(job.out / "chunks", stage, facts) for stage in ("evaluate", "variants"))
+    rows_there = is_finished(job.out / ROWS, chunks.identity, overwrite=job.overwrite)
+    if rows_there and (found := _finished(job, made_from)) is not None:
+        for one in (chunks, variant_chunks):
+            one.remove()
+        return found
     sources = without_end(pair, heldout)
-    measure.Rows(pair, heldout, job.settings, sources if job.with_texts else None).measure(chunks, progress)
+    measure.Rows(pair, heldout, job.settings, sources if job.with_texts else None, code).measure(chunks, progress)
     rows = _with_shuffled(pa.concat_tables(chunks.tables("rows")), job.settings)
-    variant_chunks = Chunks(job.out / "chunks", "variants", facts)
-    measure.Variants(pair, rows, job.settings, job.paraphrase).measure(variant_chunks, progress)
+    measure.Variants(pair, rows, job.settings, job.paraphrase, code).measure(variant_chunks, progress)
     found = list(variant_chunks.tables("variants"))
     variants = pa.concat_tables(found) if found else None
     meta = {"evaluation": EVALUATION, "inputs": made_from}
-    (job.out / VARIANTS).unlink(missing_ok=True)
+    for name in (EVALUATION, VARIANTS):  # killed below, the old file must not stand beside new tables
+        (job.out / name).unlink(missing_ok=True)
     if variants is not None:
         write_stream(job.out / VARIANTS, [variants], variant_chunks.sidecar(meta))
     write_stream(job.out / ROWS, [rows], chunks.sidecar(meta))
     parts = compute.parts(compute.Tables(rows, variants, job.settings), job.embed, sources)
     timing = [*chunks.tables("timing"), *variant_chunks.tables("timing")]
-    evaluation = assemble(job, made_from, code, parts, _cost(pair, len(heldout), timing))
+    evaluation = assemble(job, made_from, code, parts, timing)
     save(evaluation, job.out / EVALUATION)
     for one in (chunks, variant_chunks):
         one.remove()
     return evaluation
 
 
+def _finished(job: Job, made_from: Mapping[str, str]) -> Evaluation | None:
+    """The evaluation of the tables that are there, or None: there is none, it is damaged, or it is of other tables."""
+    try:
+        found = load(job.out / EVALUATION)
+    except (MissingFileError, EvaluationError):
+        return None
+    tables = {name: sha256_of(job.out / name) for name in (ROWS, VARIANTS) if (job.out / name).is_file()}
+    same = found.files == tables and found.settings == job.settings and found.inputs == made_from
+    return found if same else None
+
+
 def _facts(job: Job, made_from: Mapping[str, str]) -> dict[str, Any]:
     """Everything the chunks depend on."""
     backbones = (job.pair.verbalizer.backbone, job.pair.reconstructor.backbone)
     return {
+        "format": CHUNK_FORMAT,
         "inputs": made_from,
         "rows": len(job.heldout),
         "settings": job.settings.model_dump(mode="json"),
@@ -130,7 +154,9 @@ def _with_shuffled(rows: pa.Table, settings: Settings) -> pa.Table:
     return rows.append_column("cosine_shuffled", compute.shuffled_column(tables))
 
 
-def assemble(job: Job, made_from: Mapping[str, str], code: str, parts: Mapping[str, Any], cost: Cost) -> Evaluation:
+def assemble(
+    job: Job, made_from: Mapping[str, str], code: str, parts: Mapping[str, Any], timing: Sequence[pa.Table]
+) -> Evaluation:
     """The evaluation of what was computed, verdict included."""
     pair = job.pair
     everything = {name: parts.get(name) for name in ("round_trip", "ablation", "identity", "collapse")}
@@ -148,9 +174,10 @@ def assemble(job: Job, made_from: Mapping[str, str], code: str, parts: Mapping[s
         data=job.heldout.about(),
         settings=job.settings,
         inputs=dict(made_from),
-        versions={"code": code, "python": platform.python_version(), **libraries()},
+        versions={"code": code, "python": platform.python_version(), **libraries(*NUMERICS)},
+        measured_by=sorted({row["code"] for table in timing for row in table.select(["code"]).to_pylist()}),
         **parts,
-        cost=cost,
+        cost=_cost(pair, len(job.heldout), timing),
         verdict=decide(everything),
         files={name: sha256_of(job.out / name) for name in (ROWS, VARIANTS) if (job.out / name).is_file()},
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -158,10 +185,20 @@ def assemble(job: Job, made_from: Mapping[str, str], code: str, parts: Mapping[s
 
 
 def _public_name(half) -> str:
-    """A Hub id as it is, a folder by its own name and its parent's: files get published and tell nobody's paths."""
+    """A Hub id as it is, a folder by its own name: files get published and tell nobody's paths.
+
+    A folder that is called after its role is told from others by its parent's name, unless that is somebody's home.
+    """
+    role = half.contract.role
     if half.ref == "demo":
-        return f"demo/{half.contract.role}"
-    return half.ref if half.commit or not Path(half.ref).exists() else "/".join(half.folder.resolve().parts[-2:])
+        return f"demo/{role}"
+    if half.commit or not Path(half.ref).exists():
+        return half.ref
+    folder = half.folder.resolve()
+    home, parent = Path.home().resolve(), folder.parent
+    is_home = parent in (home, Path("/root")) or parent.name == getpass.getuser()
+    is_home |= parent.parent in {home.parent, Path("/home"), Path("/Users")} - {Path("/")}
+    return folder.name if folder.name != role or is_home else f"{folder.parent.name}/{role}"
 
 
 def _without_folders(base: str | None) -> str | None:

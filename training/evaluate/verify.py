@@ -1,26 +1,31 @@
 """Hold an evaluation file against what it says it was made from. `python -m training.evaluate verify FILE`
 
 Of a measured file: its own hash, the hashes of its tables, every figure its rows determine (recomputed; 1e-6), the
-verdict, and the SHA-256 of contracts, weights and data as far as they are at hand. Figures that rows do not determine
-(retrieval by source texts that were not kept or by an embedder, cost) rest on the file's own hash. Of a published file:
+verdict, and the SHA-256 of contracts, weights and data as far as they are at hand; the rows are then held against the
+data, and what is said of the pair against the contracts. Figures that rows do not determine (retrieval by source texts
+that were not kept or by an embedder, cost; cosines of unrelated and made-up words) rest on hashes. Of a published file:
 its hash and its arithmetic. Needs no torch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cards.evaluation import ROWS, VARIANTS, Content, Evaluation, EvaluationError, load
+from cards.evaluation import ROWS, VARIANTS, Content, Data, Evaluation, EvaluationError, load
 from nla_sdk.contract import Contract
+from nla_sdk.errors import NLAError, first_line
 
-from ..files import sha256_of
+from ..files import read_vectors, sha256_of
+from ..machine import NUMERICS, check_installed, libraries
 from . import inputs
 
 TOLERANCE = 1e-6
+PARTS = ("identity", "true_labels", "true_labels_identity", "content", "collapse", "ablation", "signal", "controls")
 
 
 @dataclass(frozen=True)
@@ -55,27 +60,93 @@ def verify(path: Path, *, av: Path | None = None, ar: Path | None = None, data: 
         if sha256_of(here / name) != digest:
             raise EvaluationError(f"{here / name} is not the table that {path} was computed from: its SHA-256 differs.")
         tables[name] = here / name
-    if wrong := list(_recompute(evaluation, tables)):
+    if wrong := _in_one_line(lambda: list(_recompute(evaluation, tables)), path, "its tables"):
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise EvaluationError(f"{path} is not what its rows give: {'; '.join(wrong[:5])}{more}.")
+        raise EvaluationError(f"{path} is not what its rows give: {'; '.join(wrong[:5])}{more}.{_versions(evaluation)}")
     checked = ["the file's SHA-256", "its arithmetic", "the verdict", "every figure its rows determine"]
     missing = []
+    contracts = {}
     for role, folder in (("av", av), ("ar", ar)):
         folder = folder or here / role
         if not folder.is_dir():
             missing.append(f"the {role.upper()} (pass --{role} FOLDER)")
             continue
-        if wrong := inputs.differences(evaluation, role, folder, Contract.load(folder)):
+        contracts[role] = Contract.load(folder)
+        wrong = inputs.differences(evaluation, role, folder, contracts[role])
+        wrong += [
+            f"its {name} is {getattr(contracts[role], name)}, the file says {getattr(evaluation.subject, name)}"
+            for name in ("layer", "d_model")
+            if getattr(contracts[role], name) != getattr(evaluation.subject, name)
+        ]
+        if wrong:
             raise EvaluationError(f"{path} was not measured from {folder}: {'; '.join(wrong)}.")
         checked.append(f"the {role.upper()}'s contract and weights")
+    named = inputs.named(contracts["av"], contracts["ar"], evaluation) if len(contracts) == 2 else None
+    if named is None:
+        missing.append("whether the halves name each other")
+    elif named != evaluation.subject.matched:
+        said = "name" if named else "do not name"
+        raise EvaluationError(f"{path} says matched: {evaluation.subject.matched}; the halves {said} each other.")
+    else:
+        checked.append("whether the halves name each other")
     data = data or here / evaluation.data.name
     if not data.is_file():
         missing.append(f"the data {evaluation.data.name} (pass --data FILE)")
     elif sha256_of(data) != evaluation.data.sha256:
         raise EvaluationError(f"{path} was not measured on {data}: its SHA-256 differs.")
+    elif wrong := _in_one_line(lambda: list(_from_data(evaluation, tables[ROWS], data)), path, "the data"):
+        raise EvaluationError(f"{path} is not of the rows of {data}: {'; '.join(wrong)}.")
     else:
-        checked.append("the data")
+        checked.append("the data, row by row")
     return Checked(evaluation, checked, missing)
+
+
+def _in_one_line(work: Callable[[], list[str]], path: Path, what: str) -> list[str]:
+    """What `work` finds; whatever it fails at is said, because the tables are anybody's and may hold anything."""
+    try:
+        return work()
+    except NLAError:
+        raise
+    except Exception as error:
+        raise EvaluationError(
+            f"{path} cannot be recomputed from {what}: {type(error).__name__}: {first_line(error)}. They are damaged, "
+            "or not of this evaluation."
+        ) from error
+
+
+def _versions(evaluation: Evaluation) -> str:
+    """The libraries that are others here than there: the figures may differ for their sake."""
+    here = libraries(*NUMERICS)
+    other = [
+        f"{name} {here[name]} (the file: {evaluation.versions[name]})"
+        for name in NUMERICS
+        if name in here and evaluation.versions.get(name, here[name]) != here[name]
+    ]
+    return (
+        f" Library versions differ: {', '.join(other)}; recompute with the file's before you blame it." if other else ""
+    )
+
+
+def _from_data(evaluation: Evaluation, rows: Path, data: Path) -> Iterator[str]:
+    """What of the rows is not the held-out table's."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from . import heldout
+
+    found, table = heldout.read(data, None, evaluation.data.rows), pq.read_table(rows)
+    yield from differences(
+        evaluation.data.model_dump(),
+        found.about().model_copy(update={"name": evaluation.data.name}).model_dump(),
+        "data",
+    )
+    columns = {"row_id": found.row_ids, "doc_id": found.documents, "source_family": found.families}
+    columns |= {"label": found.labels, "n_raw_tokens": found.tokens}
+    for name, values in columns.items():
+        if values != (table[name].to_pylist() if name in table.column_names else None):
+            yield f"the rows' {name} is not the data's"
+    if not np.array_equal(read_vectors(table), found.vectors, equal_nan=True):
+        yield "the rows' activation_vector is not the data's"
 
 
 def _recompute(evaluation: Evaluation, tables: dict[str, Path]) -> Iterator[str]:
@@ -84,40 +155,74 @@ def _recompute(evaluation: Evaluation, tables: dict[str, Path]) -> Iterator[str]
 
     from . import compute
 
+    check_installed()
     rows = pq.read_table(tables[ROWS])
     variants = pq.read_table(tables[VARIANTS]) if VARIANTS in tables else None
-    found = compute.parts(compute.Tables(rows, variants, evaluation.settings))
+    wrong = list(_cosines(rows))
     shuffled = compute.shuffled_column(compute.Tables(rows, None, evaluation.settings))
     if len(shuffled) and not _same_numbers(shuffled.to_pylist(), rows["cosine_shuffled"].to_pylist()):
-        yield "rows.parquet: cosine_shuffled does not follow from its vectors"
-    yield from _cosines(rows)
+        wrong.append("rows.parquet: cosine_shuffled does not follow from its vectors")
+    yield from wrong
+    if wrong:
+        return  # figures of such rows would say no more
+    found = compute.parts(compute.Tables(rows, variants, evaluation.settings))
+    yield from differences(_about(evaluation.data), _about_rows(rows), "data")
     for name, part in found.items():
         stated = getattr(evaluation, name)
         if name == "content":
             stated = _determined(stated, part)
         yield from differences(_plain(stated), _plain(part), name)
-    for name in ("identity", "true_labels", "true_labels_identity", "content", "collapse", "ablation", "signal"):
-        if name not in found and getattr(evaluation, name) is not None:
+    for name in PARTS:
+        if name not in found and getattr(evaluation, name):
             yield f"{name} is stated, but the rows give none"
+
+
+def _about(data: Data) -> dict:
+    return data.model_dump(include={"rows", "documents", "families", "has_labels"})
+
+
+def _about_rows(rows) -> dict:
+    """What the rows say of the data; of source texts they need not tell."""
+    families = rows["source_family"].to_pylist() if "source_family" in rows.column_names else []
+    return {
+        "rows": rows.num_rows,
+        "documents": len(set(rows["doc_id"].to_pylist())),
+        "families": dict(Counter(families)),
+        "has_labels": "label" in rows.column_names,
+    }
 
 
 def _cosines(rows) -> Iterator[str]:
     """The rows' cosines against the rows' vectors."""
     import numpy as np
+    import pyarrow as pa
 
     from nla_sdk import metrics
 
-    from ..files import read_vectors
+    from . import compute
 
-    for cosine, vectors in (("cosine_real", "reconstruction"), ("cosine_label", "label_reconstruction")):
-        if cosine not in rows.column_names:
+    empty = compute.empty_reconstruction(rows)
+    if empty is None:
+        yield "rows.parquet does not hold what the AR makes of no text, which the gain rests on"
+        return
+    activations = read_vectors(rows)
+    usable = np.isfinite(activations).all(axis=1) & (activations != 0).any(axis=1)
+    for column, made in (
+        ("cosine_real", "reconstruction"),
+        ("cosine_label", "label_reconstruction"),
+        ("cosine_empty", None),
+    ):
+        if made is not None and made not in rows.column_names:
             continue
-        there = rows.filter(rows[cosine].is_valid())
-        if not there.num_rows:
-            continue
-        follows = metrics.cosine(read_vectors(there, vectors), read_vectors(there))
-        if np.abs(np.atleast_1d(follows) - there[cosine].to_numpy()).max() > TOLERANCE:
-            yield f"rows.parquet: {cosine} does not follow from its vectors"
+        there = rows[column].is_valid().to_numpy()
+        if made is None and (there != usable).any() and np.any(empty):
+            yield f"rows.parquet: {column} is not of every row that has a direction"
+        if there.any():
+            vectors = empty if made is None else read_vectors(rows.filter(pa.array(there)), made)
+            follows = np.atleast_1d(metrics.cosine(vectors, activations[there]))
+            stated = rows[column].to_numpy(zero_copy_only=False)[there]
+            if not (np.abs(follows - stated) <= TOLERANCE).all():  # so that NaN does not pass
+                yield f"rows.parquet: {column} does not follow from its vectors"
 
 
 def _same_numbers(a: list, b: list) -> bool:
