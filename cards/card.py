@@ -193,7 +193,7 @@ def _check_subject(evaluation: Evaluation | None, contract: Contract) -> None:
         if measured is not None and measured != here:
             raise CardError(
                 f"The evaluation is of a pair whose `{name}` is {measured}, the contract's is {here}: its "
-                " figures belong to another half. Pass this half's own evaluation, or none."
+                "figures belong to another half. Pass this half's own evaluation, or none."
             )
 
 

@@ -77,12 +77,32 @@ def test_the_seeds_card_says_content_blind_before_any_usage_and_not_re_measured(
         assert title.endswith("as published, not re-measured")
 
 
+@pytest.mark.parametrize("role", ["av", "ar"])
+def test_the_seeds_card_says_how_it_was_trained(role):
+    repo, pair = (AV, AR) if role == "av" else (AR, AV)
+    body = render(Contract.from_dict({}, known=known_release(repo)), published(), about=About(repo, pair=pair)).body
+    said = {"lora.r": "64", "lora.alpha": "128", "lora.dropout": "0.05", "optimizer": "AdamW 8-bit", "lr": "0.0001"}
+    said |= {"decay": "constant", "micro_batch": "1", "max_length": "512", "gradient_checkpointing": "yes"}
+    said |= {"save_interval": "50", "gradient_accumulation": "4" if role == "av" else "16"}
+    for name, value in said.items():
+        assert f"| {name} | {value} |".replace("_", "\\_") in body, name
+    assert "| precision of the base in training | nf4, computing in float16 |" in body
+
+
+def test_what_a_repository_says_of_its_training_goes_before_what_the_release_list_says():
+    sidecar = {"training": {"lr": "2e-4", "note": "cos 0.9"}, "av_lora": {"r": 80}}
+    body = render(Contract.from_dict(sidecar, known=known_release(AV)), about=About(AV)).body
+    assert "| lr | 2e-4 |" in body and "| lora.r | 80 |" in body and "0.9" not in body
+    assert "| optimizer | AdamW 8-bit |" in body
+
+
 def test_the_seeds_metadata_is_what_the_hub_takes():
     card = ModelCard(seeds_card().text)
     assert card.data.base_model == "google/gemma-4-E2B" and card.data.library_name == "peft"
     assert card.data.to_dict()["base_model_relation"] == "adapter" and card.data.license == "apache-2.0"
     results = {one.metric_type: one for one in card.data.eval_results}
     assert results["cosine"].metric_value == 0.4378 and "as published" in results["cosine"].metric_name
+    assert results["gain"].metric_name.endswith("derived from the published ablation (n = 10)")
     assert "fve" not in results, "no FVE was published"
 
 
@@ -126,7 +146,7 @@ def changed(evaluation, path):
 
 def field_of(evaluation, name, value):
     part = getattr(evaluation, name)
-    if isinstance(part, list):
+    if isinstance(part, list) and all(hasattr(one, "model_dump") for one in part):
         return [type(one).model_validate(new) for one, new in zip(part, value, strict=True)]
     return type(part).model_validate(value) if hasattr(part, "model_dump") else value
 
@@ -319,6 +339,7 @@ def test_provenance_names_code_tables_and_the_evaluation(tmp_path):
         assert "| av\\_sft.parquet, SHA-256 | " + "ab" * 32 in provenance
         assert "| continued from | mine/final |" in provenance and "cd" * 32 in provenance
     assert f"| the evaluation's own SHA-256 | {digest(found)} |" in provenance
+    assert "| evaluated with code | " in provenance and found.data.sha256 in provenance
 
 
 def test_the_citation_has_an_author_and_a_year():
