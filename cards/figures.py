@@ -353,7 +353,7 @@ def retrieval(canvas, evaluation: Evaluation) -> None:
         axes.text(max(end, chance) + 0.012, at, said, va="center", fontsize=10)
         widest = max(widest, end, chance)
     axes.plot([], [], color=RED, linewidth=2, label="chance")
-    axes.legend(frameon=False, fontsize=10, loc="lower right")
+    axes.legend(frameon=False, fontsize=10, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1)
     axes.set_yticks(range(len(bars)), [label for label, *_ in bars], fontsize=10)
     axes.set_xlim(0, min(1.45, widest * 1.35 + 0.15))
     axes.set_xticks([tick for tick in (0, 0.2, 0.4, 0.6, 0.8, 1.0) if tick <= axes.get_xlim()[1]])

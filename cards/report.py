@@ -298,8 +298,9 @@ def signal_table(found: Evaluation) -> Iterator[str]:
             rows.append([name, figure(level), f"n = {level.n}"])
     if one.prose_only_gain is not None:
         rows.append(["… gain of that prose over no text", figure(one.prose_only_gain), ""])
-    for count, level in one.first_words.items():
-        rows.append([f"its first {count} words", figure(level), ""])
+    if one.first_words:
+        name = f"its first {', '.join(map(str, one.first_words))} words"
+        rows.append([name, ", ".join(number(level.value) for level in one.first_words.values()), ""])
     for name, lost in (
         ("lost when one claim is left out", one.claims),
         ("lost when the claims change order", one.claims_shuffled),
@@ -308,8 +309,9 @@ def signal_table(found: Evaluation) -> Iterator[str]:
     ):
         if lost is not None:
             rows.append([name, figure(lost), f"n = {lost.n}, {p_value(lost)}"])
-    for at, lost in enumerate(one.claims_by_position, 1):
-        rows.append([f"… claim {at}", figure(lost), f"n = {lost.n}, {p_value(lost)}"])
+    if one.claims_by_position:
+        values = ", ".join(number(lost.value) for lost in one.claims_by_position)
+        rows.append(["… when it is the first, second, …", values, ""])
     for number_of, level in one.round_trips.items():
         rows.append([f"after {number_of} round trip{'s' if number_of > 1 else ''}", figure(level), ""])
     yield from table(["", "FVE", ""], rows)

@@ -79,6 +79,7 @@ def test_what_was_not_touched_verifies_with_everything_checked(forge):
         (("subject", "matched", False), "says matched: False; the halves name each other"),
         (("subject", "layer", 99), "its layer is 3, the file says 99"),
         (("subject", "d_model", 7), "its d_model is 24, the file says 7"),
+        (("subject", "base_model", "another/base"), "its base_model is tiny/base, the file says another/base"),
         (("verdict", "reason", "best pair ever"), "reason is not the one its figures give"),
         (("verdict", "thresholds", "least_gain", 0.0001), "a file does not choose its own"),
         (("settings", "bootstrap_draws", 0), "greater than or equal to 1"),
@@ -216,7 +217,8 @@ def test_a_contract_is_told_by_what_decides_results(made):
     assert contract_digest(Later.model_construct(**fields, another=1)) != contract_digest(contract)
     raw, scaled = contract.replace(injection_scale=None), contract.replace(injection_scale=float(D))
     assert contract_digest(raw) != contract_digest(scaled)
-    assert contract_digest(contract.replace(base_model="another/base")) != contract_digest(contract)
+    named = contract.replace(base_model="lab/tiny-base")
+    assert contract_digest(named) == contract_digest(contract), "a base in a folder gets its Hub id before publishing"
     assert contract_digest(contract.replace(pair="a/b")) == contract_digest(contract)
 
 

@@ -23,7 +23,7 @@ from .nulls import Documents, share_at_least
 
 SEEDS = 4
 DECIMALS = 9
-MOST_LOOKED_UP = 150_000  # similarities in one draw of a null, queries × documents: 2,000 rows take half a minute
+MOST_LOOKED_UP = 100_000  # similarities in one draw of a null, queries × documents: 2,000 rows take half a minute
 MOST_PROBED, FOLDS = 60, 5
 
 

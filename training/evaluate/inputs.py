@@ -12,7 +12,9 @@ from nla_sdk.contract import SIDECAR_NAME, Contract, known_release
 from ..files import sha256_of
 
 # Of a contract only what decides results is hashed: publishing may add links and drop free text, --record adds figures.
-_FREE = {"kind", "pair", "provenance"}
+# Nor the base's name: a pair that was trained and measured on a folder gets the base's Hub id before it is published.
+# That a base named by its Hub id is the one that was measured is held against `subject.base_model` (see `verify`).
+_FREE = {"kind", "pair", "provenance", "base_model"}
 _RAW = {"injection_scale", "mse_scale"}  # None is a value of these: the vector as it is
 WEIGHTS = (".safetensors", ".pt", ".bin")
 CONFIGS = ("adapter_config.json", "config.json")

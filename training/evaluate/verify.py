@@ -78,6 +78,9 @@ def verify(path: Path, *, av: Path | None = None, ar: Path | None = None, data: 
             for name in ("layer", "d_model")
             if getattr(contracts[role], name) != getattr(evaluation.subject, name)
         ]
+        measured_on, base = evaluation.subject.base_model or "", contracts[role].base_model or ""
+        if "/" in measured_on and measured_on.lower() != base.lower():  # a folder's own name says nothing of a Hub id
+            wrong.append(f"its base_model is {base}, the file says {measured_on}")
         if wrong:
             raise EvaluationError(f"{path} was not measured from {folder}: {'; '.join(wrong)}.")
         checked.append(f"the {role.upper()}'s contract and weights")
