@@ -166,7 +166,6 @@ def render(
         "licence": licence,
         "recipe": Recipe.read(contract, training_log),
         "logged": training_log is not None,
-        "digest": digest(found) if found is not None else None,
         "notes": tame(about.notes) if about.notes else None,
         "kept": kept_sections(about.existing),
         "author": about.author or (None if usage.is_bundled(about.repo) else about.repo.split("/")[0]),
@@ -222,6 +221,7 @@ def _environment():
         "size": size,
         "bibtex": bibtex,
         "link": link,
+        "digest": digest,
         "url": quote,
     }
     return environment

@@ -134,6 +134,11 @@ class DatasetFacts:
         said = {getattr(one.contract, name) if one.contract is not None else None for one in self.tables}
         return said.pop() if len(said) == 1 else None
 
+    def sources(self) -> list[str]:
+        """Families of the tables, and those whose licence is stated."""
+        counted = (one.counts.get("source_family", {}) for one in self.tables)
+        return list(dict.fromkeys([*(name for counts in counted for name in counts), *self.licences]))
+
     def shared(self, what: str) -> Iterator[tuple[TableFacts, TableFacts, int]]:
         """Pairs of tables that have some of `what` ("documents" or "texts") in common, and how many."""
         for one, other in combinations(self.tables, 2):

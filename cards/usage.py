@@ -95,10 +95,16 @@ def _loading(contract: Contract, repo: str, is_adapter: bool) -> list[str]:
         ]
     return [
         *lines,
-        f"base = AutoModelForCausalLM.from_pretrained({', '.join([base, *options])})",
+        *_call("base = AutoModelForCausalLM.from_pretrained", base, *options),
         "model = PeftModel.from_pretrained(base, folder).eval()",
         f"tokenizer = AutoTokenizer.from_pretrained({', '.join([base, *of_tokenizer])})",
     ]
+
+
+def _call(function: str, *arguments: str) -> list[str]:
+    """A call, on lines of a page's width."""
+    line = f"{function}({', '.join(arguments)})"
+    return [line] if len(line) <= 120 else [f"{function}(", *(f"    {one}," for one in arguments), ")"]
 
 
 def _av(contract: Contract, repo: str, is_adapter: bool) -> list[str]:

@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 
 from cards import About, CardError, Checkpoint, diff, render
 from cards.dataset import DatasetFacts
+from cards.evaluation import digest
 from cards.figures import trajectory
 from cards.licences import licence_of
 from nla_sdk.contract import Contract
@@ -56,6 +57,7 @@ def test_a_dataset_card_tells_columns_counts_splits_hashes_and_an_example(facts)
     assert "| activation\\_vector | fixed\\_size\\_list" in body and "the raw activation" in body
     assert "source family: math 4, code\\|x 2." in body and "label status: accepted 5, repaired 1." in body
     assert "left out" in body and "duplicate 7" in body and "| math | CC-BY-4.0 |" in body
+    assert "| code\\|x | not stated |" in body
     assert "ab" * 32 in body, "what it was made from"
     example = next(line for line in body.splitlines() if line.startswith("| api\\_explanation | On"))
     assert "\\<b\\>cats" in example and len(example) < 700 and "…" in example
@@ -205,7 +207,7 @@ def test_the_authors_word_takes_no_obligation_away():
     data = ModelCard(card.text).data
     assert data.license == "mit" and "license_name" not in data.to_dict()
     said = section(card.body, "Licence")
-    assert said.strip().startswith("mit, as its author states. Gemma is provided") and "This adapter is" in said
+    assert said.strip().startswith("**mit**, as its author states. Gemma is provided") and "This adapter is" in said
     assert licence_of("google/gemma-3-270m", "other").name == "see-card"
     whole = render(contract("av"), about=About("ada/cat-av", is_adapter=False)).body
     assert "This model is a model derivative of Gemma" in whole
@@ -227,7 +229,7 @@ def test_a_trajectory_has_one_row_a_checkpoint_and_its_warnings_first(tmp_path):
         contract("av"), kind="trajectory", about=About("ada/cat-run", checkpoints=steps, figures=("trajectory",))
     )
     body = card.body
-    assert "1 of 3 checkpoints are not evaluated" in body
+    assert "1 of 3 checkpoints is not evaluated" in body
     assert "step\\_100: content-blind" in body and body.index("content-blind") < body.index("| checkpoint |")
     assert f"| step\\_150 | reads-content | 60 of 60 | {found.round_trip.fve.value:.3f}" in body
     assert "| step\\_50 | not evaluated |" in body and "figures/trajectory.png" in body
@@ -251,6 +253,7 @@ def test_the_boxes_of_a_trajectory_are_boxes_of_their_own():
     assert len(boxes) == 3 and all(box.count("[!WARNING]") == 1 for box in boxes)
     assert "[ada/cat-ar](https://huggingface.co/ada/cat-ar)" in body
     assert 'from_pretrained("ada/cat-run/c", "ada/cat-ar")' in body
+    assert f"| b, its evaluation's own SHA-256 | {digest(blind)} |" in body and "| lr | 0.0005 |" in body
     assert "```bibtex" in body and "url = {https://huggingface.co/ada/cat-run}" in body
 
 
