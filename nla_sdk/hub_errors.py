@@ -20,12 +20,13 @@ from .errors import (
 
 
 @contextmanager
-def hub_errors(repo: str, revision: str | None = None) -> Iterator[None]:
+def hub_errors(repo: str, revision: str | None = None, *, publishing: bool = False) -> Iterator[None]:
     """Turn the client's errors inside the block into ours.
 
     Args:
         repo: the repository that is asked.
         revision: the revision asked for, if not the default branch.
+        publishing: it is asked in order to write to it: no cache and no folder stands in for the Hub then.
     """
     from huggingface_hub import errors
 
@@ -41,7 +42,7 @@ def hub_errors(repo: str, revision: str | None = None) -> Iterator[None]:
         ConnectionError,
         TimeoutError,
     ) as error:
-        raise _translated(error, repo, revision) from None
+        raise (_of_publishing(error, repo) if publishing else None) or _translated(error, repo, revision) from None
     except UnicodeEncodeError:
         raise AccessTokenError(
             "The access token of this machine (HF_TOKEN, or the one of `hf auth login`) holds characters no token has. "
@@ -97,6 +98,42 @@ def _translated(error: Exception, repo: str, revision: str | None) -> NLAError:
             f"{repo} is not in the cache and {constants.ENDPOINT} answered with HTTP status {status}. Try again later."
         )
     return _offline(repo, revision, error)
+
+
+def _of_publishing(error: Exception, repo: str) -> NLAError | None:
+    """What `_translated` says of reading and would be untrue of writing; None where it is the same."""
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return OfflineError(f"{repo} cannot be asked for: HF_HUB_OFFLINE is set, and publishing needs the network.")
+    if isinstance(error, errors.GatedRepoError | errors.RevisionNotFoundError | errors.EntryNotFoundError):
+        return None
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return MissingRepositoryError(
+            f"The repository {repo} does not exist on {constants.ENDPOINT}, or this token may not see it."
+        )
+    if isinstance(error, errors.DisabledRepoError | errors.HFValidationError):
+        return None
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        if status == 401:
+            return AccessTokenError(
+                f"The Hub refused the access token when asked for {repo} (401). Log in again with `hf auth login`, or "
+                "pass another --token."
+            )
+        if status == 403:
+            return AccessTokenError(
+                f"The access token may not write to {repo} (403). Give it the permission in your account's settings, "
+                "or pass another --token."
+            )
+        said = f" ({error.server_message})" if status < 500 and error.server_message else ""
+        return OfflineError(
+            f"{constants.ENDPOINT} answered with HTTP status {status}{said} when asked for {repo}. Try again later."
+        )
+    return OfflineError(
+        f"{constants.ENDPOINT} cannot be reached for {repo} ({type(error).__name__}). Check the connection and "
+        "HF_ENDPOINT."
+    )
 
 
 def _offline(repo: str, revision: str | None, cause: BaseException | None) -> OfflineError:

@@ -92,6 +92,8 @@ class Call:
         role = self.hub.roles.get(self.token, "write")
         orgs = [{"name": name, "type": "org"} for name in self.hub.organisations]
         token = {"displayName": "test", "role": role}
+        if role == "fineGrained":
+            token["fineGrained"] = {"canReadGatedRepos": False, "global": [], "scoped": self.hub.scopes}
         return JSONResponse({"type": "user", "name": self.hub.user, "orgs": orgs, "auth": {"accessToken": token}})
 
     def _readable(self, kind: str, repo_id: str) -> Repository:
@@ -101,11 +103,13 @@ class Call:
             raise Refusal(404 if self.token else 401, "Repository not found", "RepoNotFound")
         return repository
 
-    def _may_write(self, repo_id: str) -> None:
+    def _may_write(self, repo_id: str, *, in_request: bool = False) -> None:
+        """Args: in_request: into a pull request, which anybody may open who can read the repository."""
         if self.token is None:
             raise Refusal(401, "Invalid username or password.")
         owner = repo_id.partition("/")[0]
-        if self.hub.roles.get(self.token) == "read" or owner not in (self.hub.user, *self.hub.organisations):
+        foreign = owner not in (self.hub.user, *self.hub.organisations)
+        if self.hub.roles.get(self.token) == "read" or (foreign and not in_request):
             raise Refusal(403, f"You don't have the rights to write to {repo_id}. Use a token with write access.")
 
     # --- repositories -------------------------------------------------------------------------------------------------
@@ -123,7 +127,7 @@ class Call:
 
     def _api(self, kind: str, repo_id: str, rest: list[str]) -> Response:
         if self.method in ("POST", "DELETE") and rest[:1] != ["paths-info"]:
-            self._may_write(repo_id)
+            self._may_write(repo_id, in_request="create_pr" in self.request.query_params)
         repository = self._readable(kind, repo_id)
         match rest:
             case [] | ["revision", *_]:
@@ -232,7 +236,7 @@ class Call:
         return JSONResponse({"files": files})
 
     def _lfs(self, kind: str, repo_id: str, action: str) -> Response:
-        self._may_write(repo_id)
+        self._may_write(repo_id, in_request=True)  # what an object is uploaded for, the commit says
         self._readable(kind, repo_id)
         wanted = self.json()
         if action == "verify":

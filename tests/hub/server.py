@@ -43,7 +43,8 @@ class Hub:
         storage: the address large files are redirected to; another host, as the real Hub's.
         tokens: known tokens, each with the gated repositories whose terms its account accepted. A known token may read
             every private repository.
-        roles: token → "read" or "write"; default: write.
+        roles: token → "read", "write" or "fineGrained"; default: write.
+        scopes: what fine-grained tokens may do, as whoami tells it.
         user, organisations: whose namespaces a write token may write to.
         requests: all requests so far, to the endpoint and to the storage.
         store: what it holds.
@@ -54,6 +55,7 @@ class Hub:
         self.store = Store(Path(folder or self._temporary.name))
         self.tokens: dict[str, set[str]] = {}
         self.roles: dict[str, str] = {}
+        self.scopes: list[dict] = []
         self.user, self.organisations = "ada", ["lab", "owner"]
         self.requests: list[Request] = []
         self._app = Troubled(application(self))

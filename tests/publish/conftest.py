@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from tests.test_training import config_file, text
 from training import pipeline, sft_ar, sft_av
 from training.config import Config
 from training.evaluate import heldout, outputs, run
+from training.publish.run import Request, connect, look, prepared, publish
 
+ROOT = Path(__file__).parent.parent.parent
 TOKEN = "hf_" + "w" * 34
 BASE = "lab/tiny-base"
 
@@ -55,6 +59,8 @@ def trained(tmp_path_factory, base) -> Made:
         shutil.copyfile(config.out / role / "log.jsonl", root / "pair" / role / "log.jsonl")
         contract = Contract.load(root / "pair" / role)
         contract.replace(base_model=BASE).save(root / "pair" / role)
+        adapter = root / "pair" / role / "adapter_config.json"
+        adapter.write_text(json.dumps(json.loads(adapter.read_text()) | {"base_model_name_or_path": BASE}))
     pair = NLAPair.from_pretrained(root / "pair", base=base)
     settings = Settings(
         seed=0, floor=0.3, max_new_tokens=16, controls_n=4, signal_n=4, permutations=99, bootstrap_draws=100
@@ -92,3 +98,27 @@ def writable(hub, trained, monkeypatch):  # noqa: F811
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
     assert os.environ["HF_HUB_DISABLE_XET"] == "1"
     return hub
+
+
+def request_of(made: Made, **changes) -> Request:
+    return Request(**({"repo": "owner/cat", "checkpoint": made.pair, "evaluation": made.evaluation} | changes))
+
+
+def go(request: Request, said: list | None = None):
+    """What the command does after its options are read, without asking."""
+    with prepared(request) as plan:
+        api = connect(None)
+        look(api, plan, request)
+        return publish(api, plan, request, (said if said is not None else []).append)
+
+
+def command(*arguments, **environment) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "training.publish", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        stdin=subprocess.DEVNULL,
+    )

@@ -9,7 +9,9 @@ repository, read back file by file. Run again it completes what a fault left und
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -81,8 +83,7 @@ def main(
             if not yes and not sys.stdin.isatty():
                 raise InputError("Nobody can be asked here: pass --yes to publish, or --dry-run to see what would be.")
             api = run.connect(token)
-            run.check_owner(api, plan.repositories)
-            _show(run.look(api, plan, request))
+            _show(plan, run.look(api, plan, request))
             if not yes and not typer.confirm("Publish?"):
                 print("Nothing was published.")
                 return
@@ -91,24 +92,37 @@ def main(
 
 
 def _show_offline(plan) -> None:
-    """What is staged, without asking the Hub."""
+    """What is staged, without asking the Hub; the cards stay in a folder, to be read."""
+    cards = Path(tempfile.mkdtemp(prefix="nla-cards-"))
     for one in plan.repositories:
         print(f"{one.staged.kind} {one.staged.repo_id}")
         for name, file in one.staged.files().items():
             print(f"  {name}  {file.stat().st_size:,} bytes")
+        place = cards / one.staged.repo_id.rpartition("/")[2]
+        place.mkdir()
+        shutil.copyfile(one.staged.folder / "README.md", place / "README.md")
+        if (figures := one.staged.folder / "figures").is_dir():
+            shutil.copytree(figures, place / "figures")
+        print(f"  its card, to read: {place / 'README.md'}")
     print("Checked and staged; nothing was sent (--dry-run).")
 
 
-def _show(found) -> None:
+LINES_SHOWN = 60  # of a card's changes
+
+
+def _show(plan, found) -> None:
     from .remote import changes_said
 
-    for remote, change, difference in found:
+    for one, (remote, change, difference) in zip(plan.repositories, found, strict=True):
         print(f"{remote.url}, branch {remote.revision}:")
         lines = changes_said(change, remote.staged.files()) or ["  nothing to change"]
         print("\n".join(lines))
         if difference:
+            changed = difference.splitlines()
             print("  the card changes:")
-            print("\n".join(f"    {line}" for line in difference.splitlines()[:60]))
+            print("\n".join(f"    {line}" for line in changed[:LINES_SHOWN]))
+            if (left := len(changed) - LINES_SHOWN) > 0:
+                print(f"    … and {left} lines more; the whole card is {one.staged.folder / 'README.md'}")
 
 
 main.__doc__ = __doc__

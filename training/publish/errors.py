@@ -21,4 +21,8 @@ class RefusedError(PublishError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
         more = f" (and {len(self.problems) - 6} more)" if len(self.problems) > 6 else ""
-        super().__init__(f"Not published: {'; '.join(self.problems[:6])}{more}.")
+        super().__init__(f"Not published: {'; '.join(one.rstrip('.') for one in self.problems[:6])}{more}.")
+
+
+class UploadError(PublishError):
+    """An upload broke off inside the client; the same may succeed later."""

@@ -8,23 +8,24 @@ Hub has acted. A branch is therefore at the old commit or at the complete new on
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nla_sdk.errors import NLAError
 from nla_sdk.hub_errors import hub_errors
 
 from ..files import sha256_of
-from .errors import PublishError
+from .errors import PublishError, RefusedError, UploadError
 
 ATTEMPTS = 5
 LONGEST_PAUSE = 20.0
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-# Folders that are ours alone: what is there and not staged is of an earlier publication.
-OURS = ("evaluation/", "figures/", "data/")
-WEIGHTS = (".safetensors", ".pt")
+MANIFEST = ".nla-files.json"  # the paths a publication put there: of them alone the next one removes any
+FIRST = ".gitattributes"  # what the Hub puts into a new repository
 
 Result = TypeVar("Result")
 
@@ -47,6 +48,8 @@ def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later: 429, 5xx, time-outs, broken connections."""
     from huggingface_hub import errors
 
+    if isinstance(error, UploadError):
+        return True
     if isinstance(error, errors.HTTPError):  # the HTTP library's base class, and the client's own
         response = getattr(error, "response", None)
         return response is None or response.status_code in TRANSIENT
@@ -72,6 +75,12 @@ class Staged:
         found = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
         return {path.relative_to(self.folder).as_posix(): path for path in found}
 
+    def write_manifest(self) -> None:
+        """Put the list of these files beside them."""
+        names = sorted({*self.files(), "README.md", MANIFEST})
+        text = json.dumps(names, indent=1, ensure_ascii=False) + "\n"
+        (self.folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
+
     @property
     def digest(self) -> str:
         """A short name of the whole content."""
@@ -81,11 +90,16 @@ class Staged:
 
 @dataclass(frozen=True)
 class Change:
-    """What a commit would do."""
+    """What a commit would do.
+
+    Attributes:
+        stays: tables that are there and not in this publication.
+    """
 
     add: list[str] = field(default_factory=list)
     replace: list[str] = field(default_factory=list)
     delete: list[str] = field(default_factory=list)
+    stays: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.add or self.replace or self.delete)
@@ -98,10 +112,14 @@ class Remote:
         api: `huggingface_hub.HfApi` with the token.
         staged: what should be there.
         revision: the branch; None: main.
+
+    Attributes:
+        unsure: a commit was asked for and its answer lost, and the branch could not be read since.
     """
 
     def __init__(self, api: Any, staged: Staged, revision: str | None = None) -> None:
         self.api, self.staged, self.revision = api, staged, revision or "main"
+        self.unsure = False
 
     @property
     def url(self) -> str:
@@ -110,24 +128,41 @@ class Remote:
 
     def _ask(self, work: Callable[[], Result]) -> Result:
         """Ask patiently; the client's errors become ours, without its request headers."""
-        with hub_errors(self.staged.repo_id, self.revision):
+        with hub_errors(self.staged.repo_id, self.revision, publishing=True):
             return patiently(work)
 
     # --- what is there ----------------------------------------------------------------------------------------------
     def head(self) -> str | None:
-        """The branch's commit; None where there is no such repository or branch."""
+        """The branch's commit, main's where the branch is still to be made; None where there is no such repository."""
         from huggingface_hub import errors
 
         def look():
-            try:
-                info = self.api.repo_info(self.staged.repo_id, repo_type=self.staged.kind, revision=self.revision)
-            except errors.GatedRepoError:
-                raise
-            except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
-                return None
-            return info.sha
+            for revision in dict.fromkeys((self.revision, "main")):
+                try:
+                    return self._info(revision).sha
+                except errors.GatedRepoError:
+                    raise
+                except errors.RepositoryNotFoundError:
+                    return None
+                except errors.RevisionNotFoundError:
+                    continue
+            return None
 
         return self._ask(look)
+
+    def _info(self, revision: str) -> Any:
+        return self.api.repo_info(self.staged.repo_id, repo_type=self.staged.kind, revision=revision)
+
+    def is_private(self) -> bool:
+        return bool(self._ask(lambda: self._info("main")).private)
+
+    def check_write(self) -> None:
+        """Ask whether the token may write to this repository, which is there.
+
+        Raises:
+            AccessTokenError: it may not.
+        """
+        self._ask(lambda: self.api.auth_check(self.staged.repo_id, repo_type=self.staged.kind, write=True))
 
     def listing(self, commit: str) -> dict[str, tuple[str, str]]:
         """Path → ("sha256" or "git", digest) of every file at `commit`."""
@@ -168,46 +203,68 @@ class Remote:
             return None
         return self.read("README.md", commit).decode("utf-8", "replace")
 
-    def change(self, commit: str | None) -> Change:
-        """What would have to change for the staged content to be there."""
-        there = self.listing(commit) if commit else {}
+    def change(self, commit: str | None, there: Mapping[str, tuple[str, str]] | None = None) -> Change:
+        """What would have to change for the staged content to be there.
+
+        Args:
+            there: what `listing(commit)` gave, if it was asked.
+        """
+        if there is None:
+            there = self.listing(commit) if commit else {}
         here = self.staged.files()
         add = [name for name in here if name not in there]
         replace = [name for name, file in here.items() if name in there and not same(file, there[name])]
-        return Change(add, replace, [name for name in there if name not in here and self._is_ours(name)])
+        gone = [name for name in there if name not in here and name != FIRST]
+        if self.staged.kind == "dataset":  # its other tables are not ours to judge
+            return Change(add, replace, stays=[name for name in gone if name.endswith(".parquet")])
+        ours = self._published(commit) if gone and MANIFEST in there else ()
+        return Change(add, replace, [name for name in gone if name in ours])
 
-    @staticmethod
-    def _is_ours(name: str) -> bool:
-        """Whether a file that isn't staged is left from an earlier publication: weights, figures, evaluations."""
-        return name.startswith(OURS) or ("/" not in name and name.endswith(WEIGHTS))
+    def _published(self, commit: str) -> list[str]:
+        """The paths that the publication in `commit` put there."""
+        try:
+            found = json.loads(self.read(MANIFEST, commit))
+        except ValueError:
+            return []
+        return found if isinstance(found, list) else []
 
     # --- writing ----------------------------------------------------------------------------------------------------
-    def create(self, private: bool) -> None:
-        """Make the repository, and the branch, if they aren't there."""
+    def create(self, private: bool, *, new: bool) -> None:
+        """Make the repository, if it is a new one, and the branch, if it isn't there."""
         kind = self.staged.kind
-        self._ask(lambda: self.api.create_repo(self.staged.repo_id, repo_type=kind, private=private, exist_ok=True))
+        if new:
+            self._ask(lambda: self.api.create_repo(self.staged.repo_id, repo_type=kind, private=private, exist_ok=True))
         if self.revision != "main":
             self._ask(
                 lambda: self.api.create_branch(self.staged.repo_id, branch=self.revision, repo_type=kind, exist_ok=True)
             )
 
-    def commit(self, message: str, *, create_pr: bool = False) -> tuple[str, str | None]:
+    def commit(self, verb: str, *, expected: str | None, create_pr: bool = False) -> tuple[str, str | None]:
         """Bring the branch to the staged content in one commit, unless it is there already.
 
+        Args:
+            verb: the commit's title begins with it.
+            expected: what `head` gave when the change was looked at; None: there was no repository.
         Returns:
             The commit, and the address of the pull request if one was opened.
         Raises:
             PublishError: somebody else committed meanwhile.
             NLAError: the Hub refuses or cannot be reached.
         """
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, errors
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        digest = self.staged.digest
 
         def attempt() -> tuple[str, str | None]:
             head = self.head()
-            change = self.change(head)
+            there = self.listing(head) if head else {}
+            change = self.change(head, there)
+            self.unsure = False
             if head is not None and not change:
                 return head, None
-            if create_pr and (found := self._open_request(message)):
+            if head != expected and not (expected is None and set(there) <= {FIRST}):
+                raise self._overtaken()
+            if create_pr and (found := self._open_request(digest)):
                 return found
             files = self.staged.files()
             operations = [CommitOperationAdd(name, str(files[name])) for name in (*change.add, *change.replace)]
@@ -218,33 +275,33 @@ class Remote:
                     made = self.api.create_commit(
                         self.staged.repo_id,
                         operations,
-                        commit_message=message,
+                        commit_message=f"{verb} with nla-sdk ({digest})",
                         repo_type=self.staged.kind,
                         revision=self.revision,
                         parent_commit=head,
                         create_pr=create_pr,
                         num_threads=1,
                     )
-            except errors.HfHubHTTPError as error:
-                if error.response is not None and error.response.status_code == 412:
-                    raise PublishError(
-                        f"{self.url}: somebody committed to {self.revision} meanwhile. Look at it and publish again."
-                    ) from None
-                raise
-            except RuntimeError as error:  # what the client makes of any error of an upload
-                if isinstance(error.__cause__, errors.HTTPError):
-                    raise error.__cause__ from None
-                raise
+            except Exception as error:
+                said = of_upload(error)
+                self.unsure = is_transient(said)
+                if getattr(getattr(said, "response", None), "status_code", None) == 412:
+                    raise self._overtaken() from None
+                raise said from None
             return made.oid, made.pr_url
 
         return self._ask(attempt)
 
-    def _open_request(self, title: str) -> tuple[str, str | None] | None:
+    def _overtaken(self) -> PublishError:
+        return PublishError(
+            f"{self.url}: somebody committed to {self.revision} meanwhile. Look at it and publish again."
+        )
+
+    def _open_request(self, digest: str) -> tuple[str, str | None] | None:
         """An open pull request of this very content, made by an earlier run."""
         for one in self.api.get_repo_discussions(self.staged.repo_id, repo_type=self.staged.kind):
-            if one.is_pull_request and one.status in ("open", "draft") and one.title == title:
-                info = self.api.repo_info(self.staged.repo_id, repo_type=self.staged.kind, revision=one.git_reference)
-                return info.sha, one.url
+            if one.is_pull_request and one.status in ("open", "draft") and one.title.endswith(f"nla-sdk ({digest})"):
+                return self._info(one.git_reference).sha, one.url
         return None
 
     def check(self, commit: str) -> None:
@@ -269,23 +326,36 @@ class Remote:
             raise PublishError(f"{self.url} at {commit[:12]} is not what was sent: {'; '.join(wrong)}.")
 
     # --- follow-ups -------------------------------------------------------------------------------------------------
-    def tag(self, name: str, commit: str) -> None:
-        """Tag `commit`.
+    def check_tag(self, name: str) -> str | None:
+        """The commit that a tag names; None where there is no such tag.
 
         Raises:
-            PublishError: the tag is there and names another commit.
+            RefusedError: it names something else than what is staged.
         """
-        kind = self.staged.kind
+
+        def look() -> str | None:
+            refs = self.api.list_repo_refs(self.staged.repo_id, repo_type=self.staged.kind)
+            return next((one.target_commit for one in refs.tags if one.name == name), None)
+
+        commit = self._ask(look)
+        if commit is not None and self.change(commit):
+            raise RefusedError(
+                [f"the tag {name} of {self.url} names {commit[:12]}, which holds other files; pass another --tag"]
+            )
+        return commit
+
+    def tag(self, name: str, commit: str) -> None:
+        """Tag `commit`, unless the tag names the same content already.
+
+        Raises:
+            RefusedError: the tag is there and names something else.
+        """
 
         def attempt() -> None:
-            refs = self.api.list_repo_refs(self.staged.repo_id, repo_type=kind)
-            there = {one.name: one.target_commit for one in refs.tags}
-            if name in there and there[name] != commit:
-                raise PublishError(
-                    f"the tag {name} of {self.url} names {there[name][:12]}, not {commit[:12]}; choose another"
+            if self.check_tag(name) is None:
+                self.api.create_tag(
+                    self.staged.repo_id, tag=name, revision=commit, repo_type=self.staged.kind, exist_ok=True
                 )
-            if name not in there:
-                self.api.create_tag(self.staged.repo_id, tag=name, revision=commit, repo_type=kind, exist_ok=True)
 
         self._ask(attempt)
 
@@ -305,6 +375,23 @@ def same(file: Path, there: tuple[str, str]) -> bool:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == digest
 
 
+def of_upload(error: Exception) -> Exception:
+    """What the client raises when a commit fails, as an error that says whether another attempt may help."""
+    from huggingface_hub import errors
+
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, errors.HTTPError):
+        return error.__cause__  # the client's own words for any error of an upload
+    ours = (NLAError, errors.HTTPError, errors.HFValidationError, ConnectionError, TimeoutError, UnicodeError)
+    if isinstance(error, ours):
+        return error
+    said = " ".join(str(error).split())[:300] or type(error).__name__
+    if isinstance(error, RuntimeError):  # the Xet client has one class for everything
+        return UploadError(f"the upload broke off ({said}).")
+    if isinstance(error, ValueError | OSError):
+        return PublishError(f"the Hub's client refuses it ({said}).")
+    return error
+
+
 def changes_said(change: Change, files: Mapping[str, Path]) -> list[str]:
     """A change as lines for people."""
     lines = []
@@ -312,4 +399,5 @@ def changes_said(change: Change, files: Mapping[str, Path]) -> list[str]:
         for name in names:
             size = f"  {files[name].stat().st_size:,} bytes" if name in files else ""
             lines.append(f"  {sign} {name}{size}")
+    lines += [f"  = {name} stays; this card does not describe it" for name in change.stays]
     return lines

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from cards.evaluation import EVALUATION, ROWS, VARIANTS, Evaluation, load, save
+from cards.dataset import LONGEST, TableFacts
+from cards.evaluation import EVALUATION, ROWS, Evaluation, save
+from cards.report import report
 from nla_sdk.contract import Contract
-from nla_sdk.half import Half
+from nla_sdk.half import ADAPTER_FILES, OTHER, Half
 
 from ..files import sidecar_of
+from .checks import named_by_folder
+from .scan import Scanner
 
 # What a half consists of, by name; anything else in its folder (optimizer states, logs, notes to self) stays here.
 PARTS = (
@@ -37,30 +42,79 @@ PLACES = ("parent", "path", "folder", "continue_from")  # keys that may hold a f
 LICENCES = ("LICENSE*", "NOTICE*", "*_TERMS.html")
 
 
-def stage_half(half: Half, folder: Path, *, pair: str | None) -> Contract:
+def stage_half(half: Half, folder: Path, *, pair: str | None, of_run: bool = False) -> Contract:
     """Copy a half into `folder` (which is made), with the contract it is published with.
 
     Args:
         pair: the other half's repository, for the contract's cross-link.
+        of_run: a checkpoint on the way: of the run's log it gets what was written up to its step.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for pattern in PARTS:
         for file in sorted(half.folder.glob(pattern)):
             if file.is_file():
                 shutil.copyfile(file, folder / file.name)
-    for pattern in LICENCES:  # often they lie beside both halves
-        for file in sorted(half.folder.parent.glob(pattern)):
-            if file.is_file() and not (folder / file.name).exists():
-                shutil.copyfile(file, folder / file.name)
+    if is_of_pair(half):  # licences of both lie beside them
+        for pattern in LICENCES:
+            for file in sorted(half.folder.parent.glob(pattern)):
+                if file.is_file() and not (folder / file.name).exists():
+                    shutil.copyfile(file, folder / file.name)
+    name_base(folder / ADAPTER_FILES[0], half.contract)
     convert_head(folder)
-    role = half.contract.role
-    names = [half.folder / name.format(role=role) for name in LOGS]
-    names += [half.folder.parent / name.format(role=role) for name in LOGS]
-    if log := next((file for file in names if file.is_file()), None):
-        shutil.copyfile(log, folder / LOG)
+    if log := log_of(half):
+        copy_log(log, folder / LOG, _step(half.contract) if of_run else None, of_run and log.parent != half.folder)
     contract = clean(half.contract, pair)
     contract.save(folder)
     return contract
+
+
+def is_of_pair(half: Half) -> bool:
+    """Whether the half's folder lies beside the other's, in a folder that is the pair's and nothing else's."""
+    role = half.contract.role
+    return half.folder.name == role and (half.folder.parent / OTHER[role]).is_dir()
+
+
+def log_of(half: Half) -> Path | None:
+    """The training log of a half: in its folder, or beside it."""
+    names = [name.format(role=half.contract.role) for name in LOGS]
+    places = (folder / name for folder in (half.folder, half.folder.parent) for name in names)
+    return next((place for place in places if place.is_file()), None)
+
+
+def _step(contract: Contract) -> int | None:
+    training = contract.provenance.get("training")
+    step = training.get("step") if isinstance(training, Mapping) else None
+    return step if isinstance(step, int) else None
+
+
+def copy_log(log: Path, copy: Path, step: int | None, of_others: bool) -> None:
+    """Copy a log up to a step; without one, not at all if it tells of other checkpoints too."""
+    if step is None:
+        if not of_others:
+            shutil.copyfile(log, copy)
+        return
+    copy.write_text("".join(_until(log, step)), encoding="utf-8", newline="\n")
+
+
+def _until(log: Path, step: int) -> Iterator[str]:
+    for line in log.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:  # torn by a kill
+            continue
+        at = record.get("step") if isinstance(record, dict) else None
+        if isinstance(at, int) and at <= step:
+            yield line + "\n"
+
+
+def name_base(config: Path, contract: Contract) -> None:
+    """A base that peft's config names by a folder of this machine gets the name the contract has for it."""
+    if not config.is_file():
+        return
+    values = json.loads(config.read_text(encoding="utf-8"))
+    if named_by_folder(values.get("base_model_name_or_path")):
+        values["base_model_name_or_path"] = contract.base_model
+        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
 
 
 def convert_head(folder: Path) -> None:
@@ -75,13 +129,18 @@ def convert_head(folder: Path) -> None:
         save_file(tensors, new, metadata={"format": "pt"})
 
 
-def clean(contract: Contract, pair: str | None) -> Contract:
-    """The contract with its cross-link, and without folders of this machine in `parent` and `path` fields."""
-    changes: dict[str, Any] = {"provenance": without_folders(contract.provenance)}
+def clean(contract: Contract, pair: str | None = None, base_model: str | None = None) -> Contract:
+    """The contract with its cross-link, and without folders of this machine in `parent` and `path` fields.
+
+    Args:
+        base_model: the base's Hub id, if the contract may name it by a folder.
+    """
+    values = without_folders(contract.to_dict())
     if pair is not None:
-        changes["pair"] = pair
-    extras = {key: without_folders(value) for key, value in contract.extras.items()}
-    return contract.replace(**changes, **extras)
+        values["pair"] = pair
+    if base_model is not None:
+        values["base_model"] = base_model
+    return Contract.from_dict(values, source=contract.source)
 
 
 def without_folders(value: Any, key: Any = "") -> Any:
@@ -92,24 +151,33 @@ def without_folders(value: Any, key: Any = "") -> Any:
         return [without_folders(one, key) for one in value]
     is_place = isinstance(key, str) and any(word in key.lower() for word in PLACES)
     if isinstance(value, str) and is_place:
-        if PureWindowsPath(value).is_absolute() and "\\" in value:
+        if PureWindowsPath(value).is_absolute():
             return PureWindowsPath(value).name
         if value.startswith(("/", "~")):
             return Path(value).name
     return value
 
 
-def stage_evaluation(file: Path, folder: Path) -> Evaluation:
-    """Copy an evaluation, its rows and its figures into `folder/evaluation` and `folder/figures`."""
-    found = load(file)
+def stage_evaluation(found: Evaluation, tables: Path, folder: Path) -> None:
+    """Put a verified evaluation into `folder/evaluation`: the file, its tables, and a report written from it.
+
+    Args:
+        tables: the folder that holds the tables it names.
+    """
     save(found, folder / "evaluation" / EVALUATION)
-    for name in (ROWS, VARIANTS, "report.md"):
-        if (file.parent / name).is_file():
-            shutil.copyfile(file.parent / name, folder / "evaluation" / name)
-    for figure in sorted((file.parent / "figures").glob("*.png")):
-        (folder / "figures").mkdir(exist_ok=True)
-        shutil.copyfile(figure, folder / "figures" / figure.name)
-    return found
+    for name in found.files:
+        shutil.copyfile(tables / name, folder / "evaluation" / name)
+    (folder / "evaluation" / "report.md").write_text(report(found), encoding="utf-8", newline="\n")
+
+
+def draw_figures(found: Evaluation, tables: Path, logs: Mapping[str, Path], folder: Path) -> Path:
+    """Draw a verified evaluation's figures, for the cards of both halves; returns `folder`."""
+    import pyarrow.parquet as pq
+
+    from cards.figures import draw
+
+    draw(found, pq.read_table(tables / ROWS), folder, logs, suffixes=("png",))
+    return folder
 
 
 def figures_of(folder: Path) -> tuple[str, ...]:
@@ -117,16 +185,35 @@ def figures_of(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(figure.stem for figure in (folder / "figures").glob("*.png")))
 
 
-def stage_table(table: Path, folder: Path) -> Path:
-    """Copy a table and its sidecar into `folder/data`; returns the copy."""
+def stage_table(table: Path, folder: Path, base_model: str | None) -> Path:
+    """Copy a table and its sidecar into `folder/data`; returns the copy.
+
+    Args:
+        base_model: the base's Hub id, where the sidecar names it by a folder; None: it doesn't.
+    """
     copy = folder / "data" / table.name
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(table, copy)
-    Contract.load(table).replace(**_place_free(table)).save(sidecar_of(copy))
+    clean(Contract.load(table), base_model=base_model).save(sidecar_of(copy))
     return copy
 
 
-def _place_free(table: Path) -> dict[str, Any]:
-    contract = Contract.load(table)
-    changes = {key: without_folders(value, key) for key, value in contract.extras.items()}
-    return {**changes, "provenance": without_folders(contract.provenance)}
+ROWS_TRIED = 256  # for an example row that may stand in a card
+
+
+def clean_example(table: Path, facts: TableFacts, scanner: Scanner) -> dict[str, str]:
+    """The table's first row that names no address and no folder, for its card; {} if none of the first ones does."""
+    import pyarrow.parquet as pq
+
+    columns = list(facts.example)
+    if not columns:
+        return {}
+    for batch in pq.ParquetFile(table).iter_batches(batch_size=ROWS_TRIED, columns=columns):
+        for row in batch.to_pylist():
+            texts = {name: str(value) for name, value in row.items() if value is not None}
+            if not scanner.text("README.md", "\n".join(texts.values())):
+                return {
+                    name: text if len(text) <= LONGEST else text[: LONGEST - 1] + "…" for name, text in texts.items()
+                }
+        break
+    return {}
