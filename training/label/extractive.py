@@ -1,30 +1,25 @@
 """The offline labeler: an explanation from the text itself and the base model's own next-token guesses. No LLM.
 
 It writes what the model must hold at this point, most readable part first: the likeliest next tokens, the exact words
-just read, then the register and the keywords of the context. Sentences, in varied wordings: bare keyword lists taught
-the AV to repeat one word. Deterministic: the same text, guesses and version give the same label.
+just read, then the register and the keywords of the context. In sentences: bare keyword lists taught the AV to repeat
+one word. In one wording: which of several a text gets cannot be read from its activation, and few words around the
+content leave room for more of it. Deterministic: the same text, guesses and version give the same label.
 
     >>> explain("The cat sat on the", [" mat", " floor", " bed"])
-    'Next comes "mat", or else "floor" or "bed": the text has just said "cat sat on the". …'
+    '"mat", "floor" or "bed" comes next, after "cat sat on the". Expository prose about cat, sat.'
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
 
-VERSION = "extractive-1"
-ENDING_WORDS = 5
+VERSION = "extractive-2"
+NEXT_TOKENS = 5
+ENDING_WORDS = 4
 KEYWORDS = 4
 
-_FRAMES = (
-    "Next comes {next}: the text has just said {ending}. {Register} about {keywords}.",
-    "About to write {next} after {ending}. So far: {register} on {keywords}.",
-    "Expecting {next}, since the last words are {ending}. {Register} that deals with {keywords}.",
-    "Likely continuation {next}, right after {ending}. Held in mind: {register}, {keywords}.",
-)
 _WORD = re.compile(r"[^\W\d_][\w'’-]*\w|\w")
 
 
@@ -33,7 +28,7 @@ def explain(text: str, next_tokens: Sequence[str]) -> str:
 
     Args:
         text: the exact prefix the activation was read at the end of.
-        next_tokens: the base model's likeliest next tokens, likeliest first (two or three are used).
+        next_tokens: the base model's likeliest next tokens, likeliest first (up to five are used).
     Raises:
         ValueError: empty text.
     """
@@ -44,17 +39,13 @@ def explain(text: str, next_tokens: Sequence[str]) -> str:
     if len(ending) > 60:  # code and URLs have endless "words"
         ending = ending[-60:].lstrip()
     context = " ".join(words[:-1]) if len(words) > ENDING_WORDS else text
-    register = register_of(text)
-    frame = _FRAMES[hashlib.sha256(text.encode()).digest()[0] % len(_FRAMES)]
-    return frame.format_map(
-        {
-            "next": _alternatives(next_tokens),
-            "ending": f'"{_one_line(ending)}"',
-            "register": register,
-            "Register": register[0].upper() + register[1:],
-            "keywords": ", ".join(keywords(context)) or "nothing yet",
-        }
-    )
+    about = ", ".join(keywords(context)) or "nothing yet"
+    following = _capital(_alternatives(next_tokens))
+    return f'{following} comes next, after "{_one_line(ending)}". {_capital(register_of(text))} about {about}.'
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def keywords(text: str, count: int = KEYWORDS) -> list[str]:
@@ -109,15 +100,9 @@ def register_of(text: str) -> str:
 
 
 def _alternatives(tokens: Sequence[str]) -> str:
-    shown: list[str] = []
-    for token in tokens:
-        piece = f'"{_one_line(token)}"' if token.strip() else "a line break"
-        if piece not in shown:
-            shown.append(piece)
-    if not shown:
-        return "anything"
-    head, *rest = shown[:3]
-    return head if not rest else f"{head}, or else {' or '.join(rest)}"
+    shown = list(dict.fromkeys(f'"{_one_line(token)}"' if token.strip() else "a line break" for token in tokens))
+    *others, last = shown[:NEXT_TOKENS] or ["anything"]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _one_line(text: str) -> str:
