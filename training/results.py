@@ -74,11 +74,20 @@ def push(repo: str, table: Path, name: Path) -> None:
     """Send a table and its sidecar to the Hub dataset `repo` in one commit; the repository is made if it isn't there.
 
     Raises:
-        ResultsError: the Hub refused, or cannot be reached.
+        ResultsError: it holds something private, the Hub refused, or cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
+    from .publish.scan import Scanner
+
+    scanner = Scanner([repo])
+    found = [one for file in (table, sidecar_of(table)) for one in scanner.file(file, file.name)]
+    if found:
+        raise ResultsError(
+            f"{name.as_posix()} was not published: {'; '.join(map(str, found[:6]))}. It is safe in {table}; take that "
+            "out of what it is made from, and run the same command again."
+        )
     api = HfApi()
     there = Path("data") / name
     try:

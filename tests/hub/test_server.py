@@ -102,6 +102,20 @@ def test_who_may_not_write_is_told(hub, api):  # noqa: F811
     assert status(HfApi(endpoint=hub.endpoint, token=False).create_repo, "ada/dog") == 401
 
 
+def test_anybody_may_open_a_pull_request_and_only_members_commit(hub, api):  # noqa: F811
+    hub.add("stranger/cat", {"a.md": "x"})
+    assert status(api.create_commit, "stranger/cat", [added("b.md")], commit_message="1") == 403
+    assert status(api.auth_check, "stranger/cat", write=True) == 403
+    files = [added("b.md"), added("w.safetensors", WEIGHTS)]
+    made = api.create_commit("stranger/cat", files, commit_message="please", create_pr=True)
+    assert made.pr_url.endswith("/discussions/1") and "b.md" not in hub.files("stranger/cat")
+
+
+def test_whoami_tells_what_a_fine_grained_token_may_do(hub, api):  # noqa: F811
+    hub.roles[TOKEN], hub.scopes = "fineGrained", [{"entity": {"name": "owner"}, "permissions": ["repo.write"]}]
+    assert api.whoami()["auth"]["accessToken"]["fineGrained"]["scoped"] == hub.scopes
+
+
 def test_private_gated_and_missing_repositories(hub, api):  # noqa: F811
     hub.add("ada/private", {"a.md": "x"}, private=True)
     hub.add("ada/gated", {"a.md": "x"}, gated=True)

@@ -72,13 +72,13 @@ def test_again_with_nothing_changed_makes_no_commit(writable, made):
 
 
 def test_a_changed_card_is_one_new_commit_and_kept_sections_stay(writable, made):
-    go(request_of(made))
+    go(request_of(made, evaluation=None))
     card = writable.files("owner/cat-av")["README.md"].decode()
     edited = card.replace("## Provenance", "<!-- keep -->\nBy hand.\n<!-- /keep -->\n\n## Provenance")
     writable.store.commit(writable.store.find("model", "owner/cat-av"), "main", {"README.md": edited.encode()}, "edit")
     notes = made.pair.parent / "notes.md"
     notes.write_text("Trained on a train.")
-    go(request_of(made, notes=notes))
+    go(request_of(made, evaluation=None, notes=notes))
     new = writable.files("owner/cat-av")["README.md"].decode()
     assert "By hand." in new and "Trained on a train." in new
     assert [one.title.split()[0] for one in writable.commits("owner/cat-av")] == [
@@ -127,11 +127,11 @@ def test_one_half_names_the_other_it_is_given(writable, made):
 
 
 def test_a_pull_request_is_opened_once_and_main_stays(writable, made):
-    go(request_of(made))
+    go(request_of(made, evaluation=None))
     head = writable.head("owner/cat-av")
     notes = made.pair.parent / "notes.md"
     notes.write_text("More.")
-    request = request_of(made, notes=notes, create_pr=True)
+    request = request_of(made, evaluation=None, notes=notes, create_pr=True)
     first, second = go(request), go(request)
     assert writable.head("owner/cat-av") == head
     assert first[0].request_url.endswith("/discussions/1") and second[0].request_url == first[0].request_url
@@ -141,7 +141,7 @@ def test_a_pull_request_is_opened_once_and_main_stays(writable, made):
 
 def test_another_branch_a_collection_and_a_private_repository(writable, made):
     writable.store.collections["owner/nla-1"] = []
-    go(request_of(made, revision="dev", collection="owner/nla-1", private=True))
+    go(request_of(made, evaluation=None, revision="dev", collection="owner/nla-1", private=True))
     assert "README.md" in writable.files("owner/cat-av", "dev") and "README.md" not in writable.files("owner/cat-av")
     assert [one["id"] for one in writable.store.collections["owner/nla-1"]] == ["owner/cat-av", "owner/cat-ar"]
     assert writable.store.find("model", "owner/cat-av").private
@@ -289,16 +289,16 @@ def test_requests_that_make_no_sense_are_refused(made, changes, message):
 def test_without_a_token_with_a_reading_one_or_a_foreign_owner_nothing_is_sent(writable, made, monkeypatch):
     writable.roles[TOKEN] = "read"
     with pytest.raises(AccessTokenError, match="can only read"):
-        go(request_of(made))
+        go(request_of(made, evaluation=None))
     writable.roles[TOKEN] = "write"
     with pytest.raises(AccessTokenError, match="stranger/cat-av belongs to stranger; this token is ada's"):
-        go(request_of(made, repo="stranger/cat"))
+        go(request_of(made, evaluation=None, repo="stranger/cat"))
     monkeypatch.setenv("HF_TOKEN", "hf_" + "unknown" * 5)
     with pytest.raises(AccessTokenError):
-        go(request_of(made))
+        go(request_of(made, evaluation=None))
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(AccessTokenError, match="hf auth login"):
-        go(request_of(made))
+        go(request_of(made, evaluation=None))
     assert not [one for one in writable.requests if one.method not in ("GET", "HEAD")]
 
 
@@ -311,7 +311,7 @@ def state(hub) -> dict:
 
 def whole(hub, name: str) -> bool:
     files = hub.files(name)
-    return {"README.md", "nla_meta.yaml", "adapter_model.safetensors", "evaluation/evaluation.json"} <= set(files)
+    return {"README.md", "nla_meta.yaml", "adapter_model.safetensors", ".nla-files.json"} <= set(files)
 
 
 def calm(monkeypatch):
@@ -330,7 +330,7 @@ def passing(at: int) -> Fault:
 def test_a_fault_at_any_request_leaves_old_or_new_and_a_second_run_finishes(writable, made, monkeypatch):
     """Every request of a publication meets trouble in turn: trouble that passes, and an outage from then on."""
     calm(monkeypatch)
-    request = request_of(made, tag="v1")
+    request = request_of(made, evaluation=None, tag="v1")
     with prepared(request) as plan:
         api = connect(None)
         writable.fault()
@@ -378,7 +378,7 @@ def forget(hub):
 
 def test_the_second_half_failing_is_told_and_completed(writable, made, monkeypatch):
     calm(monkeypatch)
-    request = request_of(made)
+    request = request_of(made, evaluation=None)
     with prepared(request) as plan:
         api = connect(None)
         look(api, plan, request)
@@ -401,11 +401,11 @@ def test_the_second_half_failing_is_told_and_completed(writable, made, monkeypat
 
 
 def test_somebody_elses_commit_in_between_is_not_overwritten(writable, made, monkeypatch):
-    go(request_of(made))
+    go(request_of(made, evaluation=None))
     (made.pair / "av" / "NOTICE.md").write_text("new")
-    with prepared(request_of(made)) as plan:
+    with prepared(request_of(made, evaluation=None)) as plan:
         api = connect(None)
-        look(api, plan, request_of(made))
+        look(api, plan, request_of(made, evaluation=None))
         real = type(api).create_commit
 
         def beaten(self, repo_id, *arguments, **options):
@@ -414,7 +414,7 @@ def test_somebody_elses_commit_in_between_is_not_overwritten(writable, made, mon
 
         monkeypatch.setattr(type(api), "create_commit", beaten)
         with pytest.raises(PublishError, match="somebody committed to main meanwhile"):
-            publish(api, plan, request_of(made), print)
+            publish(api, plan, request_of(made, evaluation=None), print)
     assert writable.commits("owner/cat-av")[0].title == "theirs"
 
 
@@ -423,10 +423,13 @@ def test_a_file_that_arrived_wrong_is_found_by_reading_back(writable, made, monk
 
     real = Remote.read
     monkeypatch.setattr(Remote, "read", lambda self, path, commit: real(self, path, commit) + b" ")
-    with pytest.raises(PublishError, match="is another file there"), prepared(request_of(made)) as plan:
+    with (
+        pytest.raises(PublishError, match="is another file there"),
+        prepared(request_of(made, evaluation=None)) as plan,
+    ):
         api = connect(None)
-        look(api, plan, request_of(made))
-        publish(api, plan, request_of(made), print)
+        look(api, plan, request_of(made, evaluation=None))
+        publish(api, plan, request_of(made, evaluation=None), print)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

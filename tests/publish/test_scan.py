@@ -123,3 +123,135 @@ def test_tokenizers_are_not_searched_and_file_names_are(tmp_path):
 def test_a_secret_is_found_in_any_surroundings_that_end_it(before, after, what):
     found = Scanner().text("x", f"{before} {SECRETS[what]} {after}")
     assert what in whats(found)
+
+
+# --- in whatever form they come ---------------------------------------------------------------------------------------
+TOKEN = SECRETS["a Hugging Face token"]
+FORMS = [
+    ("x.json", json.dumps({"a": f"line\n{TOKEN}"}), "a Hugging Face token"),
+    ("x.yaml", f'a: "tab\\there\\n{TOKEN}"', "a Hugging Face token"),
+    ("x.yaml", f"u: https://x.org/?t%3D{TOKEN}", "a Hugging Face token"),
+    ("x.yaml", f"HF_{TOKEN}", "a Hugging Face token"),
+    ("x.yaml", "hf_oauth_eyJhbGciOiJFZERTQSJ9.eyJzY29wZSI6WyJv", "a Hugging Face token"),
+    ("x.yaml", "secret_access_key: wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "an AWS key"),
+    ("x.json", json.dumps("-----BEGIN RSA PRIVATE KEY-----\nMIIE"), "a private key"),
+    ("x.jsonl", json.dumps({"cmd": "cd\n/home/ada/secret"}), "a home folder"),
+    ("x.json", json.dumps("/home/дмитрий/x"), "a home folder"),
+    ("x.json", r'"\/home\/ada\/x"', "a home folder"),
+    *(
+        ("x.yaml", f"at {place}", "a home folder")
+        for place in (
+            "/mnt/c/Users/ada/x",
+            "/c/Users/ada/x",
+            "/nfs/home/ada/x",
+            "/var/home/ada/x",
+            "-I/home/ada/include",
+            "c:\\users\\ada\\x",
+            "C:/Users/ada",
+            "/home/дмитрий/x",
+            "C:\\Users\\Дмитрий\\x",
+        )
+    ),
+    ("x.yaml", "a: <!-- notes -->ada@example.org<!-- /notes -->", "an e-mail address"),
+    ("vocab.parquet.nla_meta.yaml", TOKEN, "a Hugging Face token"),
+    ("tokenizer_config.json", '{"name_or_path": "/home/ada/base"}', "a home folder"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "what"), FORMS)
+def test_other_forms_are_found(tmp_path, name, text, what):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert what in whats(Scanner().folder(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "harmless", ["https://site.org/home/page", "github.com/Users/x", "docs/home/a", "half_" + "a" * 20]
+)
+def test_addresses_that_hold_such_words_pass(tmp_path, harmless):
+    (tmp_path / "card.md").write_text(harmless)
+    assert Scanner().folder(tmp_path) == []
+
+
+def test_every_kind_of_column_is_searched_and_its_name(tmp_path):
+    columns = {
+        "dictionary": pa.array(["a", TOKEN]).dictionary_encode(),
+        "list": pa.array([[TOKEN], []]),
+        "struct": pa.array([{"role": TOKEN}, None]),
+        "binary": pa.array([TOKEN.encode(), b""]),
+        "view": pa.array([TOKEN, "x"]).cast(pa.string_view()),
+        "activation_vector": pa.FixedSizeListArray.from_arrays(pa.array(np.ones(4, np.float32)), 2),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "vocab.parquet")
+    found = {one.place for one in Scanner().folder(tmp_path)}
+    assert found == {f"column {name}" for name in columns if name != "activation_vector"}
+    pq.write_table(pa.table({TOKEN: ["x"]}), tmp_path / "vocab.parquet")
+    assert {one.place for one in Scanner().folder(tmp_path)} == {"column names"}
+
+
+def test_metadata_of_tensors_is_searched_as_it_reads(tmp_path):
+    save_file(
+        {"x": np.ones(2, np.float32)}, tmp_path / "a.safetensors", metadata={"c": f"a\n{TOKEN}", "p": "/home/Ünal/y"}
+    )
+    assert whats(Scanner().folder(tmp_path)) == {"a Hugging Face token", "a home folder"}
+
+
+# --- and what is not a secret -----------------------------------------------------------------------------------------
+def test_a_name_that_is_published_anyway_is_no_secret(monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "cat-box")
+    monkeypatch.setattr(getpass, "getuser", lambda: "lovelace")
+    text = 'NLAPair.from_pretrained("lovelace/cat-av")'
+    assert whats(Scanner().text("README.md", text)) == {"this machine's user name"}
+    assert Scanner(["lovelace/cat-av"]).text("README.md", text) == []
+
+
+@pytest.mark.parametrize("user", ["max", "will"])
+def test_a_user_name_that_is_a_word_is_found_in_paths_only(monkeypatch, user):
+    monkeypatch.setattr(socket, "gethostname", lambda: "localhost")
+    monkeypatch.setattr(getpass, "getuser", lambda: user)
+    assert Scanner().text("README.md", f"median 0.4, {user} 0.5. The card {user} say") == []
+    for place in (f"/scratch/{user}/runs", f"D:\\{user.upper()}\\x", f"{user}@cluster"):
+        assert whats(Scanner().text("log", place)) == {"this machine's user name"}, place
+
+
+def test_names_of_this_machine_are_found_in_any_case_and_a_users_not_in_a_corpus(monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "DESKTOP-X1")
+    monkeypatch.setattr(getpass, "getuser", lambda: "Marie")
+    assert len(whats(Scanner().text("a.log", "c:/x/marie/y desktop-x1"))) == 2
+    assert Scanner().text("rows.parquet", "Marie Curie", published=True) == []
+
+
+def test_what_texts_of_a_corpus_hold_is_counted_for_the_author(tmp_path):
+    rows = {"detokenized_text_truncated": ["cd /home/user; mail a@b.org", "c@d.org"], "n": [1, 2]}
+    pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
+    scanner = Scanner()
+    assert scanner.folder(tmp_path) == []
+    said = "\n".join(scanner.said_of_texts())
+    assert (
+        "column detokenized_text_truncated: an e-mail address (found 2×)" in said and "a home folder (found 1×)" in said
+    )
+
+
+def test_an_example_row_names_nobody(tmp_path):
+    from cards.dataset import DatasetFacts
+    from training.publish.stage import clean_example
+
+    texts = ["write to ada@example.org", "x" * 500, "plain"]
+    table = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"detokenized_text_truncated": texts, "n": [1, 2, 3]}), table)
+    facts = DatasetFacts.read([table]).tables[0]
+    assert facts.example["detokenized_text_truncated"] == texts[0]
+    found = clean_example(table, facts, Scanner())
+    assert found["n"] == "2" and found["detokenized_text_truncated"] == "x" * 399 + "…"
+
+
+def test_a_table_pushed_by_a_stage_is_searched_too(tmp_path):
+    from training.results import ResultsError, push
+
+    table = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"explanation": [TOKEN]}), table)
+    table.with_name("train.parquet.nla_meta.yaml").write_text("config:\n  out: /home/ada/runs\n")
+    with pytest.raises(
+        ResultsError, match="column explanation: a Hugging Face token; .*line 2: a home folder"
+    ) as caught:
+        push("ada/data", table, Path("train.parquet"))
+    assert TOKEN not in str(caught.value) and "/home/ada" not in str(caught.value)
