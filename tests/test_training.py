@@ -100,6 +100,10 @@ def test_all_stages_make_a_pair_that_round_trips(tables):
     config = Config.load(tables)
     sft_av.run(config)
     on_policy.run(config)
+    explained = pq.read_table(config.out / "on_policy.parquet")["detokenized_text_truncated"].to_pylist()
+    texts = pq.read_table(config.out / "ar_sft.parquet")["detokenized_text_truncated"].to_pylist()
+    places = [texts.index(one) for one in explained]
+    assert places == sorted(places) and max(places) > 0.8 * len(texts), "spread over the table, not its beginning"
     sft_ar.run(config)
     pair = NLAPair.from_pretrained(config.half("av"), config.half("ar"))
     assert pair.matched

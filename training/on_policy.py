@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
@@ -36,12 +37,16 @@ def run(config: Config) -> Path:
     first: dict[str, int] = {}
     for index, row in enumerate(rows):
         first.setdefault(row["row_id"], index)
-    picked = list(first.values())[: config.ar.on_policy_rows]
+    # Evenly spaced: a table lies in its corpus's order, and its beginning is of one kind of text.
+    activations = np.array(list(first.values()))
+    count = min(config.ar.on_policy_rows, len(activations))
+    picked = activations[np.linspace(0, len(activations) - 1, count).astype(int)].tolist()
     vectors = read_vectors(table)[picked]
     about = ("doc_id", "n_raw_tokens", "activation_layer", "detokenized_text_truncated", "source_family")
     inputs = {source.name: sha256_of(source), "av/adapter_model.safetensors": weights}
     prompt = prompt_column(config.av.template)
-    facts = {"inputs": inputs, "rows": len(picked), "rows_per_chunk": ROWS_PER_CHUNK, "prompt": prompt}
+    facts = {"inputs": inputs, "picked": picked, "rows_per_chunk": ROWS_PER_CHUNK, "prompt": prompt}
+    facts |= {"dtype": config.av.dtype}
     path = config.out / "on_policy.parquet"
     chunks, pair = Chunks(config.out / "chunks", "on_policy", facts), None
     if is_finished(path, chunks.identity, overwrite=True):  # another AV's words are of no further use
@@ -52,7 +57,7 @@ def run(config: Config) -> Path:
         part = picked[start : start + ROWS_PER_CHUNK]
         if not chunks.has(index):
             if pair is None:
-                pair = NLAPair.from_pretrained(half, base=fetch_base(config.base).path, dtype="float32")
+                pair = NLAPair.from_pretrained(half, base=fetch_base(config.base).path, dtype=config.av.dtype)
             written = pair.explain(vectors[start : start + ROWS_PER_CHUNK])
             kept = [at for at, text in enumerate(written) if text]
             texts = [written[at] for at in kept]
