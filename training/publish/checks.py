@@ -89,9 +89,9 @@ def check_half(half: Half, findings: Findings) -> None:
             "nobody else could load it. Put its owner/name there"
         )
         return
+    reachable = _base(half, findings)
     if half.is_adapter:
-        _adapter(half, findings)
-    _base(half, findings)
+        _adapter(half, findings, reachable)
     for needed in ("layer", "base_model", "d_model"):
         if getattr(half.contract, needed) is None:
             findings.problems.append(f"{name}/nla_meta.yaml has no {needed}")
@@ -143,8 +143,8 @@ def heads_agree(folder: Path) -> bool:
     return old.keys() == new.keys() and all(torch.equal(old[key].float(), new[key].float()) for key in old)
 
 
-def _adapter(half: Half, findings: Findings) -> None:
-    """Every adapter tensor has its place in the base, built on the meta device; the marker is in its tokenizer."""
+def _adapter(half: Half, findings: Findings, reachable: bool) -> None:
+    """The adapter's files belong together; every tensor has its place in the base, built on the meta device."""
     from nla_sdk.info import account
 
     name = half.folder.name
@@ -154,6 +154,8 @@ def _adapter(half: Half, findings: Findings) -> None:
         return
     if wrong := _config_against_tensors(half.folder):
         findings.problems.append(f"{name}/{ADAPTER_FILES[0]} {wrong}")
+        return
+    if not reachable:
         return
     found = account(half)
     if "unchecked" in found:
@@ -186,8 +188,12 @@ def _config_against_tensors(folder: Path) -> str | None:
     return None
 
 
-def _base(half: Half, findings: Findings) -> None:
-    """The contract against the base: its config's width and depth, and the prompts as its tokenizer reads them."""
+def _base(half: Half, findings: Findings) -> bool:
+    """The contract against the base: its config's width and depth, the prompts as its tokenizer reads them.
+
+    Returns:
+        Whether the base could be had.
+    """
     from transformers import AutoConfig, AutoTokenizer
 
     from nla_sdk.backbone import quiet
@@ -199,11 +205,12 @@ def _base(half: Half, findings: Findings) -> None:
             config = AutoConfig.from_pretrained(folder).get_text_config()
             tokenizer = AutoTokenizer.from_pretrained(folder)
     except (NLAError, OSError, ValueError, KeyError) as error:
-        findings.warnings.append(
-            f"{name}: the contract was not held against the config and the tokenizer of {contract.base_model} "
-            f"({first_line(error)})"
+        warning = (
+            f"adapter tensors, depth and prompts were not held against the base: {first_line(error).partition('. ')[0]}"
         )
-        return
+        if warning not in findings.warnings:  # both halves have one base
+            findings.warnings.append(warning)
+        return False
     base, blocks = contract.base_model, config.num_hidden_layers
     if contract.layer is not None and contract.layer >= blocks:
         findings.problems.append(
@@ -221,6 +228,7 @@ def _base(half: Half, findings: Findings) -> None:
         contract.verify(tokenizer)
     except NLAError as error:
         findings.problems.append(str(error).replace(str(half.folder), name))
+    return True
 
 
 def _base_folder(contract: Contract) -> Path:
