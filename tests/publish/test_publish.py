@@ -438,6 +438,7 @@ def test_dry_run_works_offline_and_shows_what_would_be_sent(made):
         *("--repo", "owner/cat", "--checkpoint", made.pair, "--evaluation", made.evaluation, "--dry-run"),
         HF_HUB_OFFLINE="1",
         HF_ENDPOINT="http://127.0.0.1:9",
+        TMPDIR=str(made.pair.parent),
     )
     assert done.returncode == 0, done.stderr
     assert "model owner/cat-av" in done.stdout and "adapter_model.safetensors" in done.stdout
