@@ -25,6 +25,7 @@ from tests import configs, tiny
 from tests.test_training import config_file, text
 from training import adapters, loop, on_policy, pipeline, sft_ar, sft_av
 from training.config import Config, Lora
+from training.evaluate.texts import prose
 from training.files import sha256_of
 
 pytest_plugins = ["tests.hub.fixtures"]
@@ -83,7 +84,7 @@ def losses(config: Config, role: str) -> list[float]:
 def test_killed_at_five_steps_it_ends_in_the_weights_of_an_undisturbed_run(built, tmp_path, monkeypatch, role):
     settings = {"lora": {"r": 8, "alpha": 16, "dropout": 0.2}, "micro_batch": 3, "save_interval": 2, "max_rows": 44}
     if role == "ar":
-        settings |= {"contrastive": 0.1, "explanation_dropout": 0.2, "tables": ["av_sft"]}
+        settings |= {"contrastive": 0.1, "explanation_dropout": 0.2, "prose_share": 0.3, "tables": ["av_sft"]}
     whole, broken = (run_of(built["llama"], tmp_path / name, role, **settings) for name in ("whole", "broken"))
     stage = STAGES[role]
     stage.run(whole)
@@ -379,3 +380,18 @@ def test_an_optimizer_that_does_not_run_here_is_refused(tmp_path):
     settings = Config.load(ROOT / "training" / "configs" / "demo.yaml").av.model_copy(update={"optimizer": "adamw8bit"})
     with pytest.raises(loop.TrainingError, match="runs on CUDA only"):
         loop.make_optimizer([{"params": [weight]}], settings, torch.device("cpu"))
+
+
+def test_a_share_of_rows_is_read_without_quotes_and_at_every_step_other_ones(built, tmp_path):
+    config = run_of(built["llama"], tmp_path, "ar", prose_share=0.25)
+    trainer = sft_ar.Trainer(config, Backbone.load(config.base, dtype="float32"))
+    texts = [row["api_explanation"] for row in trainer.rows]
+    assert all('"' in text for text in texts)
+    bare = [
+        {row for row, text in enumerate(texts) if trainer._as_read(row, step) == prose(text) != text}
+        for step in range(20)
+    ]
+    whole = [row for row, text in enumerate(texts) if trainer._as_read(row, 0) == text]
+    assert len(whole) + len(bare[0]) == len(texts)
+    assert 0.2 < sum(map(len, bare)) / (20 * len(texts)) < 0.3 and len(set(map(frozenset, bare))) == 20
+    assert bare[3] == {row for row, text in enumerate(texts) if trainer._as_read(row, 3) == prose(text)}

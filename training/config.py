@@ -165,6 +165,9 @@ class AR(Train):
     )
     contrastive_temperature: float = Field(0.1, gt=0)
     explanation_dropout: float = Field(0.0, ge=0, lt=1, description="Share of an explanation's words left out.")
+    prose_share: float = Field(
+        0.0, ge=0, lt=1, description="Share of rows read without their quoted spans: prose must carry something too."
+    )
     on_policy_rows: int = Field(1200, ge=1, description="How many of the AR's activations the AV explains for it.")
     tables: list[Literal["ar_sft", "av_sft"]] = Field(
         ["ar_sft"], min_length=1, description="Whose true labels to train on; the AV's documents serve as well."

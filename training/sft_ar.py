@@ -27,6 +27,7 @@ from nla_sdk.reconstructor import Reconstructor, last_token_states, load_head
 from .adapters import add_adapter, train
 from .cli import trainer_command
 from .config import Config
+from .evaluate.texts import prose
 from .sft_av import load_rows
 from .statistics import Statistics
 
@@ -120,15 +121,10 @@ class Trainer:
     def share_of_loss(self, rows: Sequence[int], step: int, batch: Sequence[int]) -> torch.Tensor:
         """What `rows` contribute to the mean loss over `batch`."""
         settings, rows = self.config.ar, list(rows)
-        prompts = [self.prompts[row] for row in rows]
-        if settings.explanation_dropout:
-            texts = [
-                drop_words(
-                    self.rows[row]["api_explanation"], settings.explanation_dropout, f"{self.config.seed}|{step}|{row}"
-                )
-                for row in rows
-            ]
-            prompts = self._tokenize(texts)
+        if settings.explanation_dropout or settings.prose_share:
+            prompts = self._tokenize([self._as_read(row, step) for row in rows])
+        else:
+            prompts = [self.prompts[row] for row in rows]
         predicted = self.predict(prompts)
         loss = direction_loss(predicted, self.targets[rows].to(predicted.device)).sum()
         if settings.contrastive:
@@ -138,6 +134,14 @@ class Trainer:
                 contrastive_loss(predicted, own, everyone, settings.contrastive_temperature).sum()
             )
         return loss / len(batch)
+
+    def _as_read(self, row: int, step: int) -> str:
+        """A row's explanation with what is left out of it at this step."""
+        settings, key = self.config.ar, f"{self.config.seed}|{step}|{row}"
+        text = self.rows[row]["api_explanation"]
+        if random.Random(f"{key}|prose").random() < settings.prose_share:
+            text = prose(text)
+        return drop_words(text, settings.explanation_dropout, key) if settings.explanation_dropout else text
 
     def tokens(self, batch: Sequence[int]) -> int:
         """Tokens of a batch, padding not included."""
