@@ -21,6 +21,7 @@ GIVEN = {
     "nonsense": "nonsense words",
     "empty": "no text",
 }
+FEW = 30  # rows; of fewer a share is said to the nearest 5 %
 INJECTED = {
     "zero": "a zero vector",
     "none": "nothing (the marker itself)",
@@ -36,7 +37,7 @@ USEFUL = {
         "Not useful: as proof that the model represents what one explanation says; details are invented.",
     ),
     "content-blind": (
-        "Useful: as a baseline, and for reproducing the published figures with the matched other half.",
+        "Useful: as a baseline.",
         "Not useful: for judging explanations. They reconstruct their activations no better than no text at all.",
         "Not useful: for any statement about what a single activation holds.",
     ),
@@ -54,6 +55,8 @@ USEFUL = {
 def useful_for(evaluation: Evaluation) -> list[str]:
     """What follows from the verdict, and from a mixed pair."""
     lines = list(USEFUL[evaluation.verdict.value])
+    if evaluation.origin == "published":
+        lines.insert(1, "Useful: for reproducing the published figures, with the matched other half.")
     if evaluation.subject.matched is False:
         lines.append("Not useful: with the other half it was measured with; the two do not name each other.")
     return lines
@@ -147,19 +150,14 @@ def round_trip_table(found: Evaluation) -> Iterator[str]:
     if trip.fve_all_attempted is not None and trip.empty:
         rows.append(["FVE with empty outputs scored as they are", figure(trip.fve_all_attempted)])
     if found.gain is not None:
-        rows.append(
-            ["**gain** over no text, 1 − mse(real) / mse(empty)", f"**{figure(found.gain)}** {p_value(found.gain)}"]
-        )
+        name = "**gain** over no text, 1 − mse(real) / mse(empty)"
+        if trip.gain is None:
+            name += f", derived from the {'published ' * (found.origin == 'published')}ablation, n = {found.gain.n}"
+        rows.append([name, f"**{figure(found.gain)}** {p_value(found.gain)}".strip()])
     if trip.cosine is not None:
         spread = f" ± {number(trip.cosine.std)}" if trip.cosine.std is not None else ""
         rows.append(["cosine", f"{figure(trip.cosine.mean)}{spread}"])
-        ends = [
-            f"{name} {number(value)}"
-            for name in ("median", "min", "max")
-            if (value := getattr(trip.cosine, name)) is not None
-        ]
-        if ends:
-            rows.append(["", ", ".join(ends)])
+        rows += _ends(median=trip.cosine.median, min=trip.cosine.min, max=trip.cosine.max)
     if trip.reference is not None:
         beside = f"the mean direction {number(trip.reference.mean_cosine)}"
         if trip.reference.random_pair_cosine is not None:
@@ -167,6 +165,7 @@ def round_trip_table(found: Evaluation) -> Iterator[str]:
         rows.append(["cosine to be read beside it", beside])
     if trip.mse is not None:
         rows.append(["mse (unrelated directions: 2.0)", figure(trip.mse)])
+    rows += _ends(min=trip.mse_min, max=trip.mse_max)
     if trip.above_floor is not None:
         rows.append([f"rows above the noise floor {number(trip.floor, 2)}", share(trip.above_floor)])
     yield from table(["", ""], rows)
@@ -178,19 +177,25 @@ def round_trip_table(found: Evaluation) -> Iterator[str]:
         yield f"FVE by source family: {'; '.join(said)}."
 
 
+def _ends(**named: float | None) -> Iterator[list[str]]:
+    """A row of what else is known of a distribution, if anything is."""
+    if said := [f"{name} {number(value)}" for name, value in named.items() if value is not None]:
+        yield ["… over the rows", ", ".join(said)]
+
+
 def ablation_table(part: Ablation, real: str = GIVEN["real"]) -> list[str]:
     """The AR on the same targets with different texts, and what the real one (called `real`) is better by."""
     given = GIVEN | {
         "real": real,
         "shuffled": GIVEN["shuffled"] if real == GIVEN["real"] else "other rows' labels (mean)",
     }
-    floor = any(one.above_floor is not None for one in part.conditions.values())
+    fve, floor = (any(getattr(one, name) for one in part.conditions.values()) for name in ("fve", "above_floor"))
     rows = []
     for name in CONDITIONS:
         if name not in part.conditions:
             continue
         one, delta = part.conditions[name], part.deltas.get(name)
-        cells = [given[name], figure(one.fve) if one.fve else "—", number(one.cosine.value, 4)]
+        cells = [given[name], *([figure(one.fve) if one.fve else "—"] if fve else []), number(one.cosine.value, 4)]
         if floor:
             cells.append(f"{one.above_floor.count} of {one.above_floor.of}" if one.above_floor else "—")
         better = ""
@@ -200,10 +205,12 @@ def ablation_table(part: Ablation, real: str = GIVEN["real"]) -> list[str]:
                 better += f", gain {figure(delta.gain)}"
             better += f", {said}" if (said := p_value(delta.cosine)) else ""
         rows.append([*cells, better])
-    head = [f"the AR is given (n = {part.n})", "FVE", "cosine", *(["above the floor"] if floor else [])]
-    lines = table([*head, "the real one is better by"], rows)
+    columns = {f"the AR is given (n = {part.n})": True, "FVE": fve, "cosine": True, "above the floor": floor}
+    head = [*(name for name, there in columns.items() if there), "the real one is better by"]
+    lines = table(head, rows)
     if (fixed := part.content_independent_share) is not None and fixed > 0:
-        lines += ["", f"No text at all scores {percent(fixed)} of that cosine."]
+        said = percent(fixed) if part.n >= FEW else f"about {5 * round(20 * fixed)} %"
+        lines += ["", f"No text at all scores {said} of that cosine."]
     return lines
 
 
@@ -275,7 +282,9 @@ def collapse_lines(found: Evaluation) -> Iterator[str]:
     one = found.collapse
     yield (
         f"{one.unique} distinct among {one.n} explanations ({percent(one.unique_share)}; exact duplicates "
-        f"{percent(one.duplicate_share)})." + (f" {one.stems} distinct openings of four words." if one.stems else "")
+        f"{percent(one.duplicate_share)})."
+        # How many words a published opening has is not in the file.
+        + (f" {one.stems} distinct openings{' of four words' * (found.origin == 'measured')}." if one.stems else "")
     )
     if one.prefixes:
         said = (f"{count} at {length} characters" for length, count in one.prefixes.items())

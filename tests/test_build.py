@@ -272,6 +272,10 @@ def test_tables_load_with_datasets(built, tmp_path):
 def test_the_trainers_find_their_rows(built):
     assert len(load_rows(built.out / "av_sft.parquet", ["extractive"])[1]) == 40
     assert len(load_rows(built.out / "av_sft.parquet", ["written"])[1]) == 32
+    everything = load_rows(built.out / "av_sft.parquet", ["extractive"])[1]
+    vectors, some = load_rows(built.out / "av_sft.parquet", ["extractive"], 7)
+    places = [everything.index(row) for row in some]
+    assert places == [0, 6, 13, 19, 26, 32, 39] and len(vectors) == 7, "of all of the table, not of its beginning"
 
 
 def test_a_killed_build_goes_on_to_the_same_tables(built, base, tmp_path, monkeypatch, small_blocks):

@@ -122,10 +122,8 @@ def test_the_code_on_the_bundled_cards_runs_and_says_what_the_sdk_says(pair):
         card = render(Contract.load(DEMO / role), about=About(f"demo/{role}", pair="demo"))
         sdk, plain = re.findall(r"```python\n(.*?)^```", card.body, re.DOTALL | re.MULTILINE)
         assert 'from_pretrained("demo")' in sdk and "snapshot_download" not in plain
-        space: dict = {}
-        exec(
-            compile(plain.replace("torch.randn(640)", "given.clone()"), role, "exec"), space | {"given": vector}, space
-        )
+        space: dict = {"given": vector}  # one namespace: the hook in the code sees what stands above it
+        exec(compile(plain.replace("torch.randn(640)", "given.clone()"), role, "exec"), space)
         if role == "av":
             assert space["explanation"] == pair.explain(vector)
         else:

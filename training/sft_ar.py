@@ -84,9 +84,7 @@ class Trainer:
         self.rows = [row for part in parts for row in part[1]]
         self.targets = vectors if mean is None else vectors - mean
         self.prompts = self._tokenize([row["api_explanation"] for row in self.rows])
-        self.eval_vectors, self.eval_rows = load_rows(
-            config.out / "eval.parquet", settings.sources, settings.eval_rows, spread=True
-        )
+        self.eval_vectors, self.eval_rows = load_rows(config.out / "eval.parquet", settings.sources, settings.eval_rows)
         lora = add_adapter(backbone, ADAPTER, settings, config.seed, self.contract.ar_num_blocks)
         head = {"head.weight": self.head.weight, "head.bias": self.head.bias}
         for parameter in head.values():

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import torch
 import typer
@@ -33,10 +34,11 @@ from .table import target_text
 ADAPTER = "av"
 
 
-def load_rows(path: Path, sources: Sequence[str], max_rows: int | None = None, *, spread: bool = False):
+def load_rows(path: Path, sources: Sequence[str], max_rows: int | None = None):
     """Rows of a training table whose label is of one of `sources`: (vectors float32 [n, d], list of dicts).
 
-    Of more than `max_rows`, the first are taken, or with `spread` evenly spaced ones.
+    Of more than `max_rows`, evenly spaced ones: a table lies in its corpus's order, and its beginning is of one kind of
+    text.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist: run `python -m training.build` first.")
@@ -44,9 +46,10 @@ def load_rows(path: Path, sources: Sequence[str], max_rows: int | None = None, *
     vectors = torch.from_numpy(read_vectors(table).copy())
     rows = table.drop_columns(["activation_vector"]).to_pylist()
     kept = [i for i, row in enumerate(rows) if kind_of(row["labeler_model"]) in sources]
-    kept = kept[:: max(1, len(kept) // (max_rows or len(kept)))][:max_rows] if spread and kept else kept[:max_rows]
     if not kept:
         raise InputError(f"{path} holds no rows with labels from {', '.join(sources)}.")
+    if max_rows is not None and max_rows < len(kept):
+        kept = [kept[at] for at in np.linspace(0, len(kept) - 1, max_rows).astype(int)]
     return vectors[kept], [rows[i] for i in kept]
 
 
@@ -146,9 +149,7 @@ class Trainer:
         self.verbalizer = Verbalizer(backbone, ADAPTER, self.contract, self.statistics.mean if config.centred else None)
         self.tables = [config.out / "av_sft.parquet"]
         vectors, rows = load_rows(self.tables[0], settings.sources, settings.max_rows)
-        held_out, self.eval_rows = load_rows(
-            config.out / "eval.parquet", settings.sources, settings.eval_rows, spread=True
-        )
+        held_out, self.eval_rows = load_rows(config.out / "eval.parquet", settings.sources, settings.eval_rows)
         targets, self.eval_targets = self._tokenize(rows), self._tokenize(self.eval_rows)
         room = settings.max_length - len(self.verbalizer.prompt_ids)
         fitting = [at for at, ids in enumerate(targets) if len(ids) <= room]

@@ -403,6 +403,6 @@ def card_errors(card: str) -> list[dict]:
             errors.append({"message": f'"{key}" must be a {kind.__name__}'})
     if found and isinstance(found.get("license"), str) and not re.fullmatch(r"[a-z0-9.\-]+", found["license"]):
         errors.append({"message": f'"license" must be one of the Hub\'s list, not {found["license"]!r}'})
-    if found and found.get("license") == "other" and "license_name" not in found and "configs" not in found:
+    if found and found.get("license") == "other" and "license_name" not in found:
         errors.append({"message": '"license_name" is needed with license: other'})
     return errors

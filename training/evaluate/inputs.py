@@ -18,6 +18,7 @@ _FREE = {"kind", "pair", "provenance", "base_model"}
 _RAW = {"injection_scale", "mse_scale"}  # None is a value of these: the vector as it is
 WEIGHTS = (".safetensors", ".pt", ".bin")
 CONFIGS = ("adapter_config.json", "config.json")
+HEADS = ("linear_head.safetensors", "linear_head.pt")
 
 
 def contract_digest(contract: Contract) -> str:
@@ -63,4 +64,22 @@ def differences(evaluation: Evaluation, role: str, folder: Path, contract: Contr
         f"{name} is not the one that was measured" for name in measured if name in here and measured[name] != here[name]
     ]
     wrong += [f"{name} is missing" for name in measured if name not in here]
-    return wrong + [f"{name} was not there when it was measured" for name in here if name not in measured]
+    new = [name for name in here if name not in measured]
+    converted, old = (f"{role}/{name}" for name in HEADS)
+    if converted in new and old in measured and measured[old] == here.get(old) and heads_agree(folder):
+        new.remove(converted)  # publishing puts it beside the .pt
+    return wrong + [f"{name} was not there when it was measured" for name in new]
+
+
+def heads_agree(folder: Path) -> bool:
+    """Whether an AR's two heads, where there are two, hold the same tensors."""
+    if not all((folder / name).is_file() for name in HEADS):
+        return True
+    import torch
+    from safetensors.torch import load_file
+
+    new = load_file(folder / HEADS[0])
+    state = torch.load(folder / HEADS[1], map_location="cpu", weights_only=True)
+    old = {str(key).rpartition(".")[2]: tensor for key, tensor in state.items()}
+    new = {key.rpartition(".")[2]: tensor for key, tensor in new.items()}
+    return old.keys() == new.keys() and all(torch.equal(old[key].float(), new[key].float()) for key in old)

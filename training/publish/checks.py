@@ -15,6 +15,7 @@ from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError, NLAError, first_line
 from nla_sdk.half import ADAPTER_FILES, Half
 
+from ..evaluate.inputs import HEADS, heads_agree
 from ..files import read_sidecar, sha256_of
 
 MOST_BYTES = 50 * 10**9  # of one file: the Hub's limit
@@ -124,23 +125,6 @@ def _head_and_mean(half: Half) -> Iterator[str]:
         load_mean(half.folder, contract)
     except NLAError as error:
         yield str(error).replace(f"{half.folder}/", "")
-
-
-HEADS = ("linear_head.safetensors", "linear_head.pt")
-
-
-def heads_agree(folder: Path) -> bool:
-    """Whether an AR's two heads, where there are two, hold the same tensors."""
-    if not all((folder / name).is_file() for name in HEADS):
-        return True
-    import torch
-    from safetensors.torch import load_file
-
-    new = load_file(folder / HEADS[0])
-    state = torch.load(folder / HEADS[1], map_location="cpu", weights_only=True)
-    old = {str(key).rpartition(".")[2]: tensor for key, tensor in state.items()}
-    new = {key.rpartition(".")[2]: tensor for key, tensor in new.items()}
-    return old.keys() == new.keys() and all(torch.equal(old[key].float(), new[key].float()) for key in old)
 
 
 def _adapter(half: Half, findings: Findings, reachable: bool) -> None:
