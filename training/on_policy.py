@@ -46,7 +46,6 @@ def run(config: Config) -> Path:
     inputs = {source.name: sha256_of(source), "av/adapter_model.safetensors": weights}
     prompt = prompt_column(config.av.template)
     facts = {"inputs": inputs, "picked": picked, "rows_per_chunk": ROWS_PER_CHUNK, "prompt": prompt}
-    facts |= {"dtype": config.av.dtype}
     path = config.out / "on_policy.parquet"
     chunks, pair = Chunks(config.out / "chunks", "on_policy", facts), None
     if is_finished(path, chunks.identity, overwrite=True):  # another AV's words are of no further use
@@ -57,7 +56,7 @@ def run(config: Config) -> Path:
         part = picked[start : start + ROWS_PER_CHUNK]
         if not chunks.has(index):
             if pair is None:
-                pair = NLAPair.from_pretrained(half, base=fetch_base(config.base).path, dtype=config.av.dtype)
+                pair = NLAPair.from_pretrained(half, base=fetch_base(config.base).path)
             written = pair.explain(vectors[start : start + ROWS_PER_CHUNK])
             kept = [at for at, text in enumerate(written) if text]
             texts = [written[at] for at in kept]
