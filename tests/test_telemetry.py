@@ -237,7 +237,7 @@ def test_what_is_no_finite_number_is_left_out_of_the_figure(tmp_path, panels):
 
 @pytest.mark.parametrize("role", ["av", "ar"])
 def test_the_shipped_logs_are_drawn_as_the_documentation_shows_them(tmp_path, panels, role):
-    path = render(ROOT / f"nla_sdk/demo/training_log_{role}.jsonl", tmp_path / "new" / f"{role}.png")
+    path = render(ROOT / f"docs/logs/first_{role}.jsonl", tmp_path / "new" / f"{role}.png")
     assert path.read_bytes().startswith(PNG)
     assert len((ROOT / f"docs/figures/training_{role}.png").read_bytes()) < 150_000
     title = {"av": "Held-out loss: gap 0.602 at step 477", "ar": "Held-out FVE: 0.523 with true text at step 637"}

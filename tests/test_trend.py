@@ -211,12 +211,12 @@ def test_a_loss_that_is_no_number_is_an_error_that_names_the_step(tmp_path, loss
 
 # --- the command ----------------------------------------------------------------------------------------------------
 def test_the_shipped_logs_have_the_verdicts_that_the_documentation_quotes():
-    said = [str(trend(read_losses(ROOT / f"nla_sdk/demo/training_log_{role}.jsonl"))) for role in ("av", "ar")]
+    said = [str(trend(read_losses(ROOT / f"docs/logs/first_{role}.jsonl"))) for role in ("av", "ar")]
     assert "\n```\n" + "\n".join(said) + "\n```\n" in (ROOT / "docs/training.md").read_text(encoding="utf-8")
 
 
 def test_no_window_of_the_shipped_ar_run_is_descending_as_the_documentation_says():
-    losses = list(read_losses(ROOT / "nla_sdk/demo/training_log_ar.jsonl").values())
+    losses = list(read_losses(ROOT / "docs/logs/first_ar.jsonl").values())
     assert {trend(losses[:end]).verdict for end in range(50, len(losses) + 1)} == {"flat"}
 
 

@@ -5,6 +5,8 @@ source texts), both training logs, and the licence texts that derivatives of Gem
 `python -m training.evaluate --av demo --out results/demo` measures what was shipped, and
 `python -m training.bundle --evaluation results/demo` puts the evaluation file and its rows beside the pair, and
 `python -m training.bundle --cards docs/demo-cards` renders the cards of what is shipped.
+`python -m training.bundle --examples runs/demo/eval.parquet` prints the first twenty held-out round trips: that table
+has their texts, which are not shipped.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ import typer
 from cards import About, render
 from cards.evaluation import EVALUATION, ROWS, VARIANTS, load
 from cards.figures import draw
+from cards.text import inert
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.half import Half
+from nla_sdk.metrics import fve
 
 from .cli import friendly
 from .config import Config
@@ -34,6 +38,7 @@ from .trend import said_of
 
 DEMO = Path(__file__).parent.parent / "nla_sdk" / "demo"
 HELDOUT_ROWS = 416  # evenly spaced; measured in a quarter of an hour on two cores
+ENDING_WORDS = 12  # of a text that is quoted in an example
 SHIPPED = [
     "row_id",
     "doc_id",
@@ -99,16 +104,45 @@ def render_cards(folder: Path) -> list[Path]:
     return made
 
 
+def examples(table: Path, count: int = 20) -> list[str]:
+    """The first held-out rows, none left out, as a Markdown table: how the text ends, what the AV wrote, FVE.
+
+    Args:
+        table: the run's eval.parquet, for the texts.
+    """
+    texts = pq.read_table(table, columns=["row_id", "detokenized_text_truncated"])
+    of_row = dict(zip(texts["row_id"].to_pylist(), texts["detokenized_text_truncated"].to_pylist(), strict=True))
+    rows = pq.read_table(DEMO / ROWS).slice(0, count).to_pylist()
+    if missing := [row["row_id"] for row in rows if row["row_id"] not in of_row]:
+        raise InputError(f"{table} does not hold the shipped row {missing[0]}: it is of another run.")
+    baseline = load(DEMO / EVALUATION).round_trip.reference.baseline_mse
+    lines = ["| | family | the text ends | the AV writes | FVE |", "|---|---|---|---|---|"]
+    for number, row in enumerate(rows, 1):
+        ending = " ".join(of_row[row["row_id"]].split()[-ENDING_WORDS:])
+        score = fve(2.0 * (1.0 - row["cosine_real"]), baseline)
+        lines.append(
+            f"| {number} | {row['source_family']} | … {inert(ending)} | {inert(row['explanation'])} | {score:.2f} |"
+        )
+    return lines
+
+
 def main(
     config: Annotated[Path | None, typer.Option(help="Of the finished run to ship.")] = None,
     evaluation: Annotated[Path | None, typer.Option(help="Ship this folder's evaluation of the demo pair.")] = None,
     cards: Annotated[Path | None, typer.Option(help="Render the cards of the demo pair into this folder.")] = None,
+    texts: Annotated[
+        Path | None, typer.Option("--examples", help="Print round trips; eval.parquet of its run.")
+    ] = None,
 ) -> None:
     with friendly():
-        if sum(one is not None for one in (config, evaluation, cards)) != 1:
-            raise InputError("Pass one of --config (ship a run), --evaluation (ship its evaluation) and --cards.")
+        if sum(one is not None for one in (config, evaluation, cards, texts)) != 1:
+            raise InputError(
+                "Pass one of --config (ship a run), --evaluation (ship its evaluation), --cards, --examples."
+            )
         if cards:
             print(*render_cards(cards), sep="\n")
+        elif texts:
+            print(*examples(texts), sep="\n")
         else:
             print(run(Config.load(config)) if config else ship_evaluation(evaluation))
 

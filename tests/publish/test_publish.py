@@ -60,6 +60,7 @@ print(json.dumps([trip.explanation, trip.matched, trip.reconstruction.tolist()])
     assert not any("optimizer" in name or "state" in name.lower() for name in files)
     data = writable.files("owner/name-data", kind="dataset")
     assert {"data/eval.parquet", "data/av_sft.parquet", "data/eval.parquet.nla_meta.yaml"} <= set(data)
+    assert all(f"[owner/name-{role}]" in data["README.md"].decode() for role in ("av", "ar"))
 
 
 def test_again_with_nothing_changed_makes_no_commit(writable, made):

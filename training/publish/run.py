@@ -328,6 +328,7 @@ def _stage_dataset(
         about = About(
             names["data"],
             pair=names.get("av"),
+            pair_ar=names.get("ar"),
             notes=notes,
             existing=existing,
             dataset=facts,
