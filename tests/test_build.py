@@ -453,7 +453,7 @@ def test_a_published_dataset_comes_from_the_hub(base, tmp_path, hub):
     pq.write_table(published(activation_layer=None), data)
     sidecar = yaml.safe_dump({"kind": "nla_dataset", "extraction": {"layer": 1, "d_model": D}})
     files = {"data/train.parquet": data.getvalue(), "data/nla_meta.yaml": sidecar, "evil.py": "raise SystemExit"}
-    commit = hub.add("ada/data", files)
+    commit = hub.add("ada/data", files, kind="dataset")
     config = config_of(tmp_path, base, build={"published": [{"dataset": "ada/data", "split": "av_sft"}]})
     build.run(write_inputs(config))
     about = read_sidecar(config.out / "av_sft.parquet")["published"][0]
