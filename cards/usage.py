@@ -138,11 +138,13 @@ def _av(contract: Contract, repo: str, is_adapter: bool) -> list[str]:
     lines += [
         f"at = (ids[0] == {token}).nonzero().item()  # the marker, exactly once",
         "",
+        "",
         "def inject(module, args, output):  # a hook on the embedding's output: inputs_embeds is no way for Gemma 4",
         "    if output.shape[1] > at:  # the prompt; later calls bring one token each",
         "        output = output.clone()",
         "        output[:, at] = activation.to(output)",
         "        return output",
+        "",
         "",
         "hook = model.get_input_embeddings().register_forward_hook(inject)",
         f"written = model.generate(ids, max_new_tokens={contract.max_new_tokens or 120}, do_sample=False)",

@@ -168,7 +168,7 @@ def write_stream(
 
 
 def encoding_of(schema: pa.Schema) -> dict[str, Any]:
-    """How a table is written: compressed, and its vectors without a dictionary, which makes them half as large again."""
+    """How a table is written: compressed, and vectors without a dictionary, which makes them half as large again."""
     import pyarrow as pa
 
     flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
