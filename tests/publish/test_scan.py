@@ -255,3 +255,13 @@ def test_a_table_pushed_by_a_stage_is_searched_too(tmp_path):
     ) as caught:
         push("ada/data", table, Path("train.parquet"))
     assert TOKEN not in str(caught.value) and "/home/ada" not in str(caught.value)
+
+
+def test_the_terms_of_gemma_go_along_word_for_word_and_not_otherwise(tmp_path):
+    from importlib import resources
+
+    page = (resources.files("nla_sdk") / "demo" / "GEMMA_TERMS.html").read_bytes()
+    (tmp_path / "GEMMA_TERMS.html").write_bytes(page)
+    assert Scanner().folder(tmp_path) == []
+    (tmp_path / "GEMMA_TERMS.html").write_bytes(page + b"!")
+    assert {one.what for one in Scanner().folder(tmp_path)} == {"a Google key"}
