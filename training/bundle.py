@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pyarrow.compute as pc
+import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
@@ -35,6 +35,7 @@ from .cli import friendly
 from .config import Config
 from .evaluate.verify import verify
 from .files import atomic
+from .sft_av import kind_of
 from .trend import said_of
 
 DEMO = Path(__file__).parent.parent / "nla_sdk" / "demo"
@@ -62,7 +63,8 @@ def run(config: Config) -> Path:
         with atomic(DEMO / f"training_log_{role}.jsonl") as sibling:
             shutil.copyfile(log, sibling)
     table = pq.read_table(config.out / "eval.parquet")
-    table = table.filter(pc.starts_with(table["labeler_model"], "extractive")).select(SHIPPED)
+    wanted = [kind_of(labeler) in config.av.sources for labeler in table["labeler_model"].to_pylist()]
+    table = table.filter(pa.array(wanted)).select(SHIPPED)
     table = table.take(np.linspace(0, len(table) - 1, min(HELDOUT_ROWS, len(table))).astype(int))
     with atomic(DEMO / "heldout.parquet") as sibling:
         pq.write_table(table, sibling, **encoding_of(table.schema))

@@ -75,6 +75,24 @@ class Split(Section):
         return self
 
 
+class Readout(Section):
+    """Labels that linear probes read out of the activations (`training.readout`)."""
+
+    next_tokens: int = Field(4, ge=1, le=5, description="Next tokens a label names.")
+    words: int = Field(6, ge=1, description="Context words a label names.")
+    next_candidates: int = Field(12, ge=1, description="Next tokens the pursuit chooses from: those found strongest.")
+    word_candidates: int = Field(
+        16, ge=1, description="Words the pursuit chooses from; more fit the vector better and the text worse."
+    )
+    min_documents: int = Field(12, ge=1, description="Training documents that a token or word must occur in.")
+    window: int = Field(40, ge=1, description="Words before the one read that count as its context.")
+    shrinkage: float = Field(0.05, gt=0, description="Of the probes, as a share of the mean variance.")
+    penalty: float = Field(
+        10.0, gt=0, description="Ridge penalty, in rows, of the directions that tokens and words add."
+    )
+    rarity: float = Field(0.5, ge=0, le=1, description="Power of frequency that scores are divided by.")
+
+
 class Published(Section):
     """A table that somebody else has built already, with explanations."""
 
@@ -135,7 +153,9 @@ class Train(Section):
     continue_from: Path | None = Field(
         None, description="Start from this half (a checkpoint, or any pair's), with a new optimizer."
     )
-    sources: list[str] = Field(["extractive"], description="Which labels to train on: extractive, written, on_policy.")
+    sources: list[str] = Field(
+        ["extractive"], description="Which labels to train on: extractive, readout, written, on_policy."
+    )
 
 
 class AV(Train):
@@ -185,6 +205,7 @@ class Config(Section):
     out: Path
     extract: Extract
     split: Split = Split()
+    readout: Readout | None = Field(None, description="Given: the pipeline makes <out>/readout.jsonl before labelling.")
     label: Label = Label()
     build: Build = Build()
     av: AV

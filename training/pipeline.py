@@ -1,7 +1,8 @@
 """All data stages, text to training tables: `python -m training.pipeline --config training/configs/demo.yaml`
 
-extract → split → label → build, each exactly as its own command runs it. Finished stages are skipped, a killed one goes
-on where it was: running the same command again is always the right thing to do.
+extract → split → label → build, each exactly as its own command runs it; before label, readout, where the config has
+that section. Finished stages are skipped, a killed one goes on where it was: running the same command again is always
+the right thing to do.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from typing import Annotated
 
 import typer
 
-from . import build, extract, split
+from . import build, extract, readout, split
 from .cli import ConfigOption, OverwriteOption, PushOption, friendly
 from .config import Config, Source
 from .label import stage as label
 
-STAGES = ("extract", "split", "label", "build")
+STAGES = {"extract": extract.run, "split": split.run, "readout": readout.run, "label": label.run, "build": build.run}
 
 
 def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = None) -> Path:
     """Run all stages; returns the folder of the finished tables."""
     options = {"overwrite": overwrite, "push_dataset": push_dataset}
-    for name, stage in zip(STAGES, (extract.run, split.run, label.run, build.run), strict=True):
+    for name, stage in STAGES.items():
+        if name == "readout" and config.readout is None:
+            continue
         start = time.monotonic()
         stage(config, **options)
         print(f"{name}: done in {time.monotonic() - start:.0f} s", flush=True)

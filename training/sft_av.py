@@ -54,9 +54,10 @@ def load_rows(path: Path, sources: Sequence[str], max_rows: int | None = None):
 
 
 def kind_of(labeler: str) -> str:
-    """extractive, on_policy or written, from a row's `labeler_model`."""
-    if labeler.startswith("extractive"):
-        return "extractive"
+    """extractive, readout, on_policy or written, from a row's `labeler_model`."""
+    for kind in ("extractive", "readout"):
+        if labeler.startswith(kind):
+            return kind
     return "on_policy" if labeler.startswith("av:") else "written"
 
 

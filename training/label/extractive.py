@@ -40,7 +40,7 @@ def explain(text: str, next_tokens: Sequence[str]) -> str:
         ending = ending[-60:].lstrip()
     context = " ".join(words[:-1]) if len(words) > ENDING_WORDS else text
     about = ", ".join(keywords(context)) or "nothing yet"
-    following = _capital(_alternatives(next_tokens))
+    following = _capital(alternatives(next_tokens))
     return f'{following} comes next, after "{_one_line(ending)}". {_capital(register_of(text))} about {about}.'
 
 
@@ -99,7 +99,8 @@ def register_of(text: str) -> str:
     return "expository prose"
 
 
-def _alternatives(tokens: Sequence[str]) -> str:
+def alternatives(tokens: Sequence[str]) -> str:
+    """`"mat", "floor" or "bed"`, of up to five tokens; white space is a line break."""
     shown = list(dict.fromkeys(f'"{_one_line(token)}"' if token.strip() else "a line break" for token in tokens))
     *others, last = shown[:NEXT_TOKENS] or ["anything"]
     return f"{', '.join(others)} or {last}" if others else last
