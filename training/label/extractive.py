@@ -15,10 +15,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-VERSION = "extractive-2"
+VERSION = "extractive-3"
 NEXT_TOKENS = 5
 ENDING_WORDS = 4
 KEYWORDS = 4
+
+ENDS = frozenset({"<eos>", "</s>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>"})
+"""Spelled out in a label, such a token would end the label when it is tokenised."""
 
 _WORD = re.compile(r"[^\W\d_][\w'’-]*\w|\w")
 
@@ -100,10 +103,21 @@ def register_of(text: str) -> str:
 
 
 def alternatives(tokens: Sequence[str]) -> str:
-    """`"mat", "floor" or "bed"`, of up to five tokens; white space is a line break."""
-    shown = list(dict.fromkeys(f'"{_one_line(token)}"' if token.strip() else "a line break" for token in tokens))
+    """`"mat", "floor" or "bed"`, of up to five tokens.
+
+    Example:
+        >>> alternatives(["mat", " ", "<eos>"])
+        '"mat", a line break or the end of the text'
+    """
+    shown = list(dict.fromkeys(map(_alternative, tokens)))
     *others, last = shown[:NEXT_TOKENS] or ["anything"]
     return f"{', '.join(others)} or {last}" if others else last
+
+
+def _alternative(token: str) -> str:
+    if token.strip() in ENDS:
+        return "the end of the text"
+    return f'"{_one_line(token)}"' if token.strip() else "a line break"
 
 
 def _one_line(text: str) -> str:
