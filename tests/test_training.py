@@ -174,6 +174,8 @@ def test_the_estimated_softmax_comes_near_the_exact_one_and_is_exact_where_it_ca
     assert sum(draws) / len(draws) == pytest.approx(exact, rel=0.05)
     assert estimate(states, targets, exact=True).item() == pytest.approx(exact, rel=1e-6)
     assert sft_av.ResponseLoss(backbone, range(40), 10_000).exact
+    # A token counts once however often the responses hold it: a large table once turned the estimate off.
+    assert not sft_av.ResponseLoss(backbone, list(range(40)) * 10_000, 100).exact
 
 
 def test_the_ar_loss_is_the_metric():

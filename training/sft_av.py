@@ -78,9 +78,10 @@ class ResponseLoss:
         self.softcap = getattr(backbone.model.config.get_text_config(), "final_logit_softcapping", None)
         self.negatives = negatives
         vocabulary = self.head.weight.shape[0]
-        self.exact = not negatives or len(candidates) + negatives >= vocabulary
+        known = sorted(set(candidates))
+        self.exact = not negatives or len(known) + negatives >= vocabulary
         if not self.exact:
-            self.candidates = torch.tensor(sorted(set(candidates)), device=device)
+            self.candidates = torch.tensor(known, device=device)
             self.index = torch.full((vocabulary,), -1, device=device)
             self.index[self.candidates] = torch.arange(len(self.candidates), device=device)
             rest = torch.ones(vocabulary, dtype=torch.bool, device=device)
