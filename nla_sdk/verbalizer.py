@@ -73,6 +73,27 @@ class Verbalizer:
         self.marker = contract.find_marker(self.prompt_ids)
         self.end_ids = end_token_ids(backbone)
         self._prefix = None
+        self._vocabulary: torch.Tensor | None = None
+
+    def restrict(self, tokens: Iterable[int] | None) -> None:
+        """Write these tokens (and the ones that end an output) only; None: any token again.
+
+        An AV that was trained on labels of a few thousand different tokens hardly ever wants another one, and the
+        lm_head over a vocabulary of 262,144 is most of what a token costs a small base.
+
+        Example:
+            >>> pair.verbalizer.restrict(token for ids in pair_labels for token in ids)  # doctest: +SKIP
+        Raises:
+            InputError: a token is not of the vocabulary, or there is none.
+        """
+        if tokens is None:
+            self._vocabulary = None
+            return
+        known = sorted({int(token) for token in tokens} | self.end_ids)
+        size = self.backbone.model.get_output_embeddings().weight.shape[0]
+        if len(known) <= len(self.end_ids) or not 0 <= known[0] <= known[-1] < size:
+            raise InputError(f"Cannot write {len(known)} tokens from {known[:1]} on: expected ids below {size:,}.")
+        self._vocabulary = torch.tensor(known, device=self.backbone.device)
 
     def prepare(self, vectors: torch.Tensor) -> torch.Tensor:
         """Raw activations [n, d] → what is injected: centred where the contract says so, then scaled.
@@ -154,16 +175,39 @@ class Verbalizer:
         Returns:
             One verbalization per row.
         """
+        written = self.tokens(
+            inputs,
+            limit=limit,
+            temperature=temperature,
+            generators=generators,
+            ignore_end=ignore_end,
+            progress=progress,
+        )
+        decode = self.backbone.tokenizer.decode
+        return [
+            parse_output(decode(tokens, skip_special_tokens=True), finished, len(tokens))
+            for tokens, finished in written
+        ]
+
+    def tokens(
+        self,
+        inputs: torch.Tensor | None,
+        *,
+        limit: int | None = None,
+        temperature: float = 0.0,
+        generators: Sequence[torch.Generator] | None = None,
+        ignore_end: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[tuple[list[int], bool]]:
+        """Like `write`, but the tokens written for each row (without an end token) and whether it came to an end."""
         limit = limit or self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
-        outputs: list[Verbalization] = []
+        outputs: list[tuple[list[int], bool]] = []
         parts = [None] if inputs is None else inputs.split(ROWS_PER_BATCH)
         with torch.no_grad(), self.backbone.using(self.adapter):
             for number, rows in enumerate(parts):
                 first = number * ROWS_PER_BATCH
                 draw = None if generators is None else generators[first : first + ROWS_PER_BATCH]
-                for tokens, finished in self._write(rows, limit, temperature, draw, ignore_end):
-                    raw = self.backbone.tokenizer.decode(tokens, skip_special_tokens=True)
-                    outputs.append(parse_output(raw, finished, len(tokens)))
+                outputs += self._write(rows, limit, temperature, draw, ignore_end)
                 if progress is not None:
                     progress(1 if rows is None else len(rows))
         return outputs
@@ -196,7 +240,7 @@ class Verbalizer:
         ignore_end: bool,
     ) -> list[tuple[list[int], bool]]:
         """Tokens written for each row, and whether it came to an end."""
-        backbone, model = self.backbone, self.backbone.model
+        backbone = self.backbone
         rows = 1 if inputs is None else len(inputs)
         cache = self._prefix_cache(rows)
         tail = torch.tensor([self.prompt_ids[self.marker :]], device=backbone.device).expand(rows, -1)
@@ -205,9 +249,11 @@ class Verbalizer:
         alive = list(range(rows))
         injection = nullcontext() if inputs is None else inject(backbone.embedding, 0, inputs.to(backbone.device))
         with injection:
-            output = model(input_ids=tail, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            logits = self._logits(tail, cache)
         for step in range(limit):
-            chosen = self._choose(output.logits[:, -1], temperature, generators, alive)
+            chosen = self._choose(logits, temperature, generators, alive)
+            if self._vocabulary is not None:
+                chosen = self._vocabulary[chosen]
             going = []
             for at, (row, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
                 if token in self.end_ids and not ignore_end:
@@ -225,8 +271,33 @@ class Verbalizer:
                 cache.batch_select_indices(keep)
                 chosen = chosen[keep]
                 alive = [alive[at] for at in going]
-            output = model(input_ids=chosen[:, None], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            logits = self._logits(chosen[:, None], cache)
         return list(zip(written, finished, strict=True))
+
+    def _logits(self, tokens: torch.Tensor, cache) -> torch.Tensor:
+        """[rows, vocabulary] after `tokens`; of the restricted vocabulary where there is one."""
+        model = self.backbone.model
+        if self._vocabulary is None:
+            return model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+        decoder = getattr(model, model.base_model_prefix)
+        return self.logits_of(decoder(input_ids=tokens, past_key_values=cache, use_cache=True).last_hidden_state[:, -1])
+
+    def logits_of(self, states: torch.Tensor) -> torch.Tensor:
+        """[n, vocabulary] logits over what may be written, differentiable, from states [n, d] after the final norm."""
+        model = self.backbone.model
+        weight = model.get_output_embeddings().weight
+        if self._vocabulary is not None:
+            weight = weight[self._vocabulary]
+        logits = states.to(weight.dtype) @ weight.T
+        softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        return logits if softcap is None else torch.tanh(logits / softcap) * softcap
+
+    def places_of(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Where token ids stand among what may be written, to index logits with; −1: nowhere."""
+        if self._vocabulary is None:
+            return tokens
+        at = torch.searchsorted(self._vocabulary, tokens).clamp(max=len(self._vocabulary) - 1)
+        return torch.where(self._vocabulary[at] == tokens, at, -1)
 
     def _choose(self, logits, temperature: float, generators, alive: Iterable[int]) -> torch.Tensor:
         if generators is None:

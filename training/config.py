@@ -189,9 +189,42 @@ class AR(Train):
         0.0, ge=0, lt=1, description="Share of rows read without their quoted spans: prose must carry something too."
     )
     on_policy_rows: int = Field(1200, ge=1, description="How many of the AR's activations the AV explains for it.")
+    on_policy_vocabulary: Literal["labels", "all"] = Field(
+        "labels",
+        description="labels: the AV writes tokens of its training labels only, in a third of the time on a CPU.",
+    )
     tables: list[Literal["ar_sft", "av_sft"]] = Field(
         ["ar_sft"], min_length=1, description="Whose true labels to train on; the AV's documents serve as well."
     )
+
+
+class Expert(Section):
+    """Rejection sampling: the AV's own best words, to train it on (`training.expert`)."""
+
+    rows: int = Field(1000, ge=1, description="Activations of the rl split.")
+    best_of: int = Field(4, ge=2, description="Explanations written for each; the one the AR inverts best is kept.")
+    temperature: float = Field(0.7, gt=0)
+    vocabulary: Literal["labels", "all"] = Field("labels", description="As ar.on_policy_vocabulary.")
+
+
+class Grpo(Train):
+    """Group-relative policy optimisation of the AV, with the AR trained alongside (`training.grpo`).
+
+    `batch_size` is in activations; each gets `samples` explanations.
+    """
+
+    av: Path | None = Field(None, description="Half to start from; default: <out>/av/final.")
+    ar: Path | None = Field(None, description="Half to start from; default: <out>/ar/final.")
+    samples: int = Field(8, ge=2, description="Explanations of one activation: the group that is compared.")
+    temperature: float = Field(1.0, gt=0, description="Of the sampling.")
+    kl: float = Field(0.05, ge=0, description="Weight of the divergence from the AV that training started from.")
+    truncation_penalty: float = Field(0.5, ge=0, description="Taken from the reward of an output without an end.")
+    length_penalty: float = Field(0.0, ge=0, description="Taken from the reward for each token.")
+    ar_lr: float = Field(1e-5, ge=0, description="Of the AR's adapter and head; 0: the AR stays as it is.")
+    vocabulary: Literal["labels", "all"] = Field("labels", description="As ar.on_policy_vocabulary.")
+    min_unique: float = Field(0.3, ge=0, le=1, description="Fewer different explanations of a step: collapse, stop.")
+    max_kl: float = Field(0.5, gt=0, description="More nats a token from the start: no longer its language, stop.")
+    max_truncated: float = Field(0.3, gt=0, le=1, description="More outputs of a step without an end: stop.")
 
 
 class Config(Section):
@@ -210,6 +243,8 @@ class Config(Section):
     build: Build = Build()
     av: AV
     ar: AR
+    expert: Expert = Expert()
+    grpo: Grpo | None = None
     results: Path = Field(Path("results"), description="Finished tables are copied here and listed in MANIFEST.json.")
 
     @property

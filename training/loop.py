@@ -141,6 +141,7 @@ class Loop:
         evaluate: Callable[[], dict],
         name: str,
         tokens_of: Callable[[Sequence[int]], int] = len,
+        notes_of: Callable[[], dict] = dict,
     ) -> None:
         """Train over `batches`.
 
@@ -148,6 +149,7 @@ class Loop:
             loss_of: `loss_of(rows, step, batch)`: what `rows` contribute to the loss of `batch`; contributions add up.
             evaluate: held-out figures, logged beside the loss.
             tokens_of: how many tokens a batch has.
+            notes_of: more figures of the step just done, for the log.
         Raises:
             TrainingError: the loss or a gradient is not finite.
             KeyboardInterrupt: after Ctrl-C, with everything saved.
@@ -160,6 +162,7 @@ class Loop:
             while self.step < total:
                 record = self._one_step(batches[self.step], loss_of, total)
                 record["tokens_per_second"] = tokens_of(batches[self.step - 1]) / record["seconds"]
+                record |= notes_of()
                 if self.step % self.settings.eval_interval == 0 or self.step == total:
                     self._evaluated(record, evaluate)
                 else:

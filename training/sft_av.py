@@ -54,8 +54,8 @@ def load_rows(path: Path, sources: Sequence[str], max_rows: int | None = None):
 
 
 def kind_of(labeler: str) -> str:
-    """extractive, readout, on_policy or written, from a row's `labeler_model`."""
-    for kind in ("extractive", "readout"):
+    """extractive, readout, expert, on_policy or written, from a row's `labeler_model`."""
+    for kind in ("extractive", "readout", "expert"):
         if labeler.startswith(kind):
             return kind
     return "on_policy" if labeler.startswith("av:") else "written"
@@ -151,6 +151,10 @@ class Trainer:
         self.verbalizer = Verbalizer(backbone, ADAPTER, self.contract, self.statistics.mean if config.centred else None)
         self.tables = [config.out / "av_sft.parquet"]
         vectors, rows = load_rows(self.tables[0], settings.sources, settings.max_rows)
+        if "expert" in settings.sources:
+            self.tables.append(config.out / "expert.parquet")
+            own, chosen = load_rows(self.tables[-1], ["expert"])
+            vectors, rows = torch.cat([vectors, own]), rows + chosen
         held_out, self.eval_rows = load_rows(config.out / "eval.parquet", settings.sources, settings.eval_rows)
         targets, self.eval_targets = self._tokenize(rows), self._tokenize(self.eval_rows)
         room = settings.max_length - len(self.verbalizer.prompt_ids)
