@@ -139,7 +139,7 @@ class Probes:
         Raises:
             InputError: no next token, or no word, occurs in `min_documents` documents.
         """
-        directions = _unit(vectors)
+        directions = unit(vectors)
         mean = directions.mean(axis=0)
         directions -= mean
         found = {
@@ -157,12 +157,12 @@ class Probes:
                     f"No {what} occurs in {settings.min_documents} documents ({len(set(documents)):,} documents here): "
                     "give the probes more text, or lower readout.min_documents."
                 )
-            tables[what] = (names, _matrix(features, names))
+            tables[what] = (names, matrix_of(features, names))
         registers = [register_of(row["detokenized_text_truncated"]) for row in rows]
         kinds = sorted(set(registers))
         readers = _Readers(directions, settings.shrinkage)
         # What both kinds of feature add, told apart from each other: one regression over all of them.
-        atoms = _atoms(
+        atoms = fit_atoms(
             scipy.sparse.hstack([table for _, table in tables.values()]).tocsr(), directions, settings.penalty
         )
         (next_names, next_table), (word_names, word_table) = tables.values()
@@ -176,7 +176,7 @@ class Probes:
 
     def explain(self, vectors: np.ndarray) -> list[str]:
         """One explanation each for raw activations, float32 [n, d]."""
-        directions = _unit(np.asarray(vectors, dtype=np.float32)) - self.mean
+        directions = unit(np.asarray(vectors, dtype=np.float32)) - self.mean
         settings = self.settings
         registers = self.registers.candidates(directions, 1)[:, 0]
         next_candidates = self.next_tokens.candidates(directions, settings.next_candidates)
@@ -263,7 +263,8 @@ def _ranked(tokens: Iterable[str]) -> dict[str, float]:
     return {token: (1 + rank) ** -0.5 for rank, token in enumerate(dict.fromkeys(one.strip() for one in tokens))}
 
 
-def _matrix(features: Sequence[Mapping[str, float]], names: Sequence[str]) -> scipy.sparse.csr_matrix:
+def matrix_of(features: Sequence[Mapping[str, float]], names: Sequence[str]) -> scipy.sparse.csr_matrix:
+    """Float32 [rows, names]: the value of each name in each row."""
     index = {name: at for at, name in enumerate(names)}
     at, columns, values = [], [], []
     for row, found in enumerate(features):
@@ -277,7 +278,7 @@ def _matrix(features: Sequence[Mapping[str, float]], names: Sequence[str]) -> sc
 
 
 def _one_hot(values: Sequence[str], names: Sequence[str]) -> scipy.sparse.csr_matrix:
-    return _matrix([{value: 1.0} for value in values], names)
+    return matrix_of([{value: 1.0} for value in values], names)
 
 
 class _Readers:
@@ -298,15 +299,20 @@ class _Readers:
         return (readers / (shares + 2e-3) ** rarity).astype(np.float32)
 
 
-def _atoms(features: scipy.sparse.csr_matrix, directions: np.ndarray, penalty: float) -> np.ndarray:
-    """float32 [k, d], of length 1: the ridge regression from features to directions."""
+def fit_atoms(features: scipy.sparse.csr_matrix, directions: np.ndarray, penalty: float) -> np.ndarray:
+    """float32 [k, d], of length 1: what each feature adds to a direction."""
+    return unit(fit_directions(features, directions, penalty))
+
+
+def fit_directions(features: scipy.sparse.csr_matrix, directions: np.ndarray, penalty: float) -> np.ndarray:
+    """float32 [k, d]: the ridge regression from features [n, k] to directions [n, d]."""
     gram = (features.T @ features).toarray().astype(np.float64)
     gram[np.diag_indices_from(gram)] += penalty
     products = np.asarray(features.T @ directions, dtype=np.float64)
-    return _unit(scipy.linalg.solve(gram, products, assume_a="pos").astype(np.float32))
+    return scipy.linalg.solve(gram, products, assume_a="pos").astype(np.float32)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def unit(vectors: np.ndarray) -> np.ndarray:
     """Rows scaled to length 1; a row of zeros stays one."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(norms > 0, norms, 1.0)
