@@ -35,7 +35,7 @@ def corpus(tmp_path_factory) -> Path:
 def trained(tmp_path_factory, base, corpus) -> Path:
     """A config whose pair has been trained a little, on readout labels."""
     folder = tmp_path_factory.mktemp("run")
-    written = {"name": "readout", "providers": [{"kind": "file", "path": str(folder / "out" / "readout.jsonl")}]}
+    written = {"name": "readout", "providers": [{"kind": "readout"}]}
     path = config_file(
         folder,
         base,

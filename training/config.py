@@ -9,7 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from nla_sdk.demo_base import DEMO_BASE_ID
 
-from .label.settings import Label, Section
+from .label.settings import Label, Provider, Section
+
+READOUT = "readout.jsonl"
 
 
 class Source(Section):
@@ -246,6 +248,21 @@ class Config(Section):
     expert: Expert = Expert()
     grpo: Grpo | None = None
     results: Path = Field(Path("results"), description="Finished tables are copied here and listed in MANIFEST.json.")
+
+    @model_validator(mode="after")
+    def _readout_has_a_file(self):
+        """A provider of kind readout is the file that `training.readout` writes for this run."""
+        sets = []
+        for one in self.label.sets:
+            providers = [
+                Provider(kind="file", path=self.out / READOUT) if provider.kind == "readout" else provider
+                for provider in one.providers
+            ]
+            if providers != one.providers:
+                self.readout = self.readout or Readout()
+            sets.append(one.model_copy(update={"providers": providers}))
+        self.label = self.label.model_copy(update={"sets": sets})
+        return self
 
     @property
     def activations(self) -> Path:

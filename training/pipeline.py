@@ -1,7 +1,7 @@
 """All data stages, text to training tables: `python -m training.pipeline --config training/configs/demo.yaml`
 
-extract → split → label → build, each exactly as its own command runs it; before label, readout, where the config has
-that section. Finished stages are skipped, a killed one goes on where it was: running the same command again is always
+extract → split → label → build, each exactly as its own command runs it; before label, readout, where a label set
+wants it. Finished stages are skipped, a killed one goes on where it was: running the same command again is always
 the right thing to do.
 """
 

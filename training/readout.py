@@ -6,8 +6,8 @@ activation, and of those the few whose own directions, taken together, come clos
 Pati, Rezaiifar and Krishnaprasad 1993). Nothing of a row's text enters its label but through its vector. The probes
 are fitted on the training documents alone, held-out ones are only read.
 
-Reads `<out>/split/*.parquet`, writes `<out>/readout.jsonl` (`text`, `explanation`, `labeler_model`) for a label set of
-kind `file`. docs/demo-pair.md says what these labels gave, beside extractive ones.
+Reads `<out>/split/*.parquet`, writes `<out>/readout.jsonl` (`text`, `explanation`, `labeler_model`) for a label
+provider of kind `readout`. docs/demo-pair.md says what these labels gave, beside extractive ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from nla_sdk.errors import InputError
 
 from .chunks import identity_of, is_finished
 from .cli import data_stage
-from .config import Config, Readout
+from .config import READOUT, Config, Readout
 from .files import CARRIED, atomic, read_sidecar, read_vectors, sha256_of, write_sidecar
 from .label.extractive import alternatives, register_of
 
@@ -54,7 +54,7 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
             raise InputError(f"{path} does not exist: run `python -m training.split` first.")
     inputs = {path.name: sha256_of(path) for path in paths.values()}
     identity = identity_of({"version": VERSION, "settings": settings.model_dump(), "inputs": inputs})
-    target = config.out / "readout.jsonl"
+    target = config.out / READOUT
     if is_finished(target, identity, overwrite=overwrite):
         return target
     tables = {name: _read(path) for name, path in paths.items()}

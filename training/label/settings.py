@@ -46,7 +46,7 @@ class Section(BaseModel):
 class Provider(Section):
     """One source of completions."""
 
-    kind: Literal["extractive", "file", "anthropic", "openai", "gemini-cli", "claude-cli", "transformers"]
+    kind: Literal["extractive", "readout", "file", "anthropic", "openai", "gemini-cli", "claude-cli", "transformers"]
     model: str | None = Field(None, description="The model's name; of `transformers`: a Hub id or a folder.")
     base_url: str | None = Field(
         None, description="Of `openai`: a compatible server (vLLM, llama.cpp, …). Of `anthropic`: a proxy."
@@ -89,7 +89,7 @@ class Provider(Section):
     @property
     def is_offline(self) -> bool:
         """Whether it only looks something up: no calls, no prompt, the same answer every time."""
-        return self.kind in ("extractive", "file")
+        return self.kind in ("extractive", "readout", "file")
 
     @property
     def is_local(self) -> bool:
