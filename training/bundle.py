@@ -53,10 +53,14 @@ SHIPPED = [
 ]
 
 
-def run(config: Config) -> Path:
-    """Copy; returns the folder of the demo pair."""
+def run(config: Config, pair: Path | None = None) -> Path:
+    """Copy; returns the folder of the demo pair.
+
+    Args:
+        pair: a folder with both halves (`<out>/grpo/final`) in place of the trainers' own.
+    """
     for role in ("av", "ar"):
-        half = Half.find(str(config.half(role)), role)
+        half = Half.find(str(pair / role if pair else config.half(role)), role)
         with atomic(DEMO / role) as sibling:
             half.copy_to(sibling)
         log = config.out / role / "log.jsonl"
@@ -131,6 +135,7 @@ def examples(table: Path, count: int = 20) -> list[str]:
 
 def main(
     config: Annotated[Path | None, typer.Option(help="Of the finished run to ship.")] = None,
+    pair: Annotated[Path | None, typer.Option(help="With --config: ship this folder's av/ and ar/.")] = None,
     evaluation: Annotated[Path | None, typer.Option(help="Ship this folder's evaluation of the demo pair.")] = None,
     cards: Annotated[Path | None, typer.Option(help="Render the cards of the demo pair into this folder.")] = None,
     texts: Annotated[
@@ -147,7 +152,7 @@ def main(
         elif texts:
             print(*examples(texts), sep="\n")
         else:
-            print(run(Config.load(config)) if config else ship_evaluation(evaluation))
+            print(run(Config.load(config), pair) if config else ship_evaluation(evaluation))
 
 
 main.__doc__ = __doc__

@@ -270,7 +270,7 @@ class Trainer:
                 role,
                 self.contracts[role],
                 self.statistics,
-                facts,
+                {**facts, "parent": facts["parent"][role]},
                 dtype=self.settings.save_dtype,
                 head=head,
             )
@@ -299,8 +299,15 @@ def run(config: Config, *, name: str = "grpo") -> Path:
             raise InputError(f"{half.ref} is a whole model; GRPO trains adapters on one base.")
     backbone = load_base(config, settings, device)
     trainer = Trainer(config, backbone, halves)
-    parents = {role: sha256_of(half.folder / "adapter_model.safetensors") for role, half in halves.items()}
-    facts = run_facts(settings, backbone, {"adapters_sha256": parents}, trainer.tables, len(trainer.vectors))
+    parents = {
+        role: {
+            "name": "/".join(half.folder.parts[-2:]),
+            "commit": half.commit,
+            "adapter_sha256": sha256_of(half.folder / "adapter_model.safetensors"),
+        }
+        for role, half in halves.items()
+    }
+    facts = run_facts(settings, backbone, parents, trainer.tables, len(trainer.vectors)) | {"method": "grpo"}
     if accelerator.is_main_process and len(trainer.vectors) < settings.batch_size:
         tqdm.write(f"{len(trainer.vectors)} activations are less than one step's", file=sys.stderr)
     with backbone.using("av"):
