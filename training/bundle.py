@@ -67,7 +67,8 @@ def run(config: Config, pair: Path | None = None) -> Path:
         with atomic(DEMO / f"training_log_{role}.jsonl") as sibling:
             shutil.copyfile(log, sibling)
     table = pq.read_table(config.out / "eval.parquet")
-    wanted = [kind_of(labeler) in config.av.sources for labeler in table["labeler_model"].to_pylist()]
+    # One label a row: of the kind that the AR's sources name first.
+    wanted = [kind_of(labeler) == config.ar.sources[0] for labeler in table["labeler_model"].to_pylist()]
     table = table.filter(pa.array(wanted)).select(SHIPPED)
     table = table.take(np.linspace(0, len(table) - 1, min(HELDOUT_ROWS, len(table))).astype(int))
     with atomic(DEMO / "heldout.parquet") as sibling:
