@@ -16,7 +16,7 @@ from nla_sdk import NLAPair, metrics
 from nla_sdk.errors import InputError
 from nla_sdk.half import Half
 from tests.test_training import config_file, text
-from training import expert, grpo, loop, on_policy, pipeline, readout, refit, sft_ar, sft_av
+from training import expert, grpo, loop, on_policy, pipeline, readout, sft_ar, sft_av
 from training.adapters import load_base
 from training.config import Config, Readout
 from training.files import read_vectors, sha256_of
@@ -291,31 +291,3 @@ def test_grpo_says_what_is_missing(trained):
     config = Config.load(trained)
     with pytest.raises(InputError, match="no section grpo"):
         grpo.run(config.model_copy(update={"grpo": None}))
-
-
-# --- the head in closed form --------------------------------------------------------------------------------------
-def test_the_refitted_head_is_the_ridge_regression_around_the_trained_one():
-    generator = torch.Generator().manual_seed(0)
-    states, head = torch.randn(60, 5, generator=generator).double(), torch.randn(4, 5, generator=generator).double()
-    directions = torch.nn.functional.normalize(torch.randn(60, 4, generator=generator).double(), dim=1)
-    found = refit.refit(states, directions, head, 0.3).requires_grad_(True)
-    length = (states @ head.T).norm(dim=1).mean()
-    penalty = 0.3 * (states**2).mean(dim=0).mean()
-    loss = ((states @ found.T - directions * length) ** 2).sum() / 60 + penalty * ((found - head) ** 2).sum()
-    loss.backward()
-    assert found.grad.abs().max() < 1e-8, "the minimum of the penalised squares"
-    torch.testing.assert_close(refit.refit(states, directions, head, 1e9), head, rtol=1e-6, atol=1e-6)
-
-
-def test_refit_leaves_a_pair_that_reads_training_rows_no_worse(trained):
-    config = Config.load(trained)
-    folder = refit.run(config, rows=1000)
-    pair = NLAPair.from_pretrained(folder, base=config.base)
-    before = NLAPair.from_pretrained(config.half("av"), config.half("ar"), base=config.base)
-    assert pair.matched
-    facts = pair.ar_contract.provenance["training"]
-    assert facts["method"] == "head refitted" and facts["validation_mse"].keys() > {"not at all", "1.0"}
-    table = pq.read_table(config.out / "av_sft.parquet")
-    texts, vectors = table["api_explanation"].to_pylist(), torch.from_numpy(read_vectors(table).copy())
-    errors = [metrics.direction_mse(one.reconstruct(texts), vectors).mean() for one in (before, pair)]
-    assert errors[1] <= errors[0] + 1e-4
