@@ -79,11 +79,17 @@ def test_the_shipped_evaluation_verifies_against_the_shipped_files():
 def test_the_shipped_pair_meets_its_figures():
     found = load(DEMO / EVALUATION)
     assert found.verdict.value == "reads-content"
-    assert found.round_trip.evaluated >= 200
-    assert found.true_labels.conditions["real"].fve.value >= 0.45
-    assert found.round_trip.fve.value >= 0.20
-    assert found.ablation.deltas["shuffled"].fve.value >= 0.30
-    assert found.identity.pool.size == 256 and found.identity.pool.times_chance >= 20
+    assert found.round_trip.evaluated >= 400 and len(found.data.families) == 8
+    assert found.round_trip.truncated == 0 and found.round_trip.empty <= 0.01 * found.round_trip.evaluated
+    assert found.collapse.unique >= 0.95 * found.collapse.n
+    assert found.true_labels.conditions["real"].fve.value >= 0.55
+    assert found.round_trip.fve.value >= 0.40
+    assert found.ablation.conditions["shuffled"].fve.value <= 0
+    assert found.ablation.conditions["empty"].fve.value <= 0.05
+    assert found.signal.prose_only_gain.interval_95[0] > 0
+    assert found.identity.pool.size == 256 and found.identity.pool.times_chance >= 50
+    own = next(one for one in found.content.retrieval if (one.query, one.features) == ("explanation", "words"))
+    assert own.documents >= 100 and own.top1.value >= 10 * own.chance and own.top1.p <= 1 / 5000
 
 
 def test_no_heldout_document_was_trained_on(heldout):
