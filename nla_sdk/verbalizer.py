@@ -78,8 +78,9 @@ class Verbalizer:
     def restrict(self, tokens: Iterable[int] | None) -> None:
         """Write these tokens (and the ones that end an output) only; None: any token again.
 
-        An AV that was trained on labels of a few thousand different tokens hardly ever wants another one, and the
-        lm_head over a vocabulary of 262,144 is most of what a token costs a small base.
+        The lm_head over a vocabulary of 262,144 is most of what a token costs a small base on a CPU. What is written
+        changes where the AV wants another token: with the tokens of its training labels, 98 of 128 explanations of the
+        bundled AV were the same, the others differed by a word or two that no label holds.
 
         Example:
             >>> pair.verbalizer.restrict(token for ids in pair_labels for token in ids)  # doctest: +SKIP

@@ -54,6 +54,7 @@ def vectors() -> np.ndarray:
 @pytest.fixture
 def nla(capsys, monkeypatch):
     """Run a command in this process: its exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "100")  # a worker of a parallel run inherits a terminal of any width
 
     def run(*args, stdin: str = "") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
