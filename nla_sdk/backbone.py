@@ -478,6 +478,11 @@ class Backbone:
             self.adapter_state(name, dtype), Path(folder) / "adapter_model.safetensors", metadata={"format": "pt"}
         )
 
+    def cap(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits as the model caps them (Gemma's final soft cap); most models don't."""
+        softcap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+        return logits if softcap is None else torch.tanh(logits / softcap) * softcap
+
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[PreTrainedModel]:
         """Hold the model with `adapter` active (None: all adapters off). Nothing else runs on it meanwhile.

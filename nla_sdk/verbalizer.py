@@ -285,13 +285,10 @@ class Verbalizer:
 
     def logits_of(self, states: torch.Tensor) -> torch.Tensor:
         """[n, vocabulary] logits over what may be written, differentiable, from states [n, d] after the final norm."""
-        model = self.backbone.model
-        weight = model.get_output_embeddings().weight
+        weight = self.backbone.model.get_output_embeddings().weight
         if self._vocabulary is not None:
             weight = weight[self._vocabulary]
-        logits = states.to(weight.dtype) @ weight.T
-        softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-        return logits if softcap is None else torch.tanh(logits / softcap) * softcap
+        return self.backbone.cap(states.to(weight.dtype) @ weight.T)
 
     def places_of(self, tokens: torch.Tensor) -> torch.Tensor:
         """Where token ids stand among what may be written, to index logits with; −1: nowhere."""

@@ -127,6 +127,19 @@ def test_written_labels_are_rows_of_their_own_beside_the_extractive_ones(tables)
     assert all(row["api_explanation"].startswith("Something about") for row in table if row["labeler_model"] == "m")
 
 
+def test_a_restricted_av_has_the_tokens_of_its_own_labels_only(tables):
+    config = Config.load(tables)
+    tokenizer = Backbone.load(config.base, dtype="float32").tokenizer
+    rows = pq.read_table(config.out / "av_sft.parquet").to_pylist()
+    texts = {kind: [] for kind in ("extractive", "written")}
+    for row in rows:
+        texts[sft_av.kind_of(row["labeler_model"])].append(row["api_explanation"] + "</explanation>")
+    tokens = {kind: {one for text in own for one in tokenizer(text).input_ids} for kind, own in texts.items()}
+    found = on_policy.label_tokens(config, tokenizer)
+    assert config.av.sources == ["extractive"] and found <= tokens["extractive"]
+    assert tokens["written"] - tokens["extractive"] and not found & (tokens["written"] - tokens["extractive"])
+
+
 def test_only_the_adapter_is_trained_and_the_loss_falls_on_what_can_be_learnt_by_heart(tables):
     config = Config.load(tables)
     backbone = Backbone.load(config.base, dtype="float32")

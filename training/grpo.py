@@ -34,9 +34,8 @@ from nla_sdk.backbone import Backbone
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.half import Half
-from nla_sdk.injection import inject
 from nla_sdk.pair import load_mean
-from nla_sdk.reconstructor import Reconstructor, last_token_states, load_head, pad_right
+from nla_sdk.reconstructor import Reconstructor, last_token_states, load_head
 from nla_sdk.verbalizer import CLOSE_TAG, Verbalizer, parse_output, row_generator
 
 from .adapters import identity_of_run, load_base, processes, run_facts, save_half
@@ -46,6 +45,7 @@ from .files import read_vectors, sha256_of
 from .loop import Loop, TrainingError, data_order, make_optimizer
 from .on_policy import label_tokens
 from .sft_ar import direction_loss
+from .sft_av import response_states
 from .statistics import Statistics
 
 REFERENCE = "reference"
@@ -183,36 +183,26 @@ class Trainer:
 
     def _learn_to_write(self, prepared, written, gain: torch.Tensor, share: float) -> tuple[float, float]:
         """Gradients of −advantage · log-likelihood and of the divergence; returns both, the second in nats a token."""
-        prompt, settings = self.verbalizer.prompt_ids, self.settings
+        settings = self.settings
         targets = [self._with_end(tokens, finished) for tokens, finished in written]
-        padded, last = pad_right([[*prompt, *ids] for ids in targets])
-        at = torch.arange(padded.shape[1] - 1)
-        scored = ((at >= len(prompt) - 1) & (at < last[:, None])).to(self.backbone.device)
-        count = int(scored.sum())
-        padded = padded.to(self.backbone.device)
         reference = None
         if settings.kl:
             with torch.no_grad(), self.backbone.using(REFERENCE):
                 self.backbone.model.eval()
-                reference = self._log_likelihood(padded, scored, prepared)
+                reference, _ = self._log_likelihood(prepared, targets)
         with self.backbone.using("av"):
             self.backbone.model.train()
-            own = self._log_likelihood(padded, scored, prepared)
-            weights = gain.to(own.device)[:, None].expand(scored.shape)[scored]
-            policy = -(weights * own).sum() / count * share
+            own, rows = self._log_likelihood(prepared, targets)
+            policy = -(gain.to(own.device)[rows] * own).mean() * share
             divergence = k3(own, reference).mean() if reference is not None else own.new_zeros(())
             (policy + settings.kl * divergence * share).backward()
         return policy.item(), divergence.item()
 
-    def _log_likelihood(self, padded: torch.Tensor, scored: torch.Tensor, prepared: torch.Tensor) -> torch.Tensor:
-        """[tokens] of the scored tokens, at the temperature they were drawn at."""
-        model = self.backbone.model
-        decoder = getattr(model, model.base_model_prefix)
-        with inject(self.backbone.embedding, self.verbalizer.marker, prepared.to(self.backbone.device)):
-            states = decoder(input_ids=padded, use_cache=False).last_hidden_state
-        logits = self.verbalizer.logits_of(states[:, :-1][scored]).float() / self.settings.temperature
-        places = self.verbalizer.places_of(padded[:, 1:][scored])
-        return -functional.cross_entropy(logits, places, reduction="none")
+    def _log_likelihood(self, prepared: torch.Tensor, targets: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of each target token, at the temperature it was drawn at, and the row it is of: [tokens] each."""
+        states, tokens, rows = response_states(self.verbalizer, prepared, targets)
+        logits = self.verbalizer.logits_of(states).float() / self.settings.temperature
+        return -functional.cross_entropy(logits, self.verbalizer.places_of(tokens), reduction="none"), rows
 
     def _with_end(self, tokens: list[int], finished: bool) -> list[int]:
         """The tokens with the one that ended them, which is not among what was written."""

@@ -27,6 +27,7 @@ from .chunks import Chunks, is_finished
 from .cli import run_stage
 from .config import Config
 from .files import read_vectors, sha256_of, vector_column
+from .sft_av import kind_of
 from .table import prompt_column, response_of, target_text
 
 ROWS_PER_CHUNK = 64
@@ -93,7 +94,7 @@ def write(
     prompt = prompt_column(config.av.template)
     facts = {"inputs": inputs, "picked": picked, "rows_per_chunk": ROWS_PER_CHUNK, "prompt": prompt, **facts}
     if closed:
-        facts["vocabulary"] = sha256_of(config.out / "av_sft.parquet")
+        facts["vocabulary"] = [sha256_of(config.out / "av_sft.parquet"), config.av.sources]
     path = config.out / f"{stage}.parquet"
     chunks, pair = Chunks(config.out / "chunks", stage, facts), None
     if is_finished(path, chunks.identity, overwrite=True):  # another AV's words are of no further use
@@ -131,9 +132,10 @@ def write(
 
 
 def label_tokens(config: Config, tokenizer) -> set[int]:
-    """Every token of the responses that the AV is trained on."""
-    responses = pq.read_table(config.out / "av_sft.parquet", columns=["response"])["response"].to_pylist()
-    texts = [target_text(response, config.av.template) for response in responses]
+    """Every token of the responses that the AV is trained on: those of its `sources`."""
+    rows = pq.read_table(config.out / "av_sft.parquet", columns=["response", "labeler_model"]).to_pylist()
+    own = [row["response"] for row in rows if kind_of(row["labeler_model"]) in config.av.sources]
+    texts = [target_text(response, config.av.template) for response in own]
     return {token for ids in tokenizer(texts, add_special_tokens=False).input_ids for token in ids}
 
 

@@ -32,7 +32,7 @@ from .chunks import identity_of, is_finished
 from .cli import data_stage
 from .config import READOUT, Config, Readout
 from .files import CARRIED, atomic, read_sidecar, read_vectors, sha256_of, write_sidecar
-from .label.extractive import alternatives, register_of
+from .label.extractive import alternatives, capital, register_of
 
 VERSION = "readout-1"
 FITTED_ON = ("av_sft", "ar_sft", "rl")
@@ -186,7 +186,7 @@ class Probes:
             following, words = self._pursue(direction, next_candidates[at], word_candidates[at])
             said = alternatives([LINE_BREAK if token == "" else token for token in following])
             register = self.registers.names[registers[at]]
-            made.append(f"{_capital(said)} comes next. {_capital(register)} about {', '.join(words)}.")
+            made.append(f"{capital(said)} comes next. {capital(register)} about {', '.join(words)}.")
         return made
 
     def _pursue(self, direction: np.ndarray, tokens: np.ndarray, words: np.ndarray) -> tuple[list[str], list[str]]:
@@ -316,10 +316,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     """Rows scaled to length 1; a row of zeros stays one."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(norms > 0, norms, 1.0)
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 if __name__ == "__main__":

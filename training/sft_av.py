@@ -75,7 +75,7 @@ class ResponseLoss:
         self.head = backbone.model.get_output_embeddings()
         self.slice_size = slice_size
         device = self.head.weight.device
-        self.softcap = getattr(backbone.model.config.get_text_config(), "final_logit_softcapping", None)
+        self.cap = backbone.cap
         self.negatives = negatives
         vocabulary = self.head.weight.shape[0]
         known = sorted(set(candidates))
@@ -109,15 +109,12 @@ class ResponseLoss:
 
     def _slice(self, states: torch.Tensor, targets: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
         if drawn is None:
-            logits = self._cap(self.head(states.to(self.head.weight.dtype)))
+            logits = self.cap(self.head(states.to(self.head.weight.dtype)))
             return functional.cross_entropy(logits.float(), targets, reduction="sum")
         states = states.to(self.weights.dtype)
-        known = self._cap(states @ self.weights.T)
-        other = self._cap(states @ self.head.weight[drawn].T) + math.log(len(self.rest) / self.negatives)
+        known = self.cap(states @ self.weights.T)
+        other = self.cap(states @ self.head.weight[drawn].T) + math.log(len(self.rest) / self.negatives)
         return functional.cross_entropy(torch.cat([known, other], dim=1).float(), self.index[targets], reduction="sum")
-
-    def _cap(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
 
 class _Sliced(torch.autograd.Function):
@@ -139,6 +136,28 @@ class _Sliced(torch.autograd.Function):
     @staticmethod
     def backward(ctx, outer: torch.Tensor):
         return ctx.saved_tensors[0] * outer, None, None
+
+
+def response_states(
+    verbalizer: Verbalizer, inputs: torch.Tensor, responses: Sequence[Sequence[int]]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What predicts each response token after the AV's prompt, with the adapter that is on.
+
+    Args:
+        inputs: [n, d], what is injected (`Verbalizer.prepare`).
+        responses: tokens of each row.
+    Returns:
+        States [tokens, d] after the final norm, the tokens they predict, and the row of each.
+    """
+    backbone, prompt = verbalizer.backbone, verbalizer.prompt_ids
+    padded, last = pad_right([[*prompt, *ids] for ids in responses])
+    at = torch.arange(padded.shape[1] - 1)
+    scored = ((at >= len(prompt) - 1) & (at < last[:, None])).to(backbone.device)
+    padded = padded.to(backbone.device)
+    decoder = getattr(backbone.model, backbone.model.base_model_prefix)
+    with inject(backbone.embedding, verbalizer.marker, inputs.to(backbone.device)):
+        states = decoder(input_ids=padded, use_cache=False).last_hidden_state
+    return states[:, :-1][scored], padded[:, 1:][scored], scored.nonzero()[:, 0]
 
 
 class Trainer:
@@ -183,16 +202,9 @@ class Trainer:
         self, inputs: torch.Tensor, targets: list[list[int]], generator=None, exact: bool = False
     ) -> torch.Tensor:
         """Summed loss over the response tokens of some rows: prepared activations [n, d] and response tokens."""
-        device, prompt = self.backbone.device, self.verbalizer.prompt_ids
         self.backbone.model.train(torch.is_grad_enabled())
-        padded, last = pad_right([[*prompt, *ids] for ids in targets])
-        at = torch.arange(padded.shape[1] - 1)
-        scored = ((at >= len(prompt) - 1) & (at < last[:, None])).to(device)
-        padded = padded.to(device)
-        decoder = getattr(self.backbone.model, self.backbone.model.base_model_prefix)
-        with inject(self.backbone.embedding, self.verbalizer.marker, inputs.to(device)):
-            states = decoder(input_ids=padded, use_cache=False).last_hidden_state
-        return self.loss(states[:, :-1][scored], padded[:, 1:][scored], generator, exact)
+        states, tokens, _ = response_states(self.verbalizer, inputs, targets)
+        return self.loss(states, tokens, generator, exact)
 
     def share_of_loss(self, rows: Sequence[int], step: int, batch: Sequence[int]) -> torch.Tensor:
         """What `rows` contribute to the mean loss over all response tokens of `batch`."""

@@ -43,11 +43,12 @@ def explain(text: str, next_tokens: Sequence[str]) -> str:
         ending = ending[-60:].lstrip()
     context = " ".join(words[:-1]) if len(words) > ENDING_WORDS else text
     about = ", ".join(keywords(context)) or "nothing yet"
-    following = _capital(alternatives(next_tokens))
-    return f'{following} comes next, after "{_one_line(ending)}". {_capital(register_of(text))} about {about}.'
+    following = capital(alternatives(next_tokens))
+    return f'{following} comes next, after "{_one_line(ending)}". {capital(register_of(text))} about {about}.'
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """`text` with its first letter large."""
     return text[0].upper() + text[1:]
 
 
