@@ -19,11 +19,12 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from cards.evaluation import ROWS, Settings
 from nla_sdk import NLAPair
-from training.chunks import Chunks, write_stream
-from training.evaluate import compute, heldout, measure
-from training.evaluate.collapse import collapse
+from nla_sdk.evaluation.file import ROWS, Settings
+from nla_sdk.io.chunks import Chunks, write_stream
+from training.evaluate import heldout, measure
+from training.evaluate.measures import compute
+from training.evaluate.measures.collapse import collapse
 from training.evaluate.run import _with_shuffled
 
 RECONSTRUCTIONS = 5

@@ -1,8 +1,8 @@
 """What the extraction stage costs over the bare model. `python benchmarks/extraction.py`
 
-On the demo base: `training.extract`'s work on one chunk of texts (planning, batching, forward to block L, rows, the
-chunk's file with its hash) against a bare forward of the same padded batches through the same blocks, cut by slicing
-the model's list of layers. Interleaved in one process, medians of `--runs`; the ratio is what to quote.
+On the demo base: `training.data.extract`'s work on one chunk of texts (planning, batching, forward to block L, rows,
+the chunk's file with its hash) against a bare forward of the same padded batches through the same blocks, cut by
+slicing the model's list of layers. Interleaved in one process, medians of `--runs`; the ratio is what to quote.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 
 import torch
 
-from nla_sdk.backbone import Backbone
-from nla_sdk.hub import fetch_base
-from nla_sdk.reconstructor import pad_right
-from training import extract
-from training.chunks import Chunks
-from training.config import Config
-from training.corpus import Text
+from nla_sdk.halves.fetch import fetch_base
+from nla_sdk.io.chunks import Chunks
+from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.reconstructor import pad_right
+from training.configs.config import Config
+from training.data import extract
+from training.data.corpus import Text
 
 CONFIG = Path(__file__).parent.parent / "training" / "configs" / "demo.yaml"
 SENTENCES = (

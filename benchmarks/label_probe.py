@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from nla_sdk import metrics
-from training.build import spread
-from training.config import Config, Readout
-from training.files import read_vectors
+from nla_sdk.io.files import read_vectors
+from training.configs.config import Config, Readout
+from training.data.build import spread
+from training.data.split import split_of
 from training.label import extractive
-from training.readout import FITTED_ON, Probes, fit_directions, frequent, matrix_of, unit
-from training.split import split_of
+from training.label.readout import FITTED_ON, Probes, fit_directions, frequent, matrix_of, unit
 
 READ = ["row_id", "doc_id", "detokenized_text_truncated", "source_family", "next_tokens"]
 

@@ -18,9 +18,9 @@ import torch
 from tqdm import tqdm
 
 from nla_sdk import metrics
-from nla_sdk.backbone import Backbone
-from nla_sdk.hub import demo_base
-from nla_sdk.reconstructor import pad_right
+from nla_sdk.halves.fetch import demo_base
+from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.reconstructor import pad_right
 
 PENALTIES = (100.0, 300.0, 1000.0)
 

@@ -27,16 +27,17 @@ import torch
 from safetensors.numpy import save_file
 from torch.nn import functional
 
-from nla_sdk.backbone import Backbone
 from nla_sdk.contract import known_release
-from nla_sdk.hub import fetch_base
-from nla_sdk.injection import inject
-from nla_sdk.reconstructor import pad_right
-from training import sft_ar, sft_av
-from training.config import Config
-from training.files import read_vectors, vector_column, write_json
-from training.loop import data_order
-from training.table import response_of
+from nla_sdk.halves.fetch import fetch_base
+from nla_sdk.io.files import read_vectors, vector_column, write_json
+from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.injection import inject
+from nla_sdk.model.reconstructor import pad_right
+from training.configs.config import Config
+from training.data.tables.columns import response_of
+from training.fit import ar as sft_ar
+from training.fit import av as sft_av
+from training.fit.loop import data_order
 
 ROOT = Path(__file__).parent.parent
 SEED_PROMPT = known_release("Solshine/gemma-4-e2b-nla-L23-av-v0_0_1")["av_template"]

@@ -19,10 +19,10 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from nla_sdk.contract import Contract
+from nla_sdk.evaluation.file import Evaluation, digest, load
 
 from . import metadata, report, text, usage
 from .errors import CardError
-from .evaluation import Evaluation, digest, load
 from .licences import Made, licence_of
 from .notes import Fences, kept_sections, tame, tidy
 from .recipe import Recipe

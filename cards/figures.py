@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from nla_sdk.errors import NLAError
+from nla_sdk.evaluation.file import CONDITIONS, Evaluation, Figure
 from nla_sdk.metrics import cosine
-
-from .evaluation import CONDITIONS, Evaluation, Figure
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from nla_sdk.contract import Contract
+from nla_sdk.evaluation.file import Evaluation
 
-from .evaluation import Evaluation
 from .licences import Licence
 
 TAGS = ["natural-language-autoencoder", "nla", "interpretability", "activations", "nla-sdk"]

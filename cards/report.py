@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .evaluation import CONDITIONS, Ablation, Evaluation, Figure
+from nla_sdk.evaluation.file import CONDITIONS, Ablation, Evaluation, Figure
+
 from .text import figure, inert, number, p_value, percent, share, signed, table
 
 SAYS = {

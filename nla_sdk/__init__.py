@@ -17,7 +17,7 @@ _HOMES = {
     "RoundTrip": "pair",
     "Score": "pair",
     "ChosenExplanation": "pair",
-    "Activations": "extraction",
+    "Activations": "model.extraction",
     "Contract": "contract",
     "NLAError": "errors",
     "NLAWarning": "errors",

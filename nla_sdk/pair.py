@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import hub, metrics
-from .backbone import AdapterReport, Backbone
+from . import metrics
 from .contract import Contract
 from .errors import (
     EmptyBatchError,
@@ -25,11 +24,13 @@ from .errors import (
     PrecisionWarning,
     UnmatchedPairWarning,
 )
-from .extraction import Activations, Extractor, is_chat
-from .half import Half, find_partner
-from .injection import as_vectors
-from .reconstructor import Reconstructor, load_head
-from .verbalizer import Verbalization, Verbalizer
+from .halves import fetch as hub
+from .halves.half import Half, find_partner
+from .model.backbone import AdapterReport, Backbone
+from .model.extraction import Activations, Extractor, is_chat
+from .model.injection import as_vectors
+from .model.reconstructor import Reconstructor, load_head
+from .model.verbalizer import Verbalization, Verbalizer
 
 SAMPLING_TEMPERATURE = 0.7  # of the candidates of `best_of`, where no other is asked for
 

@@ -21,7 +21,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import torch
 
 from training import pipeline
-from training.config import Config
+from training.configs.config import Config
 
 
 def attempt(config: Path, die_at: int | None, counter: mmap.mmap) -> int:

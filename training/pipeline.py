@@ -13,10 +13,11 @@ from typing import Annotated
 
 import typer
 
-from . import build, extract, readout, split
-from .cli import ConfigOption, OverwriteOption, PushOption, friendly
-from .config import Config, Source
+from .configs.config import Config, Source
+from .data import build, extract, split
+from .label import readout
 from .label import stage as label
+from .runs.command import ConfigOption, OverwriteOption, PushOption, friendly
 
 STAGES = {"extract": extract.run, "split": split.run, "readout": readout.run, "label": label.run, "build": build.run}
 

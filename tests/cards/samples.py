@@ -6,7 +6,7 @@ import functools
 import tempfile
 from pathlib import Path
 
-from cards.evaluation import (
+from nla_sdk.evaluation.file import (
     Ablation,
     Collapse,
     Condition,

@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard
 
 from cards import About, CardError, render
 from cards.card import METHOD
-from cards.evaluation import Figure, digest, save
 from nla_sdk.contract import Contract, known_release
+from nla_sdk.evaluation.file import Figure, digest, save
 from tests.cards.samples import AR, AV, measured, published
 from tests.evaluate.test_verdicts import numbers_in
 
@@ -244,7 +244,7 @@ def test_no_number_in_the_quality_sections_comes_from_elsewhere():
 
 
 def test_an_edited_evaluation_file_is_not_rendered(tmp_path):
-    from cards.evaluation import EvaluationError
+    from nla_sdk.evaluation.file import EvaluationError
 
     file = save(published(), tmp_path / "evaluation.json")
     file.write_text(file.read_text(encoding="utf-8").replace("0.437837", "0.737837"), encoding="utf-8")
@@ -296,7 +296,7 @@ def test_a_remark_in_place_of_the_training_block_is_on_no_card():
 
 def test_every_setting_of_the_trainers_is_shown_or_kept_back_on_purpose():
     from cards.recipe import SETTINGS
-    from training.config import AR, AV, Grpo, Lora
+    from training.configs.config import AR, AV, Grpo, Lora
 
     housekeeping = {"log_interval", "keep_checkpoints", "eval_interval", "eval_rows", "logit_slice", "continue_from"}
     housekeeping |= {"av", "ar"}  # where to start from: the contract has their hashes

@@ -13,15 +13,15 @@ from markdown_it import MarkdownIt
 
 from cards import About, CardError, Checkpoint, diff, render
 from cards.dataset import DatasetFacts
-from cards.evaluation import digest
 from cards.figures import trajectory
 from cards.licences import licence_of
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
+from nla_sdk.evaluation.file import digest
+from nla_sdk.io.chunks import write_stream
+from nla_sdk.io.files import vector_column
 from tests.cards.samples import measured, published
 from tests.cards.test_model_card import contract
-from training.chunks import write_stream
-from training.files import vector_column
 
 
 def table(folder, name: str, rows: int = 6, **changes):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from cards.evaluation import Subject
 from cards.report import report, summary
+from nla_sdk.evaluation.file import Subject
 from tests.cards.samples import measured, published
 
 

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
 
-from cards.evaluation import Settings
 from nla_sdk.contract import Contract
-from nla_sdk.verbalizer import Verbalization
+from nla_sdk.evaluation.file import Settings
+from nla_sdk.io.files import hash64, vector_column
+from nla_sdk.model.verbalizer import Verbalization
 from training.evaluate import heldout, run
-from training.files import hash64, vector_column
 
 D = 24
 SETTINGS = Settings(

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import yaml
 
-from cards.evaluation import EVALUATION, EvaluationError, load
 from nla_sdk.contract import Contract
+from nla_sdk.evaluation.file import EVALUATION, EvaluationError, load
+from nla_sdk.io.files import sha256_of
 from tests.evaluate.planted import Oracle, PlantedPair, evaluate, random_of, table
 from training.evaluate.compare import lines, paired
 from training.evaluate.record import record
 from training.evaluate.verify import verify
-from training.files import sha256_of
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_rows_of_other_data_are_not_paired(two, tmp_path):
 
 
 def test_published_figures_have_no_rows_to_pair(two, tmp_path):
-    from cards.evaluation import save
+    from nla_sdk.evaluation.file import save
     from tests.cards.samples import published
 
     seed = save(published(), tmp_path / "seed.json")
@@ -85,7 +85,7 @@ def test_a_file_without_its_rows_is_refused_in_one_line(two, tmp_path):
 def test_rows_without_a_direction_have_nothing_to_pair(two, tmp_path):
     import pyarrow.parquet as pq
 
-    from training.files import vector_column
+    from nla_sdk.io.files import vector_column
 
     data = table(tmp_path / "zero.parquet")
     rows = pq.read_table(data)

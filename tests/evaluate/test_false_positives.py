@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluate import content, identity
-from training.evaluate.nulls import Documents, share_at_least
+from training.evaluate.measures import content, identity
+from training.evaluate.measures.nulls import Documents, share_at_least
 
 SIMULATIONS, LEVEL, MOST, DRAWS = 200, 0.05, 17, 199
 WORDS = [f"word{number}" for number in range(40)]

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cards.evaluation import EVALUATION, ROWS, VARIANTS, Evaluation, EvaluationError, dumps
+from nla_sdk.evaluation.file import EVALUATION, ROWS, VARIANTS, Evaluation, EvaluationError, dumps
+from nla_sdk.io.files import sha256_of, vector_column
 from tests.evaluate.planted import D, Oracle, PlantedPair, evaluate, table
 from training.evaluate.verify import verify
-from training.files import sha256_of, vector_column
 
 
 @pytest.fixture(scope="module")

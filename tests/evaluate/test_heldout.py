@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cards.evaluation import EVALUATION
 from nla_sdk.errors import InputError
+from nla_sdk.evaluation.file import EVALUATION
 from tests.evaluate.planted import D, Oracle, PlantedPair, evaluate, table
 from training.evaluate import heldout
 from training.evaluate.verify import verify
@@ -62,7 +62,7 @@ def test_labels_that_were_rejected_are_no_true_labels(tmp_path):
 
 
 def test_the_statuses_that_count_are_those_that_are_trained_on():
-    from training.table import USABLE
+    from training.data.tables.columns import USABLE
 
     assert set(heldout.USABLE) == {None, *USABLE}
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from cards import figures
-from cards.evaluation import Figure, Retrieval, decide
 from cards.report import report, retrieval_table, summary
+from nla_sdk.evaluation.file import Figure, Retrieval, decide
 from tests.cards.samples import measured, published
 
 

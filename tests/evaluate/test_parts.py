@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from nla_sdk import metrics
 from nla_sdk.errors import InputError
-from training.evaluate import collapse, content, identity, texts
-from training.evaluate.nulls import Documents
+from training.evaluate.measures import collapse, content, identity, texts
+from training.evaluate.measures.nulls import Documents
 
 IDS = ["a", "b", "a", "c", "c", "c", "b", "d"]
 

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from cards.evaluation import EVALUATION, ROWS, VARIANTS, load
+from nla_sdk.evaluation.file import EVALUATION, ROWS, VARIANTS, load
+from nla_sdk.io.chunks import ChunkError, Chunks
+from nla_sdk.io.files import sha256_of
 from tests.evaluate.planted import SETTINGS, Oracle, PlantedPair, evaluate, table
-from training.chunks import ChunkError, Chunks
-from training.files import sha256_of
 
 
 @pytest.fixture(scope="module")

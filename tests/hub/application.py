@@ -13,7 +13,7 @@ import yaml
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from .store import Commit, Repository, git_oid, is_large
+from tests.hub.store import Commit, Repository, git_oid, is_large
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE"]
 TIME = "2026-01-01T00:00:00.000Z"

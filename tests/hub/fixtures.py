@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .server import Hub
+from tests.hub.server import Hub
 
 
 @pytest.fixture

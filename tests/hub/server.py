@@ -21,9 +21,9 @@ from pathlib import Path
 
 import uvicorn
 
-from .application import application
-from .faults import Fault, Troubled
-from .store import Commit, Store
+from tests.hub.application import application
+from tests.hub.faults import Fault, Troubled
+from tests.hub.store import Commit, Store
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Hub:
         kind: str = "model",
     ) -> str:
         """Commit `files` as the whole content of a branch or tag; returns the commit hash."""
-        from .store import Repository
+        from tests.hub.store import Repository
 
         repository = self.store.repositories.setdefault((kind, repo_id), Repository(repo_id, kind))
         repository.private, repository.gated = private, gated

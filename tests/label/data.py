@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from training.config import Config
-from training.files import vector_column
+from nla_sdk.io.files import vector_column
+from training.configs.config import Config
 
 NOUNS = ("ferry", "letter", "engine", "harvest", "verdict", "bridge", "patient", "theorem", "kettle", "envoy")
 
@@ -21,7 +21,7 @@ def text_of(index: int) -> str:
 
 
 def write_split(out: Path, name: str, texts: list[str], *, next_tokens: bool = True) -> None:
-    """A split as `training.split` leaves it. Its vectors are NaN: nobody is to read them."""
+    """A split as `training.data.split` leaves it. Its vectors are NaN: nobody is to read them."""
     rows = len(texts)
     columns = {
         "row_id": pa.array([hashlib.sha256(f"{name}|{text}".encode()).hexdigest()[:16] for text in texts]),

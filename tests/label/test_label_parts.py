@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from nla_sdk.errors import InputError
 from tests.label import data
+from training.configs.label import Provider
 from training.label import __main__ as command_line
 from training.label import answers, budget, prompts
 from training.label.cache import Cache, key_of
@@ -18,7 +19,6 @@ from training.label.faults import LabelError, QuotaWall, Transient, pause_asked,
 from training.label.parallel import in_parallel
 from training.label.passes import prompt_sha256
 from training.label.providers import Completion
-from training.label.settings import Provider
 
 GOOD = "The ferry is late and the captain is angry."
 

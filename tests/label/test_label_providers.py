@@ -12,10 +12,10 @@ import pytest
 
 from nla_sdk.errors import InputError
 from tests.label import data
+from training.configs.label import Provider
 from training.label import extractive, passes, stage
 from training.label.faults import LabelError, QuotaWall, Refused, Transient
 from training.label.providers import Request, provider_of
-from training.label.settings import Provider
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins for the clients are shell scripts")
 

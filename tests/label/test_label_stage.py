@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from nla_sdk.errors import InputError
+from nla_sdk.io import chunks
+from nla_sdk.io.files import read_sidecar, sha256_of
 from tests.label import data
 from tests.label.server import TOKENS_IN, TOKENS_OUT, LabelServer, chance, label_for
-from training import chunks
-from training.files import read_sidecar, sha256_of
 from training.label import passes, stage
 from training.label.faults import LabelError
 
@@ -92,7 +92,7 @@ def test_a_table_has_the_schema_and_says_who_labelled_what_it_cost_and_with_whic
 
 RUN = """
 import sys
-from training.config import Config
+from training.configs.config import Config
 from training.label import passes, stage
 from pathlib import Path
 passes.BACKOFF = 0.001

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from cards.evaluation import EVALUATION, Settings
 from nla_sdk import NLAPair
 from nla_sdk.contract import Contract
+from nla_sdk.evaluation.file import EVALUATION, Settings
+from tests.fit.test_training import config_file, text
 from tests.hub.fixtures import hub  # noqa: F401
-from tests.test_training import config_file, text
-from training import pipeline, sft_ar, sft_av
-from training.config import Config
+from training import pipeline
+from training.configs.config import Config
 from training.evaluate import heldout, outputs, run
+from training.fit import ar as sft_ar
+from training.fit import av as sft_av
 from training.publish.run import Request, connect, look, prepared, publish
 
 ROOT = Path(__file__).parent.parent.parent

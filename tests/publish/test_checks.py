@@ -11,9 +11,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from cards.evaluation import dumps, load
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError, NLAError
+from nla_sdk.evaluation.file import dumps, load
 from tests.publish.conftest import BASE, command, request_of
 from training.publish.errors import RefusedError
 from training.publish.run import Request, prepared
@@ -133,7 +133,7 @@ def test_a_folder_in_an_adapter_config_that_was_measured_is_refused(writable, ma
 
     adapter_config(made.pair / "av", base_model_name_or_path="/data/private/base")
     found = load(made.evaluation)
-    from training.files import sha256_of
+    from nla_sdk.io.files import sha256_of
 
     inputs = found.inputs | {"av/adapter_config.json": sha256_of(made.pair / "av" / "adapter_config.json")}
     made.evaluation.write_text(dumps(found.model_copy(update={"inputs": inputs})), encoding="utf-8")

@@ -245,7 +245,7 @@ def test_an_example_row_names_nobody(tmp_path):
 
 
 def test_a_table_pushed_by_a_stage_is_searched_too(tmp_path):
-    from training.results import ResultsError, push
+    from training.runs.results import ResultsError, push
 
     table = tmp_path / "train.parquet"
     pq.write_table(pa.table({"explanation": [TOKEN]}), table)

@@ -19,7 +19,7 @@ import typer
 
 from nla_sdk.errors import InputError
 
-from ..cli import friendly
+from ..runs.command import friendly
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__)
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="An evaluation.json.")]
@@ -67,12 +67,12 @@ def evaluate(
         if not -1 <= floor <= 1:  # NaN too
             raise InputError(f"--floor is {floor}; expected a cosine, -1 to 1.")
         from cards import figures
-        from cards.evaluation import EVALUATION, Settings
         from cards.report import summary
         from nla_sdk import NLAPair
-        from nla_sdk.verbalizer import DEFAULT_NEW_TOKENS
+        from nla_sdk.evaluation.file import EVALUATION, Settings
+        from nla_sdk.model.verbalizer import DEFAULT_NEW_TOKENS
 
-        from ..machine import check_installed
+        from ..runs.machine import check_installed
         from . import extras, heldout, outputs
         from .record import record as write_record
         from .run import Job, run

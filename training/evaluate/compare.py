@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cards.evaluation import ROWS, Evaluation, EvaluationError, Figure, load
-
-from ..files import sha256_of
+from nla_sdk.evaluation.file import ROWS, Evaluation, EvaluationError, Figure, load
+from nla_sdk.io.files import sha256_of
 
 if TYPE_CHECKING:
-    from .compute import Tables
+    from .measures.compute import Tables
 
 MEASURES = (
     ("round trip FVE", lambda e: e.round_trip.fve),
@@ -57,7 +56,7 @@ def paired(a: Path, b: Path) -> Paired | None:
     """
     import numpy as np
 
-    from .nulls import Documents
+    from .measures.nulls import Documents
 
     files = [load(path) for path in (a, b)]
     if any(one.origin != "measured" for one in files):
@@ -82,7 +81,7 @@ def paired(a: Path, b: Path) -> Paired | None:
 def _tables(path: Path, evaluation: Evaluation) -> Tables:
     import pyarrow.parquet as pq
 
-    from .compute import Tables
+    from .measures.compute import Tables
 
     rows = path.parent / ROWS
     if not rows.is_file():
@@ -94,7 +93,7 @@ def _tables(path: Path, evaluation: Evaluation) -> Tables:
 
 def _rows(tables: Tables, names: list[str]) -> Iterator[tuple[tuple, tuple[float, bytes]]]:
     """Of each evaluated row its key, its FVE and its activation."""
-    from .compute import numbers
+    from .measures.compute import numbers
 
     fve, vectors = tables.fve(numbers(tables.rows, "cosine_real")), tables.activations
     for at, row in enumerate(tables.rows.select(names).to_pylist()):

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from nla_sdk.errors import InputError, first_line
+from nla_sdk.io.files import sha256_of
 
-from ..files import sha256_of
+from ..configs.label import Provider as Settings
 from ..label.faults import Fault, Transient
 from ..label.providers import Provider, Request, provider_of
-from ..label.settings import Provider as Settings
 
 ATTEMPTS = 3
 PARAPHRASE = """Say the text between the tags in other words: another order, other sentence shapes, synonyms. Keep every

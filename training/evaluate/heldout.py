@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cards.evaluation import Data
 from nla_sdk.errors import InputError
-
-from ..files import read_sidecar, read_vectors, sha256_of
+from nla_sdk.evaluation.file import Data
+from nla_sdk.io.files import read_sidecar, read_vectors, sha256_of
 
 if TYPE_CHECKING:
     from nla_sdk.contract import Contract
 
 NEEDED = ("doc_id", "activation_vector")
 WANTED = (*NEEDED, "row_id", "source_family", "n_raw_tokens", "activation_layer", "api_explanation", "label_status")
-USABLE = (None, "accepted", "repaired")  # label statuses: training.table's, which imports torch; None: nobody said
+# Label statuses of training.data.tables.columns, which imports torch; None: nobody said.
+USABLE = (None, "accepted", "repaired")
 TEXT = "detokenized_text_truncated"
 
 
@@ -95,7 +95,7 @@ def read(path: Path, contract: Contract | None, limit: int | None = None) -> Hel
         if missing := [name for name in NEEDED if name not in columns]:
             raise InputError(
                 f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(schema.names)}. Make it with "
-                "`python -m training.extract` or `nla extract`."
+                "`python -m training.data.extract` or `nla extract`."
             )
         table = pq.read_table(path, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:

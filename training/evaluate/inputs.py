@@ -6,10 +6,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from cards.evaluation import Evaluation
 from nla_sdk.contract import SIDECAR_NAME, Contract, known_release
-
-from ..files import sha256_of
+from nla_sdk.evaluation.file import Evaluation
+from nla_sdk.io.files import sha256_of
 
 # Of a contract only what decides results is hashed: publishing may add links and drop free text, --record adds figures.
 # Nor the base's name: a pair that was trained and measured on a folder gets the base's Hub id before it is published.

@@ -17,14 +17,14 @@ import pyarrow as pa
 import torch
 from tqdm import tqdm
 
-from cards.evaluation import EVALUATED, Settings
 from nla_sdk import NLAPair, metrics
+from nla_sdk.evaluation.file import EVALUATED, Settings
+from nla_sdk.io.chunks import Chunks
+from nla_sdk.io.files import vector_column
 
-from ..chunks import Chunks
-from ..files import vector_column
-from . import texts
-from .compute import EMPTY
 from .heldout import Heldout
+from .measures import texts
+from .measures.compute import EMPTY
 
 ROWS_PER_CHUNK = 32
 VARIANTS_PER_CHUNK = 16

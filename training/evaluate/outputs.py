@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cards.evaluation import ROWS, Evaluation
 from cards.figures import draw
 from cards.report import report
 from nla_sdk import NLAPair
-
-from ..files import atomic
+from nla_sdk.evaluation.file import ROWS, Evaluation
+from nla_sdk.io.files import atomic
 
 LOGS = ("log.jsonl", "training_log_{role}.jsonl")
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cards.evaluation import Evaluation, EvaluationError
 from nla_sdk.contract import Contract
+from nla_sdk.evaluation.file import Evaluation, EvaluationError
+from nla_sdk.io.files import sha256_of
 
-from ..files import sha256_of
 from . import inputs
 
 KEY = "eval_provenance"

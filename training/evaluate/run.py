@@ -12,7 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from cards.evaluation import (
+from nla_sdk import NLAPair
+from nla_sdk.errors import MissingFileError, MissingHalfError
+from nla_sdk.evaluation.file import (
     EVALUATION,
     ROWS,
     VARIANTS,
@@ -25,16 +27,15 @@ from cards.evaluation import (
     load,
     save,
 )
-from nla_sdk import NLAPair
-from nla_sdk.errors import MissingFileError, MissingHalfError
+from nla_sdk.io.chunks import Chunks, is_finished, write_stream
+from nla_sdk.io.files import code_version, sha256_of
 
-from ..chunks import Chunks, is_finished, write_stream
-from ..files import code_version, sha256_of
-from ..loop import peak_memory_gib
-from ..machine import NUMERICS, check_installed, hardware, libraries
-from . import compute, inputs, measure
+from ..fit.loop import peak_memory_gib
+from ..runs.machine import NUMERICS, check_installed, hardware, libraries
+from . import inputs, measure
 from .extras import Embedder, Paraphraser
 from .heldout import Heldout
+from .measures import compute
 
 CHUNK_FORMAT = 2  # of what `measure` writes: chunks of another are not gone on from
 END_TOKENS = 8  # labels may quote the end of their text: a source text is a candidate without it

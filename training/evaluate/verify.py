@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cards.evaluation import ROWS, VARIANTS, Content, Data, Evaluation, EvaluationError, load
 from nla_sdk.contract import Contract
 from nla_sdk.errors import NLAError, first_line
+from nla_sdk.evaluation.file import ROWS, VARIANTS, Content, Data, Evaluation, EvaluationError, load
+from nla_sdk.io.files import read_vectors, sha256_of
 
-from ..files import read_vectors, sha256_of
-from ..machine import NUMERICS, check_installed, libraries
+from ..runs.machine import NUMERICS, check_installed, libraries
 from . import inputs
 
 TOLERANCE = 1e-6
@@ -156,7 +156,7 @@ def _recompute(evaluation: Evaluation, tables: dict[str, Path]) -> Iterator[str]
     """Every figure that the tables contradict."""
     import pyarrow.parquet as pq
 
-    from . import compute
+    from .measures import compute
 
     check_installed()
     rows = pq.read_table(tables[ROWS])
@@ -202,7 +202,7 @@ def _cosines(rows) -> Iterator[str]:
 
     from nla_sdk import metrics
 
-    from . import compute
+    from .measures import compute
 
     empty = compute.empty_reconstruction(rows)
     if empty is None:

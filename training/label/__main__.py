@@ -13,8 +13,8 @@ import typer
 
 from nla_sdk.errors import InputError
 
-from ..cli import ConfigOption, OverwriteOption, PushOption, friendly
-from ..config import Config
+from ..configs.config import Config
+from ..runs.command import ConfigOption, OverwriteOption, PushOption, friendly
 from .stage import run
 
 

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from nla_sdk.errors import InputError
 
+from ..configs.label import Provider, Section
 from .faults import Fault, LabelError
-from .settings import Provider, Section
 
 PRICES = Path(__file__).with_name("prices.yaml")
 

@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from nla_sdk.demo_base import cache_root
+from nla_sdk.halves.demo_base import cache_root
 
 from .faults import LabelError
 from .providers import Completion

@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from ..configs.label import Label, LabelSet
+from ..configs.label import Provider as ProviderSettings
 from . import answers, extractive, prompts
 from .budget import Budget, Price, Prices, price_of
 from .cache import Cache, key_of
 from .faults import Fault, LabelError, NoLabel, QuotaWall, Transient, scrub
 from .parallel import Stopped
 from .providers import Completion, Provider, Request, provider_of
-from .settings import Label, LabelSet
-from .settings import Provider as ProviderSettings
 
 BACKOFF = 1.0
 """Seconds before the second call; doubled with each further one, plus up to as much again at random."""

@@ -19,17 +19,17 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from nla_sdk.errors import InputError
+from nla_sdk.io.chunks import Chunks, is_finished
+from nla_sdk.io.files import CARRIED, read_sidecar, sha256_of
 
-from ..chunks import Chunks, is_finished
-from ..config import Config
-from ..files import CARRIED, read_sidecar, sha256_of
-from ..results import keep
+from ..configs.config import Config
+from ..configs.label import LabelSet, Provider
+from ..runs.results import keep
 from .budget import Budget, Prices, check_priced
 from .cache import Cache, default_path
 from .faults import LabelError
 from .parallel import in_parallel
 from .passes import Passes, prompt_sha256
-from .settings import LabelSet, Provider
 
 SCHEMA = pa.schema(
     [
@@ -105,7 +105,7 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
 def _table(config: Config, label_set: LabelSet, split: str) -> Table:
     source = config.out / "split" / f"{split}.parquet"
     if not source.is_file():
-        raise InputError(f"{source} does not exist: run `python -m training.split` first.")
+        raise InputError(f"{source} does not exist: run `python -m training.data.split` first.")
     facts = {
         "set": label_set.name,
         "split": split,

@@ -19,7 +19,7 @@ import typer
 
 from nla_sdk.errors import InputError
 
-from ..cli import friendly
+from ..runs.command import friendly
 
 
 def main(

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
-from cards.evaluation import Evaluation
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError, NLAError, first_line
-from nla_sdk.half import ADAPTER_FILES, Half
+from nla_sdk.evaluation.file import Evaluation
+from nla_sdk.halves.half import ADAPTER_FILES, Half
+from nla_sdk.io.files import read_sidecar, sha256_of
 
 from ..evaluate.inputs import HEADS, heads_agree
-from ..files import read_sidecar, sha256_of
 
 MOST_BYTES = 50 * 10**9  # of one file: the Hub's limit
 LARGE_BYTES = 5 * 10**9
@@ -113,8 +113,8 @@ def named_by_folder(base: object) -> bool:
 
 def _head_and_mean(half: Half) -> Iterator[str]:
     """The AR's head and a centred pair's mean are there and of the right shape."""
+    from nla_sdk.model.reconstructor import load_head
     from nla_sdk.pair import load_mean
-    from nla_sdk.reconstructor import load_head
 
     contract = half.contract
     try:
@@ -129,7 +129,7 @@ def _head_and_mean(half: Half) -> Iterator[str]:
 
 def _adapter(half: Half, findings: Findings, reachable: bool) -> None:
     """The adapter's files belong together; every tensor has its place in the base, built on the meta device."""
-    from nla_sdk.info import account
+    from nla_sdk.halves.inspection import account
 
     name = half.folder.name
     missing = [file for file in ADAPTER_FILES if not (half.folder / file).is_file()]
@@ -180,7 +180,7 @@ def _base(half: Half, findings: Findings) -> bool:
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    from nla_sdk.backbone import quiet
+    from nla_sdk.model.backbone import quiet
 
     contract, name = half.contract, half.folder.name
     try:
@@ -217,8 +217,8 @@ def _base(half: Half, findings: Findings) -> bool:
 
 def _base_folder(contract: Contract) -> Path:
     """Where the base's config and tokenizer are; its weights are not fetched."""
-    from nla_sdk import hub
-    from nla_sdk.info import _base_config
+    from nla_sdk.halves import fetch as hub
+    from nla_sdk.halves.inspection import _base_config
 
     if contract.base_model == hub.DEMO_BASE_ID:
         return _base_config(contract.base_model, None, {}).parent

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nla_sdk.errors import NLAError
-from nla_sdk.hub_errors import hub_errors
+from nla_sdk.halves.hub_errors import hub_errors
+from nla_sdk.io.files import sha256_of
 
-from ..files import sha256_of
 from .errors import PublishError, RefusedError, UploadError
 
 ATTEMPTS = 5

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from cards import About, Checkpoint, diff, render
 from cards.dataset import DatasetFacts
-from cards.evaluation import EVALUATION, Evaluation
 from nla_sdk.contract import Contract
 from nla_sdk.errors import AccessTokenError, InputError, NLAError, first_line
-from nla_sdk.half import OTHER, Half
+from nla_sdk.evaluation.file import EVALUATION, Evaluation
+from nla_sdk.halves.half import OTHER, Half
 
-from ..trend import said_of
+from ..runs.trend import said_of
 from . import checks, stage
 from .errors import PublishError, RefusedError
 from .remote import MANIFEST, Change, Remote, Staged, patiently
@@ -394,7 +394,7 @@ def connect(token: str | None):
     """
     from huggingface_hub import HfApi, get_token
 
-    from nla_sdk.hub_errors import clean_token, hub_errors
+    from nla_sdk.halves.hub_errors import clean_token, hub_errors
 
     found = clean_token(token or get_token())
     if not found:
@@ -465,7 +465,7 @@ def _check_access(api, remote: Remote, head: str | None, request: Request) -> No
 def _check_collection(api, slug: str | None) -> None:
     from huggingface_hub import errors
 
-    from nla_sdk.hub_errors import hub_errors
+    from nla_sdk.halves.hub_errors import hub_errors
 
     def ask() -> bool:
         try:
@@ -489,7 +489,7 @@ def _check_card(card: str, staged: Staged) -> None:
     """The Hub takes the card's metadata, asked before anything is made there."""
     from huggingface_hub import DatasetCard, ModelCard
 
-    from nla_sdk.hub_errors import hub_errors
+    from nla_sdk.halves.hub_errors import hub_errors
 
     with hub_errors(staged.repo_id, publishing=True):
         try:

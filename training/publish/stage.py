@@ -9,12 +9,12 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from cards.dataset import LONGEST, TableFacts
-from cards.evaluation import EVALUATION, ROWS, Evaluation, save
 from cards.report import report
 from nla_sdk.contract import Contract
-from nla_sdk.half import ADAPTER_FILES, OTHER, Half
+from nla_sdk.evaluation.file import EVALUATION, ROWS, Evaluation, save
+from nla_sdk.halves.half import ADAPTER_FILES, OTHER, Half
+from nla_sdk.io.files import sidecar_of
 
-from ..files import sidecar_of
 from .checks import named_by_folder
 from .scan import Scanner
 

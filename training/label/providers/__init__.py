@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..settings import Provider as Settings
+from ...configs.label import Provider as Settings
 
 
 @dataclass(frozen=True)

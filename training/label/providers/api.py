@@ -9,9 +9,9 @@ import os
 from abc import ABC, abstractmethod
 from typing import Any
 
+from ...configs.label import Provider as Settings
 from ..budget import Price
 from ..faults import KEY_VARIABLES, LabelError, QuotaWall, Refused, Transient, too_many_requests
-from ..settings import Provider as Settings
 from . import Completion, Request
 
 _NO_CREDIT = ("insufficient_quota", "credit balance", "billing", "exceeded your current quota")

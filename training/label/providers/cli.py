@@ -20,8 +20,8 @@ import threading
 import time
 from abc import ABC, abstractmethod
 
+from ...configs.label import Provider as Settings
 from ..faults import PATIENCE, LabelError, QuotaWall, Refused, Transient, reset_announced, scrub
-from ..settings import Provider as Settings
 from . import Completion, Request
 
 _QUOTA = re.compile(

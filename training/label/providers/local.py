@@ -9,9 +9,9 @@ from pathlib import Path
 
 from nla_sdk.errors import InputError, first_line
 
+from ...configs.label import Provider as Settings
 from .. import extractive
 from ..faults import LabelError, NoLabel, Refused
-from ..settings import Provider as Settings
 from . import Completion, Request
 
 

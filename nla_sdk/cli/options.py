@@ -1,0 +1,112 @@
+"""Options that `nla`'s commands share: which pair, where results go, how explanations are written."""
+
+# No `from __future__ import annotations` here: typer reads the annotations as they are.
+import functools
+import inspect
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Quantization(str, Enum):
+    auto = "auto"
+    nf4 = "nf4"
+    none = "none"
+
+
+class Format(str, Enum):
+    table = "table"
+    jsonl = "jsonl"
+    json = "json"
+    parquet = "parquet"
+    npy = "npy"
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """Which pair, and how it is run."""
+
+    av: Annotated[str | None, typer.Option(help="AV: Hub id, folder or demo. [default: demo]")] = None
+    ar: Annotated[str | None, typer.Option(help="AR. [default: the AV's partner]")] = None
+    base: Annotated[str | None, typer.Option(help="Base model, if not the contract's: Hub id or folder.")] = None
+    quantization: Annotated[Quantization, typer.Option(help="auto: what the contract says.")] = Quantization.auto
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto"
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto"
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the first half given.")] = None
+    subfolder: Annotated[str | None, typer.Option(help="Its subfolder, where a repository holds several.")] = None
+    local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Ask no network.")] = False
+
+    def load(self):
+        """The pair; the demo pair if none was named."""
+        from ..pair import NLAPair
+
+        chosen = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.av is None and self.ar is None:
+            chosen["av"] = "demo"
+        chosen["quantization"] = None if self.quantization is Quantization.none else self.quantization.value
+        return NLAPair.from_pretrained(**chosen)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where results go, and in what form."""
+
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="A .parquet, .jsonl, .json or .npy file; without it, stdout.")
+    ] = None
+    format: Annotated[Format | None, typer.Option(help="Instead of what the suffix of -o says.")] = None
+    json: Annotated[bool, typer.Option("--json", help="JSON lines: the same as --format jsonl.")] = False
+    column: Annotated[str | None, typer.Option(help="Column or key of INPUT that holds what is read.")] = None
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace OUT, and unfinished work on another input.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class WritingOptions:
+    """How explanations are written."""
+
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="[default: the contract's]")] = None
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0
+    best_of: Annotated[
+        int, typer.Option(min=1, help="Write so many, keep the one that scores best; its score is of the best.")
+    ] = 1
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0
+
+
+class Stopped(Exception):
+    """Ctrl-C, or a reader that went away (`nla … | head`), inside a command, past typer's own handling of both."""
+
+
+def expand(command):
+    """Let a typer command take dataclasses of options: each of their fields becomes an option of its own."""
+    groups = {name: kind for name, kind in command.__annotations__.items() if is_dataclass(kind)}
+
+    @functools.wraps(command)
+    def expanded(**given):
+        for name, kind in groups.items():
+            given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        try:
+            return command(**given)
+        except KeyboardInterrupt as stop:
+            raise Stopped(str(stop) or "stopped") from None
+        except BrokenPipeError:
+            raise Stopped from None
+
+    parameters = []
+    for parameter in inspect.signature(command).parameters.values():
+        group = groups.get(parameter.name)
+        inner = inspect.signature(group).parameters.values() if group else [parameter]
+        parameters += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in inner]
+    expanded.__signature__ = inspect.Signature(parameters)
+    expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return expanded
+
+
+Input = Annotated[str, typer.Argument(metavar="INPUT", help="A text, a file (by its suffix), or - for stdin.")]
+Positions = Annotated[
+    str, typer.Option(help="Tokens of a text to read at: -1 is the last; all; a list such as 3,7,-1.")
+]

@@ -1,0 +1,130 @@
+"""One half of a pair on disk: its files, its contract, its layout; and how to find the other half."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..contract import SIDECAR_NAME, Contract, guess_partner, known_release, release_partner
+from ..errors import ContractError, MissingFileError, NLAError, RepositoryError, WrongRoleError
+from . import fetch as hub
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+OTHER = {"av": "ar", "ar": "av"}
+
+
+@dataclass(frozen=True)
+class Half:
+    """An AV or an AR that has been found and whose contract has been read; no weights are loaded yet.
+
+    Attributes:
+        ref: what the user (or the other half) called it.
+        folder: where its files are.
+        contract: completed from a known release where its own sidecar is silent.
+        is_adapter: a LoRA adapter on the base, as opposed to a full checkpoint of its own.
+        subfolder: inside the repository, if any.
+        commit: of the Hub repository, if it comes from one.
+    """
+
+    ref: str
+    folder: Path
+    contract: Contract
+    is_adapter: bool
+    subfolder: str | None = None
+    commit: str | None = None
+
+    @classmethod
+    def find(cls, ref: str, role: str, **where) -> Half:
+        """Fetch a half and read its contract.
+
+        Args:
+            ref: Hub id (subfolders allowed), folder, or "demo".
+            role: "av" or "ar", what it must be.
+            where: revision, subfolder, cache_dir, token, local_files_only, as for `hub.fetch_half`.
+        Raises:
+            RepositoryError, ContractError, WrongRoleError.
+        """
+        files = hub.fetch_half(ref, role=role, **where)
+        repo = "/".join(files.ref.split("/")[:2]) if files.commit else files.ref  # known without its subfolder
+        contract = read_contract(files.path, repo, files.subfolder)
+        if contract.role != role:
+            article = {"av": "an AV (it explains)", "ar": "an AR (it reconstructs)"}
+            raise WrongRoleError(
+                f"{ref} is {article[contract.role]}; {article[role]} is needed here. Pass it as {contract.role}=, and "
+                f"the other half as {role}=."
+            )
+        is_adapter = (files.path / ADAPTER_FILES[0]).is_file() or (files.path / ADAPTER_FILES[1]).is_file()
+        return cls(str(ref), files.path, contract, is_adapter, files.subfolder, files.commit)
+
+    def partner_ref(self) -> tuple[str, bool] | None:
+        """Where the other half should be, and whether that is a statement (contract, release) or a guess by name."""
+        if self.contract.pair:
+            return self.contract.pair, True
+        repo = self.repo_id
+        if partner := release_partner(repo):
+            return partner, True
+        guessed = guess_partner(repo)
+        return (guessed, False) if guessed else None
+
+    @property
+    def repo_id(self) -> str:
+        """The repository without subfolders; a folder's path stays as it is."""
+        return "/".join(self.ref.split("/")[:2]) if self.commit else self.ref
+
+    def names(self, other: Half) -> bool:
+        """Whether this half says that `other` is its partner: by repo id, or by having been made in one run."""
+        run = self.contract.provenance.get("pair_id")
+        if run is not None and run == other.contract.provenance.get("pair_id"):
+            return True
+        partner = self.partner_ref()
+        return partner is not None and partner[0].lower() == other.repo_id.lower()
+
+    def copy_to(self, folder: Path, pair_id: str | None = None) -> None:
+        """Copy the half's files, its contract in canonical form, into `folder`.
+
+        Args:
+            pair_id: put on record that two halves belong together; in a folder neither goes by its repository's name.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted(self.folder.iterdir()):
+            if file.is_file() and file.name != SIDECAR_NAME:
+                shutil.copyfile(file, folder / file.name)
+        contract = self.contract
+        if pair_id is not None:
+            contract = contract.replace(provenance={**contract.provenance, "pair_id": pair_id})
+        contract.save(folder)
+
+
+def read_contract(folder: Path, ref: str, subfolder: str | None) -> Contract:
+    """The contract of a fetched half: its sidecar, completed from a known release.
+
+    Raises:
+        ContractError: no sidecar and no known release, or something is missing in both.
+    """
+    known = known_release(ref, subfolder)
+    if (folder / SIDECAR_NAME).is_file():
+        return Contract.load(folder, known=known)
+    if known is None:
+        raise ContractError(
+            f"{ref} holds no {SIDECAR_NAME} and is no known release, so its prompt, marker, scale and layer are "
+            f"unknown. Put a {SIDECAR_NAME} beside its weights (docs/contract.md lists the keys), or ask its author "
+            "for one."
+        )
+    return Contract.from_dict({}, source=f"the release entry of {ref}", known=known)
+
+
+def find_partner(half: Half, **where) -> tuple[Half | None, str]:
+    """The other half of `half`, or None and the reason why there is none."""
+    role = OTHER[half.contract.role]
+    found = half.partner_ref()
+    if found is None:
+        return None, f"{half.ref} names no {role.upper()} and its name does not tell one; pass {role}=."
+    ref, stated = found
+    try:
+        return Half.find(ref, role, **where), ""
+    except (RepositoryError, ContractError, MissingFileError) as error:
+        how = "its contract or release names" if stated else "its name suggests"
+        return None, f"{how} the {role.upper()} {ref}, which could not be had: {error}"
+    except NLAError as error:
+        return None, str(error)

@@ -1,0 +1,147 @@
+"""What each command does to a table of rows: read activations, explain, reconstruct, round-trip.
+
+Every function here makes a `Work`: rows in, rows out, with the results in new columns and all other columns carried
+along. No result depends on the rows beside it, so a file may be worked through in pieces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+
+import pyarrow as pa
+import torch
+
+from ..errors import PositionError
+from ..io.streams import TEXTS, Source, vector_column, vectors_of
+from ..model.extraction import resolve_positions, tokenize
+from ..model.injection import as_vectors
+from ..pair import NLAPair
+
+Work = Callable[[pa.Table, int], pa.Table]
+"""Rows, and the number of the first one, to rows."""
+
+
+def extract(pair: NLAPair, source: Source, positions: int | str | Sequence[int] = -1, layer: int | None = None) -> Work:
+    """Texts → activations in the reference pipeline's columns, one row for each position read."""
+    tokenizer = pair.source.tokenizer
+    name = source.path.stem if source.path and source.name != "stdin" else source.name.removeprefix("the ")
+
+    def work(table: pa.Table, first: int) -> pa.Table:
+        texts = table[source.column].to_pylist()
+        rows = [tokenize(tokenizer, text) for text in texts]
+        for number, ids in enumerate(rows, first):
+            try:
+                resolve_positions(positions, len(ids))
+            except PositionError as error:
+                raise PositionError(f"{source.name}, row {number}: {error}") from None
+        read = pair.extract(texts, positions, layer)
+        reached = [rows[text][: position + 1] for text, position in zip(read.texts, read.positions, strict=True)]
+        of_text = pa.array(read.texts, pa.int64())
+        carried = {column: table[column].take(of_text) for column in table.column_names if column != source.column}
+        new = {} if "doc_id" in table.column_names else {"doc_id": [f"{name}:{first + text}" for text in read.texts]}
+        new |= {
+            "n_raw_tokens": pa.array([len(ids) for ids in reached], pa.int32()),
+            "activation_layer": pa.array([read.layer] * len(read), pa.int32()),
+            "activation_vector": vector_column(read.vectors.numpy()),
+            "token": read.tokens,
+            "detokenized_text_truncated": [tokenizer.decode(ids, skip_special_tokens=True) for ids in reached],
+        }
+        return add_columns(carried, new)
+
+    return work
+
+
+def explain(pair: NLAPair, source: Source, positions: int | str | Sequence[int] = -1, **writing) -> Work:
+    """Activations (or texts, read at `positions`) → `api_explanation`, `explanation_status`; `cosine` of a choice."""
+    best_of = writing.pop("best_of", 1)
+
+    def work(table: pa.Table, vectors: torch.Tensor) -> dict:
+        chosen = pair.round_trip(vectors, best_of=best_of, **writing) if best_of > 1 else None
+        written = chosen or pair._verbalize(vectors, **writing)
+        texts = [one.explanation for one in chosen] if chosen else [one.text for one in written]
+        found = {
+            "api_explanation": pa.array(texts, pa.string()),
+            "explanation_status": pa.array([one.status for one in written], pa.string()),
+        }
+        return found | ({"cosine": pa.array([one.cosine for one in chosen], pa.float64())} if chosen else {})
+
+    return _on_vectors(pair, source, positions, work)
+
+
+def round_trip(pair: NLAPair, source: Source, positions: int | str | Sequence[int] = -1, **writing) -> Work:
+    """As `explain`, and how well the AR finds its way back, beside what an empty explanation would have scored."""
+
+    def work(table: pa.Table, vectors: torch.Tensor) -> dict:
+        trips = pair.round_trip(vectors, **writing)
+        empty = pair.score("", vectors)
+        return {
+            "api_explanation": pa.array([trip.explanation for trip in trips], pa.string()),
+            "explanation_status": pa.array([trip.status for trip in trips], pa.string()),
+            "cosine": pa.array([trip.cosine for trip in trips], pa.float64()),
+            "mse": pa.array([trip.mse for trip in trips], pa.float64()),
+            "fve": pa.array([trip.fve for trip in trips], pa.float64()),
+            "empty_cosine": pa.array([score.cosine for score in empty], pa.float64()),
+            "empty_fve": pa.array([score.fve for score in empty], pa.float64()),
+            "matched": pa.array([trip.matched for trip in trips], pa.bool_()),
+        }
+
+    return _on_vectors(pair, source, positions, work)
+
+
+def reconstruct(pair: NLAPair, source: Source) -> Work:
+    """Explanations → `reconstruction`, FixedSizeList<float32>[d]."""
+
+    def work(table: pa.Table, first: int) -> pa.Table:
+        vectors = pair.reconstruct(table[source.column].to_pylist())
+        return add_columns(columns_of(table), {"reconstruction": vector_column(vectors.numpy())})
+
+    return work
+
+
+def _on_vectors(pair: NLAPair, source: Source, positions, work: Callable[[pa.Table, torch.Tensor], dict]) -> Work:
+    """Texts become activations first."""
+    read = extract(pair, source, positions) if source.holds == TEXTS else None
+    column = "activation_vector" if read else source.column
+
+    def on_table(table: pa.Table, first: int) -> pa.Table:
+        if read:
+            table = read(table, first)
+        vectors, _ = as_vectors(torch.tensor(vectors_of(table, column, name=source.name, first=first)), pair.d_model)
+        return add_columns(columns_of(table), work(table, vectors))
+
+    return on_table
+
+
+def columns_of(table: pa.Table) -> dict:
+    return {name: table[name] for name in table.column_names}
+
+
+def add_columns(carried: dict, new: dict) -> pa.Table:
+    """A table of both; a carried column of the same name as a new one (labels, say) is kept as `<name>_in`."""
+    columns = {}
+    for name, values in carried.items():
+        while name in new or name in columns:
+            name += "_in"
+        columns[name] = values
+    return pa.table(columns | new)
+
+
+def identify(pair: NLAPair) -> dict:
+    """What decides a pair's results: the files of its halves, and how they are run."""
+    backbone = (pair.verbalizer or pair.reconstructor).backbone
+    found = {
+        "quantization": backbone.quantization,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "device": backbone.device.type,
+        "base": backbone.ref,
+    }
+    for role, half in (("av", pair._av), ("ar", pair._ar)):
+        if half is None:
+            continue
+        stats = {file.name: file.stat() for file in sorted(half.folder.iterdir()) if file.is_file()}
+        files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()]
+        listing = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
+        found[role] = f"{half.ref} at {half.commit or listing}"
+    return found

@@ -1,0 +1,164 @@
+"""Source model: text → activations (the residual stream after one decoder block, at chosen positions)."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import EmptyBatchError, InputError, LayerError, PositionError
+from .backbone import Backbone
+from .reconstructor import TOKENS_PER_BATCH, pad_right
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Activations read from a source model.
+
+    Attributes:
+        vectors: float32 [n, d_model], raw, on the CPU.
+        tokens: the n token strings read at, as text.
+        positions: the n positions, counted from 0 at the first token (BOS included where there is one).
+        texts: for each row, the index of the text it comes from.
+        layer: the block whose output was read (0-indexed).
+    """
+
+    vectors: torch.Tensor
+    tokens: list[str]
+    positions: list[int]
+    texts: list[int]
+    layer: int
+
+    @property
+    def norms(self) -> torch.Tensor:
+        """float32 [n]: L2 norms of the vectors."""
+        return self.vectors.norm(dim=-1)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+def tokenize(tokenizer, text: str | Sequence[Mapping[str, str]]) -> list[int]:
+    """Token ids of a text or of one chat (a list of {"role", "content"}), with exactly one BOS where there is one.
+
+    Raises:
+        EmptyBatchError: an empty text. InputError: something else than text or messages, or no chat template.
+    """
+    if isinstance(text, str):
+        if not text:
+            raise EmptyBatchError("The text is empty; expected at least one character to read an activation at.")
+        ids = list(tokenizer(text, verbose=False).input_ids)
+    else:
+        if not getattr(tokenizer, "chat_template", None):
+            raise InputError(
+                "Chat messages were passed, but this base model's tokenizer has no chat template; pass plain text."
+            )
+        encoded = tokenizer.apply_chat_template(
+            [dict(message) for message in text], add_generation_prompt=True, tokenize=True
+        )
+        ids = list(encoded["input_ids"] if isinstance(encoded, Mapping) or hasattr(encoded, "keys") else encoded)
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return ids
+    while len(ids) > 1 and ids[0] == ids[1] == bos:
+        ids = ids[1:]
+    return ids if ids and ids[0] == bos else [bos, *ids]
+
+
+def resolve_positions(positions: int | str | Sequence[int], length: int) -> list[int]:
+    """Positions as given (negative from the end, or "all") → indices in 0…length − 1.
+
+    Raises:
+        PositionError: out of range. EmptyBatchError: an empty list.
+    """
+    if isinstance(positions, str):
+        if positions != "all":
+            raise PositionError(f"positions={positions!r} is not known; use 'all', an integer or a list of integers.")
+        return list(range(length))
+    try:
+        wanted = [operator.index(position) for position in _as_list(positions)]
+    except TypeError as error:
+        raise PositionError(f"positions={positions!r}: expected 'all', an integer or a list of integers.") from error
+    if not wanted:
+        raise EmptyBatchError("The list of positions is empty; expected at least one.")
+    for position in wanted:
+        if not -length <= position < length:
+            raise PositionError(
+                f"Position {position} does not exist: the text has {length} tokens ({-length} to {length - 1})."
+            )
+    return [position % length for position in wanted]
+
+
+def _as_list(positions) -> list:
+    try:
+        return list(positions)
+    except TypeError:  # a single one, also a NumPy or torch integer
+        return [positions]
+
+
+def is_chat(text) -> bool:
+    """Whether `text` is one chat: a non-empty list of {"role", "content"} mappings."""
+    return isinstance(text, Sequence) and not isinstance(text, str) and len(text) > 0 and isinstance(text[0], Mapping)
+
+
+class Extractor:
+    """Reads activations from a backbone with all adapters off."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+
+    def __call__(self, text, positions: int | str | Sequence[int] = -1, *, layer: int) -> Activations:
+        """Read the residual stream after block `layer`.
+
+        Args:
+            text: a string, a chat (list of messages), or a list of strings or chats.
+            positions: -1 (the last token), another index, "all", or a list of indices; the same for every text.
+            layer: 0-indexed block.
+        Raises:
+            EmptyBatchError, PositionError, LayerError, InputError.
+        Example:
+            >>> extractor("The cat sat on the mat.", "all", layer=12).vectors.shape
+            torch.Size([8, 640])
+        """
+        if not 0 <= layer < self.backbone.num_blocks:
+            raise LayerError(
+                f"Layer {layer} does not exist: {self.backbone.ref} has layers 0 to {self.backbone.num_blocks - 1}."
+            )
+        if not isinstance(text, str) and not isinstance(text, Sequence):
+            raise InputError(f"Expected a text, a chat or a list of them, got a {type(text).__name__}.")
+        texts = [text] if isinstance(text, str) or is_chat(text) else list(text)
+        if not texts:
+            raise EmptyBatchError("The list of texts is empty; expected at least one.")
+        if not all(isinstance(one, str) or is_chat(one) for one in texts):
+            raise InputError("Every text must be a string or a list of {'role', 'content'} messages.")
+        rows = [tokenize(self.backbone.tokenizer, one) for one in texts]
+        wanted = [resolve_positions(positions, len(ids)) for ids in rows]
+        with torch.no_grad(), self.backbone.using(None):
+            vectors = read_states(self.backbone, rows, wanted, layer)
+        pieces = [self.backbone.tokenizer.decode([rows[i][p]]) for i, where in enumerate(wanted) for p in where]
+        return Activations(
+            vectors=torch.cat(vectors),
+            tokens=pieces,
+            positions=[p for where in wanted for p in where],
+            texts=[i for i, where in enumerate(wanted) for _ in where],
+            layer=layer,
+        )
+
+
+def read_states(
+    backbone: Backbone, rows: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]], layer: int
+) -> list[torch.Tensor]:
+    """For each row of token ids, float32 [len(wanted[i]), d_model] on the CPU. The caller holds the backbone."""
+    order = sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True)
+    result: list[torch.Tensor | None] = [None] * len(rows)
+    start = 0
+    while start < len(order):
+        batch = order[start : start + max(1, TOKENS_PER_BATCH // len(rows[order[start]]))]
+        start += len(batch)
+        padded, _ = pad_right([rows[row] for row in batch])
+        states = backbone.run_to_block(padded, layer)
+        for at, row in enumerate(batch):
+            result[row] = states[at, torch.tensor(wanted[row], device=states.device)].float().cpu()
+    return result

@@ -1,0 +1,119 @@
+"""Overwrite one token's embedding with an activation.
+
+A forward hook on the input-embedding module does it, with `input_ids` passed as usual: Gemma 4 looks up a second,
+per-layer embedding by token id and cannot take `inputs_embeds`. The hook sees the module's OUTPUT, so Gemma's scaling
+by √d inside the module does not touch the injected vector. Training uses this same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ..errors import (
+    ActivationShapeError,
+    EmptyBatchError,
+    InputError,
+    MarkerError,
+    NonFiniteActivationError,
+    ZeroActivationError,
+)
+
+
+def as_vectors(activation, d_model: int, *, what: str = "activation") -> tuple[torch.Tensor, bool]:
+    """Check activations given as a list, numpy array or tensor of any float dtype.
+
+    Args:
+        activation: shape [d_model] or [n, d_model].
+    Returns:
+        float32 [n, d_model] on the CPU or the tensor's own device, and whether a single vector was given.
+    Raises:
+        ActivationShapeError, EmptyBatchError, NonFiniteActivationError, ZeroActivationError, InputError: each says
+        which row is at fault.
+    """
+    try:
+        vectors = activation.detach() if isinstance(activation, torch.Tensor) else torch.as_tensor(_plain(activation))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"The {what} is a {type(activation).__name__} that is no array of numbers: {error}") from error
+    if vectors.is_complex() or vectors.dtype == torch.bool:
+        raise InputError(f"The {what} has dtype {vectors.dtype}; expected real numbers.")
+    if vectors.numel() == 0:
+        raise EmptyBatchError(
+            f"The {what} is empty (shape {tuple(vectors.shape)}); expected at least one vector of {d_model} numbers."
+        )
+    if vectors.ndim not in (1, 2) or vectors.shape[-1] != d_model:
+        raise ActivationShapeError(
+            f"The {what} has shape {tuple(vectors.shape)}; expected [{d_model}] or [n, {d_model}]: this pair reads "
+            f"activations of d_model {d_model}. Was it taken from another model?"
+        )
+    single = vectors.ndim == 1
+    vectors = vectors.reshape(-1, d_model).to(torch.float32)
+    finite = torch.isfinite(vectors).all(dim=1)
+    if not finite.all():
+        row = int((~finite).nonzero()[0])
+        raise NonFiniteActivationError(
+            f"The {what} in row {row} holds NaN or infinity; it has no direction. float16 extraction overflows above "
+            "65504: extract in bfloat16 or float32."
+        )
+    zero = (vectors == 0).all(dim=1)
+    if zero.any():
+        raise ZeroActivationError(
+            f"The {what} in row {int(zero.nonzero()[0])} is all zeros; it has no direction to explain."
+        )
+    return vectors, single
+
+
+def _plain(activation):
+    """Lists and arrays become what torch takes without a warning; what is no number is left for torch to refuse."""
+    import numpy as np
+
+    if isinstance(activation, (list, tuple)):
+        if activation and all(isinstance(item, torch.Tensor) for item in activation):
+            return torch.stack([item.detach().float().cpu() for item in activation])
+        activation = np.asarray(activation)
+    if isinstance(activation, np.ndarray) and activation.dtype.kind not in "bcSUO":
+        with np.errstate(over="ignore"):  # float64 beyond float32's range is reported as infinite
+            return np.array(activation, dtype=np.float32)  # a copy: torch warns of arrays it may not write to
+    return activation
+
+
+def rescale(vectors: torch.Tensor, scale: float | None) -> torch.Tensor:
+    """Vectors [n, d] scaled to norm `scale` each; `None` leaves them raw."""
+    if scale is None:
+        return vectors
+    vectors = vectors / vectors.abs().amax(dim=-1, keepdim=True)  # squares of very large or small numbers overflow
+    return vectors * (scale / vectors.norm(dim=-1, keepdim=True))
+
+
+@contextmanager
+def inject(embedding: nn.Module, position: int | torch.Tensor, vectors: torch.Tensor) -> Iterator[None]:
+    """While open, the embedding at `position` of row i is `vectors[i]`, for every call of `embedding`.
+
+    Args:
+        embedding: the model's input-embedding module.
+        position: index of the marker token in the ids passed, one int for all rows or int64 [n].
+        vectors: [n, d_model], already scaled; gradients flow into them if they need any.
+    Raises:
+        MarkerError: the ids passed have another number of rows, or are shorter than `position`.
+    """
+
+    def overwrite(module, args, output):
+        rows, tokens = output.shape[:2]
+        if rows != len(vectors) or int(torch.as_tensor(position).max()) >= tokens:
+            raise MarkerError(
+                f"{len(vectors)} activations at position {position} do not fit a batch of {rows} prompts of "
+                f"{tokens} tokens."
+            )
+        where = torch.as_tensor(position, device=output.device).expand(rows)
+        output = output.clone()
+        output[torch.arange(rows, device=output.device), where] = vectors.to(output.device, output.dtype)
+        return output
+
+    handle = embedding.register_forward_hook(overwrite)
+    try:
+        yield
+    finally:
+        handle.remove()

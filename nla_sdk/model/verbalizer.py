@@ -1,0 +1,327 @@
+"""AV: vectors → text. One marker token's embedding is overwritten with the activation; the model writes what it reads.
+
+All AV prompts are the same tokens, so nothing is ever padded, and everything before the marker is computed once and its
+KV cache reused for every row and every later call. Rows that have finished leave the batch. A sampled row draws from a
+generator of its own, keyed on (seed, sample, the vector's bytes), so no result depends on the batch a row was in.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from ..contract import Contract
+from ..errors import InputError, ZeroActivationError
+from .backbone import Backbone
+from .injection import inject, rescale
+
+OPEN_TAG, CLOSE_TAG = "<explanation>", "</explanation>"
+ROWS_PER_BATCH = 64
+DEFAULT_NEW_TOKENS = 120
+
+
+@dataclass(frozen=True)
+class Verbalization:
+    """What the AV wrote for one vector.
+
+    Attributes:
+        text: the explanation, tags and outer white space removed.
+        raw: the output as decoded.
+        status: "ok"; "empty" (no text); "truncated" (neither an end token nor a closing tag within the limit).
+        tokens: how many were written, the end token not counted.
+    """
+
+    text: str
+    raw: str
+    status: str
+    tokens: int = 0
+
+
+def parse_output(raw: str, finished: bool, tokens: int = 0) -> Verbalization:
+    """Take the explanation out of raw output: what stands between the tags where there are any, else all of it."""
+    text, closed, _ = raw.partition(CLOSE_TAG)
+    if OPEN_TAG in text:
+        text = text.split(OPEN_TAG, 1)[1].replace(OPEN_TAG, "")
+    text = text.strip()
+    status = "empty" if not text else "ok" if finished or closed else "truncated"
+    return Verbalization(text=text, raw=raw, status=status, tokens=tokens)
+
+
+class Verbalizer:
+    """The AV half of a pair.
+
+    Args:
+        backbone: the base (with the AV's adapter) or the AV's own full checkpoint.
+        adapter: the adapter's name on the backbone; None for a full checkpoint.
+        contract: the AV's, verified.
+        mean: float32 [d], the activation mean of a centred pair; None otherwise.
+    """
+
+    def __init__(
+        self, backbone: Backbone, adapter: str | None, contract: Contract, mean: torch.Tensor | None = None
+    ) -> None:
+        self.backbone = backbone
+        self.adapter = adapter
+        self.contract = contract
+        self.mean = mean
+        self.prompt_ids = list(contract.av_prompt_ids(backbone.tokenizer))
+        self.marker = contract.find_marker(self.prompt_ids)
+        self.end_ids = end_token_ids(backbone)
+        self._prefix = None
+        self._vocabulary: torch.Tensor | None = None
+
+    def restrict(self, tokens: Iterable[int] | None) -> None:
+        """Write these tokens (and the ones that end an output) only; None: any token again.
+
+        The lm_head over a vocabulary of 262,144 is most of what a token costs a small base on a CPU. What is written
+        changes where the AV wants another token: with the tokens of its training labels, 98 of 128 explanations of the
+        bundled AV were the same, the others differed by a word or two that no label holds.
+
+        Example:
+            >>> pair.verbalizer.restrict(token for ids in pair_labels for token in ids)  # doctest: +SKIP
+        Raises:
+            InputError: a token is not of the vocabulary, or there is none.
+        """
+        if tokens is None:
+            self._vocabulary = None
+            return
+        known = sorted({int(token) for token in tokens} | self.end_ids)
+        size = self.backbone.model.get_output_embeddings().weight.shape[0]
+        if len(known) <= len(self.end_ids) or not 0 <= known[0] <= known[-1] < size:
+            raise InputError(f"Cannot write {len(known)} tokens from {known[:1]} on: expected ids below {size:,}.")
+        self._vocabulary = torch.tensor(known, device=self.backbone.device)
+
+    def prepare(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Raw activations [n, d] → what is injected: centred where the contract says so, then scaled.
+
+        Raises:
+            ZeroActivationError: a vector equals the activation mean, so nothing is left of it.
+        """
+        if self.mean is not None:
+            vectors = vectors - self.mean.to(vectors.device)
+            if (nothing := (vectors == 0).all(dim=-1)).any():
+                raise ZeroActivationError(
+                    f"The activation in row {int(nothing.nonzero()[0])} equals the pair's activation mean, which is "
+                    "subtracted first: no direction is left to explain."
+                )
+        return rescale(vectors, self.contract.injection_scale)
+
+    def __call__(
+        self,
+        vectors: torch.Tensor,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        n: int = 1,
+        seed: int = 0,
+        ignore_end: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Verbalization]:
+        """Explain vectors.
+
+        Args:
+            vectors: raw float32 [rows, d_model].
+            max_new_tokens: default: the contract's.
+            temperature: 0 is greedy.
+            n: samples per vector.
+            seed: of the sampling.
+            ignore_end: write exactly `max_new_tokens` tokens, whatever they are (for benchmarks).
+            progress: called with the number of explanations just finished.
+        Returns:
+            rows × n verbalizations, the samples of one vector together.
+        """
+        default = self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
+        limit = default if max_new_tokens is None else max_new_tokens
+        if limit < 1 or n < 1 or temperature < 0:
+            raise InputError(f"max_new_tokens={limit}, n={n}, temperature={temperature}: expected ≥ 1, ≥ 1, ≥ 0.")
+        generators = None
+        if temperature > 0:
+            generators = [row_generator(vector, seed, sample) for vector in vectors for sample in range(n)]
+        inputs = self.prepare(vectors)
+        if generators is not None:
+            inputs = inputs.repeat_interleave(n, dim=0)
+        texts_each = n if generators is None else 1  # greedy samples of one vector are one text
+        outputs = self.write(
+            inputs,
+            limit=limit,
+            temperature=temperature,
+            generators=generators,
+            ignore_end=ignore_end,
+            progress=progress and (lambda done: progress(done * texts_each)),
+        )
+        return [one for one in outputs for _ in range(texts_each)]
+
+    def write(
+        self,
+        inputs: torch.Tensor | None,
+        *,
+        limit: int | None = None,
+        temperature: float = 0.0,
+        generators: Sequence[torch.Generator] | None = None,
+        ignore_end: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Verbalization]:
+        """Write from what is injected, as it is: for controls that are no activations.
+
+        Args:
+            inputs: [rows, d_model], what takes the place of the marker's embedding; None: nothing does, and the model
+                sees the marker itself (one output).
+            limit: most tokens; default: the contract's.
+            generators: one per row, for a temperature above 0.
+        Returns:
+            One verbalization per row.
+        """
+        written = self.tokens(
+            inputs,
+            limit=limit,
+            temperature=temperature,
+            generators=generators,
+            ignore_end=ignore_end,
+            progress=progress,
+        )
+        decode = self.backbone.tokenizer.decode
+        return [
+            parse_output(decode(tokens, skip_special_tokens=True), finished, len(tokens))
+            for tokens, finished in written
+        ]
+
+    def tokens(
+        self,
+        inputs: torch.Tensor | None,
+        *,
+        limit: int | None = None,
+        temperature: float = 0.0,
+        generators: Sequence[torch.Generator] | None = None,
+        ignore_end: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[tuple[list[int], bool]]:
+        """Like `write`, but the tokens written for each row (without an end token) and whether it came to an end."""
+        limit = limit or self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
+        outputs: list[tuple[list[int], bool]] = []
+        parts = [None] if inputs is None else inputs.split(ROWS_PER_BATCH)
+        with torch.no_grad(), self.backbone.using(self.adapter):
+            for number, rows in enumerate(parts):
+                first = number * ROWS_PER_BATCH
+                draw = None if generators is None else generators[first : first + ROWS_PER_BATCH]
+                outputs += self._write(rows, limit, temperature, draw, ignore_end)
+                if progress is not None:
+                    progress(1 if rows is None else len(rows))
+        return outputs
+
+    def reset(self) -> None:
+        """Forget the prompt's KV cache: to be called when the adapter's weights have changed."""
+        self._prefix = None
+
+    def _prefix_cache(self, rows: int):
+        """The KV cache of everything before the marker, for `rows` rows."""
+        from transformers import DynamicCache
+
+        if self._prefix is None:
+            cache = DynamicCache(config=self.backbone.model.config)
+            if self.marker:
+                ids = torch.tensor([self.prompt_ids[: self.marker]], device=self.backbone.device)
+                self.backbone.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self._prefix = cache
+        cache = copy.deepcopy(self._prefix)
+        if self.marker and rows > 1:
+            cache.batch_repeat_interleave(rows)
+        return cache
+
+    def _write(
+        self,
+        inputs: torch.Tensor,
+        limit: int,
+        temperature: float,
+        generators: Sequence[torch.Generator] | None,
+        ignore_end: bool,
+    ) -> list[tuple[list[int], bool]]:
+        """Tokens written for each row, and whether it came to an end."""
+        backbone = self.backbone
+        rows = 1 if inputs is None else len(inputs)
+        cache = self._prefix_cache(rows)
+        tail = torch.tensor([self.prompt_ids[self.marker :]], device=backbone.device).expand(rows, -1)
+        written: list[list[int]] = [[] for _ in range(rows)]
+        finished = [False] * rows
+        alive = list(range(rows))
+        injection = nullcontext() if inputs is None else inject(backbone.embedding, 0, inputs.to(backbone.device))
+        with injection:
+            logits = self._logits(tail, cache)
+        for step in range(limit):
+            chosen = self._choose(logits, temperature, generators, alive)
+            if self._vocabulary is not None:
+                chosen = self._vocabulary[chosen]
+            going = []
+            for at, (row, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
+                if token in self.end_ids and not ignore_end:
+                    finished[row] = True
+                    continue
+                written[row].append(token)
+                if not ignore_end and self._closed(written[row]):
+                    finished[row] = True
+                else:
+                    going.append(at)
+            if not going or step == limit - 1:
+                break
+            if len(going) < len(alive):
+                keep = torch.tensor(going, device=backbone.device)
+                cache.batch_select_indices(keep)
+                chosen = chosen[keep]
+                alive = [alive[at] for at in going]
+            logits = self._logits(chosen[:, None], cache)
+        return list(zip(written, finished, strict=True))
+
+    def _logits(self, tokens: torch.Tensor, cache) -> torch.Tensor:
+        """[rows, vocabulary] after `tokens`; of the restricted vocabulary where there is one."""
+        model = self.backbone.model
+        if self._vocabulary is None:
+            return model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+        decoder = getattr(model, model.base_model_prefix)
+        return self.logits_of(decoder(input_ids=tokens, past_key_values=cache, use_cache=True).last_hidden_state[:, -1])
+
+    def logits_of(self, states: torch.Tensor) -> torch.Tensor:
+        """[n, vocabulary] logits over what may be written, differentiable, from states [n, d] after the final norm."""
+        weight = self.backbone.model.get_output_embeddings().weight
+        if self._vocabulary is not None:
+            weight = weight[self._vocabulary]
+        return self.backbone.cap(states.to(weight.dtype) @ weight.T)
+
+    def places_of(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Where token ids stand among what may be written, to index logits with; −1: nowhere."""
+        if self._vocabulary is None:
+            return tokens
+        at = torch.searchsorted(self._vocabulary, tokens).clamp(max=len(self._vocabulary) - 1)
+        return torch.where(self._vocabulary[at] == tokens, at, -1)
+
+    def _choose(self, logits, temperature: float, generators, alive: Iterable[int]) -> torch.Tensor:
+        if generators is None:
+            return logits.argmax(dim=-1)
+        probabilities = torch.softmax(logits.float() / temperature, dim=-1).cpu()
+        drawn = [
+            torch.multinomial(p, 1, generator=generators[row]) for p, row in zip(probabilities, alive, strict=True)
+        ]
+        return torch.cat(drawn).to(logits.device)
+
+    def _closed(self, tokens: list[int]) -> bool:
+        """Whether the text just closed the explanation: at one character a token, the tag is its length in tokens."""
+        return CLOSE_TAG in self.backbone.tokenizer.decode(tokens[-len(CLOSE_TAG) :])
+
+
+def end_token_ids(backbone: Backbone) -> frozenset[int]:
+    """Tokens that end an output: the tokenizer's and the generation config's EOS."""
+    ids: set[int] = set()
+    for source in (backbone.tokenizer, backbone.model.generation_config, backbone.model.config.get_text_config()):
+        found = getattr(source, "eos_token_id", None)
+        ids.update(found if isinstance(found, (list, tuple)) else [] if found is None else [found])
+    return frozenset(ids)
+
+
+def row_generator(vector: torch.Tensor, seed: int, sample: int) -> torch.Generator:
+    """A CPU random generator that depends on the vector's numbers, the seed and the sample's number only."""
+    content = vector.detach().float().cpu().numpy().tobytes()
+    digest = hashlib.sha256(content + f"|{seed}|{sample}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -1,0 +1,138 @@
+"""Text to tables in one command: finished tables from a folder, the same bytes however often it was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from nla_sdk.contract import Contract
+from nla_sdk.io.files import read_sidecar, sha256_of, sidecar_of
+from tests import configs, tiny
+from tests.configs import WORDS
+from training import pipeline
+from training.configs.config import Config
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory) -> Path:
+    """A folder of 60 small documents."""
+    rng, folder = random.Random(4), tmp_path_factory.mktemp("texts")
+    for number in range(60):
+        (folder / f"{number:02d}.txt").write_text(" ".join(rng.choices(WORDS, k=rng.randrange(8, 30))))
+    return folder
+
+
+def config_file(folder: Path, base: Path, texts: Path) -> Path:
+    extraction = {
+        "sources": [{"corpus": str(texts), "positions": 2}],
+        "min_context": 6,
+        "max_tokens": 40,
+        "texts_per_chunk": 10,
+    }
+    label = {"rows_per_chunk": 16, "cache": str(folder / "labels.sqlite")}
+    sections = configs.sections(folder, base, extract=extraction, label=label, build={"eval_rows": 12})
+    return configs.write(folder, sections)
+
+
+def tables(out: Path) -> dict[str, str]:
+    """Finished tables, by name, with their hashes."""
+    return {
+        path.relative_to(out).as_posix(): sha256_of(path)
+        for path in sorted(out.rglob("*.parquet"))
+        if "chunks" not in path.parts
+    }
+
+
+def run_interrupted(config: Path, kills: int, total: int = 0) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.interrupted", str(config), str(kills), "7", str(total)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return {**json.loads(done.stdout.splitlines()[-1]), "stderr": done.stderr}
+
+
+def test_killed_at_ten_random_moments_it_ends_in_the_bytes_of_an_undisturbed_run(tmp_path, base, texts):
+    calm = config_file(tmp_path / "calm", base, texts)
+    first = run_interrupted(calm, 0)
+    assert first["statuses"] == [0], first["stderr"][-2000:]
+    rough = config_file(tmp_path / "rough", base, texts)
+    second = run_interrupted(rough, 10, first["moments"])
+    assert second["statuses"] == [signal.SIGKILL] * 10 + [0], second["stderr"][-2000:]
+    expected, found = tables(tmp_path / "calm" / "out"), tables(tmp_path / "rough" / "out")
+    assert found == expected
+    assert {"av_sft.parquet", "ar_sft.parquet", "eval.parquet", "rl.parquet"} <= set(found)
+    assert not list((tmp_path / "rough").rglob("*.tmp"))
+    for name in found:
+        about = read_sidecar(tmp_path / "rough" / "out" / name)
+        assert about["sha256"] == found[name]
+    kept = json.loads((tmp_path / "rough" / "results" / "MANIFEST.json").read_text())
+    assert {one["sha256"] for one in kept.values()} >= set(found.values())
+    assert all(sha256_of(tmp_path / "rough" / "results" / name) == one["sha256"] for name, one in kept.items())
+
+
+def test_one_command_makes_all_tables_and_a_second_one_has_nothing_to_do(tmp_path, base, texts):
+    import typer
+
+    path = config_file(tmp_path / "run", base, texts)
+    app = typer.Typer()
+    app.command()(pipeline.main)
+    done = CliRunner().invoke(app, ["--config", str(path)])
+    assert done.exit_code == 0, done.output
+    config = Config.load(path)
+    made = tables(config.out)
+    for name in ("av_sft", "ar_sft", "eval", "rl"):
+        contract = Contract.load(sidecar_of(config.out / f"{name}.parquet"))
+        assert contract.kind == "nla_dataset" and contract.d_model == tiny.D_MODEL
+    documents = [
+        set(pq.read_table(config.out / f"{name}.parquet")["doc_id"].to_pylist()) for name in ("av_sft", "eval")
+    ]
+    assert documents[0] and documents[1] and not documents[0] & documents[1]
+    times = {name: (config.out / name).stat().st_mtime_ns for name in made}
+    again = CliRunner().invoke(app, ["--config", str(path)])
+    assert again.exit_code == 0
+    assert times == {name: (config.out / name).stat().st_mtime_ns for name in tables(config.out)}
+
+
+def test_changed_settings_do_not_overwrite_finished_tables(tmp_path, base, texts):
+    import typer
+
+    path = config_file(tmp_path / "run", base, texts)
+    app = typer.Typer()
+    app.command()(pipeline.main)
+    assert CliRunner().invoke(app, ["--config", str(path)]).exit_code == 0
+    before = tables(tmp_path / "run" / "out")
+    path.write_text(path.read_text().replace("positions: 2", "positions: 3"))
+    refused = CliRunner().invoke(app, ["--config", str(path)])
+    assert refused.exit_code == 2 and "Nothing is overwritten" in refused.stderr and "Traceback" not in refused.stderr
+    assert tables(tmp_path / "run" / "out") == before
+    assert CliRunner().invoke(app, ["--config", str(path), "--overwrite"]).exit_code == 0
+    assert set(tables(tmp_path / "run" / "out").values()).isdisjoint(before[name] for name in ("av_sft.parquet",))
+
+
+def test_another_corpus_can_be_named_on_the_command_line(base, texts, tmp_path):
+    config = Config.load(config_file(tmp_path / "run", base, tmp_path / "elsewhere"))
+    changed = pipeline.with_corpus(config, str(texts))
+    assert [source.corpus for source in changed.extract.sources] == [str(texts)]
+    assert changed.extract.sources[0].positions == 2
+
+
+@pytest.mark.parametrize("name", ["demo.yaml", "gemma4_e2b.yaml"])
+def test_the_shipped_configs_are_valid(name):
+    config = Config.load(ROOT / "training" / "configs" / name)
+    assert config.split.eval > 0 and config.label.sets

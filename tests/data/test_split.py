@@ -1,0 +1,171 @@
+"""Splitting by document: nothing crosses, ids must be usable, copies of a text do not leak."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from nla_sdk.errors import InputError
+from nla_sdk.io.chunks import ChunkError
+from nla_sdk.io.files import read_sidecar, sha256_of
+from tests.data.test_extract import config_of
+from training.configs.config import Config, Split
+from training.data import split
+from training.data.extract import row_id, schema
+
+D = 4
+
+
+def table(rows: list[tuple[str, str]]) -> pa.Table:
+    """An activations table of (doc_id, text) rows."""
+    vectors = np.random.default_rng(len(rows)).normal(size=(len(rows), D)).astype(np.float32)
+    return pa.Table.from_pylist(
+        [
+            {
+                "row_id": row_id(doc or "", 9, text),
+                "doc_id": doc,
+                "n_raw_tokens": 9,
+                "activation_layer": 1,
+                "activation_vector": vector.tolist(),
+                "activation_norm": 1.0,
+                "detokenized_text_truncated": text,
+                "source_family": None,
+                "next_tokens": [],
+            }
+            for (doc, text), vector in zip(rows, vectors, strict=True)
+        ],
+        schema=schema(D),
+    )
+
+
+def config_with(folder: Path, rows: list[tuple[str, str]], *, group: int = 32, **shares) -> Config:
+    config = config_of(folder, folder, folder).model_copy(update={"split": Split(**shares)})
+    config.out.mkdir(parents=True)
+    pq.write_table(table(rows), config.activations, row_group_size=group)
+    return config
+
+
+MANY = [(f"doc{i // 4}", f"text {i}") for i in range(600)]
+
+
+def test_no_document_crosses_and_every_row_is_somewhere(tmp_path):
+    config = config_with(tmp_path, MANY)
+    folder = split.run(config)
+    found = {name: pq.read_table(folder / f"{name}.parquet") for name in split.SPLITS}
+    documents = {name: set(part["doc_id"].to_pylist()) for name, part in found.items()}
+    assert all(documents.values())
+    assert sum(map(len, documents.values())) == len({doc for doc, _ in MANY}) == len(set().union(*documents.values()))
+    texts = Counter(text for part in found.values() for text in part["detokenized_text_truncated"].to_pylist())
+    assert texts == Counter(text for _, text in MANY)
+    for name, part in found.items():
+        assert len(part) / len(MANY) == pytest.approx(getattr(config.split, name), abs=0.08)
+        about = read_sidecar(folder / f"{name}.parquet")
+        assert about["split"] == name and about["rows"] == len(part)
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=20), st.integers(0, 5))
+def test_the_split_of_a_document_depends_on_its_id_and_the_seed_only(ids, seed):
+    shares = Split()
+    alone = [split.split_of(doc_id, shares, seed) for doc_id in ids]
+    assert alone == [split.split_of(doc_id, shares, seed) for doc_id in ids[::-1]][::-1]
+    assert set(alone) <= {*split.SPLITS, None}
+
+
+def test_raising_a_later_share_never_moves_a_document_into_or_out_of_eval():
+    ids = [f"d{i}" for i in range(500)]
+    few, many = Split(av_sft=0.2, ar_sft=0.1, rl=0.0), Split(av_sft=0.6, ar_sft=0.2, rl=0.1)
+    assert [split.split_of(i, few) == "eval" for i in ids] == [split.split_of(i, many) == "eval" for i in ids]
+
+
+def test_a_text_that_came_before_is_dropped_whatever_its_document(tmp_path):
+    config = config_with(tmp_path, [*MANY, *(("copy" + doc, text) for doc, text in MANY[:40])])
+    folder = split.run(config)
+    texts = [
+        text
+        for name in split.SPLITS
+        for text in pq.read_table(folder / f"{name}.parquet")["detokenized_text_truncated"].to_pylist()
+    ]
+    assert len(texts) == len(set(texts)) == len(MANY)
+    assert read_sidecar(folder / "eval.parquet")["drops"]["duplicate_text"] == 40
+
+
+@pytest.mark.parametrize("bad", [None, "", "  ", "None", "nan", "unknown"])
+def test_a_row_without_a_usable_doc_id_is_refused_and_named(tmp_path, bad):
+    rows = [*MANY[:5], (bad, "orphan"), *MANY[5:]]
+    with pytest.raises(InputError, match=r"row 5: doc_id is .*names no document"):
+        split.run(config_with(tmp_path, rows))
+    assert not (tmp_path / "out" / "split").exists()
+
+
+def test_one_document_or_no_column_at_all_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(InputError, match=r"1 document\(s\) in 3 rows: nothing is left to hold out"):
+        split.run(config_with(tmp_path / "a", [("d", "x"), ("d", "y"), ("d", "z")]))
+    config = config_with(tmp_path, MANY)
+    pq.write_table(table(MANY).drop_columns(["doc_id"]), config.activations)
+    with pytest.raises(InputError, match="has no doc_id column"):
+        split.run(config)
+
+
+def test_a_split_that_gets_no_row_is_refused(tmp_path):
+    with pytest.raises(InputError, match="fell into the split .*: use more documents, or a larger share"):
+        split.run(config_with(tmp_path, MANY[:12], eval=0.001))
+
+
+def test_shares_over_one_are_refused():
+    with pytest.raises(ValidationError, match="add up to 1.5"):
+        Split(eval=0.5, av_sft=0.5, ar_sft=0.5, rl=0.0)
+
+
+def test_missing_activations_name_the_command(tmp_path):
+    with pytest.raises(InputError, match=r"run `python -m training.data.extract` first"):
+        split.run(config_of(tmp_path, tmp_path, tmp_path))
+
+
+@pytest.mark.parametrize("dies_at", [1, 10])
+def test_a_killed_split_ends_in_the_same_bytes(tmp_path, monkeypatch, dies_at):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    rows = [*MANY, *(("copy" + doc, text) for doc, text in MANY[100:180])]
+    expected = split.run(config_with(tmp_path / "a", rows))
+    config, real, calls = config_with(tmp_path / "b", rows), split.Chunks.write, []
+
+    def dying(self, *arguments):
+        calls.append(1)
+        if len(calls) == dies_at:
+            raise KeyboardInterrupt
+        return real(self, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(split.Chunks, "write", dying)
+        split.run(config)
+    made = split.run(config)
+    assert {name: sha256_of(made / f"{name}.parquet") for name in split.SPLITS} == {
+        name: sha256_of(expected / f"{name}.parquet") for name in split.SPLITS
+    }
+
+
+def test_tables_of_other_shares_are_not_overwritten(tmp_path):
+    config = config_with(tmp_path, MANY)
+    split.run(config)
+    other = config.model_copy(update={"split": Split(av_sft=0.3)})
+    with pytest.raises(ChunkError, match="Nothing is overwritten"):
+        split.run(other)
+    split.run(other, overwrite=True)
+
+
+def test_a_run_that_ended_before_its_copies_were_made_makes_them(tmp_path):
+    config = config_with(tmp_path, MANY)
+    split.run(config)
+    shutil.rmtree(config.results)
+    split.run(config)
+    assert {path.name for path in config.results.rglob("*.parquet")} == {f"{name}.parquet" for name in split.SPLITS}

@@ -1,0 +1,297 @@
+"""Readout labels, the restricted vocabulary, expert rows and GRPO, on a tiny Llama."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from nla_sdk import NLAPair, metrics
+from nla_sdk.errors import InputError
+from nla_sdk.halves.half import Half
+from nla_sdk.io.files import read_vectors, sha256_of
+from tests.fit.test_training import config_file, text
+from training import pipeline
+from training.configs.config import Config, Readout
+from training.fit import ar as sft_ar
+from training.fit import av as sft_av
+from training.fit import expert, grpo, loop, on_policy
+from training.fit.checkpoints import load_base
+from training.label import readout
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    rng, folder = random.Random(3), tmp_path_factory.mktemp("corpus")
+    rows = [{"doc_id": f"doc{i // 2}", "text": text(rng), "family": rng.choice("ab")} for i in range(80)]
+    (folder / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "labels.jsonl").write_text(json.dumps({**rows[0], "explanation": "Not used."}) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, base, corpus) -> Path:
+    """A config whose pair has been trained a little, on readout labels."""
+    folder = tmp_path_factory.mktemp("run")
+    written = {"name": "readout", "providers": [{"kind": "readout"}]}
+    path = config_file(
+        folder,
+        base,
+        corpus,
+        readout={"min_documents": 2, "next_candidates": 6, "word_candidates": 6, "words": 2},
+        label={"sets": [written], "cache": str(folder / "labels.sqlite")},
+        split={"eval": 0.2, "av_sft": 0.3, "ar_sft": 0.3, "rl": 0.2},
+        av__sources=["readout"],
+        ar__sources=["readout"],
+        expert={"rows": 6, "best_of": 3},
+        grpo={
+            "quantization": None,
+            "gradient_checkpointing": False,
+            "batch_size": 2,
+            "micro_batch": 1,
+            "samples": 4,
+            "max_rows": 12,
+            "epochs": 1,
+            "eval_rows": 6,
+            "eval_interval": 3,
+            "save_interval": 2,
+            "lr": 1e-3,
+            "max_truncated": 1.0,
+            "min_unique": 0.0,
+            "max_kl": 100,
+        },
+    )
+    config = Config.load(path)
+    pipeline.run(config)
+    sft_av.run(config)
+    sft_ar.run(config)
+    return path
+
+
+def changed(trained: Path, **settings) -> Config:
+    config = Config.load(trained)
+    return config.model_copy(update={"grpo": config.grpo.model_copy(update=settings)})
+
+
+def trainer_of(config: Config) -> grpo.Trainer:
+    halves = {role: Half.find(str(config.half(role)), role) for role in ("av", "ar")}
+    return grpo.Trainer(config, load_base(config, config.grpo, torch.device("cpu")), halves)
+
+
+# --- readout labels -----------------------------------------------------------------------------------------------
+def planted(count: int, seed: int) -> tuple[np.ndarray, list[dict]]:
+    """Activations that are sums of one direction for a word of the text and one for the next token."""
+    rng = np.random.default_rng(7)
+    words, tokens = ["lobster", "hurricane", "insulin", "piano"], ["was", "of", "1", ")"]
+    directions = rng.standard_normal((8, 32)).astype(np.float32)
+    draw = np.random.default_rng(seed)
+    vectors, rows = [], []
+    for at in range(count):
+        word, token = draw.integers(4, size=2)
+        vectors.append(
+            20 * np.ones(32) + directions[word] * 4 + directions[4 + token] * 4 + draw.standard_normal(32) / 4
+        )
+        said = f"It is a matter of some {words[word]} that we are speaking of"
+        rows.append({"doc_id": f"d{at}", "detokenized_text_truncated": said, "next_tokens": [tokens[token]]})
+    return np.array(vectors, dtype=np.float32), rows
+
+
+def test_readout_names_what_is_in_vectors_it_was_not_fitted_on():
+    settings = Readout(next_tokens=1, words=1, next_candidates=3, word_candidates=3, min_documents=3)
+    probes = readout.Probes.fit(*planted(400, 0), settings)
+    vectors, rows = planted(60, 1)
+    for row, explanation in zip(rows, probes.explain(vectors), strict=True):
+        word = row["detokenized_text_truncated"].split()[6]
+        assert explanation.startswith(f'"{row["next_tokens"][0]}" comes next. ')
+        assert explanation.endswith(f" about {word}.")
+
+
+def test_readout_never_looks_at_a_held_out_text(trained, tmp_path):
+    config = Config.load(trained)
+    split = tmp_path / "out" / "split"
+    split.mkdir(parents=True)
+    for name in ("av_sft", "ar_sft", "rl", "eval"):
+        table = pq.read_table(config.out / "split" / f"{name}.parquet")
+        if name == "eval":
+            blank = [["?"]] * len(table)
+            table = table.set_column(table.column_names.index("next_tokens"), "next_tokens", [blank])
+        pq.write_table(table, split / f"{name}.parquet")
+    other = config.model_copy(update={"out": tmp_path / "out"})
+    assert readout.run(other).read_bytes() == (config.out / "readout.jsonl").read_bytes()
+    with pytest.raises(InputError, match="does not exist"):
+        (split / "rl.parquet").unlink()
+        readout.run(other)
+
+
+def test_readout_says_when_there_is_too_little_to_fit_on():
+    with pytest.raises(InputError, match="occurs in 500 documents"):
+        readout.Probes.fit(*planted(40, 0), Readout(min_documents=500))
+
+
+def test_one_word_a_stem(trained):
+    rows = [json.loads(line) for line in (Config.load(trained).out / "readout.jsonl").read_text().splitlines()]
+    assert {row["labeler_model"] for row in rows} == {readout.VERSION}
+    assert len({row["explanation"] for row in rows}) > 10
+    for row in rows:
+        words = row["explanation"].rpartition(" about ")[2].rstrip(".").split(", ")
+        assert not any(readout.same_stem(a, b) for at, a in enumerate(words) for b in words[:at])
+
+
+# --- the restricted vocabulary ------------------------------------------------------------------------------------
+def test_a_restricted_av_writes_the_same_where_it_may_and_nothing_else(trained):
+    config = Config.load(trained)
+    pair = NLAPair.from_pretrained(config.half("av"), config.half("ar"), base=config.base)
+    vectors = torch.from_numpy(read_vectors(pq.read_table(config.out / "eval.parquet")).copy())[:8]
+    verbalizer = pair.verbalizer
+    inputs = verbalizer.prepare(vectors)
+    free = verbalizer.tokens(inputs, limit=8)
+    used = {token for tokens, _ in free for token in tokens}
+    verbalizer.restrict(used)
+    assert verbalizer.tokens(inputs, limit=8) == free
+    fewer = sorted(used)[: len(used) // 2]
+    verbalizer.restrict(fewer)
+    draws = [torch.Generator().manual_seed(row) for row in range(8)]
+    sampled = verbalizer.tokens(inputs, limit=8, temperature=1.5, generators=draws)
+    assert {token for tokens, _ in sampled for token in tokens} <= set(fewer)
+    verbalizer.restrict(None)
+    assert verbalizer.tokens(inputs, limit=8) == free
+    with pytest.raises(InputError, match="expected ids below"):
+        verbalizer.restrict([10**9])
+
+
+# --- expert rows --------------------------------------------------------------------------------------------------
+def test_expert_rows_are_the_best_of_their_groups_and_train_the_av(trained, tmp_path):
+    config = Config.load(trained)
+    expert.run(config)
+    table = pq.read_table(config.out / "expert.parquet")
+    vectors, texts = read_vectors(table).copy(), table["api_explanation"].to_pylist()
+    pair = NLAPair.from_pretrained(config.half("av"), config.half("ar"), base=config.base)
+    pair.verbalizer.restrict(on_policy.label_tokens(config, pair.verbalizer.backbone.tokenizer))
+    greedy = pair.reconstruct([one or " " for one in pair.explain(vectors)])
+    chosen = metrics.cosine(pair.reconstruct(texts), torch.from_numpy(vectors))
+    assert len(texts) == 6 and (chosen >= metrics.cosine(greedy, torch.from_numpy(vectors)) - 1e-5).all()
+    settings = config.av.model_copy(update={"sources": ["readout", "expert"], "max_rows": 10, "epochs": 0.5})
+    made = sft_av.run(config.model_copy(update={"av": settings}), name="with_expert")
+    facts = yaml.safe_load((made / "nla_meta.yaml").read_text())["provenance"]["training"]
+    assert facts["rows"] == 16 and facts["tables_sha256"]["expert.parquet"] == sha256_of(config.out / "expert.parquet")
+
+
+# --- GRPO ---------------------------------------------------------------------------------------------------------
+def test_advantages_are_scores_within_their_group():
+    rewards = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    expected = [[(one - row.mean()) / row.std() for one in row] for row in rewards.double()]
+    torch.testing.assert_close(grpo.advantages(rewards).double(), torch.tensor(expected), rtol=1e-4, atol=1e-5)
+    assert not grpo.advantages(torch.ones(2, 4)).any()
+
+
+def test_k3_is_the_divergence_on_average():
+    generator = torch.Generator().manual_seed(0)
+    own, reference = torch.log_softmax(torch.randn(2, 12, generator=generator), dim=-1)
+    drawn = torch.multinomial(own.exp(), 200_000, replacement=True, generator=generator)
+    estimate = grpo.k3(own[drawn], reference[drawn])
+    assert (estimate >= 0).all()
+    assert float(estimate.mean()) == pytest.approx(float((own.exp() * (own - reference)).sum()), rel=0.03)
+
+
+@pytest.mark.parametrize("vocabulary", ["labels", "all"])
+def test_a_step_has_the_gradient_of_an_independent_computation(trained, vocabulary):
+    config = changed(trained, vocabulary=vocabulary, kl=0.0, temperature=0.8, ar_lr=1e-4)
+    trainer = trainer_of(config)
+    rows = [0, 1]
+    with trainer.backbone.using("av"):
+        trainer.share_of_loss(rows, 0, rows)
+    found = {
+        name: parameter.grad.clone() for name, parameter in trainer.parameters.items() if parameter.grad is not None
+    }
+    assert any(".av." in name for name in found) and any(".ar." in name for name in found)
+    for parameter in trainer.parameters.values():
+        parameter.grad = None
+
+    # The same, one sample at a time, through embeddings that are put together here.
+    model, verbalizer, tokenizer = trainer.backbone.model, trainer.verbalizer, trainer.backbone.tokenizer
+    allowed = trainer.verbalizer._vocabulary if vocabulary == "labels" else torch.arange(len(tokenizer))
+    terms, count = [], 0
+    for row in rows:
+        vector = trainer.vectors[row]
+        draws = [grpo.row_generator(vector, config.seed, sample) for sample in range(4)]
+        prepared = verbalizer.prepare(vector[None])
+        written = verbalizer.tokens(prepared.repeat(4, 1), temperature=0.8, generators=draws)
+        rewards = []
+        for tokens, finished in written:
+            words = grpo.parse_output(tokenizer.decode(tokens, skip_special_tokens=True), finished)
+            made = trainer.reconstructor([words.text])
+            rewards.append(-float(metrics.direction_mse(made, vector[None])[0]) - 0.5 * (words.status == "truncated"))
+        for gain, (tokens, finished) in zip(grpo.advantages(torch.tensor([rewards]))[0], written, strict=True):
+            ids = [*tokens, trainer.end] if finished else tokens
+            with trainer.backbone.using("av"):
+                embeds = model.get_input_embeddings()(torch.tensor([[*verbalizer.prompt_ids, *ids]])).clone()
+                embeds[0, verbalizer.marker] = prepared[0]
+                states = model.model(inputs_embeds=embeds, use_cache=False).last_hidden_state[0]
+                logits = model.lm_head(states[len(verbalizer.prompt_ids) - 1 : -1])[:, allowed] / 0.8
+            places = [int((allowed == token).nonzero()) for token in ids]
+            likelihood = torch.log_softmax(logits, dim=-1)[range(len(ids)), places]
+            terms.append(-gain * likelihood.sum())
+            count += len(ids)
+    total = sum(terms) / count
+    with trainer.backbone.using("av"):
+        total.backward()
+    for name, parameter in trainer.parameters.items():
+        if ".av." in name and name in found:
+            torch.testing.assert_close(found[name], parameter.grad, rtol=2e-3, atol=1e-5)
+
+
+def test_grpo_ends_in_the_same_weights_however_often_it_is_killed(trained, monkeypatch):
+    config = changed(trained)
+    grpo.run(config, name="whole")
+    real = grpo.Trainer.share_of_loss
+    for death in (1, 4):
+
+        def dying(self, rows, step, batch, death=death):
+            if step == death:
+                raise RuntimeError("killed")
+            return real(self, rows, step, batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(grpo.Trainer, "share_of_loss", dying)
+            with pytest.raises(RuntimeError, match="killed"):
+                grpo.run(config, name="broken")
+    grpo.run(config, name="broken")
+    states = [
+        torch.load(loop.latest_checkpoint(config.out / name) / loop.STATE, weights_only=True)["parameters"]
+        for name in ("whole", "broken")
+    ]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[1][key], tensor) for key, tensor in states[0].items())
+    logged = [json.loads(line) for line in (config.out / "broken" / "log.jsonl").read_text().splitlines()]
+    assert [one["step"] for one in logged] == list(range(7))
+    assert {"reward", "kl", "unique", "truncated", "tokens"} <= logged[3].keys()
+    pair = NLAPair.from_pretrained(config.out / "whole" / "final")
+    assert pair.matched and pair.round_trip(pair.extract("the cat sat on a mat").vectors[0]).fve is not None
+
+
+def test_grpo_raises_the_reward_it_is_given(trained):
+    """Enough steps at a high rate on few activations: what is rewarded becomes likelier."""
+    config = changed(trained, max_rows=2, epochs=30, lr=3e-3, kl=0.0, ar_lr=0.0, eval_interval=100, save_interval=100)
+    grpo.run(config, name="rewarded")
+    logged = [json.loads(line) for line in (config.out / "rewarded" / "log.jsonl").read_text().splitlines()]
+    rewards = [one["reward"] for one in logged if "reward" in one]
+    assert len(rewards) == 30 and np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.05
+
+
+def test_grpo_stops_on_collapse_and_keeps_what_was_best(trained):
+    config = changed(trained, min_unique=1.0, max_rows=2, epochs=20, lr=3e-3, kl=0.0)
+    with pytest.raises(grpo.CollapseError, match="of the explanations differ"):
+        grpo.run(config, name="collapsed")
+    assert (config.out / "collapsed" / "final" / "av" / "adapter_model.safetensors").is_file()
+
+
+def test_grpo_says_what_is_missing(trained):
+    config = Config.load(trained)
+    with pytest.raises(InputError, match="no section grpo"):
+        grpo.run(config.model_copy(update={"grpo": None}))

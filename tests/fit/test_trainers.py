@@ -1,0 +1,401 @@
+"""The trainers: exact resumption, several processes, 4 bits, checkpointing, second legs, and what a half says."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from torch.nn import functional
+
+from nla_sdk import NLAPair
+from nla_sdk.contract import Contract
+from nla_sdk.errors import InputError
+from nla_sdk.io.files import sha256_of
+from nla_sdk.model.backbone import Backbone
+from tests import configs, tiny
+from tests.fit.test_training import config_file, text
+from training import pipeline
+from training.configs.config import Config, Lora
+from training.evaluate.measures.texts import prose
+from training.fit import ar as sft_ar
+from training.fit import av as sft_av
+from training.fit import checkpoints as adapters
+from training.fit import loop, on_policy
+
+pytest_plugins = ["tests.hub.fixtures"]
+ROOT = Path(__file__).parents[2]
+STAGES = {"av": sft_av, "ar": sft_ar}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    rng, folder = random.Random(0), tmp_path_factory.mktemp("corpus")
+    rows = [{"doc_id": f"doc{i // 2}", "text": text(rng), "family": rng.choice("ab")} for i in range(80)]
+    (folder / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "labels.jsonl").write_text(
+        "".join(json.dumps({**row, "explanation": f"On {row['text'][:9]} and more."}) + "\n" for row in rows[:20])
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, corpus, base, gemma_base) -> dict[str, Path]:
+    """For each base a config whose tables have been built."""
+    made = {}
+    for name, folder in (("llama", base), ("gemma", gemma_base)):
+        made[name] = config_file(tmp_path_factory.mktemp(name + "-run"), folder, corpus)
+        pipeline.run(Config.load(made[name]))
+    return made
+
+
+def run_of(built: Path, folder: Path, role: str, **changes) -> Config:
+    """A config of its own on the finished tables of another, with some settings of one role changed."""
+    folder.mkdir(exist_ok=True)
+    settings = yaml.safe_load(built.read_text())
+    tables = Path(settings["out"])
+    settings["out"] = str(folder / "out")
+    settings["ar"]["sources"] = ["extractive"]
+    settings[role] |= changes
+    (folder / "out").mkdir(exist_ok=True)
+    for file in tables.iterdir():
+        if file.is_file():
+            (folder / "out" / file.name).write_bytes(file.read_bytes())
+    return Config.load(configs.write(folder, settings))
+
+
+def weights(config: Config, role: str, name: str | None = None) -> dict[str, torch.Tensor]:
+    """The trained parameters of the last checkpoint."""
+    state = torch.load(loop.latest_checkpoint(config.out / (name or role)) / loop.STATE, weights_only=True)
+    return state["parameters"]
+
+
+def losses(config: Config, role: str) -> list[float]:
+    lines = (config.out / role / "log.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)]
+
+
+@pytest.mark.parametrize("role", ["av", "ar"])
+def test_killed_at_five_steps_it_ends_in_the_weights_of_an_undisturbed_run(built, tmp_path, monkeypatch, role):
+    settings = {"lora": {"r": 8, "alpha": 16, "dropout": 0.2}, "micro_batch": 3, "save_interval": 2, "max_rows": 44}
+    if role == "ar":
+        settings |= {"contrastive": 0.1, "explanation_dropout": 0.2, "prose_share": 0.3, "tables": ["av_sft"]}
+    whole, broken = (run_of(built["llama"], tmp_path / name, role, **settings) for name in ("whole", "broken"))
+    stage = STAGES[role]
+    stage.run(whole)
+    real = stage.Trainer.share_of_loss
+    deaths = random.Random(1).sample(range(11), 5)
+
+    for death in sorted(deaths):
+
+        def dying(self, rows, step, batch, death=death):
+            if step == death:
+                raise RuntimeError("killed")
+            return real(self, rows, step, batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(stage.Trainer, "share_of_loss", dying)
+            with pytest.raises(RuntimeError, match="killed"):
+                stage.run(broken)
+    stage.run(broken)
+    expected, found = weights(whole, role), weights(broken, role)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert sha256_of(whole.half(role) / "adapter_model.safetensors") == sha256_of(
+        broken.half(role) / "adapter_model.safetensors"
+    )
+    assert losses(broken, role) == losses(whole, role) and len(losses(whole, role)) == 11
+
+
+@pytest.mark.parametrize("role", ["av", "ar"])
+def test_micro_batches_add_up_to_the_whole_batch(built, tmp_path, role):
+    whole = run_of(built["llama"], tmp_path / "whole", role, batch_size=8, micro_batch=None)
+    parts = run_of(built["llama"], tmp_path / "parts", role, batch_size=8, micro_batch=3)
+    for config in (whole, parts):
+        STAGES[role].run(config)
+    assert losses(parts, role) == pytest.approx(losses(whole, role), rel=1e-4)
+    for name, tensor in weights(whole, role).items():
+        torch.testing.assert_close(weights(parts, role)[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["replicated", "sharded"])
+@pytest.mark.parametrize("role", ["av", "ar"])
+def test_two_processes_walk_the_loss_curve_of_one(built, tmp_path, role, sharded):
+    settings = {"batch_size": 4, "max_rows": 40, "epochs": 2}
+    settings |= {"contrastive": 0.2, "tables": ["ar_sft"]} if role == "ar" else {}
+    one = run_of(built["llama"], tmp_path / "one", role, **settings)
+    two = run_of(built["llama"], tmp_path / "two", role, **settings, shard_base=sharded, gradient_checkpointing=sharded)
+    STAGES[role].run(one)
+    launch = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    train = ["-m", f"training.sft_{role}", "--config", str(tmp_path / "two" / "config.yaml")]
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *launch, *train],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(losses(one, role)) >= 20
+    assert losses(two, role) == pytest.approx(losses(one, role), rel=1e-4, abs=1e-4)
+    facts = Contract.load(two.half(role)).provenance["training"]
+    assert facts["processes"] == 2
+    for name, tensor in weights(one, role).items():
+        torch.testing.assert_close(weights(two, role)[name], tensor, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("role", ["av", "ar"])
+def test_the_whole_recipe_runs_in_4_bits_on_a_gemma_4_with_ple_and_shared_keys(built, tmp_path, role):
+    """NF4, gradient checkpointing, micro-batches of one: the loss falls, the frozen weights do not change."""
+    config = run_of(
+        built["gemma"],
+        tmp_path,
+        role,
+        quantization="nf4",
+        gradient_checkpointing=True,
+        micro_batch=1,
+        lr=5e-3,
+        decay="constant",
+        max_rows=4,
+        epochs=16,
+        **({"head_lr": 5e-3, "tables": ["ar_sft"]} if role == "ar" else {}),
+    )
+    stage = STAGES[role]
+    backbone = adapters.load_base(config, getattr(config, role), torch.device("cpu"))
+    trainer = stage.Trainer(config, backbone)
+    frozen = {n: p.detach().clone() for n, p in backbone.model.named_parameters() if n not in trainer.parameters}
+    assert any(p.dtype == torch.uint8 for p in frozen.values())
+    optimizer = torch.optim.AdamW(trainer.parameters.values(), lr=5e-3)
+    with backbone.using(role):
+        for step in range(2):
+            optimizer.zero_grad()
+            trainer.share_of_loss(range(4), step, range(4)).backward()
+            reached = {n for n, p in trainer.parameters.items() if p.grad is not None and p.grad.abs().sum() > 0}
+            optimizer.step()
+    assert reached == set(trainer.parameters)  # from the second step on: B is zero in the first
+    blocks = trainer.contract.ar_num_blocks or tiny.GEMMA_BLOCKS
+    found = {block for n in trainer.parameters for block in range(tiny.GEMMA_BLOCKS) if f"layers.{block}." in n}
+    assert found == set(range(blocks))
+    now = dict(backbone.model.named_parameters())
+    assert all(torch.equal(now[name], value) for name, value in frozen.items())
+    stage.run(config)
+    curve = losses(config, role)
+    assert len(curve) == 16 and curve[-1] < 0.7 * curve[0]
+    assert Contract.load(config.half(role)).quantization == "nf4"
+
+
+@pytest.mark.parametrize("role", ["av", "ar"])
+def test_gradients_with_checkpointing_equal_those_without(built, tmp_path, role):
+    """In 4 bits; and the AV's logits a few tokens at a time against all at once."""
+    gradients = []
+    for checkpointing in (True, False):
+        changes = {"quantization": "nf4", "gradient_checkpointing": checkpointing}
+        if role == "av":
+            changes["logit_slice"] = 7 if checkpointing else 100_000
+        config = run_of(built["gemma"], tmp_path / str(checkpointing), role, **changes)
+        backbone = adapters.load_base(config, getattr(config, role), torch.device("cpu"))
+        trainer = STAGES[role].Trainer(config, backbone)
+        for name, parameter in trainer.parameters.items():
+            if "lora_B" in name:
+                parameter.data.normal_(std=0.05, generator=torch.Generator().manual_seed(len(name)))
+        with backbone.using(role):
+            trainer.share_of_loss(range(4), 0, range(4)).backward()
+        gradients.append({name: parameter.grad for name, parameter in trainer.parameters.items()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_every_checkpoint_is_a_half_and_final_is_the_best_of_them(built, tmp_path):
+    halves = {}
+    for role in ("av", "ar"):
+        tables = {"tables": ["av_sft"]} if role == "ar" else {}
+        config = run_of(built["llama"], tmp_path, role, save_interval=4, eval_interval=2, keep_checkpoints=2, **tables)
+        STAGES[role].run(config)
+        kept = loop.checkpoints(config.out / role)
+        assert [path.name for path in kept] == ["step_000008", "step_000012"]
+        halves[role] = [*kept, config.half(role)]
+        best = Contract.load(config.half(role)).provenance["training"]["chosen_by"]
+        lines = [json.loads(line) for line in (config.out / role / "log.jsonl").read_text().splitlines()]
+        assert lines[0].get("loss_trend") is None and lines[-1]["loss_trend"] in {"descending", "flat", "ascending"}
+        key, pick = ("heldout_loss", min) if role == "av" else ("heldout_fve_true", max)
+        found = {line["step"]: line[key] for line in lines if key in line}
+        assert best["metric"] == key and best["step"] == pick(found, key=found.get)
+        facts = Contract.load(kept[-1]).provenance["training"]
+        assert (
+            facts["step"] == 12
+            and facts["tables_sha256"]
+            and facts["rows"] <= sum(facts["table_rows"].values())
+            and facts["wall_seconds"] > 0
+        )
+        assert facts["libraries"]["torch"] and facts["hardware"] and facts["code_version"]
+        assert facts["loss_trend"]["verdict"] in {"descending", "flat", "ascending"}
+    for av, ar in zip(halves["av"], halves["ar"], strict=True):
+        pair = NLAPair.from_pretrained(av, ar)
+        assert pair.matched
+        assert pair.round_trip(torch.randn(tiny.D_MODEL)).fve is not None
+
+
+@pytest.mark.parametrize("role", ["av", "ar"])
+def test_a_second_leg_starts_from_the_first_ones_weights_and_says_so(built, tmp_path, role):
+    config = run_of(built["llama"], tmp_path, role)
+    stage = STAGES[role]
+    first = stage.run(config)
+    settings = getattr(config, role).model_copy(update={"continue_from": first, "lr": 3e-5})
+    second = config.model_copy(update={role: settings})
+    backbone = Backbone.load(config.base, dtype="float32")
+    trainer = stage.Trainer(second, backbone)
+    from safetensors.torch import load_file
+
+    for name, tensor in load_file(first / "adapter_model.safetensors").items():
+        live = name.removeprefix("base_model.model.").replace(".weight", f".{role}.weight")
+        assert torch.equal(trainer.parameters[live], tensor)
+    if role == "ar":
+        assert torch.equal(trainer.head.weight, load_file(first / "linear_head.safetensors")["weight"])
+    with pytest.raises(loop.TrainingError, match="--name"):
+        stage.run(second)
+    made = stage.run(second, name=f"{role}2")
+    facts = Contract.load(made).provenance["training"]
+    assert facts["parent"]["adapter_sha256"] == sha256_of(first / "adapter_model.safetensors")
+    assert facts["parent"]["name"] == f"{role}/final" and str(tmp_path) not in (made / "nla_meta.yaml").read_text()
+
+
+def test_a_second_leg_may_start_from_a_half_on_the_hub(built, tmp_path, hub):
+    config = run_of(built["llama"], tmp_path, "ar", max_rows=8)
+    first = sft_ar.run(config)
+    commit = hub.add("ada/first-ar", {file.name: file.read_bytes() for file in first.iterdir()})
+    settings = config.ar.model_copy(update={"continue_from": Path("ada/first-ar")})
+    made = sft_ar.run(config.model_copy(update={"ar": settings}), name="ar2")
+    parent = Contract.load(made).provenance["training"]["parent"]
+    assert parent["name"] == "ada/first-ar" and parent["commit"] == commit
+    assert parent["adapter_sha256"] == sha256_of(first / "adapter_model.safetensors")
+
+
+def test_what_the_av_wrote_belongs_to_its_activations_also_when_the_table_has_changed(built, tmp_path, monkeypatch):
+    config = run_of(built["llama"], tmp_path, "av", max_rows=8)
+    config = config.model_copy(update={"ar": config.ar.model_copy(update={"on_policy_rows": 1000})})  # all of them
+    sft_av.run(config)
+    monkeypatch.setattr(on_policy, "ROWS_PER_CHUNK", 3)
+
+    def written() -> dict[str, str]:
+        rows = pq.read_table(on_policy.run(config), columns=["detokenized_text_truncated", "response"]).to_pylist()
+        return {row["detokenized_text_truncated"]: row["response"] for row in rows}
+
+    source = config.out / "ar_sft.parquet"
+    first, table = written(), pq.read_table(source)
+    assert len(set(first.values())) > 1
+    pq.write_table(table.take(list(range(len(table)))[::-1]), source)
+    assert written() == first
+    pq.write_table(table, source)
+    assert written() == first
+
+
+def test_ctrl_c_saves_and_exits_with_130_and_the_next_run_goes_on(built, tmp_path):
+    config = run_of(built["llama"], tmp_path, "av", epochs=400, save_interval=10_000, eval_interval=10_000)
+    log = config.out / "av" / "log.jsonl"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training.fit.av", "--config", str(tmp_path / "config.yaml")],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for _ in range(1200):
+            if log.is_file() and log.read_text().count("\n") > 5:
+                break
+            if process.poll() is not None:
+                pytest.fail(process.stderr.read()[-2000:])
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err[-2000:]
+    assert "Traceback" not in err and "is saved, run the same command again to go on" in err
+    step = int(loop.latest_checkpoint(config.out / "av").name.removeprefix("step_"))
+    assert step >= 4 and json.loads(log.read_text().splitlines()[-1])["step"] == step
+
+
+def test_norms_can_be_trained_whole_and_only_those_of_text_blocks(built, tmp_path):
+    lora = {"r": 4, "alpha": 8, "dropout": 0.0, "modules_to_save": ["input_layernorm"]}
+    config = run_of(built["gemma"], tmp_path, "av", lora=lora)
+    half = sft_av.run(config)
+    backbone = Backbone.load(config.base, dtype="float32")
+    report = backbone.load_adapter("av", half)
+    from safetensors import safe_open
+
+    with safe_open(half / "adapter_model.safetensors", "pt") as file:
+        norms = [key for key in file.keys() if "input_layernorm" in key]  # noqa: SIM118
+    assert len(norms) == tiny.GEMMA_BLOCKS and not report.inert
+    with pytest.raises(InputError, match="no module of the text blocks is called 'nothing'"):
+        adapters.lora_config(config.av.model_copy(update={"lora": Lora(modules_to_save=["nothing"])}), backbone)
+
+
+def test_rows_that_do_not_fit_are_left_out_and_none_left_is_an_error(built, tmp_path):
+    config = run_of(built["llama"], tmp_path, "av", max_rows=None)
+    backbone = Backbone.load(config.base, dtype="float32")
+    trainer = sft_av.Trainer(config, backbone)
+    lengths = sorted(len(ids) for ids in trainer.targets)
+    room = len(trainer.verbalizer.prompt_ids) + lengths[len(lengths) // 2]
+    short = config.model_copy(update={"av": config.av.model_copy(update={"max_length": room})})
+    trainer = sft_av.Trainer(short, Backbone.load(config.base, dtype="float32"))
+    assert trainer.left_out and max(map(len, trainer.targets)) == lengths[len(lengths) // 2]
+    assert len(trainer.rows) == len(trainer.inputs) == len(trainer.targets) == len(lengths) - trainer.left_out
+    none = config.model_copy(update={"av": config.av.model_copy(update={"max_length": 16})})
+    with pytest.raises(InputError, match="No response fits into av.max_length"):
+        sft_av.Trainer(none, Backbone.load(config.base, dtype="float32"))
+
+
+def test_infonce_is_the_cross_entropy_of_centred_cosines():
+    generator = torch.Generator().manual_seed(0)
+    batch, predicted = (torch.randn(6, 5, generator=generator) + 3 for _ in range(2))
+    found = sft_ar.contrastive_loss(predicted[2:4], torch.tensor([2, 3]), batch, 0.2)
+    units = batch / batch.norm(dim=1, keepdim=True)
+    centre = units.mean(0)
+    for at, row in enumerate((2, 3)):
+        p = predicted[row] / predicted[row].norm() - centre
+        scores = torch.stack([functional.cosine_similarity(p, u - centre, dim=0) for u in units]) / 0.2
+        assert found[at].item() == pytest.approx((scores.logsumexp(0) - scores[row]).item(), rel=1e-5)
+
+
+def test_words_are_dropped_the_same_way_each_time():
+    sentence = " ".join(f"w{i}" for i in range(2000))
+    kept = sft_ar.drop_words(sentence, 0.3, "1|2|3").split()
+    assert (
+        kept == sft_ar.drop_words(sentence, 0.3, "1|2|3").split() != sft_ar.drop_words(sentence, 0.3, "1|2|4").split()
+    )
+    assert 0.65 < len(kept) / 2000 < 0.75
+    assert sft_ar.drop_words(sentence, 0.0, "x") == sentence
+
+
+def test_an_optimizer_that_does_not_run_here_is_refused(tmp_path):
+    weight = torch.nn.Parameter(torch.ones(1))
+    settings = Config.load(ROOT / "training" / "configs" / "demo.yaml").av.model_copy(update={"optimizer": "adamw8bit"})
+    with pytest.raises(loop.TrainingError, match="runs on CUDA only"):
+        loop.make_optimizer([{"params": [weight]}], settings, torch.device("cpu"))
+
+
+def test_a_share_of_rows_is_read_without_quotes_and_at_every_step_other_ones(built, tmp_path):
+    config = run_of(built["llama"], tmp_path, "ar", prose_share=0.25)
+    trainer = sft_ar.Trainer(config, Backbone.load(config.base, dtype="float32"))
+    texts = [row["api_explanation"] for row in trainer.rows]
+    assert all('"' in text for text in texts)
+    bare = [
+        {row for row, text in enumerate(texts) if trainer._as_read(row, step) == prose(text) != text}
+        for step in range(20)
+    ]
+    whole = [row for row, text in enumerate(texts) if trainer._as_read(row, 0) == text]
+    assert len(whole) + len(bare[0]) == len(texts)
+    assert 0.2 < sum(map(len, bare)) / (20 * len(texts)) < 0.3 and len(set(map(frozenset, bare))) == 20
+    assert bare[3] == {row for row, text in enumerate(texts) if trainer._as_read(row, 3) == prose(text)}

@@ -1,0 +1,293 @@
+"""The log of a run (rounded, whole lines, cut at a checkpoint, TensorBoard beside it) and the figure drawn from it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from nla_sdk.errors import InputError
+from training.runs import telemetry
+from training.runs.telemetry import Telemetry, render, running_mean
+
+ROOT = Path(__file__).parents[2]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(autouse=True)
+def board(monkeypatch):
+    """A TensorBoard that keeps what it is given. Always ours: tests must not depend on what is installed."""
+
+    class SummaryWriter:
+        made: list = []
+
+        def __init__(self, folder, purge_step=None):
+            self.folder, self.purge_step, self.scalars, self.calls = folder, purge_step, [], []
+            self.made.append(self)
+
+        def add_scalar(self, name, value, step):
+            self.scalars.append((name, value, step))
+
+        def flush(self):
+            self.calls.append("flush")
+
+        def close(self):
+            self.calls.append("close")
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    return SummaryWriter.made
+
+
+@pytest.fixture
+def panels(monkeypatch):
+    """The axes of the last figure that was drawn, by title."""
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    drawn = {}
+    savefig = figure.savefig
+
+    def kept(self, *arguments, **options):
+        drawn.clear()
+        drawn.update({axes.get_title(): axes for axes in self.axes})
+        savefig(self, *arguments, **options)
+
+    monkeypatch.setattr(figure, "savefig", kept)
+    return drawn
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def logged(folder: Path, *records: dict) -> Telemetry:
+    run = Telemetry(folder)
+    for record in records:
+        run.log(record)
+    return run
+
+
+def words(axes) -> str:
+    return "\n".join(text.get_text() for text in [*axes.texts, *axes.get_legend().get_texts()])
+
+
+def av_records(count: int = 60, **more) -> list[dict]:
+    records = [{"step": 0, "heldout_loss": 5.0, "heldout_loss_shuffled": 5.1}]
+    records += [{"step": step, "loss": 5 - 0.05 * step, "lr": 1e-4, "grad_norm": 2.0} for step in range(1, count + 1)]
+    records[-1] |= {"heldout_loss": 2.0, "heldout_loss_shuffled": 2.75, **more}
+    return records
+
+
+def ar_records(strict: bool) -> list[dict]:
+    records = []
+    for step, value in ((0, -0.5), (5, 0.25), (10, 0.5)):
+        fve = {"true": value, "empty": -0.1, "shuffled": -value}
+        records.append({"step": step} | {f"heldout_fve_{name}": one for name, one in fve.items()})
+        if strict:
+            records[-1] |= {f"heldout_fve_{name}_raw_variance": one - 0.05 for name, one in fve.items()}
+    return records
+
+
+# --- the log ----------------------------------------------------------------------------------------------------------
+def test_a_record_is_one_line_with_floats_of_six_digits_there_at_once(tmp_path):
+    run = Telemetry(tmp_path / "new" / "run")
+    run.log({"step": 1, "loss": 5.15325049, "lr": 1.23456789e-07, "tokens": 123456789, "note": "warm-up"})
+    record = {"step": 1, "loss": 5.15325, "lr": 1.23457e-07, "tokens": 123456789, "note": "warm-up"}
+    assert lines(tmp_path / "new" / "run") == [record]
+
+
+def test_every_third_step_is_logged_and_every_step_with_heldout_values(tmp_path):
+    run = Telemetry(tmp_path, every=3)
+    for step in range(8):
+        run.log({"step": step, "loss": 1.0} | ({"heldout_loss": 2.0} if step == 7 else {}))
+    assert [record["step"] for record in lines(tmp_path)] == [0, 3, 6, 7]
+    with pytest.raises(InputError, match="every 0 steps"):
+        Telemetry(tmp_path, every=0)
+
+
+def test_a_record_without_a_step_or_with_what_json_lacks_leaves_the_log_as_it_was(tmp_path):
+    run = logged(tmp_path, {"step": 1, "loss": 1.0})
+    with pytest.raises(KeyError):
+        run.log({"loss": 1.0})
+    with pytest.raises(TypeError):
+        run.log({"step": 2, "loss": object()})
+    assert lines(tmp_path) == [{"step": 1, "loss": 1.0}]
+
+
+def test_truncating_drops_what_was_logged_after_the_checkpoint_and_keeps_the_rest_to_the_byte(tmp_path):
+    kept = '{"step": 0, "heldout_loss": 5.0}\n{"step":1,  "loss": 0.10}\n{"step": 2, "loss": 1e-3}\n'
+    (tmp_path / "log.jsonl").write_text(kept + '{"step": 3, "loss": 1.0}\n{"step": 4, "lo', encoding="utf-8")
+    run = Telemetry(tmp_path)
+    run.truncate(2)
+    assert (tmp_path / "log.jsonl").read_text(encoding="utf-8") == kept
+    run.log({"step": 3, "loss": 2.0})
+    assert lines(tmp_path)[-2:] == [{"step": 2, "loss": 0.001}, {"step": 3, "loss": 2.0}]
+    run.truncate(-1)
+    assert lines(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_truncating_a_log_that_is_not_there_is_nothing(tmp_path):
+    Telemetry(tmp_path).truncate(10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_truncating_fails_before_it_writes_where_a_line_is_malformed(tmp_path):
+    before = b'{"step": 1}\n{"st\n{"step": 2}\n'
+    (tmp_path / "log.jsonl").write_bytes(before)
+    with pytest.raises(InputError, match="line 2"):
+        Telemetry(tmp_path).truncate(1)
+    assert (tmp_path / "log.jsonl").read_bytes() == before
+
+
+def test_a_killed_write_is_interrupted_without_a_trace(tmp_path, monkeypatch):
+    run = logged(tmp_path, {"step": 1, "loss": 1.0}, {"step": 2, "loss": 1.0})
+    before = run.path.read_bytes()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nla_sdk.io.files.os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.truncate(1)
+    assert run.path.read_bytes() == before
+
+
+def test_a_new_line_is_never_glued_to_a_torn_one(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "lo', encoding="utf-8")
+    logged(tmp_path, {"step": 2, "loss": 3.0}, {"step": 3, "loss": 4.0})
+    assert [record["step"] for record in lines(tmp_path)] == [1, 2, 3]
+
+
+# --- TensorBoard ------------------------------------------------------------------------------------------------------
+def test_tensorboard_gets_the_same_numbers_and_a_resumed_run_hides_the_steps_it_takes_again(tmp_path, board):
+    run = Telemetry(tmp_path, every=2)
+    run.truncate(10)
+    run.log({"step": 11, "loss": 9.0})
+    run.log({"step": 12, "loss": 1.5, "note": "x"})
+    run.close()
+    (writer,) = board
+    assert (writer.folder, writer.purge_step) == (str(tmp_path / "tensorboard"), 11)
+    assert writer.scalars == [("loss", 1.5, 12)]
+    assert writer.calls == ["close"]
+
+
+def test_without_tensorboard_there_is_only_the_log(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # importing it raises ImportError
+    run = logged(tmp_path, {"step": 1, "loss": 1.0})
+    run.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+# --- the figure -------------------------------------------------------------------------------------------------------
+def test_the_avs_figure_shows_verdict_and_gap(tmp_path, panels):
+    logged(tmp_path, *av_records()).render()
+    assert (tmp_path / "training.png").read_bytes().startswith(PNG)
+    assert list(panels) == [
+        "Training loss: descending over the last 50 steps",
+        "Held-out loss: gap 0.750 at step 60",
+        "learning rate",
+        "gradient norm, unclipped",
+    ]
+    loss, heldout = list(panels.values())[:2]
+    assert "−0.05000 per step, R² 1.00" in words(loss)
+    assert "gap 0.750" in words(heldout)
+    curves = {line.get_label(): list(line.get_ydata()) for line in heldout.lines}
+    assert curves == {"true vectors": [5.0, 2.0], "vectors of other rows": [5.1, 2.75]}
+    (line,) = [line for line in loss.lines if "least squares" in line.get_label()]
+    assert list(line.get_xdata()) == [11, 60]
+    assert list(line.get_ydata()) == pytest.approx([5 - 0.05 * 11, 5 - 0.05 * 60])
+
+
+def test_the_ars_figure_has_zero_as_a_line_and_the_stricter_baseline_dashed_where_the_log_has_it(tmp_path, panels):
+    for strict in (False, True):
+        logged(tmp_path / str(strict), *ar_records(strict)).render()
+        (axes,) = panels.values()
+        assert axes.get_title() == "Held-out FVE: 0.500 with true text at step 10"
+        assert any(list(line.get_ydata()) == [0.0, 0.0] for line in axes.lines)
+        dashed = [
+            list(line.get_ydata()) for line in axes.lines if line.get_linestyle() == "--" and len(line.get_xdata())
+        ]
+        assert dashed == (
+            [pytest.approx(one) for one in ([-0.55, 0.2, 0.45], [-0.15] * 3, [0.45, -0.3, -0.55])] * strict
+        )
+        assert ("stricter" in words(axes)) == strict
+        assert "true text, last 0.500" in words(axes) and "text of other rows, last −0.500" in words(axes)
+
+
+def test_speed_and_memory_are_drawn_where_they_are_logged(tmp_path, panels):
+    records = [record | {"tokens_per_second": 800.0, "peak_memory_gib": 3.1} for record in av_records()]
+    logged(tmp_path, *records).render("av")
+    assert list(panels)[-2:] == ["tokens per second", "peak memory, GiB"]
+
+
+def test_a_log_of_losses_alone_has_one_panel_and_two_losses_no_verdict(tmp_path, panels):
+    logged(tmp_path, {"step": 1, "loss": 1.0}, {"step": 2, "loss": 1.0}).render()
+    assert list(panels) == ["Training loss: too few steps to tell"]
+
+
+def test_what_is_no_finite_number_is_left_out_of_the_figure(tmp_path, panels):
+    logged(tmp_path, *av_records(10, grad_norm=float("nan"), note="x")).render()
+    (norms,) = panels["gradient norm, unclipped"].lines
+    assert list(norms.get_xdata()) == list(range(1, 10))
+
+
+@pytest.mark.parametrize("role", ["av", "ar"])
+def test_the_shipped_logs_are_drawn_as_the_documentation_shows_them(tmp_path, panels, role):
+    path = render(ROOT / f"docs/logs/first_{role}.jsonl", tmp_path / "new" / f"{role}.png")
+    assert path.read_bytes().startswith(PNG)
+    assert len((ROOT / f"docs/figures/training_{role}.png").read_bytes()) < 150_000
+    title = {"av": "Held-out loss: gap 0.602 at step 477", "ar": "Held-out FVE: 0.523 with true text at step 637"}
+    assert list(panels)[:2] == ["Training loss: flat over the last 50 steps", title[role]]
+
+
+def test_without_matplotlib_there_is_one_line_and_no_figure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    run = logged(tmp_path, *av_records())
+    assert run.render() is None
+    said = "training.png not drawn: matplotlib is not installed (pip install 'nla-sdk[eval]').\n"
+    assert capsys.readouterr().out == said
+    assert not (tmp_path / "training.png").exists()
+
+
+def test_a_figure_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    run = logged(tmp_path, *av_records())
+    (tmp_path / "training.png").write_bytes(b"old")
+
+    def full(self, path, **_):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(figure, "savefig", full)
+    with pytest.raises(OSError, match="disk full"):
+        run.render()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "training.png"]
+    assert (tmp_path / "training.png").read_bytes() == b"old"
+
+
+def test_a_log_with_nothing_to_draw_is_an_error_and_one_line_of_the_command(tmp_path, capsys):
+    (tmp_path / "log.jsonl").write_text('{"step": 0}\n', encoding="utf-8")
+    with pytest.raises(InputError, match="holds no step to draw"):
+        render(tmp_path / "log.jsonl", tmp_path / "out.png")
+    with pytest.raises(SystemExit) as stopped:
+        telemetry.main(tmp_path / "log.jsonl", None)
+    assert stopped.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_command_draws_beside_the_log_or_where_it_is_told(tmp_path, panels, capsys):
+    logged(tmp_path, *av_records())
+    telemetry.main(tmp_path / "log.jsonl")
+    telemetry.main(tmp_path / "log.jsonl", tmp_path / "x.png")
+    assert capsys.readouterr().out.split() == [str(tmp_path / "training.png"), str(tmp_path / "x.png")]
+    assert (tmp_path / "training.png").is_file() and (tmp_path / "x.png").is_file()
+
+
+def test_the_mean_around_a_value_takes_what_neighbours_there_are():
+    assert running_mean([3.0, 0.0, 3.0, 6.0], 3) == [1.5, 2.0, 3.0, 4.5]
+    assert running_mean([1.0, 2.0], 1) == [1.0, 2.0]
+    assert running_mean([], 5) == []

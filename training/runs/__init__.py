@@ -1,0 +1,1 @@
+"""What a run leaves behind: log, figure, trend, results; and where it ran."""

@@ -1,0 +1,288 @@
+"""A run's log and the figure of it. `python -m training.runs.telemetry runs/demo/run_av/log.jsonl`
+
+`log.jsonl` is one JSON object per line; TensorBoard, where it is installed, gets the same numbers. The figure is drawn
+from the log alone, so it can be had at any time, of a run that goes on, was killed or is long over. Its keys, all but
+`step` optional (what isn't logged isn't drawn):
+
+    step  loss  lr  grad_norm  seconds  tokens_per_second  peak_memory_gib
+    heldout_loss  heldout_loss_shuffled                       AV: with the true vectors, with vectors of other rows
+    heldout_fve_true  heldout_fve_empty  heldout_fve_shuffled AR: the mean-norm baseline is 0
+    heldout_fve_true_raw_variance …                           AR: the same against the stricter baseline (metrics)
+
+The AV's loss alone says little: learning how labels are written lowers it whether or not the vector is read. Its signal
+is the gap between the two held-out curves. The AR's is FVE with true text over FVE with no text, or with false text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from nla_sdk.errors import InputError
+from nla_sdk.io.files import atomic
+
+from .command import friendly
+from .trend import FEWEST, WINDOW, log_lines, read_log, trend
+
+LOG = "log.jsonl"
+FIGURE = "training.png"
+DIGITS = 6
+LOSS = {"av": "loss (cross-entropy, nats per token)", "ar": "loss (direction mse)", None: "loss"}
+SMALL = {  # the panels of one curve: title, colour
+    "lr": ("learning rate", "#7a5ea8"),
+    "grad_norm": ("gradient norm, unclipped", "#b04a5a"),
+    "tokens_per_second": ("tokens per second", "#4a9d6f"),
+    "peak_memory_gib": ("peak memory, GiB", "#7f7f7f"),
+}
+BLUE, ORANGE, GREY, DARK = "#3b6fb6", "#d9822b", "#9a9a9a", "#333333"
+POINTS = {"linewidth": 2, "marker": "o", "markersize": 4, "clip_on": False}  # a point at step 0 is whole
+SUFFIX = "_raw_variance"
+FVE = {"true": ("true text", BLUE), "empty": ("empty text", GREY), "shuffled": ("text of other rows", ORANGE)}
+
+Role = Literal["av", "ar"]
+
+
+class Telemetry:
+    """The log of one run: `<folder>/log.jsonl`.
+
+    Args:
+        folder: the run's folder; made if it isn't there.
+        every: log the steps that this number divides, and any step with held-out values. With more than 1, `trend` has
+            fewer losses to go by.
+    Example:
+        >>> telemetry = Telemetry(Path("runs/demo/run_av"))
+        >>> telemetry.log({"step": 1, "loss": 5.15, "lr": 2.5e-05})
+    """
+
+    def __init__(self, folder: Path, every: int = 1) -> None:
+        if every < 1:
+            raise InputError(f"Telemetry every {every} steps was asked for; the least is 1.")
+        self.folder, self.every = Path(folder), every
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path = self.folder / LOG
+        self._whole = False  # whether the log is known to end in a whole line
+        self._board: Any = None  # a SummaryWriter; False where TensorBoard isn't installed
+        self._purge: int | None = None
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one line, flushed; floats are rounded to six significant digits (a learning rate of 1e-7 stays one).
+
+        Args:
+            record: numbers by name; `step` must be among them.
+        """
+        heldout = any(key.startswith("heldout_") for key in record)
+        if record["step"] % self.every and not heldout:
+            return
+        rounded = {key: _rounded(value) for key, value in record.items()}
+        line = json.dumps(rounded) + "\n"
+        if not self._whole:
+            self._cut_torn_line()
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line)
+        self._to_board(rounded)
+
+    def truncate(self, step: int) -> None:
+        """Drop what was logged after `step`: a run resumed from that checkpoint will log it again. −1 drops everything.
+
+        Raises:
+            InputError: a line of the log is malformed; names it.
+        """
+        self._purge = step + 1
+        if not self.path.is_file():
+            return
+        kept = [text for text, record in log_lines(self.path) if record["step"] <= step]
+        with atomic(self.path) as sibling:
+            sibling.write_text("".join(text + "\n" for text in kept), encoding="utf-8")
+
+    def render(self, role: Role | None = None) -> Path | None:
+        """Draw `<folder>/training.png` from the log; see `render`."""
+        if self._board:
+            self._board.flush()
+        return render(self.path, self.folder / FIGURE, role)
+
+    def close(self) -> None:
+        """Finish TensorBoard's file. The log needs no closing."""
+        if self._board:
+            self._board.close()
+        self._board = None
+
+    def _cut_torn_line(self) -> None:
+        """A run killed while writing leaves half a line; the next one must not be glued to it."""
+        self._whole = True
+        if self.path.is_file() and not (there := self.path.read_bytes()).endswith(b"\n"):
+            with atomic(self.path) as sibling:
+                sibling.write_bytes(there[: there.rfind(b"\n") + 1])
+
+    def _to_board(self, record: Mapping[str, Any]) -> None:
+        if self._board is None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                self._board = False
+            else:
+                # purge_step hides what an earlier process logged of the steps that are taken again
+                self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._purge)
+        if self._board:
+            for key, value in record.items():
+                if key != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(key, value, record["step"])
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def running_mean(values: Sequence[float], width: int) -> list[float]:
+    """The mean of each value and its neighbours, `width` (odd) in all; near an end those of them that there are.
+
+    Centred, because a mean of the past alone lies above a falling curve and puts every turn too late.
+
+    Example:
+        >>> running_mean([3.0, 0.0, 3.0, 6.0], 3)
+        [1.5, 2.0, 3.0, 4.5]
+    """
+    around = (values[max(0, at - width // 2) : at + width // 2 + 1] for at in range(len(values)))
+    return [math.fsum(part) / len(part) for part in around]
+
+
+def render(log_path: Path, out_png: Path, role: Role | None = None) -> Path | None:
+    """Draw a run's figure from its log; panels whose keys the log lacks are left out.
+
+    Args:
+        role: "av" or "ar"; None: told by the held-out keys in the log.
+    Returns:
+        `out_png`, written in one rename; None, and a line that says so, where matplotlib isn't installed.
+    Raises:
+        InputError: the log cannot be read, is malformed, or holds nothing to draw.
+    """
+    records = read_log(log_path)
+    curves = {key: _curve(records, key) for key in {key for record in records for key in record}}
+    role = role or ("av" if "heldout_loss" in curves else "ar" if "heldout_fve_true" in curves else None)
+    heldout = {"av": "heldout_loss", "ar": "heldout_fve_true"}.get(role)
+    large = [key for key in ("loss", heldout) if key and curves.get(key)]
+    small = [key for key in SMALL if curves.get(key)]
+    if not large and not small:
+        raise InputError(f"{log_path} holds no step to draw: expected records with a loss or held-out values.")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print(f"{Path(out_png).name} not drawn: matplotlib is not installed (pip install 'nla-sdk[eval]').")
+        return None
+    rows = [row for row in (large, small) if row]
+    figure = Figure(figsize=(12, 2.2 * bool(small) + 4.0 * bool(large)), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+    grid = figure.add_gridspec(len(rows), 12, height_ratios=[2 if row is large else 1 for row in rows])
+    for line, row in enumerate(rows):
+        for at, key in enumerate(row):
+            axes = figure.add_subplot(grid[line, 12 * at // len(row) : 12 * (at + 1) // len(row)])
+            if key == "loss":
+                _draw_loss(axes, curves[key], role)
+            elif key == "heldout_loss":
+                _draw_gap(axes, curves)
+            elif key == "heldout_fve_true":
+                _draw_fve(axes, curves)
+            else:
+                _draw_small(axes, curves[key], *SMALL[key])
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.set_xlabel("step")
+            axes.set_xlim(0, 1.015 * max(1, records[-1]["step"]))
+            axes.title.set_fontweight("bold")
+    with atomic(Path(out_png)) as sibling:
+        figure.savefig(sibling, format="png", dpi=100, pil_kwargs={"optimize": True})
+    return Path(out_png)
+
+
+def _curve(records: Sequence[Mapping[str, Any]], key: str) -> dict[int, float]:
+    """step → value, where it is a number that can be drawn."""
+    found = ((record["step"], record.get(key)) for record in records)
+    return {step: value for step, value in found if isinstance(value, int | float) and math.isfinite(value)}
+
+
+def _draw_loss(axes, losses: Mapping[int, float], role: Role | None) -> None:
+    width = min(25, len(losses) // 8 * 2 + 1)
+    axes.plot(losses.keys(), losses.values(), color=BLUE, alpha=0.3, linewidth=0.8, label="each step")
+    smooth = running_mean(list(losses.values()), width)
+    axes.plot(losses.keys(), smooth, color=BLUE, linewidth=2, label=f"mean of {width} steps")
+    found = trend(losses)
+    said = "too few steps to tell"
+    if found.steps >= FEWEST:
+        said = f"{found.verdict} over the last {WINDOW} steps"
+        inside = [(step, loss) for step, loss in losses.items() if step >= found.first]
+        middle, level = (math.fsum(values) / found.steps for values in zip(*inside, strict=True))
+        line = f"least squares, last {WINDOW}: {found.slope:+.5f} per step, R² {found.r_squared:.2f}".replace("-", "−")
+        ends = [level + found.slope * (step - middle) for step in (found.first, found.last)]
+        axes.plot([found.first, found.last], ends, color=DARK, linewidth=2.5, solid_capstyle="butt", label=line)
+    axes.set(title=f"Training loss: {said}", ylabel=LOSS[role])
+    axes.legend(frameon=False, fontsize=9, loc="upper right")
+
+
+def _draw_gap(axes, curves: Mapping[str, Mapping[int, float]]) -> None:
+    true, shuffled = curves["heldout_loss"], curves.get("heldout_loss_shuffled", {})
+    axes.set(title="Held-out loss", ylabel=LOSS["av"])
+    both = [step for step in true if step in shuffled]
+    if shuffled:
+        axes.plot(shuffled.keys(), shuffled.values(), color=ORANGE, label="vectors of other rows", **POINTS)
+    axes.plot(true.keys(), true.values(), color=BLUE, label="true vectors", **POINTS)
+    if both:
+        low, high = [true[step] for step in both], [shuffled[step] for step in both]
+        axes.fill_between(
+            both, low, high, color=ORANGE, alpha=0.18, linewidth=0, label="gap: what is read in the vector"
+        )
+        gap = f"{high[-1] - low[-1]:.3f}".replace("-", "−")
+        if len(both) > 1:
+            at = (both[-1], (low[-1] + high[-1]) / 2)
+            axes.annotate(f"gap {gap} ", at, ha="right", va="center", fontweight="bold")
+        axes.set_title(f"Held-out loss: gap {gap} at step {both[-1]}")
+    axes.legend(frameon=False, fontsize=9, loc="upper right")
+
+
+def _draw_fve(axes, curves: Mapping[str, Mapping[int, float]]) -> None:
+    axes.axhline(0.0, color=DARK, linewidth=1)
+    strict = False
+    for name, (label, colour) in FVE.items():
+        curve, stricter = (curves.get(f"heldout_fve_{name}{suffix}", {}) for suffix in ("", SUFFIX))
+        if curve:
+            last = list(curve.values())[-1]
+            said = f"{label}, last {last:.3f}".replace("-", "−")
+            axes.plot(curve.keys(), curve.values(), color=colour, label=said, **POINTS)
+        if stricter:
+            axes.plot(stricter.keys(), stricter.values(), color=colour, linewidth=1.3, linestyle="--")
+            strict = True
+    axes.plot([], [], color=DARK, linewidth=1, label="0: predicting the mean")
+    if strict:
+        axes.plot([], [], color=DARK, linewidth=1.3, linestyle="--", label="the stricter baseline")
+    step, value = list(curves["heldout_fve_true"].items())[-1]
+    said = f"{value:.3f}".replace("-", "−")
+    axes.set(title=f"Held-out FVE: {said} with true text at step {step}", ylabel="fraction of variance explained")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.35 * (high - low))  # the curves end at the top: room there for the legend
+    axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
+
+
+def _draw_small(axes, curve: Mapping[int, float], title: str, colour: str) -> None:
+    axes.plot(curve.keys(), curve.values(), color=colour, linewidth=1.2)
+    axes.set_title(title, fontsize=10)
+    axes.set_ylim(bottom=0)
+
+
+def main(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="A run's log.jsonl.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="PNG", help="Default: training.png beside the log.")
+    ] = None,
+) -> None:
+    with friendly():
+        drawn = render(log, out or log.parent / FIGURE)
+        if drawn:
+            print(drawn)
+
+
+main.__doc__ = __doc__
+
+if __name__ == "__main__":
+    typer.run(main)
