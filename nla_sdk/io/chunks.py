@@ -113,7 +113,7 @@ class Chunks:
             path = self.folder / about["file"]
             if not path.is_file() or sha256_of(path) != about["sha256"]:
                 raise ChunkError(
-                    f"{path} is missing or damaged. Remove {self.folder} and run training.{self.stage} again."
+                    f"{path} is missing or damaged. Remove {self.folder} and run the same command again."
                 )
             yield pq.read_table(path)
 

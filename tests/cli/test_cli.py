@@ -95,7 +95,7 @@ def json_rows(text: str) -> list[dict]:
     ("statement", "heavy"),
     [
         ("import nla_sdk", "torch transformers pyarrow numpy pydantic typer"),
-        ("from nla_sdk.cli import main; main(['--help'])", "torch transformers pyarrow numpy huggingface_hub rich"),
+        ("from nla_sdk.cli.app import main; main(['--help'])", "torch transformers pyarrow numpy huggingface_hub rich"),
     ],
 )
 def test_starting_imports_nothing_heavy(statement, heavy):

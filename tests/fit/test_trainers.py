@@ -137,7 +137,7 @@ def test_two_processes_walk_the_loss_curve_of_one(built, tmp_path, role, sharded
     STAGES[role].run(one)
     launch = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    train = ["-m", f"training.sft_{role}", "--config", str(tmp_path / "two" / "config.yaml")]
+    train = ["-m", f"training.fit.{role}", "--config", str(tmp_path / "two" / "config.yaml")]
     done = subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", *launch, *train],
         cwd=ROOT,

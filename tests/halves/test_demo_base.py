@@ -118,7 +118,7 @@ def test_a_conversion_that_fails_leaves_nothing(cache, conversions, monkeypatch,
 def test_a_process_that_is_killed_leaves_nothing_under_the_final_name(cache, conversions):
     code = """
 import os, sys, types
-from nla_sdk import demo_base as module
+from nla_sdk.halves import demo_base as module
 package = types.ModuleType(module._PACKAGE)
 package.EXPECTED_SHA256 = module._SHA256
 sys.modules[module._PACKAGE], sys.modules["gguf"] = package, types.ModuleType("gguf")
