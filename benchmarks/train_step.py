@@ -37,7 +37,8 @@ from training.configs.config import Config
 from training.data.tables.columns import response_of
 from training.fit import ar as sft_ar
 from training.fit import av as sft_av
-from training.fit.loop import data_order
+from training.fit.engine.losses import ResponseLoss
+from training.fit.engine.schedule import data_order
 
 ROOT = Path(__file__).parent.parent
 SEED_PROMPT = known_release("Solshine/gemma-4-e2b-nla-L23-av-v0_0_1")["av_template"]
@@ -65,7 +66,7 @@ def write_tables(folder: Path, tokenizer, rows: int) -> None:
     write_json(folder / "statistics.json", {"centred_norm": 1.0, "baseline_mse": 0.2, "pair_id": "benchmark"})
 
 
-def full_logits_step(trainer: sft_av.Trainer, rows: list[int]) -> tuple[float, int]:
+def full_logits_step(trainer: sft_av.AVTrainer, rows: list[int]) -> tuple[float, int]:
     """The obvious AV step: logits for every position, labels of −100 outside the response."""
     prompt = trainer.verbalizer.prompt_ids
     targets = [trainer.targets[row] for row in rows]
@@ -88,7 +89,7 @@ def our_step(trainer, rows: list[int]) -> tuple[float, int]:
     return loss.item() * tokens, tokens
 
 
-def bare_ar_step(trainer: sft_ar.Trainer, rows: list[int]) -> tuple[float, int]:
+def bare_ar_step(trainer: sft_ar.ARTrainer, rows: list[int]) -> tuple[float, int]:
     """Forward through the first B blocks, cut by slicing the model's list of layers, and backward."""
     decoder, blocks = trainer.backbone.model.model, trainer.contract.ar_num_blocks
     layers = decoder.layers
@@ -146,12 +147,12 @@ def main() -> None:
             settings = config.av.model_copy(
                 update={"sampled_negatives": 0, "sources": ["extractive"], "template": template}
             )
-            trainer = sft_av.Trainer(config.model_copy(update={"av": settings}), backbone)
+            trainer = sft_av.AVTrainer(config.model_copy(update={"av": settings}), backbone)
             grouped = data_order([len(ids) for ids in trainer.targets], 8, 1, config.seed)
             with backbone.using("av"):
                 sides = {"full_logits": (full_logits_step, random_batches), "ours": (our_step, grouped)}
                 found = passes(trainer, sides, options.runs)
-                trainer.loss = sft_av.ResponseLoss(
+                trainer.loss = ResponseLoss(
                     backbone, [token for ids in trainer.targets for token in ids], 4096, settings.logit_slice
                 )
                 found |= passes(trainer, {"ours_sampled_softmax": (our_step, grouped)}, options.runs)
@@ -161,7 +162,7 @@ def main() -> None:
             del backbone, trainer
         backbone = Backbone.load(base, ref=config.base_id, dtype="float32")
         settings = config.ar.model_copy(update={"sources": ["extractive"], "tables": ["ar_sft"]})
-        trainer = sft_ar.Trainer(config.model_copy(update={"ar": settings}), backbone)
+        trainer = sft_ar.ARTrainer(config.model_copy(update={"ar": settings}), backbone)
         grouped = data_order([len(ids) for ids in trainer.prompts], 8, 1, config.seed)
         with backbone.using("ar"):
             found = passes(trainer, {"bare": (bare_ar_step, grouped), "ours": (our_step, grouped)}, options.runs)

@@ -112,9 +112,7 @@ class Chunks:
                 continue
             path = self.folder / about["file"]
             if not path.is_file() or sha256_of(path) != about["sha256"]:
-                raise ChunkError(
-                    f"{path} is missing or damaged. Remove {self.folder} and run the same command again."
-                )
+                raise ChunkError(f"{path} is missing or damaged. Remove {self.folder} and run the same command again.")
             yield pq.read_table(path)
 
     def finish(self, output: str, path: Path, meta: Mapping[str, Any], schema: pa.Schema | None = None) -> Path:

@@ -30,7 +30,7 @@ from training.data.split import split_of
 from training.data.statistics import Statistics
 from training.data.tables import labelled
 from training.data.tables.columns import explanation_of, response_of
-from training.fit.av import load_rows
+from training.fit.engine.rows import load_rows
 
 pytest_plugins = ["tests.hub.fixtures"]
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +19,19 @@ from nla_sdk import NLAPair, metrics
 from nla_sdk.errors import InputError
 from nla_sdk.halves.half import Half
 from nla_sdk.io.files import read_vectors, sha256_of
+from nla_sdk.model.verbalizer import parse_output
 from tests.fit.test_training import config_file, text
 from training import pipeline
 from training.configs.config import Config, Readout
 from training.fit import ar as sft_ar
 from training.fit import av as sft_av
-from training.fit import expert, grpo, loop, on_policy
-from training.fit.checkpoints import load_base
+from training.fit import expert, grpo
+from training.fit.engine import checkpoints, collapse
+from training.fit.engine.base import load_base
+from training.fit.engine.rows import label_tokens
 from training.label import readout
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +87,9 @@ def changed(trained: Path, **settings) -> Config:
     return config.model_copy(update={"grpo": config.grpo.model_copy(update=settings)})
 
 
-def trainer_of(config: Config) -> grpo.Trainer:
+def trainer_of(config: Config) -> grpo.GRPOTrainer:
     halves = {role: Half.find(str(config.half(role)), role) for role in ("av", "ar")}
-    return grpo.Trainer(config, load_base(config, config.grpo, torch.device("cpu")), halves)
+    return grpo.GRPOTrainer(config, load_base(config, config.grpo, torch.device("cpu")), halves)
 
 
 # --- readout labels -----------------------------------------------------------------------------------------------
@@ -172,7 +180,7 @@ def test_expert_rows_are_the_best_of_their_groups_and_train_the_av(trained, tmp_
     table = pq.read_table(config.out / "expert.parquet")
     vectors, texts = read_vectors(table).copy(), table["api_explanation"].to_pylist()
     pair = NLAPair.from_pretrained(config.half("av"), config.half("ar"), base=config.base)
-    pair.verbalizer.restrict(on_policy.label_tokens(config, pair.verbalizer.backbone.tokenizer))
+    pair.verbalizer.restrict(label_tokens(config, pair.verbalizer.backbone.tokenizer))
     greedy = pair.reconstruct([one or " " for one in pair.explain(vectors)])
     chosen = metrics.cosine(pair.reconstruct(texts), torch.from_numpy(vectors))
     assert len(texts) == 6 and (chosen >= metrics.cosine(greedy, torch.from_numpy(vectors)) - 1e-5).all()
@@ -205,7 +213,7 @@ def test_a_step_has_the_gradient_of_an_independent_computation(trained, vocabula
     trainer = trainer_of(config)
     rows = [0, 1]
     with trainer.backbone.using("av"):
-        trainer.share_of_loss(rows, 0, rows)
+        trainer.accumulate(rows, 0, rows)
     found = {
         name: parameter.grad.clone() for name, parameter in trainer.parameters.items() if parameter.grad is not None
     }
@@ -246,10 +254,110 @@ def test_a_step_has_the_gradient_of_an_independent_computation(trained, vocabula
             torch.testing.assert_close(found[name], parameter.grad, rtol=2e-3, atol=1e-5)
 
 
+def gradients_of(trainer: grpo.GRPOTrainer, rows: list[int], batch: list[int]) -> dict[str, torch.Tensor]:
+    with trainer.backbone.using("av"):
+        trainer.accumulate(rows, 0, batch)
+    found = {name: p.grad.clone() for name, p in trainer.parameters.items() if p.grad is not None}
+    for parameter in trainer.parameters.values():
+        parameter.grad = None
+    return found
+
+
+def test_grpo_has_one_gradient_whatever_fits_into_a_forward(trained):
+    """Explanations differ in length: a mean over each micro-batch's tokens is not one over all of them."""
+    rows = list(range(5))
+    found, notes = [], []
+    for size in (None, 1, 2):
+        trainer = trainer_of(changed(trained, kl=0.2, micro_batch=size, ar_lr=1e-4))
+        found.append(gradients_of(trainer, rows, rows))
+        notes.append(trainer.notes)
+        lengths = {len(ids) for ids in trainer._sample(rows, 0).targets}
+        assert len(lengths) > 1, "else every mean is the same"
+    for other, told in zip(found[1:], notes[1:], strict=True):
+        assert other.keys() == found[0].keys() and told == pytest.approx(notes[0], rel=1e-4, abs=1e-6)
+        for name, gradient in found[0].items():
+            torch.testing.assert_close(other[name], gradient, rtol=2e-3, atol=2e-6)
+
+
+class TwoProcesses:
+    """What accelerate gives a process of two, with the other's share written down beforehand."""
+
+    num_processes, device = 2, torch.device("cpu")
+
+    def __init__(self, others: list[list[float]]) -> None:
+        self.others = iter(others)
+
+    def reduce(self, shares: torch.Tensor, reduction: str) -> torch.Tensor:
+        assert reduction == "sum"
+        return shares + torch.tensor(next(self.others), dtype=shares.dtype)
+
+
+def test_grpo_of_two_processes_adds_up_to_that_of_one_and_an_empty_share_to_nothing(trained, monkeypatch):
+    monkeypatch.setattr("accelerate.utils.gather_object", lambda texts: texts)
+    config = changed(trained, kl=0.0, micro_batch=2, ar_lr=1e-4)
+    batch = [0, 1, 2]
+    alone = trainer_of(config)
+    expected = gradients_of(alone, batch, batch)
+    tokens = {row: sum(len(ids) for ids in alone._sample([row], 0).targets) for row in batch}
+    summed: dict[str, torch.Tensor] = {}
+    for own in ([0, 2], [1], []):
+        rest = [row for row in batch if row not in own]
+        trainer = trainer_of(config)
+        trainer.accelerator = TwoProcesses([[sum(tokens[row] for row in rest)], [4.0 * len(rest)] + [0.0] * 6])
+        found = gradients_of(trainer, own, batch)
+        assert bool(found) == bool(own)
+        for name, gradient in found.items():
+            summed[name] = summed.get(name, 0.0) + gradient
+    assert summed.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(summed[name], gradient, rtol=2e-3, atol=2e-6)
+
+
+def test_two_processes_train_the_pair_of_one(trained, tmp_path):
+    """Really two, over gloo."""
+    settings = yaml.safe_load(trained.read_text())
+    settings["grpo"] |= {"batch_size": 3, "max_rows": 9, "kl": 0.1, "ar_lr": 1e-4}
+    trained.with_name("two.yaml").write_text(yaml.safe_dump(settings))
+    grpo.run(Config.load(trained.with_name("two.yaml")), name="alone")
+    launch = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "training.fit.grpo"]
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *launch]
+        + ["--config", str(trained.with_name("two.yaml")), "--name", "together"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    out = Config.load(trained).out
+    logs = [
+        [json.loads(line) for line in (out / name / "log.jsonl").read_text().splitlines()]
+        for name in ("alone", "together")
+    ]
+    for key in ("loss", "reward", "kl", "unique", "tokens", "grad_norm"):
+        alone, together = ([record[key] for record in log if key in record] for log in logs)
+        assert len(alone) == 3 and together == pytest.approx(alone, rel=1e-3, abs=1e-4), key
+
+
+def test_variety_is_that_of_a_whole_step_not_of_one_activation(trained):
+    """Each activation gets one text, every activation another: no collapse, whatever fits into a forward."""
+    watch = collapse.Watch(changed(trained, min_unique=0.2).grpo)
+    for step in range(8):
+        seen = collapse.Seen()
+        for row in range(4):
+            outputs = [parse_output(f"text {row}", True, 2)] * 4
+            seen.add(outputs, torch.zeros(4), torch.zeros(4), 0.0)
+        notes = seen.notes()
+        assert notes["unique"] == 0.25
+        watch.look(notes, step)
+
+
 def test_grpo_ends_in_the_same_weights_however_often_it_is_killed(trained, monkeypatch):
     config = changed(trained)
     grpo.run(config, name="whole")
-    real = grpo.Trainer.share_of_loss
+    real = grpo.GRPOTrainer.accumulate
     for death in (1, 4):
 
         def dying(self, rows, step, batch, death=death):
@@ -258,12 +366,14 @@ def test_grpo_ends_in_the_same_weights_however_often_it_is_killed(trained, monke
             return real(self, rows, step, batch)
 
         with monkeypatch.context() as patch:
-            patch.setattr(grpo.Trainer, "share_of_loss", dying)
+            patch.setattr(grpo.GRPOTrainer, "accumulate", dying)
             with pytest.raises(RuntimeError, match="killed"):
                 grpo.run(config, name="broken")
     grpo.run(config, name="broken")
     states = [
-        torch.load(loop.latest_checkpoint(config.out / name) / loop.STATE, weights_only=True)["parameters"]
+        torch.load(checkpoints.latest_checkpoint(config.out / name) / checkpoints.STATE, weights_only=True)[
+            "parameters"
+        ]
         for name in ("whole", "broken")
     ]
     assert states[0].keys() == states[1].keys()
@@ -286,7 +396,7 @@ def test_grpo_raises_the_reward_it_is_given(trained):
 
 def test_grpo_stops_on_collapse_and_keeps_what_was_best(trained):
     config = changed(trained, min_unique=1.0, max_rows=2, epochs=20, lr=3e-3, kl=0.0)
-    with pytest.raises(grpo.CollapseError, match="of the explanations differ"):
+    with pytest.raises(collapse.CollapseError, match="of the explanations differ"):
         grpo.run(config, name="collapsed")
     assert (config.out / "collapsed" / "final" / "av" / "adapter_model.safetensors").is_file()
 
@@ -295,3 +405,5 @@ def test_grpo_says_what_is_missing(trained):
     config = Config.load(trained)
     with pytest.raises(InputError, match="no section grpo"):
         grpo.run(config.model_copy(update={"grpo": None}))
+    with pytest.raises(InputError, match="grpo.shard_base"):
+        grpo.run(changed(trained, shard_base=True))

@@ -26,15 +26,18 @@ from tests import configs, tiny
 from tests.fit.test_training import config_file, text
 from training import pipeline
 from training.configs.config import Config, Lora
-from training.evaluate.measures.texts import prose
 from training.fit import ar as sft_ar
 from training.fit import av as sft_av
-from training.fit import checkpoints as adapters
-from training.fit import loop, on_policy
+from training.fit import on_policy
+from training.fit.engine import base as fit_base
+from training.fit.engine import checkpoints, rollout, schedule
+from training.fit.engine.losses import contrastive_loss
+from training.label.quotes import prose
 
 pytest_plugins = ["tests.hub.fixtures"]
 ROOT = Path(__file__).parents[2]
 STAGES = {"av": sft_av, "ar": sft_ar}
+TRAINERS = {"av": sft_av.AVTrainer, "ar": sft_ar.ARTrainer}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,9 @@ def run_of(built: Path, folder: Path, role: str, **changes) -> Config:
 
 def weights(config: Config, role: str, name: str | None = None) -> dict[str, torch.Tensor]:
     """The trained parameters of the last checkpoint."""
-    state = torch.load(loop.latest_checkpoint(config.out / (name or role)) / loop.STATE, weights_only=True)
+    state = torch.load(
+        checkpoints.latest_checkpoint(config.out / (name or role)) / checkpoints.STATE, weights_only=True
+    )
     return state["parameters"]
 
 
@@ -92,7 +97,7 @@ def test_killed_at_five_steps_it_ends_in_the_weights_of_an_undisturbed_run(built
     whole, broken = (run_of(built["llama"], tmp_path / name, role, **settings) for name in ("whole", "broken"))
     stage = STAGES[role]
     stage.run(whole)
-    real = stage.Trainer.share_of_loss
+    real = TRAINERS[role].share_of_loss
     deaths = random.Random(1).sample(range(11), 5)
 
     for death in sorted(deaths):
@@ -103,7 +108,7 @@ def test_killed_at_five_steps_it_ends_in_the_weights_of_an_undisturbed_run(built
             return real(self, rows, step, batch)
 
         with monkeypatch.context() as patch:
-            patch.setattr(stage.Trainer, "share_of_loss", dying)
+            patch.setattr(TRAINERS[role], "share_of_loss", dying)
             with pytest.raises(RuntimeError, match="killed"):
                 stage.run(broken)
     stage.run(broken)
@@ -172,8 +177,8 @@ def test_the_whole_recipe_runs_in_4_bits_on_a_gemma_4_with_ple_and_shared_keys(b
         **({"head_lr": 5e-3, "tables": ["ar_sft"]} if role == "ar" else {}),
     )
     stage = STAGES[role]
-    backbone = adapters.load_base(config, getattr(config, role), torch.device("cpu"))
-    trainer = stage.Trainer(config, backbone)
+    backbone = fit_base.load_base(config, getattr(config, role), torch.device("cpu"))
+    trainer = TRAINERS[role](config, backbone)
     frozen = {n: p.detach().clone() for n, p in backbone.model.named_parameters() if n not in trainer.parameters}
     assert any(p.dtype == torch.uint8 for p in frozen.values())
     optimizer = torch.optim.AdamW(trainer.parameters.values(), lr=5e-3)
@@ -204,8 +209,8 @@ def test_gradients_with_checkpointing_equal_those_without(built, tmp_path, role)
         if role == "av":
             changes["logit_slice"] = 7 if checkpointing else 100_000
         config = run_of(built["gemma"], tmp_path / str(checkpointing), role, **changes)
-        backbone = adapters.load_base(config, getattr(config, role), torch.device("cpu"))
-        trainer = STAGES[role].Trainer(config, backbone)
+        backbone = fit_base.load_base(config, getattr(config, role), torch.device("cpu"))
+        trainer = TRAINERS[role](config, backbone)
         for name, parameter in trainer.parameters.items():
             if "lora_B" in name:
                 parameter.data.normal_(std=0.05, generator=torch.Generator().manual_seed(len(name)))
@@ -222,7 +227,7 @@ def test_every_checkpoint_is_a_half_and_final_is_the_best_of_them(built, tmp_pat
         tables = {"tables": ["av_sft"]} if role == "ar" else {}
         config = run_of(built["llama"], tmp_path, role, save_interval=4, eval_interval=2, keep_checkpoints=2, **tables)
         STAGES[role].run(config)
-        kept = loop.checkpoints(config.out / role)
+        kept = checkpoints.checkpoints(config.out / role)
         assert [path.name for path in kept] == ["step_000008", "step_000012"]
         halves[role] = [*kept, config.half(role)]
         best = Contract.load(config.half(role)).provenance["training"]["chosen_by"]
@@ -254,7 +259,7 @@ def test_a_second_leg_starts_from_the_first_ones_weights_and_says_so(built, tmp_
     settings = getattr(config, role).model_copy(update={"continue_from": first, "lr": 3e-5})
     second = config.model_copy(update={role: settings})
     backbone = Backbone.load(config.base, dtype="float32")
-    trainer = stage.Trainer(second, backbone)
+    trainer = TRAINERS[role](second, backbone)
     from safetensors.torch import load_file
 
     for name, tensor in load_file(first / "adapter_model.safetensors").items():
@@ -262,7 +267,7 @@ def test_a_second_leg_starts_from_the_first_ones_weights_and_says_so(built, tmp_
         assert torch.equal(trainer.parameters[live], tensor)
     if role == "ar":
         assert torch.equal(trainer.head.weight, load_file(first / "linear_head.safetensors")["weight"])
-    with pytest.raises(loop.TrainingError, match="--name"):
+    with pytest.raises(checkpoints.TrainingError, match="--name"):
         stage.run(second)
     made = stage.run(second, name=f"{role}2")
     facts = Contract.load(made).provenance["training"]
@@ -285,7 +290,7 @@ def test_what_the_av_wrote_belongs_to_its_activations_also_when_the_table_has_ch
     config = run_of(built["llama"], tmp_path, "av", max_rows=8)
     config = config.model_copy(update={"ar": config.ar.model_copy(update={"on_policy_rows": 1000})})  # all of them
     sft_av.run(config)
-    monkeypatch.setattr(on_policy, "ROWS_PER_CHUNK", 3)
+    monkeypatch.setattr(rollout, "ROWS_PER_CHUNK", 3)
 
     def written() -> dict[str, str]:
         rows = pq.read_table(on_policy.run(config), columns=["detokenized_text_truncated", "response"]).to_pylist()
@@ -323,7 +328,7 @@ def test_ctrl_c_saves_and_exits_with_130_and_the_next_run_goes_on(built, tmp_pat
         process.kill()
     assert process.returncode == 130, err[-2000:]
     assert "Traceback" not in err and "is saved, run the same command again to go on" in err
-    step = int(loop.latest_checkpoint(config.out / "av").name.removeprefix("step_"))
+    step = int(checkpoints.latest_checkpoint(config.out / "av").name.removeprefix("step_"))
     assert step >= 4 and json.loads(log.read_text().splitlines()[-1])["step"] == step
 
 
@@ -339,28 +344,28 @@ def test_norms_can_be_trained_whole_and_only_those_of_text_blocks(built, tmp_pat
         norms = [key for key in file.keys() if "input_layernorm" in key]  # noqa: SIM118
     assert len(norms) == tiny.GEMMA_BLOCKS and not report.inert
     with pytest.raises(InputError, match="no module of the text blocks is called 'nothing'"):
-        adapters.lora_config(config.av.model_copy(update={"lora": Lora(modules_to_save=["nothing"])}), backbone)
+        fit_base.lora_config(config.av.model_copy(update={"lora": Lora(modules_to_save=["nothing"])}), backbone)
 
 
 def test_rows_that_do_not_fit_are_left_out_and_none_left_is_an_error(built, tmp_path):
     config = run_of(built["llama"], tmp_path, "av", max_rows=None)
     backbone = Backbone.load(config.base, dtype="float32")
-    trainer = sft_av.Trainer(config, backbone)
+    trainer = sft_av.AVTrainer(config, backbone)
     lengths = sorted(len(ids) for ids in trainer.targets)
     room = len(trainer.verbalizer.prompt_ids) + lengths[len(lengths) // 2]
     short = config.model_copy(update={"av": config.av.model_copy(update={"max_length": room})})
-    trainer = sft_av.Trainer(short, Backbone.load(config.base, dtype="float32"))
+    trainer = sft_av.AVTrainer(short, Backbone.load(config.base, dtype="float32"))
     assert trainer.left_out and max(map(len, trainer.targets)) == lengths[len(lengths) // 2]
     assert len(trainer.rows) == len(trainer.inputs) == len(trainer.targets) == len(lengths) - trainer.left_out
     none = config.model_copy(update={"av": config.av.model_copy(update={"max_length": 16})})
     with pytest.raises(InputError, match="No response fits into av.max_length"):
-        sft_av.Trainer(none, Backbone.load(config.base, dtype="float32"))
+        sft_av.AVTrainer(none, Backbone.load(config.base, dtype="float32"))
 
 
 def test_infonce_is_the_cross_entropy_of_centred_cosines():
     generator = torch.Generator().manual_seed(0)
     batch, predicted = (torch.randn(6, 5, generator=generator) + 3 for _ in range(2))
-    found = sft_ar.contrastive_loss(predicted[2:4], torch.tensor([2, 3]), batch, 0.2)
+    found = contrastive_loss(predicted[2:4], torch.tensor([2, 3]), batch, 0.2)
     units = batch / batch.norm(dim=1, keepdim=True)
     centre = units.mean(0)
     for at, row in enumerate((2, 3)):
@@ -382,13 +387,13 @@ def test_words_are_dropped_the_same_way_each_time():
 def test_an_optimizer_that_does_not_run_here_is_refused(tmp_path):
     weight = torch.nn.Parameter(torch.ones(1))
     settings = Config.load(ROOT / "training" / "configs" / "demo.yaml").av.model_copy(update={"optimizer": "adamw8bit"})
-    with pytest.raises(loop.TrainingError, match="runs on CUDA only"):
-        loop.make_optimizer([{"params": [weight]}], settings, torch.device("cpu"))
+    with pytest.raises(checkpoints.TrainingError, match="runs on CUDA only"):
+        schedule.make_optimizer([{"params": [weight]}], settings, torch.device("cpu"))
 
 
 def test_a_share_of_rows_is_read_without_quotes_and_at_every_step_other_ones(built, tmp_path):
     config = run_of(built["llama"], tmp_path, "ar", prose_share=0.25)
-    trainer = sft_ar.Trainer(config, Backbone.load(config.base, dtype="float32"))
+    trainer = sft_ar.ARTrainer(config, Backbone.load(config.base, dtype="float32"))
     texts = [row["api_explanation"] for row in trainer.rows]
     assert all('"' in text for text in texts)
     bare = [

@@ -22,7 +22,9 @@ from training.configs.config import Config, Train
 from training.data import build
 from training.fit import ar as sft_ar
 from training.fit import av as sft_av
-from training.fit import loop, on_policy
+from training.fit import on_policy
+from training.fit.engine import checkpoints, loop, losses, schedule
+from training.fit.engine.rows import kind_of, label_tokens
 from training.label import extractive
 
 
@@ -124,7 +126,7 @@ def test_all_stages_make_a_pair_that_round_trips(tables):
 
 def test_written_labels_are_rows_of_their_own_beside_the_extractive_ones(tables):
     table = pq.read_table(Config.load(tables).out / "av_sft.parquet").to_pylist()
-    kinds = {sft_av.kind_of(row["labeler_model"]) for row in table}
+    kinds = {kind_of(row["labeler_model"]) for row in table}
     assert kinds == {"extractive", "written"}
     both = Counter(row["row_id"] for row in table)
     assert {both[row["row_id"]] for row in table if row["labeler_model"] == "m"} == {2}
@@ -137,9 +139,9 @@ def test_a_restricted_av_has_the_tokens_of_its_own_labels_only(tables):
     rows = pq.read_table(config.out / "av_sft.parquet").to_pylist()
     texts = {kind: [] for kind in ("extractive", "written")}
     for row in rows:
-        texts[sft_av.kind_of(row["labeler_model"])].append(row["api_explanation"] + "</explanation>")
+        texts[kind_of(row["labeler_model"])].append(row["api_explanation"] + "</explanation>")
     tokens = {kind: {one for text in own for one in tokenizer(text).input_ids} for kind, own in texts.items()}
-    found = on_policy.label_tokens(config, tokenizer)
+    found = label_tokens(config, tokenizer)
     assert config.av.sources == ["extractive"] and found <= tokens["extractive"]
     assert tokens["written"] - tokens["extractive"] and not found & (tokens["written"] - tokens["extractive"])
 
@@ -147,26 +149,26 @@ def test_a_restricted_av_has_the_tokens_of_its_own_labels_only(tables):
 def test_only_the_adapter_is_trained_and_the_loss_falls_on_what_can_be_learnt_by_heart(tables):
     config = Config.load(tables)
     backbone = Backbone.load(config.base, dtype="float32")
-    trainer = sft_av.Trainer(config, backbone)
+    trainer = sft_av.AVTrainer(config, backbone)
     frozen = {name: p.detach().clone() for name, p in backbone.model.named_parameters() if not p.requires_grad}
     assert {name for name, p in backbone.model.named_parameters() if p.requires_grad} == set(trainer.parameters)
     optimizer = torch.optim.AdamW(trainer.parameters.values(), lr=3e-3)
-    losses = []
+    fallen = []
     with backbone.using("av"):
         for _ in range(25):
             loss = trainer.batch_loss(trainer.inputs[:4], trainer.targets[:4])
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            losses.append(loss.item())
-    assert losses[-1] < 0.6 * losses[0]
+            fallen.append(loss.item())
+    assert fallen[-1] < 0.6 * fallen[0]
     now = dict(backbone.model.named_parameters())
     assert all(torch.equal(now[name], value) for name, value in frozen.items())
 
 
 def test_the_av_loss_is_that_of_a_plain_forward_with_the_embedding_overwritten(tables, base):
     config = Config.load(tables)
-    trainer = sft_av.Trainer(config, Backbone.load(config.base, dtype="float32"))
+    trainer = sft_av.AVTrainer(config, Backbone.load(config.base, dtype="float32"))
     with trainer.backbone.using("av"):
         ours = trainer.batch_loss(trainer.inputs[:3], trainer.targets[:3], exact=True).item()  # of all tokens
     model, prompt = tiny.plain_model(base), trainer.verbalizer.prompt_ids  # a fresh LoRA changes nothing: B is zero
@@ -184,28 +186,41 @@ def test_the_estimated_softmax_comes_near_the_exact_one_and_is_exact_where_it_ca
     backbone = Backbone.load(Config.load(tables).base, dtype="float32")
     states = torch.randn(64, tiny.D_MODEL, generator=torch.Generator().manual_seed(0))
     targets = torch.randint(0, 40, (64,), generator=torch.Generator().manual_seed(1))
-    exact = sft_av.ResponseLoss(backbone, range(40), 0)(states, targets).item()
-    estimate = sft_av.ResponseLoss(backbone, range(40), 100)
+    exact = losses.ResponseLoss(backbone, range(40), 0)(states, targets).item()
+    estimate = losses.ResponseLoss(backbone, range(40), 100)
     draws = [estimate(states, targets, torch.Generator().manual_seed(seed)).item() for seed in range(40)]
     assert not estimate.exact
     assert sum(draws) / len(draws) == pytest.approx(exact, rel=0.05)
     assert estimate(states, targets, exact=True).item() == pytest.approx(exact, rel=1e-6)
-    assert sft_av.ResponseLoss(backbone, range(40), 10_000).exact
+    assert losses.ResponseLoss(backbone, range(40), 10_000).exact
     # A token counts once however often the responses hold it: a large table once turned the estimate off.
-    assert not sft_av.ResponseLoss(backbone, list(range(40)) * 10_000, 100).exact
+    assert not losses.ResponseLoss(backbone, list(range(40)) * 10_000, 100).exact
+
+
+def test_a_bias_of_the_lm_head_counts_in_the_estimated_softmax_as_in_the_exact_one(tables):
+    backbone = Backbone.load(Config.load(tables).base, dtype="float32")
+    head = backbone.model.get_output_embeddings()
+    head.bias = torch.nn.Parameter(2 * torch.randn(len(head.weight), generator=torch.Generator().manual_seed(2)))
+    states = torch.randn(64, tiny.D_MODEL, generator=torch.Generator().manual_seed(0))
+    targets = torch.randint(0, 40, (64,), generator=torch.Generator().manual_seed(1))
+    plain = torch.nn.functional.cross_entropy(states @ head.weight.T + head.bias, targets, reduction="sum").item()
+    estimate = losses.ResponseLoss(backbone, range(40), 400)
+    draws = [estimate(states, targets, torch.Generator().manual_seed(seed)).item() for seed in range(40)]
+    assert not estimate.exact and sum(draws) / len(draws) == pytest.approx(plain, rel=0.05)
+    assert losses.ResponseLoss(backbone, range(40), 0)(states, targets).item() == pytest.approx(plain, rel=1e-5)
 
 
 def test_the_ar_loss_is_the_metric():
     a, b = (torch.randn(5, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     torch.testing.assert_close(
-        sft_ar.direction_loss(a, b), torch.as_tensor(metrics.direction_mse(a, b)).float(), rtol=1e-5, atol=1e-6
+        losses.direction_loss(a, b), torch.as_tensor(metrics.direction_mse(a, b)).float(), rtol=1e-5, atol=1e-6
     )
 
 
 def test_gradients_reach_every_lora_matrix_of_the_blocks_that_run_and_the_head(tables):
     config = Config.load(tables)
     config = config.model_copy(update={"ar": config.ar.model_copy(update={"sources": ["extractive"]})})
-    trainer = sft_ar.Trainer(config, Backbone.load(config.base, dtype="float32"))
+    trainer = sft_ar.ARTrainer(config, Backbone.load(config.base, dtype="float32"))
     for name, parameter in trainer.parameters.items():
         if "lora_B" in name:
             parameter.data.normal_(generator=torch.Generator().manual_seed(len(name)))
@@ -219,8 +234,8 @@ def test_gradients_reach_every_lora_matrix_of_the_blocks_that_run_and_the_head(t
 
 def test_data_order_visits_every_row_once_an_epoch_and_is_the_same_each_time():
     lengths = [random.Random(i).randrange(5, 60) for i in range(100)]
-    order = loop.data_order(lengths, 8, 2, seed=3)
-    assert order == loop.data_order(lengths, 8, 2, seed=3)
+    order = schedule.data_order(lengths, 8, 2, seed=3)
+    assert order == schedule.data_order(lengths, 8, 2, seed=3)
     assert sorted(row for batch in order[:13] for row in batch) == list(range(100))
     spread = [max(lengths[r] for r in batch) - min(lengths[r] for r in batch) for batch in order]
     assert sum(spread) / len(spread) < 15
@@ -228,27 +243,28 @@ def test_data_order_visits_every_row_once_an_epoch_and_is_the_same_each_time():
 
 def test_the_rate_warms_up_then_falls():
     settings = Train(warmup_steps=4, decay="linear")
-    rates = [loop.learning_rate_factor(step, 20, settings) for step in range(20)]
+    rates = [schedule.learning_rate_factor(step, 20, settings) for step in range(20)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4:] == sorted(rates[4:], reverse=True) and rates[-1] > 0.05
-    assert loop.learning_rate_factor(19, 20, Train(warmup_steps=4, decay="constant")) == 1.0
+    assert schedule.learning_rate_factor(19, 20, Train(warmup_steps=4, decay="constant")) == 1.0
 
 
 def test_another_runs_checkpoint_is_refused(tables, base, corpus, tmp_path):
     config = Config.load(tables)
-    trainer = sft_av.Trainer(config, Backbone.load(config.base, dtype="float32"))
+    trainer = sft_av.AVTrainer(config, Backbone.load(config.base, dtype="float32"))
     optimizer = torch.optim.AdamW(trainer.parameters.values(), lr=1e-3)
     first = loop.Loop(tmp_path / "run", config.av, optimizer, trainer.parameters, {"lr": 1}, 0)
     first.checkpoint()
-    with pytest.raises(loop.TrainingError, match="belongs to a run with other settings or data"):
+    with pytest.raises(checkpoints.TrainingError, match="belongs to a run with other settings or data"):
         loop.Loop(tmp_path / "run", config.av, optimizer, trainer.parameters, {"lr": 2}, 0)
 
 
 def test_nan_stops_with_the_step_and_the_rows(tables, tmp_path):
     weight = torch.nn.Parameter(torch.ones(1))
     runner = loop.Loop(tmp_path, Train(), torch.optim.AdamW([weight]), {"w": weight}, {}, 0)
-    with pytest.raises(loop.TrainingError, match=r"Step 0: loss nan.*rows \[3, 4\].*no checkpoint yet"):
-        runner.run([[3, 4]], lambda rows, step, batch: weight.sum() * float("nan"), dict, "test")
+    with pytest.raises(checkpoints.TrainingError, match=r"Step 0: loss nan.*rows \[3, 4\].*no checkpoint yet"):
+        share = loop.in_micro_batches(lambda rows, step, batch: weight.sum() * float("nan"), None)
+        runner.run([[3, 4]], share, dict, "test")
 
 
 def test_the_extractive_label_names_what_comes_next_the_ending_and_keywords():

@@ -22,6 +22,7 @@ from nla_sdk.evaluation.file import EVALUATED, Settings
 from nla_sdk.io.chunks import Chunks
 from nla_sdk.io.files import vector_column
 
+from ..label import quotes
 from .heldout import Heldout
 from .measures import texts
 from .measures.compute import EMPTY
@@ -310,7 +311,7 @@ class Variants:
             yield "claims_shuffled", 0, texts.reordered(parts, row.row_id, seed, "claims")
         if len(text.split()) > 1:
             yield "words_shuffled", 0, texts.reordered(text.split(), row.row_id, seed, "words")
-        quoted, prose = texts.quotes(text), texts.prose(text)
+        quoted, prose = quotes.quotes(text), quotes.prose(text)
         if quoted and prose:
             yield "quotes_only", 0, quoted
             yield "prose_only", 0, prose

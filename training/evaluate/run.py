@@ -30,8 +30,7 @@ from nla_sdk.evaluation.file import (
 from nla_sdk.io.chunks import Chunks, is_finished, write_stream
 from nla_sdk.io.files import code_version, sha256_of
 
-from ..fit.loop import peak_memory_gib
-from ..runs.machine import NUMERICS, check_installed, hardware, libraries
+from ..runs.machine import NUMERICS, check_installed, hardware, libraries, peak_memory_gib
 from . import inputs, measure
 from .extras import Embedder, Paraphraser
 from .heldout import Heldout

@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 import typer
 from torch import nn
-from torch.nn import functional
 
 from nla_sdk import metrics
 from nla_sdk.model.backbone import Backbone
@@ -26,37 +25,14 @@ from nla_sdk.model.reconstructor import Reconstructor, last_token_states, load_h
 
 from ..configs.config import Config
 from ..data.statistics import Statistics
-from ..evaluate.measures.texts import prose
+from ..label.quotes import prose
 from ..runs.command import trainer_command
-from .av import load_rows
-from .checkpoints import add_adapter, train
+from .engine.base import add_adapter
+from .engine.losses import contrastive_loss, direction_loss
+from .engine.rows import load_rows
+from .engine.supervised import train
 
 ADAPTER = "ar"
-
-
-def direction_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """[n] `metrics.direction_mse` of each row, differentiable: 2 (1 − cos), [n, d] each."""
-    return 2.0 * (1.0 - torch.cosine_similarity(predicted, target, dim=-1))
-
-
-def contrastive_loss(predicted: torch.Tensor, own: torch.Tensor, batch: torch.Tensor, temperature: float):
-    """[n] InfoNCE (van den Oord et al. 2018): −log softmax over the batch's activations of cos(prediction, activation).
-
-    Directions are centred on the batch's mean direction first, as retrieval is scored (`metrics.retrieval_ranks`):
-    where everything points one way, plain cosine tells nothing apart. The activations are data, so a batch is whole
-    however few of its rows are in this forward, and in every process.
-
-    Args:
-        predicted: [n, d].
-        own: int64 [n], which row of `batch` is each one's.
-        batch: [b, d].
-        temperature: of the softmax.
-    """
-    units = functional.normalize(batch, dim=-1)
-    centre = units.mean(dim=0)
-    scores = functional.normalize(functional.normalize(predicted, dim=-1) - centre, dim=-1)
-    scores = scores @ functional.normalize(units - centre, dim=-1).T
-    return functional.cross_entropy(scores / temperature, own, reduction="none")
 
 
 def drop_words(text: str, share: float, key: str) -> str:
@@ -65,7 +41,7 @@ def drop_words(text: str, share: float, key: str) -> str:
     return " ".join(word for word in text.split(" ") if rng.random() >= share)
 
 
-class Trainer:
+class ARTrainer:
     """Holds the model, the rows and the loss; `python -m training.fit.ar` runs it."""
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
@@ -165,7 +141,7 @@ def run(config: Config, *, name: str = ADAPTER) -> Path:
     Args:
         name: of the run, a folder in `config.out`.
     """
-    return train(config, ADAPTER, Trainer, name, metric=("heldout_fve_true", True))
+    return train(config, ADAPTER, ARTrainer, name, metric=("heldout_fve_true", True))
 
 
 if __name__ == "__main__":

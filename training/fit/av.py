@@ -8,159 +8,29 @@ gap is the signal, not the loss), and leaves loadable halves in `<out>/av`, the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 import torch
 import typer
-from torch.nn import functional
 
 from nla_sdk.errors import InputError
-from nla_sdk.io.files import read_vectors
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.injection import inject
-from nla_sdk.model.reconstructor import pad_right
 from nla_sdk.model.verbalizer import OPEN_TAG, Verbalizer, end_token_ids
 
 from ..configs.config import Config
 from ..data.statistics import Statistics
 from ..data.tables.columns import target_text
 from ..runs.command import trainer_command
-from .checkpoints import add_adapter, train
+from .engine.base import add_adapter
+from .engine.losses import ResponseLoss, response_states
+from .engine.rows import load_rows
+from .engine.supervised import train
 
 ADAPTER = "av"
 
 
-def load_rows(path: Path, sources: Sequence[str], max_rows: int | None = None):
-    """Rows of a training table whose label is of one of `sources`: (vectors float32 [n, d], list of dicts).
-
-    Of more than `max_rows`, evenly spaced ones: a table lies in its corpus's order, and its beginning is of one kind of
-    text.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: run `python -m training.data.build` first.")
-    table = pq.read_table(path)
-    vectors = torch.from_numpy(read_vectors(table).copy())
-    rows = table.drop_columns(["activation_vector"]).to_pylist()
-    kept = [i for i, row in enumerate(rows) if kind_of(row["labeler_model"]) in sources]
-    if not kept:
-        raise InputError(f"{path} holds no rows with labels from {', '.join(sources)}.")
-    if max_rows is not None and max_rows < len(kept):
-        kept = [kept[at] for at in np.linspace(0, len(kept) - 1, max_rows).astype(int)]
-    return vectors[kept], [rows[i] for i in kept]
-
-
-def kind_of(labeler: str) -> str:
-    """extractive, readout, expert, on_policy or written, from a row's `labeler_model`."""
-    for kind in ("extractive", "readout", "expert"):
-        if labeler.startswith(kind):
-            return kind
-    return "on_policy" if labeler.startswith("av:") else "written"
-
-
-class ResponseLoss:
-    """Cross-entropy of response tokens, over the whole vocabulary or an estimate of it.
-
-    With `negatives` > 0 the normaliser is exact over `candidates` (every token of the responses at hand) and, for the
-    rest of the vocabulary, estimated from tokens drawn anew each step, each standing for as many as it was drawn
-    from. At 262,144 tokens the lm_head is more than half of a step; this makes it a twentieth.
-    """
-
-    def __init__(
-        self, backbone: Backbone, candidates: Sequence[int], negatives: int, slice_size: int = 1 << 30
-    ) -> None:
-        self.head = backbone.model.get_output_embeddings()
-        self.slice_size = slice_size
-        device = self.head.weight.device
-        self.cap = backbone.cap
-        self.negatives = negatives
-        vocabulary = self.head.weight.shape[0]
-        known = sorted(set(candidates))
-        self.exact = not negatives or len(known) + negatives >= vocabulary
-        if not self.exact:
-            self.candidates = torch.tensor(known, device=device)
-            self.index = torch.full((vocabulary,), -1, device=device)
-            self.index[self.candidates] = torch.arange(len(self.candidates), device=device)
-            rest = torch.ones(vocabulary, dtype=torch.bool, device=device)
-            rest[self.candidates] = False
-            self.rest = rest.nonzero()[:, 0]
-            self.weights = self.head.weight[self.candidates].detach().clone()
-
-    def __call__(
-        self, states: torch.Tensor, targets: torch.Tensor, generator: torch.Generator | None = None, exact: bool = False
-    ) -> torch.Tensor:
-        """Summed loss of `states` [n, d] (after the final norm) against token ids [n].
-
-        Logits are made for `slice_size` tokens at a time: all of them at once would be a gigabyte for a thousand tokens
-        of Gemma's vocabulary.
-        """
-        whole = exact or self.exact or bool((self.index[targets] < 0).any())
-        drawn = None
-        if not whole:
-            picked = torch.randint(len(self.rest), (self.negatives,), generator=generator)
-            drawn = self.rest[picked.to(self.rest.device)]
-        parts = list(zip(states.split(self.slice_size), targets.split(self.slice_size), strict=True))
-        if torch.is_grad_enabled() and len(parts) > 1:
-            return _Sliced.apply(states, self.slice_size, lambda part, at: self._slice(part, parts[at][1], drawn))
-        return sum(self._slice(part, wanted, drawn) for part, wanted in parts)
-
-    def _slice(self, states: torch.Tensor, targets: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
-        if drawn is None:
-            logits = self.cap(self.head(states.to(self.head.weight.dtype)))
-            return functional.cross_entropy(logits.float(), targets, reduction="sum")
-        states = states.to(self.weights.dtype)
-        known = self.cap(states @ self.weights.T)
-        other = self.cap(states @ self.head.weight[drawn].T) + math.log(len(self.rest) / self.negatives)
-        return functional.cross_entropy(torch.cat([known, other], dim=1).float(), self.index[targets], reduction="sum")
-
-
-class _Sliced(torch.autograd.Function):
-    """A sum over slices whose gradient is taken slice by slice in the forward pass, so that one slice's graph is alive
-    at a time and nothing is computed twice. Right only because nothing but `states` is trained here."""
-
-    @staticmethod
-    def forward(ctx, states: torch.Tensor, size: int, of_slice) -> torch.Tensor:
-        total, gradients = 0.0, []
-        for at, part in enumerate(states.split(size)):
-            part = part.detach().requires_grad_(True)
-            with torch.enable_grad():
-                loss = of_slice(part, at)
-            gradients += torch.autograd.grad(loss, part)
-            total = total + loss.detach()
-        ctx.save_for_backward(torch.cat(gradients))
-        return total
-
-    @staticmethod
-    def backward(ctx, outer: torch.Tensor):
-        return ctx.saved_tensors[0] * outer, None, None
-
-
-def response_states(
-    verbalizer: Verbalizer, inputs: torch.Tensor, responses: Sequence[Sequence[int]]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What predicts each response token after the AV's prompt, with the adapter that is on.
-
-    Args:
-        inputs: [n, d], what is injected (`Verbalizer.prepare`).
-        responses: tokens of each row.
-    Returns:
-        States [tokens, d] after the final norm, the tokens they predict, and the row of each.
-    """
-    backbone, prompt = verbalizer.backbone, verbalizer.prompt_ids
-    padded, last = pad_right([[*prompt, *ids] for ids in responses])
-    at = torch.arange(padded.shape[1] - 1)
-    scored = ((at >= len(prompt) - 1) & (at < last[:, None])).to(backbone.device)
-    padded = padded.to(backbone.device)
-    decoder = getattr(backbone.model, backbone.model.base_model_prefix)
-    with inject(backbone.embedding, verbalizer.marker, inputs.to(backbone.device)):
-        states = decoder(input_ids=padded, use_cache=False).last_hidden_state
-    return states[:, :-1][scored], padded[:, 1:][scored], scored.nonzero()[:, 0]
-
-
-class Trainer:
+class AVTrainer:
     """Holds the model, the rows and the loss; `python -m training.fit.av` runs it."""
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
@@ -238,7 +108,7 @@ def run(config: Config, *, name: str = ADAPTER) -> Path:
     Args:
         name: of the run, a folder in `config.out`.
     """
-    return train(config, ADAPTER, Trainer, name, metric=("heldout_loss", False))
+    return train(config, ADAPTER, AVTrainer, name, metric=("heldout_loss", False))
 
 
 if __name__ == "__main__":

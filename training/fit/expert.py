@@ -2,8 +2,8 @@
 
 Writes `expert.best_of` explanations for each of `expert.rows` activations of the rl split, one greedy and the others
 sampled, keeps the one from which the AR in `<out>/ar/final` comes nearest to the activation, and puts them into
-`<out>/expert.parquet`. `sft_av` mixes them in where its `sources` ask for expert (expert iteration: Anthony, Tian and
-Barber 2017; as "ReST", Gulcehre et al. 2023). Killed, it goes on.
+`<out>/expert.parquet`. `training.fit.av` mixes them in where its `sources` ask for expert (expert iteration: Anthony,
+Tian and Barber 2017; as "ReST", Gulcehre et al. 2023). Killed, it goes on.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import typer
 
 from ..configs.config import Config
 from ..runs.command import run_stage
-from . import on_policy
+from .engine.rollout import explain_rows
 
 
 def run(config: Config) -> Path:
     """Write, choose, keep; returns the table's path."""
     settings = config.expert
-    return on_policy.write(
+    return explain_rows(
         config,
         "expert",
         config.out / "rl.parquet",
@@ -31,7 +31,7 @@ def run(config: Config) -> Path:
         explain=lambda pair, vectors: pair.explain(
             vectors, best_of=settings.best_of, temperature=settings.temperature, seed=config.seed
         ),
-        facts={"best_of": settings.best_of, "temperature": settings.temperature, "seed": config.seed},
+        settings={"best_of": settings.best_of, "temperature": settings.temperature, "seed": config.seed},
     )
 
 

@@ -17,13 +17,11 @@ so; `final/` and the checkpoints stay.
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import torch
 import typer
 from torch.nn import functional
@@ -33,28 +31,22 @@ from nla_sdk import metrics
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.halves.half import Half
-from nla_sdk.io.files import read_vectors, sha256_of
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.reconstructor import Reconstructor, last_token_states, load_head
-from nla_sdk.model.verbalizer import CLOSE_TAG, Verbalizer, parse_output, row_generator
+from nla_sdk.model.verbalizer import CLOSE_TAG, Verbalization, Verbalizer, parse_output, row_generator
 from nla_sdk.pair import load_mean
 
 from ..configs.config import Config, Grpo
 from ..data.statistics import Statistics
 from ..runs.command import ConfigOption, friendly
-from .ar import direction_loss
-from .av import response_states
-from .checkpoints import identity_of_run, load_base, processes, run_facts, save_half
-from .loop import Loop, TrainingError, data_order, make_optimizer
-from .on_policy import label_tokens
+from .engine.base import load_base, processes
+from .engine.checkpoints import parent_facts, run_facts, save_half
+from .engine.collapse import Seen, Watch, total
+from .engine.loop import fit
+from .engine.losses import direction_loss, response_states
+from .engine.rows import label_tokens, load_vectors
 
 REFERENCE = "reference"
-WATCHED_STEPS = 5
-"""The limits are held against the mean of this many steps: one step's groups are few."""
-
-
-class CollapseError(TrainingError):
-    """The explanations stopped being explanations."""
 
 
 def advantages(rewards: torch.Tensor) -> torch.Tensor:
@@ -75,11 +67,32 @@ def k3(own: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     return difference.exp() - difference - 1
 
 
-class Trainer:
-    """Holds both halves on one base, the activations and the loss; `python -m training.fit.grpo` runs it."""
+@dataclass(frozen=True)
+class Group:
+    """What was sampled for some activations, and how it was rewarded.
 
-    def __init__(self, config: Config, backbone: Backbone, halves: Mapping[str, Half]) -> None:
-        self.config, self.settings, self.backbone = config, _settings(config), backbone
+    Attributes:
+        inputs: [n, d], what was injected for each sample.
+        targets: tokens of each sample, with the one that ended it.
+        outputs: the explanations.
+        activations: [n, d], raw, each as often as it has samples.
+    """
+
+    inputs: torch.Tensor
+    targets: list[list[int]]
+    outputs: list[Verbalization]
+    activations: torch.Tensor
+
+
+class GRPOTrainer:
+    """Holds both halves on one base, the activations and the loss; `python -m training.fit.grpo` runs it.
+
+    Args:
+        accelerator: of a run in several processes; None: this is the only one.
+    """
+
+    def __init__(self, config: Config, backbone: Backbone, halves: Mapping[str, Half], accelerator: Any = None) -> None:
+        self.config, self.settings, self.backbone, self.accelerator = config, _settings(config), backbone, accelerator
         self.statistics = Statistics.load(config.out)
         self.contracts: dict[str, Contract] = {
             role: half.contract.verify(backbone.tokenizer) for role, half in halves.items()
@@ -96,111 +109,107 @@ class Trainer:
         self.reconstructor = Reconstructor(backbone, "ar", ar, head, load_mean(halves["ar"].folder, ar))
         self.end = min(self.verbalizer.end_ids)
         self.tables = [config.out / "rl.parquet"]
-        for path in (*self.tables, config.out / "eval.parquet"):
-            if not path.is_file():
-                raise InputError(f"{path} does not exist: run `python -m training.data.build` first.")
-        self.vectors = torch.from_numpy(read_vectors(pq.read_table(self.tables[0])).copy())
-        if self.settings.max_rows is not None:
-            picked = np.linspace(0, len(self.vectors) - 1, min(self.settings.max_rows, len(self.vectors)))
-            self.vectors = self.vectors[picked.astype(int)]
-        held_out = torch.from_numpy(read_vectors(pq.read_table(config.out / "eval.parquet")).copy())
-        evenly = np.linspace(0, len(held_out) - 1, min(self.settings.eval_rows, len(held_out))).astype(int)
-        self.eval_vectors = held_out[evenly]
-        self.lora = {"av": backbone.adapter_parameters("av"), "ar": backbone.adapter_parameters("ar")}
-        self.parameters = dict(self.lora["av"])
-        self.groups = [{"params": list(self.lora["av"].values()), "lr": self.settings.lr}]
+        self.vectors = load_vectors(self.tables[0], self.settings.max_rows)
+        self.eval_vectors = load_vectors(config.out / "eval.parquet", self.settings.eval_rows)
+        self.lengths = [0] * len(self.vectors)
+        lora = {"av": backbone.adapter_parameters("av"), "ar": backbone.adapter_parameters("ar")}
+        self.parameters = dict(lora["av"])
+        self.groups = [{"params": list(lora["av"].values()), "lr": self.settings.lr}]
         if self.settings.ar_lr:
-            trained = self.lora["ar"] | {
-                f"head.{key}": value for key, value in self.reconstructor.head.named_parameters()
-            }
+            trained = lora["ar"] | {f"head.{key}": value for key, value in self.reconstructor.head.named_parameters()}
             self.parameters |= trained
             self.groups.append({"params": list(trained.values()), "lr": self.settings.ar_lr})
         for parameter in self.parameters.values():
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
         self.notes: dict[str, float] = {}
-        self.recent: deque[dict[str, float]] = deque(maxlen=WATCHED_STEPS)
+        self.watch = Watch(self.settings)
 
     # --- one step -----------------------------------------------------------------------------------------------
-    def share_of_loss(self, rows: Sequence[int], step: int, batch: Sequence[int]) -> torch.Tensor:
-        """Sample groups for `rows`, add to the gradients of both halves, and return the loss that `Loop` reports.
+    def accumulate(self, rows: Sequence[int], step: int, batch: Sequence[int]) -> float:
+        """Sample for `rows`, add to the gradients of both halves what they contribute, and return their loss.
 
-        The gradients are taken here, each with its own adapter on: where blocks are computed again in the backward,
-        another adapter would answer.
+        All is sampled before anything is learnt: the loss is a mean over all tokens of the batch, whatever process and
+        micro-batch they are of, and how many there are is known only then. The gradients are taken here, each with its
+        own adapter on: where blocks are computed again in the backward, another adapter would answer.
         """
-        settings, group = self.settings, self.settings.samples
-        vectors = self.vectors[list(rows)]
         self.verbalizer.reset()  # its weights have changed
-        prepared = self.verbalizer.prepare(vectors).repeat_interleave(group, dim=0)
-        draws = [
-            row_generator(vector, self.config.seed + step, sample) for vector in vectors for sample in range(group)
-        ]
         self.backbone.model.eval()
-        written = self.verbalizer.tokens(prepared, temperature=settings.temperature, generators=draws)
+        size = self.settings.micro_batch or max(1, len(rows))
+        groups = [self._sample(rows[start : start + size], step) for start in range(0, len(rows), size)]
+        tokens = total([sum(len(ids) for group in groups for ids in group.targets)], self.accelerator)[0]
+        seen = Seen()
+        loss = 0.0
+        for group in groups:
+            error, read = self._learn_to_read(group, len(batch))
+            reward = self._reward(group, error)
+            gain = advantages(reward.view(-1, self.settings.samples)).flatten()
+            policy, divergence = self._learn_to_write(group, gain, tokens)
+            loss += policy + self.settings.kl * divergence + read
+            seen.add(group.outputs, reward, error, divergence)
+        self.notes = seen.notes(self.accelerator)
+        self.watch.look(self.notes, step)
+        return loss
+
+    def _sample(self, rows: Sequence[int], step: int) -> Group:
+        """A group of explanations for each of some rows, keyed on the activation, not on the rows beside it."""
+        samples = self.settings.samples
+        vectors = self.vectors[list(rows)]
+        inputs = self.verbalizer.prepare(vectors).repeat_interleave(samples, dim=0)
+        draws = [
+            row_generator(vector, self.config.seed + step, sample) for vector in vectors for sample in range(samples)
+        ]
+        written = self.verbalizer.tokens(inputs, temperature=self.settings.temperature, generators=draws)
+        decode = self.backbone.tokenizer.decode
         outputs = [
-            parse_output(self.backbone.tokenizer.decode(tokens, skip_special_tokens=True), finished, len(tokens))
+            parse_output(decode(tokens, skip_special_tokens=True), finished, len(tokens))
             for tokens, finished in written
         ]
-        targets = vectors.repeat_interleave(group, dim=0)
-        share = len(rows) / len(batch)
-        error, ar_loss = self._learn_to_read([one.text for one in outputs], targets, share)
-        lengths = torch.tensor([float(one.tokens) for one in outputs])
-        cut = torch.tensor([float(one.status == "truncated") for one in outputs])
-        reward = -error - settings.truncation_penalty * cut - settings.length_penalty * lengths
-        gain = advantages(reward.view(len(rows), group)).flatten()
-        policy, divergence = self._learn_to_write(prepared, written, gain, share)
-        texts = [one.text for one in outputs]
-        self._watch(
-            {
-                "reward": float(reward.mean()),
-                "sampled_mse": float(error.mean()),
-                "kl": divergence,
-                "unique": len(set(texts)) / len(texts),
-                "truncated": float(cut.mean()),
-                "empty": sum(one.status == "empty" for one in outputs) / len(outputs),
-                "tokens": float(lengths.mean()),
-            },
-            step,
-        )
-        return torch.tensor(policy + settings.kl * divergence * share + ar_loss, requires_grad=True)
+        targets = [self._with_end(tokens, finished) for tokens, finished in written]
+        return Group(inputs, targets, outputs, vectors.repeat_interleave(samples, dim=0))
 
-    def _learn_to_read(self, texts: list[str], targets: torch.Tensor, share: float) -> tuple[torch.Tensor, float]:
+    def _reward(self, group: Group, error: torch.Tensor) -> torch.Tensor:
+        lengths = torch.tensor([float(output.tokens) for output in group.outputs])
+        cut = torch.tensor([float(output.status == "truncated") for output in group.outputs])
+        return -error - self.settings.truncation_penalty * cut - self.settings.length_penalty * lengths
+
+    def _learn_to_read(self, group: Group, batch_size: int) -> tuple[torch.Tensor, float]:
         """mse [n] of the AR's reconstructions, and the loss whose gradient it was given (0 where it is not trained)."""
+        texts = [output.text for output in group.outputs]
         prompts = [ids for ids, _ in self.contracts["ar"].ar_prompt_ids_batch(self.backbone.tokenizer, texts)]
         learns = bool(self.settings.ar_lr)
         with self.backbone.using("ar"), torch.set_grad_enabled(learns):
             self.backbone.model.train(learns)
             states = last_token_states(self.backbone, prompts, self.contracts["ar"].ar_num_blocks - 1)
             predicted = self.reconstructor.head(states.float())
-            wanted = targets.to(predicted.device)
+            wanted = group.activations.to(predicted.device)
             if self.reconstructor.mean is not None:
                 wanted = wanted - self.reconstructor.mean.to(wanted.device)
-            loss = direction_loss(predicted, wanted).mean() * share
+            loss = direction_loss(predicted, wanted).sum() / (batch_size * self.settings.samples)
             if learns:
                 loss.backward()
         made = self.reconstructor.finish(predicted.detach())
-        return direction_loss(made, targets.to(made.device)).cpu(), loss.item() if learns else 0.0
+        return direction_loss(made, group.activations.to(made.device)).cpu(), loss.item() if learns else 0.0
 
-    def _learn_to_write(self, prepared, written, gain: torch.Tensor, share: float) -> tuple[float, float]:
-        """Gradients of −advantage · log-likelihood and of the divergence; returns both, the second in nats a token."""
-        settings = self.settings
-        targets = [self._with_end(tokens, finished) for tokens, finished in written]
+    def _learn_to_write(self, group: Group, gain: torch.Tensor, tokens: float) -> tuple[float, float]:
+        """Gradients of −advantage · log-likelihood and of the divergence, each a sum over this group's tokens, over the
+        `tokens` of the whole batch; returns both."""
         reference = None
-        if settings.kl:
+        if self.settings.kl:
             with torch.no_grad(), self.backbone.using(REFERENCE):
                 self.backbone.model.eval()
-                reference, _ = self._log_likelihood(prepared, targets)
+                reference, _ = self._log_likelihood(group)
         with self.backbone.using("av"):
             self.backbone.model.train()
-            own, rows = self._log_likelihood(prepared, targets)
-            policy = -(gain.to(own.device)[rows] * own).mean() * share
-            divergence = k3(own, reference).mean() if reference is not None else own.new_zeros(())
-            (policy + settings.kl * divergence * share).backward()
+            own, rows = self._log_likelihood(group)
+            policy = -(gain.to(own.device)[rows] * own).sum() / tokens
+            divergence = k3(own, reference).sum() / tokens if reference is not None else own.new_zeros(())
+            (policy + self.settings.kl * divergence).backward()
         return policy.item(), divergence.item()
 
-    def _log_likelihood(self, prepared: torch.Tensor, targets: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of each target token, at the temperature it was drawn at, and the row it is of: [tokens] each."""
-        states, tokens, rows = response_states(self.verbalizer, prepared, targets)
+    def _log_likelihood(self, group: Group) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of each target token, at the temperature it was drawn at, and the sample it is of: [tokens] each."""
+        states, tokens, rows = response_states(self.verbalizer, group.inputs, group.targets)
         logits = self.verbalizer.logits_of(states).float() / self.settings.temperature
         return -functional.cross_entropy(logits, self.verbalizer.places_of(tokens), reduction="none"), rows
 
@@ -209,30 +218,10 @@ class Trainer:
         closed = CLOSE_TAG in self.backbone.tokenizer.decode(tokens[-len(CLOSE_TAG) :])
         return [*tokens, self.end] if finished and not closed else tokens
 
-    def _watch(self, notes: dict[str, float], step: int) -> None:
-        self.notes = notes
-        self.recent.append(notes)
-        if len(self.recent) < WATCHED_STEPS:
-            return
-        mean = {key: sum(one[key] for one in self.recent) / len(self.recent) for key in notes}
-        settings, found = self.settings, ""
-        if mean["unique"] < settings.min_unique:
-            found = f"{mean['unique']:.0%} of the explanations differ (grpo.min_unique is {settings.min_unique:.0%})"
-        elif mean["kl"] > settings.max_kl:
-            found = f"the AV is {mean['kl']:.2f} nats a token from its start (grpo.max_kl is {settings.max_kl})"
-        elif mean["truncated"] > settings.max_truncated:
-            limit = f"grpo.max_truncated is {settings.max_truncated:.0%}"
-            found = f"{mean['truncated']:.0%} of the outputs have no end ({limit})"
-        if found:
-            raise CollapseError(
-                f"Step {step}: over the last {WATCHED_STEPS} steps {found}. What was best before stays in final/; go "
-                "on with more kl, a lower lr or more different activations, and another --name."
-            )
-
     # --- what is measured ---------------------------------------------------------------------------------------
     def tokens(self, batch: Sequence[int]) -> int:
-        """Tokens written in the step just done: as many as the last part of the batch had, for all of it."""
-        return int(self.notes.get("tokens", 0.0) * len(batch) * self.settings.samples)
+        """Tokens written in the step just done."""
+        return round(self.notes.get("tokens", 0.0) * len(batch) * self.settings.samples)
 
     def evaluate(self) -> dict[str, float]:
         """Greedy round trips of held-out rows: FVE with own words, with other rows' words, and how many differ."""
@@ -282,42 +271,33 @@ def run(config: Config, *, name: str = "grpo") -> Path:
         InputError: a half or table is missing, or a half is a whole model.
     """
     settings = _settings(config)
+    if settings.shard_base:
+        raise InputError("grpo.shard_base: every process samples texts of its own length, so blocks cannot be shared.")
     accelerator, device = processes()
     halves = {role: Half.find(str(getattr(settings, role) or config.half(role)), role) for role in ("av", "ar")}
     for half in halves.values():
         if not half.is_adapter:
             raise InputError(f"{half.ref} is a whole model; GRPO trains adapters on one base.")
     backbone = load_base(config, settings, device)
-    trainer = Trainer(config, backbone, halves)
-    parents = {
-        role: {
-            "name": "/".join(half.folder.parts[-2:]),
-            "commit": half.commit,
-            "adapter_sha256": sha256_of(half.folder / "adapter_model.safetensors"),
-        }
-        for role, half in halves.items()
-    }
+    trainer = GRPOTrainer(config, backbone, halves, accelerator)
+    parents = {role: parent_facts(half, half.folder) for role, half in halves.items()}
     facts = run_facts(settings, backbone, parents, trainer.tables, len(trainer.vectors)) | {"method": "grpo"}
     if accelerator.is_main_process and len(trainer.vectors) < settings.batch_size:
         tqdm.write(f"{len(trainer.vectors)} activations are less than one step's", file=sys.stderr)
-    with backbone.using("av"):
-        loop = Loop(
-            config.out / name,
-            settings,
-            make_optimizer(trainer.groups, settings, backbone.device),
-            trainer.parameters,
-            identity_of_run(facts) | {"layer": config.layer, "seed": config.seed},
-            config.seed,
-            save=lambda folder, measured: trainer.save(folder, {**facts, **measured}),
-            metric=("heldout_fve_round_trip", True),
-            accelerator=accelerator,
-        )
-        batches = data_order([0] * len(trainer.vectors), settings.batch_size, settings.epochs, config.seed)
-        loop.run(
-            batches, trainer.share_of_loss, trainer.evaluate, "grpo", trainer.tokens, notes_of=lambda: trainer.notes
-        )
-    accelerator.end_training()
-    return config.out / name / "final"
+    return fit(
+        config,
+        settings,
+        trainer,
+        trainer.accumulate,
+        adapter="av",
+        name=name,
+        title="grpo",
+        facts=facts,
+        save=lambda folder, measured: trainer.save(folder, {**facts, **measured}),
+        metric=("heldout_fve_round_trip", True),
+        accelerator=accelerator,
+        notes_of=lambda: trainer.notes,
+    )
 
 
 def main(

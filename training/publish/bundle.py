@@ -34,7 +34,7 @@ from nla_sdk.metrics import fve
 
 from ..configs.config import Config
 from ..evaluate.verify import verify
-from ..fit.av import kind_of
+from ..fit.engine.rows import kind_of
 from ..runs.command import friendly
 from ..runs.trend import said_of
 

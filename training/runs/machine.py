@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import platform
+import sys
 from contextlib import suppress
 from importlib import metadata
+from typing import Any
 
 from nla_sdk.errors import InputError
 
 NUMERICS = ("numpy", "scikit-learn", "scipy")  # the libraries of an evaluation's figures
 
 
-def hardware(device) -> str:
+def hardware(device: Any) -> str:
     """The GPU's name, or the processor's architecture and the threads in use."""
     import torch
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} {device.type.upper()}, {torch.get_num_threads()} threads"
+
+
+def peak_memory_gib() -> float:
+    """The most memory used so far, in GiB: of the GPU where there is one, else of the process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows keeps it elsewhere
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on macOS bytes
+    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
 
 
 def libraries(*more: str) -> dict[str, str]:

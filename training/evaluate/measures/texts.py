@@ -20,7 +20,6 @@ _RIMES = re.findall(
 # After a full stop, question or exclamation mark (and the quote or bracket that closes behind it), before what can
 # begin a sentence; or at a line break.
 _CLAIM = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'”’)\]]))\s+(?=[\"'“‘(\[]?[A-Z0-9])|\s*\n\s*")
-_QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”|«([^»]*)»|`([^`]*)`')
 
 
 @cache
@@ -74,22 +73,6 @@ def reordered(parts: list[str], row_id: str, seed: int, what: str) -> str:
     while (order := [parts[at] for at in rng.permutation(len(parts))]) == parts:
         pass
     return " ".join(order)
-
-
-def quotes(text: str) -> str:
-    """Its quoted spans alone, without the quote marks; empty where it has none."""
-    found = ("".join(groups).strip() for groups in _QUOTED.findall(text))
-    return " ".join(span for span in found if span)
-
-
-def prose(text: str) -> str:
-    """It without its quoted spans.
-
-    Example:
-        >>> prose('Ends in "the city of". Likely next: "Paris".')
-        'Ends in . Likely next: .'
-    """
-    return " ".join(_QUOTED.sub(" ", text).split()).strip()
 
 
 def first_words(text: str, count: int) -> str:

@@ -20,8 +20,8 @@ from nla_sdk.errors import InputError, LoadError, first_line
 from nla_sdk.model.backbone import TOWER_CONFIGS, Backbone, drop_towers, quiet
 
 from ...configs.config import Train
-from ..av import ResponseLoss
-from ..checkpoints import checkpoint_gradients, lora_config
+from ..engine.base import checkpoint_gradients, lora_config
+from ..engine.losses import ResponseLoss
 
 
 class Meter(TorchDispatchMode):

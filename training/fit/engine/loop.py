@@ -1,94 +1,70 @@
-"""What both trainers share: data order, schedule, accumulation, several processes, exact resumption, telemetry.
+"""What all trainers share: steps, accumulation, several processes, exact resumption, telemetry.
 
 A batch is a list of rows for one optimizer step, the same however many processes there are and however few rows fit
-into one forward: each process takes its share of the batch in micro-batches, whose losses are fractions of the batch's
-loss, and the gradients are summed over all of them. So two processes (`accelerate launch --multi_gpu --num_processes 2
--m training.fit.av …`) walk the same loss curve as one. Gradients are summed by hand and not by a wrapper around the
-model, because the AR's forward is abandoned after its last block.
+into one forward: each process accumulates the gradients of its share of the batch, and they are summed over all of
+them. So two processes (`accelerate launch --multi_gpu --num_processes 2 -m training.fit.av …`) walk the same loss curve
+as one. Gradients are summed by hand and not by a wrapper around the model, because the AR's forward is abandoned after
+its last block.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import random
-import re
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import psutil
 import torch
 from tqdm import tqdm
 
-from nla_sdk.errors import NLAError
 from nla_sdk.io.files import atomic
 
-from ..configs.config import Train
-from ..runs.telemetry import Telemetry
-from ..runs.trend import Trend, read_losses, trend
+from ...configs.config import Config, Train
+from ...runs.machine import peak_memory_gib
+from ...runs.telemetry import Telemetry
+from ...runs.trend import Trend, read_losses, trend
+from .checkpoints import (
+    TrainingError,
+    identity_of_run,
+    identity_text,
+    latest_checkpoint,
+    read_state,
+    write_checkpoint,
+)
+from .schedule import data_order, learning_rate_factor, make_optimizer
 
-STEP = re.compile(r"step_(\d+)")
-STATE = Path("trainer") / "state.pt"
+Accumulate = Callable[[Sequence[int], int, Sequence[int]], float]
+"""`accumulate(rows, step, batch)`: add what `rows` (of this process; there may be none) contribute to the gradient of
+`batch`'s loss to the parameters' gradients, and return their contribution to the loss. Contributions add up."""
 
 
-class TrainingError(NLAError):
-    """Training cannot go on: NaN, or a checkpoint of another run."""
+def in_micro_batches(
+    share_of_loss: Callable[[Sequence[int], int, Sequence[int]], torch.Tensor], size: int | None, processes: int = 1
+) -> Accumulate:
+    """Accumulation of a loss whose shares can be computed and differentiated one micro-batch after the other.
 
-
-def data_order(lengths: Sequence[int], batch_size: int, epochs: float, seed: int, group: int = 8) -> list[list[int]]:
-    """Batches of row indices for the whole run, the same whenever it is asked for.
-
-    Rows are shuffled anew each epoch; within every `group` batches they are sorted by length, so that little is padded,
-    and the batches of a group are shuffled, so that length says nothing about time.
+    Args:
+        share_of_loss: `share_of_loss(rows, step, batch)`, a scalar with a gradient; shares add up to the batch's loss.
+        size: rows of one forward; None: all of a process's.
+        processes: how many share a batch.
     """
-    batches: list[list[int]] = []
-    total = math.ceil(len(lengths) * epochs / batch_size)
-    epoch = 0
-    while len(batches) < total:
-        rng = random.Random(f"{seed}|{epoch}")
-        rows = list(range(len(lengths)))
-        rng.shuffle(rows)
-        for start in range(0, len(rows), batch_size * group):
-            part = sorted(rows[start : start + batch_size * group], key=lambda row: lengths[row])
-            grouped = [part[at : at + batch_size] for at in range(0, len(part), batch_size)]
-            rng.shuffle(grouped)
-            batches += grouped
-        epoch += 1
-    return batches[:total]
 
+    def accumulate(rows: Sequence[int], step: int, batch: Sequence[int]) -> float:
+        loss, width = 0.0, size or len(batch)
+        # Every process makes as many forwards: where the base is sharded, each of them is a joint one.
+        for start in range(0, -(-len(batch) // processes), width):
+            part = rows[start : start + width]
+            share = share_of_loss(part, step, batch) if part else 0.0 * share_of_loss(batch[:1], step, batch)
+            share.backward()
+            loss += share.item()
+        return loss
 
-def learning_rate_factor(step: int, total: int, settings: Train) -> float:
-    """Linear warm-up over `warmup_steps`, then constant, or down to 5 % of the peak along a line or a cosine."""
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
-    if settings.decay == "constant":
-        return 1.0
-    done = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
-    if settings.decay == "linear":
-        return 1.0 - 0.95 * done
-    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def make_optimizer(groups: list[dict], settings: Train, device: torch.device) -> torch.optim.Optimizer:
-    """AdamW without weight decay: bitsandbytes' 8-bit one on CUDA, torch's elsewhere, or as `optimizer` says.
-
-    Raises:
-        TrainingError: the 8-bit one is asked for where it does not run.
-    """
-    kind = settings.optimizer if settings.optimizer != "auto" else "adamw8bit" if device.type == "cuda" else "adamw"
-    if kind == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=0.0)
-    if device.type != "cuda":
-        raise TrainingError(f"optimizer: adamw8bit runs on CUDA only, this is {device.type}; use auto or adamw.")
-    from bitsandbytes.optim import AdamW8bit
-
-    return AdamW8bit(groups, weight_decay=0.0)
+    return accumulate
 
 
 class Loop:
@@ -114,7 +90,7 @@ class Loop:
         *,
         save: Callable[[Path, dict], None] = lambda folder, facts: None,
         metric: tuple[str, bool] = ("", True),
-        accelerator=None,
+        accelerator: Any = None,
     ) -> None:
         self.folder, self.settings, self.optimizer, self.parameters = folder, settings, optimizer, parameters
         self.identity, self.save_half, self.metric, self.accelerator = identity, save, metric, accelerator
@@ -137,7 +113,7 @@ class Loop:
     def run(
         self,
         batches: Sequence[Sequence[int]],
-        loss_of: Callable[[Sequence[int], int, Sequence[int]], torch.Tensor],
+        accumulate: Accumulate,
         evaluate: Callable[[], dict],
         name: str,
         tokens_of: Callable[[Sequence[int]], int] = len,
@@ -146,7 +122,7 @@ class Loop:
         """Train over `batches`.
 
         Args:
-            loss_of: `loss_of(rows, step, batch)`: what `rows` contribute to the loss of `batch`; contributions add up.
+            accumulate: adds up the gradients of this process's rows of a batch.
             evaluate: held-out figures, logged beside the loss.
             tokens_of: how many tokens a batch has.
             notes_of: more figures of the step just done, for the log.
@@ -160,7 +136,7 @@ class Loop:
             self._evaluated({"step": 0}, evaluate)
         with self._interrupts_wait():
             while self.step < total:
-                record = self._one_step(batches[self.step], loss_of, total)
+                record = self._one_step(batches[self.step], accumulate, total)
                 record["tokens_per_second"] = tokens_of(batches[self.step - 1]) / record["seconds"]
                 record |= notes_of()
                 if self.step % self.settings.eval_interval == 0 or self.step == total:
@@ -178,19 +154,11 @@ class Loop:
                     )
         bar.close()
 
-    def _one_step(self, batch: Sequence[int], loss_of, total: int) -> dict:
+    def _one_step(self, batch: Sequence[int], accumulate: Accumulate, total: int) -> dict:
         start = time.perf_counter()
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * learning_rate_factor(self.step, total, self.settings)
-        own, loss = batch[self.rank :: self.world], 0.0
-        size = self.settings.micro_batch or len(batch)
-        # Every process makes as many forwards: where the base is sharded, each of them is a joint one.
-        for at in range(0, -(-len(batch) // self.world), size):
-            rows = own[at : at + size]
-            part = loss_of(rows, self.step, batch) if rows else 0.0 * loss_of(batch[:1], self.step, batch)
-            part.backward()
-            loss += part.item()
-        loss = self._summed(loss)
+        loss = self._summed(accumulate(batch[self.rank :: self.world], self.step, batch))
         norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.clip)
         if not math.isfinite(loss) or not torch.isfinite(norm):
             last = latest_checkpoint(self.folder)
@@ -283,9 +251,8 @@ class Loop:
         if self.telemetry is not None:
             self.telemetry.log(record)
 
-    def checkpoint(self) -> Path:
+    def checkpoint(self) -> None:
         """Write `step_NNNNNN/`: the half, and what the trainer needs to go on; then drop all but the latest ones."""
-        path = self.folder / f"step_{self.step:06d}"
         rng = [torch.get_rng_state()]
         if self.world > 1:
             from accelerate.utils import gather_object
@@ -300,36 +267,20 @@ class Loop:
                 "step": self.step,
                 "seconds": self.seconds,
                 "best": self.best,
-                "identity": json.dumps(self.identity, sort_keys=True),
+                "identity": identity_text(self.identity),
             }
-            with atomic(path) as sibling:
-                sibling.mkdir()
-                self.save_half(sibling, self.facts())
-                (sibling / STATE).parent.mkdir()
-                torch.save(state, sibling / STATE)
-            for old in checkpoints(self.folder)[: -self.settings.keep_checkpoints]:
-                shutil.rmtree(old)
+            keep = self.settings.keep_checkpoints
+            write_checkpoint(self.folder, self.step, lambda half: self.save_half(half, self.facts()), state, keep)
             if self.telemetry.path.is_file():
                 self.telemetry.render()
         self._wait()
-        return path
 
     def _wait(self) -> None:
         if self.world > 1:
             self.accelerator.wait_for_everyone()
 
     def _resume(self, path: Path) -> None:
-        try:
-            state = torch.load(path / STATE, weights_only=True, map_location="cpu")
-        except (OSError, RuntimeError, EOFError) as error:
-            raise TrainingError(
-                f"{path / STATE} cannot be read ({error}); remove {path} to go on without it."
-            ) from error
-        if state["identity"] != json.dumps(self.identity, sort_keys=True):
-            raise TrainingError(
-                f"{path} belongs to a run with other settings or data; give this one another `out:` or --name, or "
-                f"remove {self.folder} to start over."
-            )
+        state = read_state(path, self.identity)
         for name, parameter in self.parameters.items():
             parameter.data.copy_(state["parameters"][name])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -343,23 +294,44 @@ class Loop:
             self.telemetry.truncate(self.step)  # what was logged after the checkpoint will be logged again
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """The finished checkpoints of a run, oldest first."""
-    found = [path for path in folder.glob("step_*") if STEP.fullmatch(path.name) and (path / STATE).is_file()]
-    return sorted(found, key=lambda path: int(STEP.fullmatch(path.name)[1]))
+def fit(
+    config: Config,
+    settings: Train,
+    trainer: Any,
+    accumulate: Accumulate,
+    *,
+    adapter: str,
+    name: str,
+    title: str,
+    facts: Mapping[str, Any],
+    save: Callable[[Path, dict], None],
+    metric: tuple[str, bool],
+    accelerator: Any,
+    notes_of: Callable[[], dict] = dict,
+) -> Path:
+    """Run a trainer's loop from its last checkpoint to the end; returns the folder of the best half.
 
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    return next(iter(reversed(checkpoints(folder))), None)
-
-
-def peak_memory_gib() -> float:
-    """The most memory used so far, in GiB: of the GPU where there is one, else of the process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    try:
-        import resource
-    except ImportError:  # Windows keeps it elsewhere
-        return psutil.Process().memory_info().peak_wset / 2**30
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on macOS bytes
-    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
+    Args:
+        trainer: has `backbone`, `parameters`, `groups`, the rows' `lengths`, `evaluate()` and `tokens(batch)`.
+        adapter: the one that is on while the loop runs.
+        name: of the run, a folder in `config.out`.
+        title: of the progress bar.
+        facts: see `checkpoints.run_facts`; what of them changes the result is the run's identity.
+        save, metric, accelerator: see `Loop`.
+    """
+    with trainer.backbone.using(adapter):
+        loop = Loop(
+            config.out / name,
+            settings,
+            make_optimizer(trainer.groups, settings, trainer.backbone.device),
+            trainer.parameters,
+            identity_of_run(facts) | {"layer": config.layer, "seed": config.seed},
+            config.seed,
+            save=save,
+            metric=metric,
+            accelerator=accelerator,
+        )
+        batches = data_order(trainer.lengths, settings.batch_size, settings.epochs, config.seed)
+        loop.run(batches, accumulate, trainer.evaluate, title, trainer.tokens, notes_of)
+    accelerator.end_training()  # a process group left to the interpreter's exit aborts it now and then
+    return config.out / name / "final"

@@ -1,0 +1,85 @@
+"""Rows of training tables, and the tokens of their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from nla_sdk.errors import InputError
+from nla_sdk.io.files import read_vectors
+
+from ...configs.config import Config
+from ...data.tables.columns import target_text
+
+
+def evenly(count: int, wanted: int | None) -> list[int]:
+    """At most `wanted` of the indices 0 … count − 1, evenly spaced; None: all of them.
+
+    A table lies in its corpus's order, and its beginning is of one kind of text.
+
+    Example:
+        >>> evenly(7, 3)
+        [0, 3, 6]
+    """
+    if wanted is None or wanted >= count:
+        return list(range(count))
+    return np.linspace(0, count - 1, wanted).astype(int).tolist()
+
+
+def load_rows(
+    path: Path, sources: Sequence[str], max_rows: int | None = None
+) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """Rows of a training table whose label is of one of `sources`.
+
+    Args:
+        path: the table.
+        sources: kinds of labels, see `kind_of`.
+        max_rows: of more, evenly spaced ones are taken.
+    Returns:
+        Vectors float32 [n, d], raw, and the n rows' other columns.
+    Raises:
+        InputError: there is no such table, or no such row in it.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: run `python -m training.data.build` first.")
+    table = pq.read_table(path)
+    vectors = torch.from_numpy(read_vectors(table).copy())
+    rows = table.drop_columns(["activation_vector"]).to_pylist()
+    kept = [i for i, row in enumerate(rows) if kind_of(row["labeler_model"]) in sources]
+    if not kept:
+        raise InputError(f"{path} holds no rows with labels from {', '.join(sources)}.")
+    kept = [kept[place] for place in evenly(len(kept), max_rows)]
+    return vectors[kept], [rows[i] for i in kept]
+
+
+def load_vectors(path: Path, max_rows: int | None = None) -> torch.Tensor:
+    """The activations of a training table, float32 [n, d], raw: all, or `max_rows` evenly spaced ones.
+
+    Raises:
+        InputError: there is no such table.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: run `python -m training.data.build` first.")
+    vectors = torch.from_numpy(read_vectors(pq.read_table(path)).copy())
+    return vectors[evenly(len(vectors), max_rows)]
+
+
+def kind_of(labeler: str) -> str:
+    """extractive, readout, expert, on_policy or written, from a row's `labeler_model`."""
+    for kind in ("extractive", "readout", "expert"):
+        if labeler.startswith(kind):
+            return kind
+    return "on_policy" if labeler.startswith("av:") else "written"
+
+
+def label_tokens(config: Config, tokenizer: Any) -> set[int]:
+    """Every token of the responses that the AV is trained on: those of its `sources`."""
+    rows = pq.read_table(config.out / "av_sft.parquet", columns=["response", "labeler_model"]).to_pylist()
+    own = [row["response"] for row in rows if kind_of(row["labeler_model"]) in config.av.sources]
+    texts = [target_text(response, config.av.template) for response in own]
+    return {token for ids in tokenizer(texts, add_special_tokens=False).input_ids for token in ids}
