@@ -22,7 +22,7 @@ from nla_sdk.io.chunks import Chunks
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.reconstructor import pad_right
 from training.configs.config import Config
-from training.data import extract
+from training.data import reading as stage
 from training.data.corpus import Text
 
 CONFIG = Path(__file__).parent.parent / "training" / "configs" / "demo.yaml"
@@ -50,12 +50,12 @@ def main() -> None:
     backbone = Backbone.load(fetch_base(config.base).path, ref=config.base_id, dtype="float32")
 
     def plan():
-        return [reading for text in texts for reading in extract.plan(text, source, config, backbone.tokenizer)[0]]
+        return [reading for text in texts for reading in stage.windows(text, source, config, backbone.tokenizer)[0]]
 
     readings = plan()
     batches = [
         pad_right([readings[index].ids for index in picked])[0]
-        for picked in extract.batches(readings, config.extract.tokens_per_batch)
+        for picked in stage.batches(readings, config.extract.tokens_per_batch)
     ]
     decoder = backbone.model.model
     layers = decoder.layers
@@ -72,7 +72,7 @@ def main() -> None:
     def ours() -> None:
         with tempfile.TemporaryDirectory() as folder:
             chunks = Chunks(Path(folder), "extract", {})
-            tables = extract.extract_chunk(backbone, plan(), [config.layer], config)
+            tables = stage.extract_chunk(backbone, plan(), [config.layer], config)
             chunks.write(0, {f"L{layer}": table for layer, table in tables.items()})
 
     times: dict[str, list[float]] = {"bare": [], "extract": []}

@@ -20,7 +20,7 @@ from nla_sdk.io.files import read_sidecar, sha256_of
 from tests.data.test_extract import config_of
 from training.configs.config import Config, Split
 from training.data import split
-from training.data.extract import row_id, schema
+from training.data.reading import row_id, schema
 
 D = 4
 

@@ -11,7 +11,7 @@ from nla_sdk.evaluation.file import ROWS, Evaluation, EvaluationError, Figure, l
 from nla_sdk.io.files import sha256_of
 
 if TYPE_CHECKING:
-    from .measures.compute import Tables
+    from .measures.tables import Tables
 
 MEASURES = (
     ("round trip FVE", lambda e: e.round_trip.fve),
@@ -81,7 +81,7 @@ def paired(a: Path, b: Path) -> Paired | None:
 def _tables(path: Path, evaluation: Evaluation) -> Tables:
     import pyarrow.parquet as pq
 
-    from .measures.compute import Tables
+    from .measures.tables import Tables
 
     rows = path.parent / ROWS
     if not rows.is_file():
@@ -93,7 +93,7 @@ def _tables(path: Path, evaluation: Evaluation) -> Tables:
 
 def _rows(tables: Tables, names: list[str]) -> Iterator[tuple[tuple, tuple[float, bytes]]]:
     """Of each evaluated row its key, its FVE and its activation."""
-    from .measures.compute import numbers
+    from .measures.tables import numbers
 
     fve, vectors = tables.fve(numbers(tables.rows, "cosine_real")), tables.activations
     for at, row in enumerate(tables.rows.select(names).to_pylist()):

@@ -25,7 +25,7 @@ from nla_sdk.io.files import vector_column
 from ..label import quotes
 from .heldout import Heldout
 from .measures import texts
-from .measures.compute import EMPTY
+from .measures.tables import EMPTY
 
 ROWS_PER_CHUNK = 32
 VARIANTS_PER_CHUNK = 16

@@ -202,9 +202,9 @@ def _cosines(rows) -> Iterator[str]:
 
     from nla_sdk import metrics
 
-    from .measures import compute
+    from .measures.tables import empty_reconstruction
 
-    empty = compute.empty_reconstruction(rows)
+    empty = empty_reconstruction(rows)
     if empty is None:
         yield "rows.parquet does not hold what the AR makes of no text, which the gain rests on"
         return

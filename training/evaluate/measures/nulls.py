@@ -72,6 +72,8 @@ class Documents:
         """Of Σ above / Σ below over documents; None for a single document, or where Σ below is 0 in a draw."""
         if len(self) < 2:
             return None
+        # Documents are drawn, not rows: ten rows of one text are nearly one observation, and drawing rows would make
+        # the interval as narrow as if they were ten.
         rng = np.random.default_rng(seed)
         shares = np.full(len(self), 1.0 / len(self))
         ratios = []
@@ -105,6 +107,8 @@ class Documents:
         Yields:
             int [n]: the row each row is paired with.
         """
+        # Rows of one document share its subject on both sides (vector and text). A null that permuted rows would break
+        # that too, and any pair whose rows merely cluster by document would then look significant.
         rng = np.random.default_rng(seed)
         starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
         by_document = np.concatenate(self.rows)

@@ -1,0 +1,96 @@
+"""An evaluation's rows, held together for all figures, and the kinds of figures that are made of them.
+
+A row's FVE is 1 − mse / baseline (nla_sdk.metrics), so figures over any set of rows are means; intervals are
+bootstrapped over documents, because rows of one document are not independent.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+
+import numpy as np
+import pyarrow as pa
+
+from nla_sdk import metrics
+from nla_sdk.evaluation.file import EVALUATED, Figure, Settings
+from nla_sdk.io.files import read_vectors
+
+from .nulls import NO_ERROR, Documents
+
+EMPTY = b"empty_reconstruction"  # in the rows' schema: what the AR makes of no text, float32 [d], little-endian, Base64
+
+
+def numbers(table: pa.Table, column: str) -> np.ndarray:
+    """A float column as float64, null as NaN."""
+    return np.array(table[column].to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+class Tables:
+    """An evaluation's rows, held together for all figures.
+
+    Args:
+        rows, variants: the tables `measure` made; `variants` may be None or empty.
+    """
+
+    def __init__(self, rows: pa.Table, variants: pa.Table | None, settings: Settings) -> None:
+        self.rows, self.variants, self.settings = rows, variants, settings
+        self.status = np.array(rows["status"].to_pylist())
+        self.evaluated = np.isin(self.status, EVALUATED)
+        self.document_names = np.array(rows["doc_id"].to_pylist())
+        self.activations = read_vectors(rows)
+        self.usable = np.isfinite(self.activations).all(axis=1) & (self.activations != 0).any(axis=1)
+        self.baselines = metrics.mean_baselines(self.activations[self.usable]) if self.usable.any() else None
+        self.has_fve = self.baselines is not None and self.baselines.mean_norm >= NO_ERROR
+        self.documents = self.of(self.evaluated)
+        self.texts = [text for text, ok in zip(rows["explanation"].to_pylist(), self.evaluated, strict=True) if ok]
+
+    def of(self, mask: np.ndarray) -> Documents:
+        return Documents(self.document_names[mask].tolist())
+
+    def vectors(self, column: str, mask: np.ndarray) -> np.ndarray:
+        """A vector column's rows under `mask`, float32 [n, d]."""
+        return read_vectors(self.rows.filter(pa.array(mask)), column)
+
+    def fve(self, cosine: np.ndarray) -> np.ndarray:
+        """Of each row; only where `has_fve`: activations that are all alike leave nothing to explain."""
+        return metrics.fve(2.0 * (1.0 - cosine), self.baselines.mean_norm)
+
+    @property
+    def shuffle_is_possible(self) -> bool:
+        return len(set(self.document_names[self.evaluated])) > 1
+
+
+def empty_reconstruction(rows: pa.Table) -> np.ndarray | None:
+    """What the AR makes of no text, float32 [d]; None if the table does not say."""
+    stored = (rows.schema.metadata or {}).get(EMPTY)
+    return None if stored is None else np.frombuffer(b64decode(stored), dtype="<f4")
+
+
+# --- figures ----------------------------------------------------------------------------------------------------
+def mean_figure(tables: Tables, documents: Documents, values: np.ndarray, p: float | None = None) -> Figure:
+    """The mean over rows, with the settings' draws and seed."""
+    return documents.mean(values, draws=tables.settings.bootstrap_draws, seed=tables.settings.seed, p=p)
+
+
+def fve_figure(
+    tables: Tables, documents: Documents, cosine: np.ndarray, other: np.ndarray | None = None, p: float | None = None
+) -> Figure | None:
+    """The figure of FVE from cosines, or of what it is more than with the `other` cosines; None where there is none."""
+    if not tables.has_fve:
+        return None
+    fve = tables.fve(cosine) if other is None else tables.fve(cosine) - tables.fve(other)
+    return mean_figure(tables, documents, fve, p)
+
+
+def gain_figure(
+    tables: Tables, documents: Documents, real: np.ndarray, other: np.ndarray, p: float | None = None
+) -> Figure | None:
+    """1 − mse(real) / mse(other), from cosines; None where the other makes no error."""
+    draws, seed = tables.settings.bootstrap_draws, tables.settings.seed
+    found = documents.gain(2.0 * (1.0 - real), 2.0 * (1.0 - other), draws=draws, seed=seed)
+    return None if found is None else found.model_copy(update={"p": p})
+
+
+def sign_flip_p(tables: Tables, documents: Documents, deltas: np.ndarray) -> float:
+    """Two-sided p of paired differences, see `Documents.sign_flip`."""
+    return documents.sign_flip(deltas, tables.settings.permutations, tables.settings.seed)
