@@ -21,7 +21,7 @@ BASE = f"""
 import warnings; warnings.simplefilter("ignore")
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from nla_sdk.hub import demo_base
+from nla_sdk.halves.demo_base import demo_base
 path = demo_base()
 model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
 tokenizer = AutoTokenizer.from_pretrained(path)

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from nla_sdk import metrics
-from nla_sdk.halves.fetch import demo_base
+from nla_sdk.halves.demo_base import demo_base
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.reconstructor import pad_right
 

@@ -59,7 +59,7 @@ def _loading(contract: Contract, repo: str, is_adapter: bool) -> list[str]:
     classes = ["AutoModelForCausalLM", "AutoTokenizer"]
     hub, where = ["from huggingface_hub import snapshot_download"], f"snapshot_download({literal(repo)})"
     if is_bundled(repo):
-        hub = ["from importlib import resources", "", "from nla_sdk.halves.fetch import demo_base"]
+        hub = ["from importlib import resources", "", "from nla_sdk.halves.demo_base import demo_base"]
         where, base = f'str(resources.files("nla_sdk") / {literal(repo)})', "demo_base()"
     elif is_adapter and contract.base_model.lower().endswith("gguf"):
         hub = ["from huggingface_hub import list_repo_files, snapshot_download"]

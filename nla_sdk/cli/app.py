@@ -119,10 +119,11 @@ def info(
     Shows each value of the contract and where it came from, and what becomes of each adapter tensor. No weights are
     loaded; of a Hub repository only the contract and the headers of its files are fetched.
     """
-    from ..halves import inspection
+    from ..halves.inspection import describe
+    from .info import show
 
     where = {"revision": revision, "subfolder": subfolder, "local_files_only": local_files_only}
-    inspection.show(inspection.describe(ref, base=base, **where), as_json=json)
+    show(describe(ref, base=base, **where), as_json=json)
 
 
 @app.command()

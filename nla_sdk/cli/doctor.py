@@ -135,8 +135,8 @@ def _demo() -> dict[str, bool]:
         except NLAError:
             return False
 
-    extra = all(importlib.util.find_spec(name) is not None for name in (demo_base._PACKAGE, "gguf"))
-    prepared = demo_base._is_complete(demo_base.cache_root() / demo_base._FOLDER)
+    extra = all(importlib.util.find_spec(name) is not None for name in (demo_base.PACKAGE, "gguf"))
+    prepared = demo_base.is_complete(demo_base.base_folder())
     return {"pair_bundled": bundled("av") and bundled("ar"), "base_installed": extra, "base_prepared": prepared}
 
 

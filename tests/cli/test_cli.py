@@ -20,7 +20,6 @@ import yaml
 from nla_sdk import NLAPair
 from nla_sdk.cli import app as cli
 from nla_sdk.errors import InputError, NLAError
-from nla_sdk.halves import inspection as info
 from nla_sdk.io import streams
 from nla_sdk.jobs import work as rows
 from tests import tiny
@@ -532,23 +531,6 @@ def test_info_of_the_demo_pair_prepares_no_base(nla, monkeypatch, tmp_path):
     av, ar = json.loads(out)
     assert [half["contract"]["role"]["value"] for half in (av, ar)] == ["av", "ar"]
     assert "has not been prepared" in av["tensors"]["unchecked"] and not (tmp_path / "cache").exists()
-
-
-def test_reasons_that_differ_in_the_block_only_are_one():
-    reasons = {f"t{n}": f"block {n % 3 + 18} never runs (the AR stops after block 17)" for n in range(9)}
-    reasons |= {"s": "block 20 takes its keys and values from an earlier block", "v": "belongs to a tower"}
-    assert info.group_reasons(reasons) == {
-        "blocks 18–20 never run (the AR stops after block 17)": 9,
-        "block 20 takes its keys and values from an earlier block": 1,
-        "belongs to a tower": 1,
-    }
-
-
-@pytest.mark.parametrize(
-    ("numbers", "shown"), [([3], "3"), ([18, 20, 19, 34], "18–20, 34"), ([1, 1, 2], "1–2"), ([0, 2, 4], "0, 2, 4")]
-)
-def test_number_ranges(numbers, shown):
-    assert info.number_ranges(numbers) == shown
 
 
 # --- doctor -------------------------------------------------------------------------------------------------------

@@ -36,9 +36,9 @@ def cache(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def package(monkeypatch) -> types.ModuleType:
     """A stand-in for the installed GGUF package."""
-    package = types.ModuleType(module._PACKAGE)
+    package = types.ModuleType(module.PACKAGE)
     package.EXPECTED_SHA256, package.MODEL_NAME = module._SHA256, "m.gguf"
-    monkeypatch.setitem(sys.modules, module._PACKAGE, package)
+    monkeypatch.setitem(sys.modules, module.PACKAGE, package)
     monkeypatch.setitem(sys.modules, "gguf", types.ModuleType("gguf"))
     monkeypatch.setattr(module, "_DISK_BYTES", 1)
     monkeypatch.setattr(module.metadata, "version", lambda name: "0")
@@ -70,7 +70,7 @@ def test_the_folder_is_made_once(cache, conversions, monkeypatch):
 
 def test_once_made_it_needs_no_package(cache, conversions, monkeypatch):
     folder = demo_base(progress=False)
-    monkeypatch.setitem(sys.modules, module._PACKAGE, None)
+    monkeypatch.setitem(sys.modules, module.PACKAGE, None)
     assert demo_base(progress=False) == folder
 
 
@@ -119,9 +119,9 @@ def test_a_process_that_is_killed_leaves_nothing_under_the_final_name(cache, con
     code = """
 import os, sys, types
 from nla_sdk.halves import demo_base as module
-package = types.ModuleType(module._PACKAGE)
+package = types.ModuleType(module.PACKAGE)
 package.EXPECTED_SHA256 = module._SHA256
-sys.modules[module._PACKAGE], sys.modules["gguf"] = package, types.ModuleType("gguf")
+sys.modules[module.PACKAGE], sys.modules["gguf"] = package, types.ModuleType("gguf")
 module._DISK_BYTES = 1
 
 def die(package, folder, advance):
@@ -158,7 +158,7 @@ def test_a_damaged_copy_is_made_anew(cache, conversions, monkeypatch, damage):
     assert [path for path in cache.iterdir() if path.is_dir()] == [folder]
 
 
-@pytest.mark.parametrize("missing", [module._PACKAGE, "gguf"])
+@pytest.mark.parametrize("missing", [module.PACKAGE, "gguf"])
 def test_without_the_extra_it_says_how_to_get_it(cache, conversions, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(DemoBaseError) as caught:

@@ -129,7 +129,7 @@ def _head_and_mean(half: Half) -> Iterator[str]:
 
 def _adapter(half: Half, findings: Findings, reachable: bool) -> None:
     """The adapter's files belong together; every tensor has its place in the base, built on the meta device."""
-    from nla_sdk.halves.inspection import account
+    from nla_sdk.halves.tensors import account
 
     name = half.folder.name
     missing = [file for file in ADAPTER_FILES if not (half.folder / file).is_file()]
@@ -217,13 +217,15 @@ def _base(half: Half, findings: Findings) -> bool:
 
 def _base_folder(contract: Contract) -> Path:
     """Where the base's config and tokenizer are; its weights are not fetched."""
-    from nla_sdk.halves import fetch as hub
-    from nla_sdk.halves.inspection import _base_config
+    from nla_sdk.halves.demo_base import DEMO_BASE_ID
+    from nla_sdk.halves.download import download_folder
+    from nla_sdk.halves.fetch import TOKENIZER_FILES
+    from nla_sdk.halves.tensors import base_config
 
-    if contract.base_model == hub.DEMO_BASE_ID:
-        return _base_config(contract.base_model, None, {}).parent
-    patterns = ["config.json", *hub._TOKENIZER_FILES]
-    return hub._snapshot(contract.base_model, patterns, contract.base_revision, None, None, None, False)
+    if contract.base_model == DEMO_BASE_ID:
+        return base_config(contract.base_model).parent
+    patterns = ["config.json", *TOKENIZER_FILES]
+    return download_folder(contract.base_model, patterns, revision=contract.base_revision)
 
 
 def check_evaluation(

@@ -22,7 +22,8 @@ import typer
 from torch import nn
 
 from nla_sdk.errors import InputError, OfflineError, first_line
-from nla_sdk.halves.fetch import DEMO_BASE_ID, fetch_base, fetch_file
+from nla_sdk.halves.demo_base import DEMO_BASE_ID
+from nla_sdk.halves.fetch import fetch_base, fetch_file
 from nla_sdk.model.backbone import pick_dtype, quiet
 
 from ...configs.config import Config

@@ -1,0 +1,168 @@
+"""The exact prompts of a contract, as text and as token ids. The functions are methods of `Contract`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from ..errors import ContractError, ContractMismatchError, MarkerError
+from .dialects import NEIGHBOURS
+from .refusals import needed
+from .tokens import encode, flat, neighbours, one_bos, pieces, standing_alone
+from .values import EXPLANATION_FIELD, MARKER_FIELD
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from .model import Contract
+
+
+def around_explanation(contract: Contract) -> tuple[str, str]:
+    """The AR template's text before and after the explanation."""
+    before, _, after = needed(contract, "ar_template").partition(EXPLANATION_FIELD)
+    return before, after
+
+
+def av_prompt(contract: Contract) -> str:
+    """The AV template with the marker in its place, before any chat template.
+
+    Raises:
+        ContractError: the contract has only the marker's token id; `verify` fills in the text.
+    """
+    return needed(contract, "av_template").replace(MARKER_FIELD, needed(contract, "injection_char"))
+
+
+def ar_prompt(contract: Contract, explanation: str) -> str:
+    """The AR template around an explanation, whose braces are text like any other.
+
+    Example:
+        >>> contract.ar_prompt("a {dict}")
+        'Summary of the following text: <text>a {dict}</text> <summary>'
+    """
+    before, after = around_explanation(contract)
+    return before + explanation + after
+
+
+def av_prompt_ids(contract: Contract, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of the AV prompt, with BOS exactly once at the front where the tokenizer has one.
+
+    Raises:
+        ContractMismatchError: the contract wants a chat template and the tokenizer has none.
+    """
+    prompt = needed(contract, "av_template").replace(MARKER_FIELD, marker_text(contract, tokenizer))
+    if contract.prompt_style == "raw":
+        return encode(tokenizer, [prompt])[0]
+    if not getattr(tokenizer, "chat_template", None):
+        raise ContractMismatchError(
+            f"{contract.source}: `prompt_style` is chat, but the tokenizer has no chat template. Load the tokenizer "
+            f"of the instruction-tuned base ({contract.base_model}), or set `prompt_style: raw` if it was trained so."
+        )
+    message = [{"role": "user", "content": prompt}]
+    ids = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=True)
+    return one_bos(tokenizer, flat(ids))
+
+
+def ar_prompt_ids(
+    contract: Contract, tokenizer: PreTrainedTokenizerBase, explanation: str, max_length: int | None = None
+) -> tuple[list[int], bool]:
+    """Token ids of the AR prompt, with BOS exactly once where the tokenizer has one.
+
+    Args:
+        explanation: any text; the empty string too.
+        max_length: most ids to return; None: the contract's `max_length`, else no limit.
+    Returns:
+        The ids, and whether the explanation was cut to fit. Its end is cut, never the template's suffix: without
+        that the AR reads a meaningless token.
+    Raises:
+        ContractError: not even the empty explanation fits.
+    """
+    return ar_prompt_ids_batch(contract, tokenizer, [explanation], max_length)[0]
+
+
+def ar_prompt_ids_batch(
+    contract: Contract,
+    tokenizer: PreTrainedTokenizerBase,
+    explanations: Sequence[str],
+    max_length: int | None = None,
+) -> list[tuple[list[int], bool]]:
+    """`ar_prompt_ids` for many explanations, with one call of the tokenizer unless some must be cut."""
+    limit = contract.max_length if max_length is None else max_length
+    prompts = encode(tokenizer, [ar_prompt(contract, explanation) for explanation in explanations])
+    return [
+        (ids, False) if limit is None or len(ids) <= limit else (_cut(contract, tokenizer, explanation, limit), True)
+        for ids, explanation in zip(prompts, explanations, strict=True)
+    ]
+
+
+def _cut(contract: Contract, tokenizer: PreTrainedTokenizerBase, explanation: str, limit: int) -> list[int]:
+    """The longest beginning of the explanation, in characters, whose whole prompt has at most `limit` ids."""
+    fitting, shortest, too_long = encode(tokenizer, [ar_prompt(contract, "")])[0], 0, len(explanation)
+    if len(fitting) > limit:
+        raise ContractError(
+            f"{contract.source}: `max_length` {limit} leaves no room for an explanation: the AR template alone takes "
+            f"{len(fitting)} tokens. Raise max_length."
+        )
+    # Bisection over characters, the whole prompt tokenised anew at each try: ids cut from the explanation's own would
+    # not be what the tokenizer makes of the shorter text, as tokens merge across the explanation's end (`.</`).
+    while too_long - shortest > 1:
+        middle = (shortest + too_long) // 2
+        ids = encode(tokenizer, [ar_prompt(contract, explanation[:middle])])[0]
+        if len(ids) <= limit:
+            fitting, shortest = ids, middle
+        else:
+            too_long = middle
+    return fitting
+
+
+def find_marker(contract: Contract, ids: Sequence[int]) -> int:
+    """Position of the marker in one prompt's ids (a list, array or tensor [n]).
+
+    Raises:
+        MarkerError: it is not there exactly once, or not between its two neighbours. A silent miss would verbalise
+            the marker character itself.
+        ContractError: the contract does not know the marker's token id; `verify` derives it.
+    """
+    tokens, marker = flat(ids), needed(contract, "injection_token_id")
+    positions = [position for position, token in enumerate(tokens) if token == marker]
+    if len(positions) != 1:
+        raise MarkerError(
+            f"The marker {contract.injection_char!r} (token {marker}) occurs {len(positions)} times in the prompt of "
+            f"{len(tokens)} tokens; expected exactly once. Build the prompt with av_prompt_ids."
+        )
+    both = neighbours(tokens, positions[0])
+    for side, name, token in zip(("left", "right"), NEIGHBOURS, both, strict=True):
+        expected = getattr(contract, name)
+        if expected is not None and token != expected:
+            raise MarkerError(
+                f"The marker {contract.injection_char!r} (token {marker}) at position {positions[0]} has {token} as "
+                f"its {side} neighbour; expected {expected}. Build the prompt with av_prompt_ids."
+            )
+    return positions[0]
+
+
+def marker_text(contract: Contract, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The marker's text: what the contract says, else what its token id stands for.
+
+    Raises:
+        ContractMismatchError: no text gives that token.
+    """
+    if contract.injection_char is not None:
+        return contract.injection_char
+    token = needed(contract, "injection_token_id")
+    text, piece = str(tokenizer.decode([token])), cast(str | None, tokenizer.convert_ids_to_tokens(token))
+    # Decoding may add a space or, byte by byte, spell the text otherwise than the vocabulary does; only what comes
+    # back as this one token is the marker.
+    for candidate in (text, text.strip(), piece):
+        if candidate and standing_alone(tokenizer, candidate) == [token]:
+            return candidate
+    raise mismatch(contract, tokenizer, "The marker's token cannot be written as text", token, None)
+
+
+def mismatch(
+    contract: Contract, tokenizer: PreTrainedTokenizerBase, what: str, expected: Any, actual: Any
+) -> ContractMismatchError:
+    """The error for a tokenizer that is not the contract's: `expected` and `actual` are ids, one or more or None."""
+    return ContractMismatchError(
+        f"{contract.source}: {what}. Expected {pieces(tokenizer, expected)}, found {pieces(tokenizer, actual)}. "
+        f"Load the tokenizer it was trained with (base model {contract.base_model}), or correct the contract."
+    )

@@ -1,0 +1,98 @@
+"""The types of a contract's values: generous in how they are written, strict in what they mean."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+import reprlib
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+MARKER_FIELD = "{injection_char}"
+EXPLANATION_FIELD = "{explanation}"
+
+_ROLES = {"av": "av", "actor": "av", "ar": "ar", "critic": "ar"}
+_DTYPES = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32", "float": "float32"}
+
+
+def number(value: Any) -> float:
+    """Any finite number, also as a string (`39.19`, `1e4`, `20_000`): YAML 1.1 reads `1e4` as text.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, (str, numbers.Real)) and not isinstance(value, bool):
+        try:
+            finite = float(value)
+        except (ValueError, OverflowError):
+            finite = math.nan
+        if math.isfinite(finite):
+            return finite
+    raise ValueError("expected a number")
+
+
+def whole_number(value: Any) -> int:
+    """Any whole number, also as a string or as a float without a fraction.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    try:
+        real = number(value)
+    except ValueError:
+        real = math.nan
+    if not real.is_integer():
+        raise ValueError("expected a whole number")
+    return int(real)
+
+
+def lower(value: Any) -> Any:
+    """Text in lower case without blanks around it; anything else as it is."""
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def role(value: Any) -> Any:
+    """`actor` → `av`, `critic` → `ar`; what is no role as it is."""
+    return _ROLES.get(lower(value), value) if isinstance(value, str) else value
+
+
+def _dtype(value: Any) -> Any:
+    name = lower(value).removeprefix("torch.") if isinstance(value, str) else value
+    return _DTYPES.get(name, name) if isinstance(name, str) else name
+
+
+def _bare_file_name(value: str) -> str:
+    """No path that a file names is trusted: a downloaded contract must not point outside its own folder."""
+    if not re.fullmatch(r"\w[\w.+ -]*", value):
+        raise ValueError("expected a bare file name beside the contract, without folders")
+    return value
+
+
+def _repo_id(value: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", value) or ".." in value:
+        raise ValueError("expected a repository id such as owner/name")
+    return value
+
+
+def short(value: Any) -> str:
+    """A value as messages show it: no file can flood a terminal."""
+    shortener = reprlib.Repr()
+    shortener.maxstring = shortener.maxother = 80
+    return shortener.repr(value)
+
+
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1)]
+Index = Annotated[int, BeforeValidator(whole_number), Field(ge=0)]
+Positive = Annotated[float, BeforeValidator(number), Field(gt=0)]
+TokenIds = Annotated[list[Index], Field(min_length=1)]
+Role = Annotated[Literal["av", "ar"], BeforeValidator(role)]
+PromptStyle = Annotated[Literal["raw", "chat"], BeforeValidator(lower)]
+Dtype = Annotated[Literal["float16", "bfloat16", "float32"], BeforeValidator(_dtype)]
+Precision = Annotated[Text, BeforeValidator(_dtype)]
+FileName = Annotated[Text, AfterValidator(_bare_file_name)]
+RepoId = Annotated[Text, AfterValidator(_repo_id)]

@@ -1,0 +1,148 @@
+"""What becomes of every tensor of an adapter, from the headers of its files and the base's config alone.
+
+The base is built on the meta device, without weights, so that an adapter is accounted for before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MissingFileError, NLAError, first_line
+from .demo_base import DEMO_BASE_ID, base_folder
+from .fetch import fetch_file
+from .half import ADAPTER_FILES, Half
+from .hub_errors import clean_token, hub_errors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+HEAD_PREFIXES = ("linear_head", "value_head")
+
+
+def account(
+    half: Half,
+    files: Mapping[str, int] = MappingProxyType({}),
+    base: str | None = None,
+    *,
+    local_files_only: bool = False,
+) -> dict[str, Any]:
+    """What becomes of every adapter tensor.
+
+    Args:
+        files: name → bytes, of the half's folder; tells a full checkpoint's head.
+        base: the base to check the adapter against; default: the contract's.
+        local_files_only: ask no network.
+    Returns:
+        For an adapter counts of tensors and parameters, in all and loaded, and the reasons for the rest: `inert` (by
+        design) and `misfits` (no place in the base); or `unchecked`, why that could not be told. For a full checkpoint
+        `head`, the name of its head's file.
+    """
+    if not half.is_adapter:
+        heads = sorted(name for name in files if name.startswith(HEAD_PREFIXES))
+        return {"head": heads[0] if heads else None}
+    wanted = base or half.contract.base_model
+    try:
+        shapes = _shapes(half)
+        model = _skeleton(wanted, half.contract.base_revision if base is None else None, local_files_only)
+    except NLAError as error:
+        return {"unchecked": str(error)}
+    from ..model.backbone import plan_adapter
+
+    plan = plan_adapter(model, shapes, num_blocks_run=half.contract.ar_num_blocks)
+    count = {key: math.prod(shape) for key, shape in shapes.items()}
+    return {
+        "base": wanted,
+        "total": len(shapes),
+        "parameters": sum(count.values()),
+        "loaded": len(plan.slots),
+        "loaded_parameters": sum(count[key] for key in plan.slots),
+        "inert": group_reasons(plan.inert),
+        "misfits": dict(plan.misfits),
+    }
+
+
+def _shapes(half: Half) -> dict[str, tuple[int, ...]]:
+    """Shapes of the adapter's tensors, from the file's header alone."""
+    file = half.folder / ADAPTER_FILES[1]
+    if file.is_file():
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                return {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise MissingFileError(f"{file} is not a readable safetensors file: {error}") from None
+    from huggingface_hub import HfApi
+
+    name = f"{half.subfolder}/{ADAPTER_FILES[1]}" if half.subfolder else ADAPTER_FILES[1]
+    with hub_errors(half.ref, half.commit):
+        header = HfApi(token=clean_token(None)).parse_safetensors_file_metadata(half.ref, name, revision=half.commit)
+    return {key: tuple(tensor.shape) for key, tensor in header.tensors.items()}
+
+
+def _skeleton(ref: str, revision: str | None, local_files_only: bool) -> PreTrainedModel:
+    """The base model without weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from ..model.backbone import TOWER_CONFIGS, quiet
+
+    path = base_config(ref, revision, local_files_only=local_files_only)
+    with quiet():
+        try:
+            config = AutoConfig.from_pretrained(path)
+            for tower in TOWER_CONFIGS:
+                if getattr(config, "model_type", "") == "gemma4":
+                    setattr(config, tower, None)
+            with torch.device("meta"):
+                return AutoModelForCausalLM.from_config(config)
+        except (OSError, ValueError, KeyError) as error:
+            raise MissingFileError(f"the config of {ref} cannot be used: {first_line(error)}") from None
+
+
+def base_config(ref: str, revision: str | None = None, *, local_files_only: bool = False) -> Path:
+    """The base's config.json; the demo base is not converted for it.
+
+    Raises:
+        MissingFileError: there is none; else as `fetch.fetch_file`.
+    """
+    if ref in ("demo", DEMO_BASE_ID):
+        file = base_folder() / "config.json"
+        if not file.is_file():
+            raise MissingFileError(
+                "the demo base has not been prepared on this machine yet; any `nla round-trip` does it."
+            )
+        return file
+    return fetch_file(ref, "config.json", revision=revision, local_files_only=local_files_only)
+
+
+def group_reasons(inert: Mapping[str, str]) -> dict[str, int]:
+    """Reasons that differ in a block's number become one: {"blocks 18–34 never run (…)": 68}."""
+    groups: dict[str, list[tuple[int, str]]] = {}
+    for reason in inert.values():
+        block = re.match(r"block (\d+) (never runs|takes its)(.*)", reason)
+        plural = {"never runs": "never run", "takes its": "take their"}
+        text = f"{plural[block[2]]}{block[3]}" if block else reason
+        groups.setdefault(text, []).append((int(block[1]) if block else -1, reason))
+    grouped = {}
+    for text, members in groups.items():
+        blocks = {number for number, _ in members}
+        single = len(blocks) == 1  # one block, or none
+        grouped[members[0][1] if single else f"blocks {number_ranges(blocks)} {text}"] = len(members)
+    return grouped
+
+
+def number_ranges(numbers: Iterable[int]) -> str:
+    """[18, 19, 20, 34] → "18–20, 34"."""
+    ranges: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ", ".join(str(low) if low == high else f"{low}–{high}" for low, high in ranges)

@@ -1,0 +1,231 @@
+"""Every dialect in, what follows from the rest, and what a known release may fill."""
+
+import math
+
+import pytest
+import yaml
+
+from nla_sdk.contract import SIDECAR_NAME, Contract
+from nla_sdk.errors import ContractError
+from tests.contract.samples import AR, AV, drop, put
+
+
+@pytest.mark.parametrize(
+    ("base", "key", "value", "attribute", "expected"),
+    [
+        (AV, "role", "av", "role", "av"),
+        (AV, "role", "actor", "role", "av"),
+        (AR, "role", "ar", "role", "ar"),
+        (AR, "role", "critic", "role", "ar"),
+        (AV, "base_model", "a/b", "base_model", "a/b"),
+        (AV, "base_checkpoint", "a/b", "base_model", "a/b"),
+        (AV, "extraction.base_model", "a/b", "base_model", "a/b"),
+        (AV, "d_model", 64, "d_model", 64),
+        (AV, "extraction.d_model", 64, "d_model", 64),
+        (AV, "layer", 0, "layer", 0),
+        (AV, "extraction.layer", 7, "layer", 7),
+        (AV, "extraction.layer_index", 7, "layer", 7),
+        (AV, "extraction_layer_index", 7, "layer", 7),
+        *[
+            (AV, key, value, key.split(".")[-1], value)
+            for name, value in [
+                ("injection_char", "㈎"),
+                ("injection_token_id", 9),
+                ("injection_left_neighbor_id", 8),
+                ("injection_right_neighbor_id", 7),
+            ]
+            for key in (name, f"tokens.{name}", f"extraction.{name}")
+        ],
+        (AR, "critic_suffix_ids", [1, 2], "critic_suffix_ids", [1, 2]),
+        (AR, "tokens.critic_suffix_ids", [1, 2], "critic_suffix_ids", [1, 2]),
+        (AR, "tokens.critic_suffix_ids", None, "critic_suffix_ids", None),
+        (AR, "tokens.critic_suffix_ids", [], "critic_suffix_ids", None),
+        (AV, "prompt_templates.av", "{injection_char}!", "av_template", "{injection_char}!"),
+        (AV, "prompt_templates.actor", "{injection_char}!", "av_template", "{injection_char}!"),
+        (AR, "prompt_templates.ar", "{explanation}!", "ar_template", "{explanation}!"),
+        (AR, "prompt_templates.critic", "{explanation}!", "ar_template", "{explanation}!"),
+        (AR, "ar_num_blocks", 18, "ar_num_blocks", 18),
+        (AR, "ar.num_hidden_layers", 17, "ar_num_blocks", 18),
+        (AR, "critic.num_hidden_layers", 17, "ar_num_blocks", 18),
+        (AR, "critic.extraction_layer_index", "17", "ar_num_blocks", 18),
+        (AR, "compute_dtype", "torch.bfloat16", "compute_dtype", "bfloat16"),
+        (AR, "compute_dtype", "fp16", "compute_dtype", "float16"),
+    ],
+)
+def test_every_dialect_of_a_key_is_read(base, key, value, attribute, expected):
+    contract = Contract.from_dict(put(base, key, value))
+    assert getattr(contract, attribute) == expected
+    assert contract.origins[attribute] == ("default" if expected is None else "sidecar")
+    assert "." not in "".join(map(str, contract.to_dict()))
+    assert not contract.extras, "a known key must not survive in its old place"
+
+
+@pytest.mark.parametrize("place", ["injection_scale", "extraction.injection_scale"])
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("150", 150.0),
+        ("150.5", 150.5),
+        ("1e4", 1e4),  # a string in YAML 1.1
+        ("'39.19'", 39.19),
+        ("'20_000'", 20_000.0),
+        ("20_000", 20_000.0),
+        ("sqrt_d_model", math.sqrt(1536)),
+        ("null", None),
+        ("raw", None),
+    ],
+)
+def test_a_scale_is_a_number_a_numeric_string_the_root_of_d_model_or_null(place, written, expected):
+    contract = Contract.from_dict(put(AV, place, yaml.safe_load(written)))
+    assert contract.injection_scale == expected
+    assert contract.origins["injection_scale"] == "sidecar"
+
+
+def test_an_absent_scale_is_the_root_of_d_model():
+    contract = Contract.from_dict(AV)
+    assert contract.injection_scale == contract.mse_scale == math.sqrt(1536)
+    assert contract.origins["injection_scale"] == "default"
+
+
+@pytest.mark.parametrize("value", ["auto", "", True, [1], -3, 0, math.nan, math.inf, "nan"])
+def test_an_av_whose_scale_cannot_be_known_is_refused(value):
+    with pytest.raises(ContractError, match=r"extraction\.injection_scale"):
+        Contract.from_dict(put(AV, "extraction.injection_scale", value), source="x.yaml")
+
+
+@pytest.mark.parametrize("value", [None, "auto"])
+def test_the_injection_scale_of_an_ar_is_unused(value):
+    assert Contract.from_dict(put(AR, "extraction.injection_scale", value)).injection_scale is None
+
+
+def test_the_reference_dialect_as_a_whole():
+    contract = Contract.from_dict(
+        yaml.safe_load(
+            """
+            kind: nla_model
+            schema_version: 2
+            role: critic
+            base_checkpoint: owner/lm
+            d_model: 3840
+            extraction_layer_index: 32
+            extraction: {injection_scale: null, mse_scale: 61.96, norm: none}
+            tokens: {injection_char: ㈜, injection_token_id: 246566, critic_suffix_ids: null}
+            prompt_templates: {actor: "<c>{injection_char}</c>", critic: "{explanation}</text>"}
+            critic: {num_hidden_layers: 32, extraction_layer_index: 32}
+            """
+        )
+    )
+    assert contract.to_dict() == {
+        "kind": "nla_model",
+        "role": "ar",
+        "base_model": "owner/lm",
+        "d_model": 3840,
+        "layer": 32,
+        "injection_scale": None,
+        "mse_scale": 61.96,
+        "injection_char": "㈜",
+        "injection_token_id": 246566,
+        "av_template": "<c>{injection_char}</c>",
+        "ar_template": "{explanation}</text>",
+        "prompt_style": "raw",
+        "ar_num_blocks": 33,
+        "schema_version": 2,
+        "extraction": {"norm": "none"},
+    }
+
+
+def test_the_role_follows_from_the_only_template_or_depth():
+    av, ar = Contract.from_dict(drop(AV, "role")), Contract.from_dict(drop(AR, "role"))
+    assert (av.role, ar.role) == ("av", "ar")
+    assert av.origins["role"] == "derived"
+    with pytest.raises(ContractError, match="`role` is missing"):
+        Contract.from_dict(drop(AV | AR, "role"))
+
+
+def test_the_kind_of_a_sidecar_without_one_follows_from_its_name(tmp_path):
+    (tmp_path / f"rows.parquet.{SIDECAR_NAME}").write_text("d_model: 64")
+    contract = Contract.load(tmp_path / "rows.parquet")
+    assert contract.kind == "nla_dataset"
+    assert contract.origins["kind"] == "derived"
+
+
+@pytest.mark.parametrize(
+    ("extra", "keys", "values"),
+    [
+        ({"extraction": {"d_model": 64}}, ("d_model", "extraction.d_model"), ("1536", "64")),
+        ({"extraction": {"layer": 23, "layer_index": 24}}, ("layer", "extraction.layer_index"), ("23", "24")),
+        ({"base_checkpoint": "a/b"}, ("base_model", "base_checkpoint"), ("'owner/lm'", "'a/b'")),
+        ({"ar_num_blocks": 18, "ar": {"num_hidden_layers": 18}}, ("ar_num_blocks", "ar.num_hidden_layers"), ("18",)),
+        (
+            {"injection_scale": 150, "extraction": {"injection_scale": None}},
+            ("injection_scale", "extraction.injection_scale"),
+            ("150", "None"),
+        ),
+        (
+            {"prompt_templates": {"av": "{injection_char}", "actor": "{injection_char}!"}},
+            ("av_template", "prompt_templates.av"),
+            ("'{injection_char}'",),
+        ),
+    ],
+)
+def test_two_keys_that_disagree_are_both_named(extra, keys, values):
+    with pytest.raises(ContractError) as caught:
+        Contract.from_dict(AV | extra, source="some/nla_meta.yaml")
+    message = str(caught.value)
+    assert "some/nla_meta.yaml" in message
+    for word in (*(f"`{key}`" for key in keys), *values):
+        assert word in message
+
+
+def test_two_keys_that_agree_are_fine():
+    contract = Contract.from_dict(
+        AR
+        | {
+            "base_checkpoint": "owner/lm",
+            "extraction": {"d_model": "1536", "layer": 23, "layer_index": 23.0, "injection_scale": "sqrt_d_model"},
+            "injection_scale": "39.19",
+            "ar": {"num_hidden_layers": 17},
+            "critic": {"num_hidden_layers": 17, "extraction_layer_index": 17},
+        }
+    )
+    assert (contract.ar_num_blocks, contract.layer, contract.injection_scale) == (18, 23, 39.19)
+    assert not contract.extras
+
+
+def test_shared_nodes_do_not_grow_and_blocks_shared_by_alias_stay_whole(tmp_path):
+    bomb = "x0: &x0 [a, a]\n" + "".join(f"x{n}: &x{n} [*x{n - 1}, *x{n - 1}, *x{n - 1}]\n" for n in range(1, 40))
+    blocks = "extraction: &e {d_model: 1536, foo: 1}\nbackup: *e\n"
+    file = tmp_path / SIDECAR_NAME
+    file.write_text(yaml.safe_dump(drop(AV, "d_model"), allow_unicode=True) + blocks + bomb, encoding="utf-8")
+    contract = Contract.load(file)
+    assert contract.d_model == 1536
+    assert contract.extras["extraction"] == {"foo": 1}
+    assert contract.extras["backup"] == {"d_model": 1536, "foo": 1}
+    assert contract.save(tmp_path / "again").stat().st_size < 10_000
+
+
+def test_a_known_release_fills_what_the_sidecar_lacks_and_the_sidecar_wins(tmp_path):
+    (tmp_path / SIDECAR_NAME).write_text("role: av\nextraction: {layer: 9}\nquantization: null", encoding="utf-8")
+    known = AV | {"quantization": "nf4", "extraction": {"injection_scale": "sqrt_d_model"}, "notes": "x"}
+    contract = Contract.load(tmp_path, known=known)
+    assert (contract.layer, contract.d_model, contract.quantization) == (9, 1536, "nf4")
+    assert contract.injection_scale == math.sqrt(1536)
+    origins = contract.origins
+    assert origins["layer"] == "sidecar"
+    assert origins["d_model"] == origins["injection_scale"] == origins["quantization"] == "release"
+    assert origins["mse_scale"] == origins["prompt_style"] == "default"
+    assert not contract.extras
+    contract.save(tmp_path)
+    assert Contract.load(tmp_path).origins["d_model"] == "sidecar"
+    assert "origins" not in (tmp_path / SIDECAR_NAME).read_text("utf-8")
+
+
+def test_a_release_does_not_fill_in_for_another_marker_or_template():
+    known = AV | {"injection_token_id": 5, "injection_left_neighbor_id": 6, "injection_right_neighbor_id": 7}
+    other_marker = Contract.from_dict({"tokens": {"injection_char": "§"}}, known=known)
+    assert (other_marker.injection_char, other_marker.injection_token_id) == ("§", None)
+    assert other_marker.injection_left_neighbor_id is None
+    other_template = Contract.from_dict({"prompt_templates": {"av": "({injection_char})"}}, known=known)
+    assert (other_template.injection_token_id, other_template.injection_left_neighbor_id) == (5, None)
+    same_marker = Contract.from_dict({"tokens": {"injection_char": "㊗"}}, known=known)
+    assert (same_marker.injection_token_id, same_marker.injection_left_neighbor_id) == (5, 6)
