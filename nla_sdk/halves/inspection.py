@@ -160,7 +160,7 @@ def account(
         model = _skeleton(wanted, half.contract.base_revision if base is None else None, where)
     except NLAError as error:
         return {"unchecked": str(error)}
-    from ..model.backbone import plan_adapter
+    from ..model.adapters import plan_adapter
 
     plan = plan_adapter(model, shapes, num_blocks_run=half.contract.ar_num_blocks)
     count = {key: _product(shapes[key]) for key in shapes}
@@ -206,7 +206,8 @@ def _skeleton(ref: str, revision: str | None, where: Mapping):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from ..model.backbone import TOWER_CONFIGS, quiet
+    from ..io.quiet import quiet
+    from ..model.loading import TOWER_CONFIGS
 
     path = _base_config(ref, revision, where)
     with quiet():

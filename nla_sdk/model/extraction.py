@@ -10,7 +10,7 @@ import torch
 
 from ..errors import EmptyBatchError, InputError, LayerError, PositionError
 from .backbone import Backbone
-from .reconstructor import TOKENS_PER_BATCH, pad_right
+from .batches import by_length, pad_right
 
 
 @dataclass(frozen=True)
@@ -151,14 +151,10 @@ def read_states(
     backbone: Backbone, rows: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]], layer: int
 ) -> list[torch.Tensor]:
     """For each row of token ids, float32 [len(wanted[i]), d_model] on the CPU. The caller holds the backbone."""
-    order = sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True)
     result: list[torch.Tensor | None] = [None] * len(rows)
-    start = 0
-    while start < len(order):
-        batch = order[start : start + max(1, TOKENS_PER_BATCH // len(rows[order[start]]))]
-        start += len(batch)
+    for batch in by_length([len(ids) for ids in rows]):
         padded, _ = pad_right([rows[row] for row in batch])
         states = backbone.run_to_block(padded, layer)
-        for at, row in enumerate(batch):
-            result[row] = states[at, torch.tensor(wanted[row], device=states.device)].float().cpu()
+        for place, row in enumerate(batch):
+            result[row] = states[place, torch.tensor(wanted[row], device=states.device)].float().cpu()
     return result

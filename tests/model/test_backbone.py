@@ -13,7 +13,8 @@ from transformers import Gemma4AudioConfig, Gemma4ForConditionalGeneration, Gemm
 
 from nla_sdk import NLAPair
 from nla_sdk.errors import LayerError, LoadError, MissingFileError, QuantizationError
-from nla_sdk.model.backbone import Backbone, drop_towers, find_blocks, pick_device, pick_dtype, place
+from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.loading import drop_towers, find_blocks, pick_device, pick_dtype, place
 from tests import reference, tiny
 
 TEXT = "The cat sat on the mat."

@@ -21,8 +21,8 @@ from torch.nn import functional
 from nla_sdk.errors import InputError
 from nla_sdk.io.files import read_vectors
 from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.batches import pad_right
 from nla_sdk.model.injection import inject
-from nla_sdk.model.reconstructor import pad_right
 from nla_sdk.model.verbalizer import OPEN_TAG, Verbalizer, end_token_ids
 
 from ..configs.config import Config

@@ -17,7 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nla_sdk.errors import InputError, LoadError, first_line
-from nla_sdk.model.backbone import TOWER_CONFIGS, Backbone, drop_towers, quiet
+from nla_sdk.io.quiet import quiet
+from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.loading import TOWER_CONFIGS, drop_towers
 
 from ...configs.config import Train
 from ..av import ResponseLoss
