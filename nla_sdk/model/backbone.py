@@ -99,7 +99,7 @@ class Backbone:
             compute_dtype: what the contract says, used by `dtype="auto"`.
             truncated: accept a checkpoint without final norm and lm_head (an AR that is a full fine-tune).
         Raises:
-            LoadError, QuantizationError, MissingFileError.
+            LoadError, OutOfMemoryError, QuantizationError, MissingFileError.
         """
         device = pick_device(device)
         dtype = pick_dtype(dtype, device, compute_dtype)

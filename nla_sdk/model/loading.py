@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from ..errors import LoadError, MissingFileError, QuantizationError, first_line
+from ..errors import LoadError, MissingFileError, OutOfMemoryError, QuantizationError, first_line
 from ..io.quiet import quiet
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def load_model(
     """The model in a folder and its tokenizer: without towers, quantised if asked, on `device`. See `Backbone.load`.
 
     Raises:
-        LoadError, QuantizationError, MissingFileError.
+        LoadError, OutOfMemoryError, QuantizationError, MissingFileError.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -77,7 +79,7 @@ def load_model(
     if not (path / "config.json").is_file():
         raise MissingFileError(f"{path} holds no config.json; expected the folder of a transformers model.")
     try:
-        with quiet():
+        with quiet(), _hint_where_memory_ends(path, device, quantization):
             config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
             if getattr(config, "model_type", "") == "gemma4":
                 for tower in TOWER_CONFIGS:  # never allocated, so never in memory
@@ -97,8 +99,25 @@ def load_model(
     drop_towers(model)
     if quantization is not None and dtype != torch.bfloat16:
         keep_compute_dtype(model)
-    place(model, device)
+    with _hint_where_memory_ends(path, device, quantization):
+        place(model, device)
     return model, tokenizer
+
+
+@contextmanager
+def _hint_where_memory_ends(path: Path, device: torch.device, quantization: str | None) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:
+        # torch's CPU allocator raises a plain RuntimeError, and mapping a file an OSError.
+        full = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or getattr(error, "errno", None) == errno.ENOMEM
+        if not full and "can't allocate memory" not in str(error):
+            raise
+        smaller = "" if quantization else "quantization='nf4' (nla: --quantization nf4), "
+        raise OutOfMemoryError(
+            f"Out of memory while loading the model in {path} on {device}. Try {smaller}another device, or a smaller "
+            "model; see nla doctor."
+        ) from error
 
 
 def _nf4_config(quantization: str, dtype: torch.dtype, device: torch.device) -> BitsAndBytesConfig:

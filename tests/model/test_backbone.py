@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from transformers import Gemma4AudioConfig, Gemma4ForConditionalGeneration, Gemma4VisionConfig
 
 from nla_sdk import NLAPair
-from nla_sdk.errors import LayerError, LoadError, MissingFileError, QuantizationError
+from nla_sdk.cli.app import main
+from nla_sdk.errors import LayerError, LoadError, MissingFileError, OutOfMemoryError, QuantizationError
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.loading import drop_towers, find_blocks, pick_device, pick_dtype, place
 from tests import reference, tiny
@@ -80,6 +81,51 @@ def test_loading_a_pair_prints_nothing_and_warns_of_nothing(lora_folders, capfd)
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(MissingFileError, match="holds no config.json; expected the folder of a transformers model"):
         Backbone.load(tmp_path)
+
+
+FULL = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    OSError(12, "Cannot allocate memory"),
+]
+
+
+def fail_with(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("step", ["transformers.AutoModelForCausalLM.from_pretrained", "nla_sdk.model.loading.place"])
+def test_a_model_that_memory_cannot_hold_is_refused_with_a_hint_at_nf4(gemma_base, monkeypatch, step, error):
+    monkeypatch.setattr(step, fail_with(error))
+    with pytest.raises(OutOfMemoryError, match=r"on cpu\. Try quantization='nf4' \(nla: --quantization nf4\), another"):
+        Backbone.load(gemma_base, device="cpu")
+
+
+def test_who_loads_in_4_bits_already_is_not_told_to(gemma_base, monkeypatch):
+    pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", fail_with(FULL[0]))
+    with pytest.raises(OutOfMemoryError, match=r"on cpu\. Try another device, or a smaller model"):
+        Backbone.load(gemma_base, device="cpu", quantization="nf4")
+
+
+def test_the_command_line_says_the_same_and_shows_no_traceback(lora_folders, monkeypatch, capsys):
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", fail_with(FULL[0]))
+    with pytest.raises(SystemExit) as exit:
+        main(["round-trip", TEXT, "--av", str(lora_folders["shared"])])
+    assert exit.value.code == 2
+    assert "Try quantization='nf4' (nla: --quantization nf4)" in capsys.readouterr().err
+
+
+def test_another_failure_to_load_is_no_lack_of_memory(gemma_base, monkeypatch):
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", fail_with(RuntimeError("weights differ")))
+    with pytest.raises(LoadError, match="Could not load the model in .*: weights differ") as caught:
+        Backbone.load(gemma_base, device="cpu")
+    assert not isinstance(caught.value, OutOfMemoryError)
 
 
 def test_one_base_serves_all_three_roles(pair):

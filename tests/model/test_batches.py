@@ -42,7 +42,7 @@ def test_no_padded_batch_is_over_the_budget_unless_it_is_a_single_row(lengths, b
         assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
 
 
-def test_the_budget_is_the_room_s_own_where_no_other_is_given(monkeypatch):
+def test_the_budget_is_tokens_per_batch_where_no_other_is_given(monkeypatch):
     monkeypatch.setattr(batches, "TOKENS_PER_BATCH", 10)
     assert list(by_length([5, 5, 5])) == [[0, 1], [2]]
 
