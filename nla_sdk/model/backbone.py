@@ -10,18 +10,21 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ..errors import LayerError, LoadError
 from ..io.quiet import quiet
 from .adapters import AdapterPlan, AdapterReport, read_adapter
 from .loading import find_blocks, load_model, pick_device, pick_dtype, text_config
+from .logits import find_cap
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -172,11 +175,6 @@ class Backbone:
             self.adapter_state(name, dtype), Path(folder) / "adapter_model.safetensors", metadata={"format": "pt"}
         )
 
-    def cap(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits as the model caps them (Gemma's final soft cap); most models don't."""
-        softcap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
-        return logits if softcap is None else torch.tanh(logits / softcap) * softcap
-
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[PreTrainedModel]:
         """Hold the model with `adapter` active (None: all adapters off). Nothing else runs on it meanwhile.
@@ -261,3 +259,34 @@ class Backbone:
         finally:
             handle.remove()
         return captured[0]
+
+    # --- logits -------------------------------------------------------------------------------------------------
+    @cached_property
+    def cap(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What the model does to its lm_head's product, elementwise: a scale, a soft cap, mostly nothing.
+
+        Raises:
+            LoadError: something that is not known here; see `find_cap`, which runs the model once.
+        """
+        with self.lock:
+            return find_cap(self.model)
+
+    def logits(self, states: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits as the model itself makes them, differentiable. The caller holds the backbone.
+
+        Args:
+            states: [..., d_model] after the final norm.
+            tokens: int64 [k], the part of the vocabulary wanted; None: all of it.
+        Returns:
+            [..., k] or [..., vocabulary] in the lm_head's dtype.
+        Raises:
+            LoadError: see `cap`.
+        """
+        head = self.model.get_output_embeddings()
+        states = states.to(head.weight.dtype)
+        if tokens is None:
+            return self.cap(head(states))
+        if type(head) is not nn.Linear:  # quantised, or with an adapter on it: only its call knows all that it does
+            return self.cap(head(states)[..., tokens])
+        bias = None if head.bias is None else head.bias[tokens]
+        return self.cap(functional.linear(states, head.weight[tokens], bias))

@@ -75,7 +75,7 @@ class ResponseLoss:
         self.head = backbone.model.get_output_embeddings()
         self.slice_size = slice_size
         device = self.head.weight.device
-        self.cap = backbone.cap
+        self.cap, self.logits = backbone.cap, backbone.logits
         self.negatives = negatives
         vocabulary = self.head.weight.shape[0]
         known = sorted(set(candidates))
@@ -88,6 +88,7 @@ class ResponseLoss:
             rest[self.candidates] = False
             self.rest = rest.nonzero()[:, 0]
             self.weights = self.head.weight[self.candidates].detach().clone()
+            self.bias = None if self.head.bias is None else self.head.bias[self.candidates].detach().clone()
 
     def __call__(
         self, states: torch.Tensor, targets: torch.Tensor, generator: torch.Generator | None = None, exact: bool = False
@@ -109,11 +110,9 @@ class ResponseLoss:
 
     def _slice(self, states: torch.Tensor, targets: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
         if drawn is None:
-            logits = self.cap(self.head(states.to(self.head.weight.dtype)))
-            return functional.cross_entropy(logits.float(), targets, reduction="sum")
-        states = states.to(self.weights.dtype)
-        known = self.cap(states @ self.weights.T)
-        other = self.cap(states @ self.head.weight[drawn].T) + math.log(len(self.rest) / self.negatives)
+            return functional.cross_entropy(self.logits(states).float(), targets, reduction="sum")
+        known = self.cap(functional.linear(states.to(self.weights.dtype), self.weights, self.bias))
+        other = self.logits(states, drawn) + math.log(len(self.rest) / self.negatives)
         return functional.cross_entropy(torch.cat([known, other], dim=1).float(), self.index[targets], reduction="sum")
 
 

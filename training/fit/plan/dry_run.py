@@ -157,6 +157,8 @@ def dry_run(
         if parameter.requires_grad:  # there from the micro-batch before, and counted as gradients by the plan
             parameter.grad = torch.zeros_like(parameter)
     known = [*trained, *model.buffers(), *(p.grad for p in trained if p.grad is not None)]
+    if head is None:
+        _ = backbone.cap  # looked up once a run (on a real device it takes a small forward), not in a step
     _as_on_a_gpu(model)
     if checkpointing:
         checkpoint_gradients(model)
