@@ -103,7 +103,7 @@ def plan_adapter(
                 continue
         elif path not in modules:  # a part outside the blocks that another version nests elsewhere
             root, parts = blocks_name.rpartition(".")[0], path.split(".")
-            ends = (".".join([root, *parts[at:]]).removeprefix(".") for at in range(len(parts)))
+            ends = (".".join([root, *parts[start:]]).removeprefix(".") for start in range(len(parts)))
             path = next((end for end in ends if end in modules), path)
         module = modules.get(path)
         if module is None:
@@ -134,7 +134,11 @@ def plan_adapter(
 
 
 def fit_config(
-    config, model: nn.Module, plan: AdapterPlan, shapes: Mapping[str, tuple[int, ...]], num_blocks_run: int | None
+    config: LoraConfig,
+    model: nn.Module,
+    plan: AdapterPlan,
+    shapes: Mapping[str, tuple[int, ...]],
+    num_blocks_run: int | None,
 ) -> list[str]:
     """Make a saved `LoraConfig` name exactly the live modules of `plan`, once file and config are seen to agree.
 
@@ -147,6 +151,8 @@ def fit_config(
     from peft.tuners.tuners_utils import check_target_module_exists
     from peft.utils.other import get_pattern_key
 
+    # PEFT picks modules by pattern and fills ranks and alphas by pattern; where one misses, it builds a LoRA of other
+    # shape or leaves random weights, and warns at most. So each pattern is resolved here and replaced by full paths.
     held: dict[str, dict[str, tuple[int, ...]]] = {}
     names: dict[str, str] = {}
     for key, (live, leaf) in plan.slots.items():
@@ -162,8 +168,8 @@ def fit_config(
             problems.append(f"{name}: {lacking.pop()} is missing, half a LoRA is not loaded")
         elif len(leaves) > 2:
             problems.append(f"{name}: both a LoRA and a saved copy of the module")
-        elif (found := (leaves["lora_A.weight"][0], leaves["lora_B.weight"][1])) != (rank, rank):
-            shown = " and ".join(map(str, sorted(set(found))))
+        elif (ranks_held := (leaves["lora_A.weight"][0], leaves["lora_B.weight"][1])) != (rank, rank):
+            shown = " and ".join(map(str, sorted(set(ranks_held))))
             problems.append(f"{name}: rank {shown}, adapter_config.json says {rank}")
         ranks[re.escape(live)] = rank
         alphas[re.escape(live)] = config.alpha_pattern.get(

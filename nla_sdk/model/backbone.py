@@ -27,6 +27,7 @@ from .loading import find_blocks, load_model, pick_device, pick_dtype, text_conf
 from .logits import find_cap
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -137,7 +138,7 @@ class Backbone:
         self.reports[name] = AdapterReport(loaded=len(tensors), parameters=parameters, inert=dict(plan.inert))
         return self.reports[name]
 
-    def add_lora(self, name: str, config) -> None:
+    def add_lora(self, name: str, config: LoraConfig) -> None:
         """Put a fresh, untrained adapter (a `peft.LoraConfig`) on the model under `name`."""
         with self.lock:
             self._add(name, config)
@@ -206,7 +207,7 @@ class Backbone:
             parameter.requires_grad_(True)
         self._active = adapter
 
-    def _add(self, name: str, config) -> None:
+    def _add(self, name: str, config: LoraConfig) -> None:
         from peft import PeftModel
 
         with quiet():
@@ -251,6 +252,8 @@ class Backbone:
             captured.append(output[0] if isinstance(output, tuple) else output)
             raise _StopForward
 
+        # Leaving by exception changes nothing in the model; a shorter `layers` would need another layer count in the
+        # config, which masks, KV sharing and caches are made from.
         handle = self.blocks[block].register_forward_hook(stop)
         try:
             self.model(input_ids=input_ids.to(self.device), use_cache=False)

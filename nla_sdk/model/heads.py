@@ -33,16 +33,18 @@ def load_head(folder: Path, d_model: int, *, bias: bool | None = None) -> nn.Lin
     tensors = _read_tensors(path)
     state = {str(key).rpartition(".")[2]: tensor for key, tensor in tensors.items()}
     if "weight" not in state or set(state) - {"weight", "bias"} or len(state) < len(tensors):
-        found = sorted(map(str, tensors))
-        raise HeadError(f"{path} holds tensors {found}; expected 'weight' and, with a bias, 'bias'.")
-    found = "bias" in state
-    if bias is not None and bias != found:
-        raise HeadError(f"{path} has {'a' if found else 'no'} bias, the contract says head_bias: {str(bias).lower()}.")
+        names = sorted(map(str, tensors))
+        raise HeadError(f"{path} holds tensors {names}; expected 'weight' and, with a bias, 'bias'.")
+    has_bias = "bias" in state
+    if bias is not None and bias != has_bias:
+        raise HeadError(
+            f"{path} has {'a' if has_bias else 'no'} bias, the contract says head_bias: {str(bias).lower()}."
+        )
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    expected = {"weight": (d_model, d_model)} | ({"bias": (d_model,)} if found else {})
+    expected = {"weight": (d_model, d_model)} | ({"bias": (d_model,)} if has_bias else {})
     if shapes != expected:
         raise HeadError(f"{path} holds {shapes}; expected {expected} for d_model {d_model}.")
-    head = nn.Linear(d_model, d_model, bias=found)
+    head = nn.Linear(d_model, d_model, bias=has_bias)
     head.load_state_dict({key: tensor.float() for key, tensor in state.items()})
     return head.eval().requires_grad_(False)
 

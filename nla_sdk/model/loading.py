@@ -212,7 +212,9 @@ def place(model: nn.Module, device: torch.device) -> None:
     """
     tables = [] if device.type == "cpu" else [m for n, m in model.named_modules() if n.endswith(PER_LAYER_TABLE)]
     kept = {id(module) for table in tables for module in table.modules()}
-    moved: dict[int, nn.Parameter] = {}  # so that tied weights stay one tensor
+    # `model.to(device)` would take the table along, and accelerate's offload hooks would stream it through the GPU on
+    # every call; so each tensor is moved by hand, and once: tied weights stay one tensor.
+    moved: dict[int, nn.Parameter] = {}
     for module in model.modules():
         if id(module) in kept:
             continue
@@ -221,8 +223,8 @@ def place(model: nn.Module, device: torch.device) -> None:
                 continue
             if id(parameter) not in moved:
                 # Quantised parameters carry their state through their own .to(), so that is what is called.
-                there = parameter.to(device)
-                moved[id(parameter)] = there if isinstance(there, nn.Parameter) else nn.Parameter(there, False)
+                copy = parameter.to(device)
+                moved[id(parameter)] = copy if isinstance(copy, nn.Parameter) else nn.Parameter(copy, False)
             module._parameters[key] = moved[id(parameter)]
         for key, buffer in module._buffers.items():
             if buffer is not None:

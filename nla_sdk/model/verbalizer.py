@@ -223,6 +223,8 @@ class Verbalizer:
         """The KV cache of everything before the marker, for `rows` rows."""
         from transformers import DynamicCache
 
+        # Attention is causal, so keys and values before the marker depend on no activation. Each use gets a copy: it
+        # grows in place, and rows leave it as they finish.
         if self._prefix is None:
             cache = DynamicCache(config=self.backbone.model.config)
             if self.marker:
