@@ -20,7 +20,7 @@ import torch
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.chunks import Chunks
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.reconstructor import pad_right
+from nla_sdk.model.batches import by_length, pad_right
 from training.configs.config import Config
 from training.data import reading as stage
 from training.data.corpus import Text
@@ -55,7 +55,7 @@ def main() -> None:
     readings = plan()
     batches = [
         pad_right([readings[index].ids for index in picked])[0]
-        for picked in stage.batches(readings, config.extract.tokens_per_batch)
+        for picked in by_length([len(reading.ids) for reading in readings], config.extract.tokens_per_batch)
     ]
     decoder = backbone.model.model
     layers = decoder.layers

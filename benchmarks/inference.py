@@ -31,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 from nla_sdk import NLAPair
 from nla_sdk.contract import known_release
 from nla_sdk.halves.demo_base import demo_base
-from nla_sdk.model.reconstructor import pad_right
+from nla_sdk.model.batches import pad_right
 from nla_sdk.model.verbalizer import Verbalizer
 
 NEW_TOKENS = 48

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from nla_sdk import metrics
 from nla_sdk.halves.demo_base import demo_base
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.reconstructor import pad_right
+from nla_sdk.model.batches import pad_right
 
 PENALTIES = (100.0, 300.0, 1000.0)
 

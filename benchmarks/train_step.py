@@ -31,8 +31,8 @@ from nla_sdk.contract import known_release
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.files import read_vectors, vector_column, write_json
 from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.batches import pad_right
 from nla_sdk.model.injection import inject
-from nla_sdk.model.reconstructor import pad_right
 from training.configs.config import Config
 from training.data.tables.columns import response_of
 from training.fit import ar as sft_ar

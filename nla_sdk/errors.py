@@ -58,6 +58,10 @@ class LoadError(NLAError):
     """Weights could not be loaded as they are."""
 
 
+class OutOfMemoryError(LoadError, MemoryError):
+    """The device (or RAM) has no room for the model."""
+
+
 class AdapterMismatchError(LoadError):
     """Some tensors of an adapter fit nowhere in the base model; nothing is loaded."""
 

@@ -17,7 +17,6 @@ from . import metrics
 from .contract import Contract
 from .errors import (
     EmptyBatchError,
-    HeadError,
     InputError,
     MismatchedHalvesError,
     MissingHalfError,
@@ -26,10 +25,12 @@ from .errors import (
 )
 from .halves import fetch as hub
 from .halves.half import Half, find_partner
-from .model.backbone import AdapterReport, Backbone
+from .model.adapters import AdapterReport
+from .model.backbone import Backbone
 from .model.extraction import Activations, Extractor, is_chat
+from .model.heads import load_head, load_mean
 from .model.injection import as_vectors
-from .model.reconstructor import Reconstructor, load_head
+from .model.reconstructor import Reconstructor
 from .model.verbalizer import Verbalization, Verbalizer
 
 SAMPLING_TEMPERATURE = 0.7  # of the candidates of `best_of`, where no other is asked for
@@ -568,26 +569,3 @@ def _backbone_of(half: Half, role: str, shared, options, num_blocks_run) -> tupl
             "model?"
         )
     return backbone, role if half.is_adapter else None
-
-
-def load_mean(folder: Path, contract: Contract) -> torch.Tensor | None:
-    """The activation mean of a centred pair, float32 [d_model]; None for a pair without centring.
-
-    Raises:
-        HeadError: the file the contract names is missing or of another shape.
-    """
-    if contract.activation_mean is None:
-        return None
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = folder / contract.activation_mean
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise HeadError(f"The contract names activation_mean {path}, which cannot be read: {error}") from error
-    mean = next(iter(tensors.values()), None)
-    if mean is None or len(tensors) != 1 or tuple(mean.shape) != (contract.d_model,):
-        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-        raise HeadError(f"{path} holds {shapes}; expected one tensor of shape ({contract.d_model},).")
-    return mean.float()

@@ -138,7 +138,7 @@ def _lock(path: Path, progress: bool) -> Iterator[None]:
 
 def _make(package: ModuleType, target: Path, progress: bool) -> None:
     """Build the folder beside its final place, then rename it. Only the holder of the lock gets here."""
-    from ..model.backbone import quiet
+    from ..io.quiet import quiet
 
     _remove_unfinished(target)
     if (free := shutil.disk_usage(target.parent).free) < _DISK_BYTES:

@@ -51,7 +51,7 @@ def account(
         model = _skeleton(wanted, half.contract.base_revision if base is None else None, local_files_only)
     except NLAError as error:
         return {"unchecked": str(error)}
-    from ..model.backbone import plan_adapter
+    from ..model.adapters import plan_adapter
 
     plan = plan_adapter(model, shapes, num_blocks_run=half.contract.ar_num_blocks)
     count = {key: math.prod(shape) for key, shape in shapes.items()}
@@ -90,7 +90,8 @@ def _skeleton(ref: str, revision: str | None, local_files_only: bool) -> PreTrai
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from ..model.backbone import TOWER_CONFIGS, quiet
+    from ..io.quiet import quiet
+    from ..model.loading import TOWER_CONFIGS
 
     path = base_config(ref, revision, local_files_only=local_files_only)
     with quiet():

@@ -5,12 +5,16 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import EmptyBatchError, InputError, LayerError, PositionError
 from .backbone import Backbone
-from .reconstructor import TOKENS_PER_BATCH, pad_right
+from .batches import by_length, pad_right
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Activations:
         return len(self.vectors)
 
 
-def tokenize(tokenizer, text: str | Sequence[Mapping[str, str]]) -> list[int]:
+def tokenize(tokenizer: PreTrainedTokenizerBase, text: str | Sequence[Mapping[str, str]]) -> list[int]:
     """Token ids of a text or of one chat (a list of {"role", "content"}), with exactly one BOS where there is one.
 
     Raises:
@@ -91,14 +95,14 @@ def resolve_positions(positions: int | str | Sequence[int], length: int) -> list
     return [position % length for position in wanted]
 
 
-def _as_list(positions) -> list:
+def _as_list(positions: int | Sequence[int]) -> list[int]:
     try:
         return list(positions)
     except TypeError:  # a single one, also a NumPy or torch integer
         return [positions]
 
 
-def is_chat(text) -> bool:
+def is_chat(text: object) -> bool:
     """Whether `text` is one chat: a non-empty list of {"role", "content"} mappings."""
     return isinstance(text, Sequence) and not isinstance(text, str) and len(text) > 0 and isinstance(text[0], Mapping)
 
@@ -109,7 +113,13 @@ class Extractor:
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
 
-    def __call__(self, text, positions: int | str | Sequence[int] = -1, *, layer: int) -> Activations:
+    def __call__(
+        self,
+        text: str | Sequence[str] | Sequence[Mapping[str, str]] | Sequence[Sequence[Mapping[str, str]]],
+        positions: int | str | Sequence[int] = -1,
+        *,
+        layer: int,
+    ) -> Activations:
         """Read the residual stream after block `layer`.
 
         Args:
@@ -131,9 +141,9 @@ class Extractor:
         texts = [text] if isinstance(text, str) or is_chat(text) else list(text)
         if not texts:
             raise EmptyBatchError("The list of texts is empty; expected at least one.")
-        if not all(isinstance(one, str) or is_chat(one) for one in texts):
+        if not all(isinstance(item, str) or is_chat(item) for item in texts):
             raise InputError("Every text must be a string or a list of {'role', 'content'} messages.")
-        rows = [tokenize(self.backbone.tokenizer, one) for one in texts]
+        rows = [tokenize(self.backbone.tokenizer, item) for item in texts]
         wanted = [resolve_positions(positions, len(ids)) for ids in rows]
         with torch.no_grad(), self.backbone.using(None):
             vectors = read_states(self.backbone, rows, wanted, layer)
@@ -151,14 +161,10 @@ def read_states(
     backbone: Backbone, rows: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]], layer: int
 ) -> list[torch.Tensor]:
     """For each row of token ids, float32 [len(wanted[i]), d_model] on the CPU. The caller holds the backbone."""
-    order = sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True)
     result: list[torch.Tensor | None] = [None] * len(rows)
-    start = 0
-    while start < len(order):
-        batch = order[start : start + max(1, TOKENS_PER_BATCH // len(rows[order[start]]))]
-        start += len(batch)
+    for batch in by_length([len(ids) for ids in rows]):
         padded, _ = pad_right([rows[row] for row in batch])
         states = backbone.run_to_block(padded, layer)
-        for at, row in enumerate(batch):
-            result[row] = states[at, torch.tensor(wanted[row], device=states.device)].float().cpu()
+        for place, row in enumerate(batch):
+            result[row] = states[place, torch.tensor(wanted[row], device=states.device)].float().cpu()
     return result

@@ -7,8 +7,9 @@ by √d inside the module does not touch the injected vector. Training uses this
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -22,8 +23,13 @@ from ..errors import (
     ZeroActivationError,
 )
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
-def as_vectors(activation, d_model: int, *, what: str = "activation") -> tuple[torch.Tensor, bool]:
+
+def as_vectors(
+    activation: ArrayLike | torch.Tensor | Sequence[torch.Tensor], d_model: int, *, what: str = "activation"
+) -> tuple[torch.Tensor, bool]:
     """Check activations given as a list, numpy array or tensor of any float dtype.
 
     Args:

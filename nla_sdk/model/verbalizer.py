@@ -86,6 +86,7 @@ class Verbalizer:
             >>> pair.verbalizer.restrict(token for ids in pair_labels for token in ids)  # doctest: +SKIP
         Raises:
             InputError: a token is not of the vocabulary, or there is none.
+            LoadError: the model makes its logits in a way that is not known here (`Backbone.cap`).
         """
         if tokens is None:
             self._vocabulary = None
@@ -94,6 +95,7 @@ class Verbalizer:
         size = self.backbone.model.get_output_embeddings().weight.shape[0]
         if len(known) <= len(self.end_ids) or not 0 <= known[0] <= known[-1] < size:
             raise InputError(f"Cannot write {len(known)} tokens from {known[:1]} on: expected ids below {size:,}.")
+        _ = self.backbone.cap  # found or refused now, not at the first token
         self._vocabulary = torch.tensor(known, device=self.backbone.device)
 
     def prepare(self, vectors: torch.Tensor) -> torch.Tensor:
@@ -221,6 +223,8 @@ class Verbalizer:
         """The KV cache of everything before the marker, for `rows` rows."""
         from transformers import DynamicCache
 
+        # Attention is causal, so keys and values before the marker depend on no activation. Each use gets a copy: it
+        # grows in place, and rows leave it as they finish.
         if self._prefix is None:
             cache = DynamicCache(config=self.backbone.model.config)
             if self.marker:
@@ -285,10 +289,7 @@ class Verbalizer:
 
     def logits_of(self, states: torch.Tensor) -> torch.Tensor:
         """[n, vocabulary] logits over what may be written, differentiable, from states [n, d] after the final norm."""
-        weight = self.backbone.model.get_output_embeddings().weight
-        if self._vocabulary is not None:
-            weight = weight[self._vocabulary]
-        return self.backbone.cap(states.to(weight.dtype) @ weight.T)
+        return self.backbone.logits(states, self._vocabulary)
 
     def places_of(self, tokens: torch.Tensor) -> torch.Tensor:
         """Where token ids stand among what may be written, to index logits with; −1: nowhere."""

@@ -190,8 +190,7 @@ def test_batches_that_do_not_fit_at_once_keep_their_order(pair, monkeypatch):
     texts, rows = ["a b c d e f " * at for at in range(9)], vectors(9)
     explanations, reconstructions, acts = pair.explain(rows), pair.reconstruct(texts), pair.extract(["x", *texts[1:]])
     monkeypatch.setattr("nla_sdk.model.verbalizer.ROWS_PER_BATCH", 4)
-    monkeypatch.setattr("nla_sdk.model.reconstructor.TOKENS_PER_BATCH", 100)
-    monkeypatch.setattr("nla_sdk.model.extraction.TOKENS_PER_BATCH", 100)
+    monkeypatch.setattr("nla_sdk.model.batches.TOKENS_PER_BATCH", 100)
     done = []
     assert pair.explain(rows, progress=done.append) == explanations
     assert done == [4, 4, 1]

@@ -27,7 +27,8 @@ from tqdm import tqdm
 from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.chunks import Chunks, identity_of, is_finished
-from nla_sdk.model.backbone import Backbone, pick_device, pick_dtype
+from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.loading import pick_device, pick_dtype
 
 from ..configs.config import Config, Source
 from ..runs.command import ConfigOption, OverwriteOption, PushOption, friendly

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ import torch
 from nla_sdk.errors import InputError
 from nla_sdk.io.files import vector_column
 from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.batches import by_length, pad_right
 from nla_sdk.model.extraction import tokenize
-from nla_sdk.model.reconstructor import pad_right
 
 from ..configs.config import Config, Source
 from .corpus import Text
@@ -86,15 +86,6 @@ def windows(text: Text, source: Source, config: Config, tokenizer: Any) -> tuple
 def row_id(doc_id: str, tokens: int, text: str) -> str:
     """A name for one activation of one layer, the same wherever it is extracted."""
     return hashlib.sha256(f"{doc_id}\n{tokens}\n{text}".encode()).hexdigest()[:16]
-
-
-def batches(readings: Sequence[Reading], tokens_per_batch: int) -> Iterator[list[int]]:
-    """Indices of readings to run together, longest first, so that little is padded."""
-    order = sorted(range(len(readings)), key=lambda index: (-len(readings[index].ids), index))
-    while order:
-        size = max(1, tokens_per_batch // len(readings[order[0]].ids))
-        yield order[:size]
-        order = order[size:]
 
 
 def read_states(
@@ -168,7 +159,7 @@ def extract_chunk(
     states: dict[int, list] = {layer: [None] * len(readings) for layer in layers}
     guesses: list = [None] * len(readings)
     done = 0
-    for picked in batches(readings, settings.tokens_per_batch):
+    for picked in by_length([len(reading.ids) for reading in readings], settings.tokens_per_batch):
         found, following = read_states(backbone, [readings[index] for index in picked], layers, settings.next_tokens)
         for at, index in enumerate(picked):
             guesses[index] = following[at]

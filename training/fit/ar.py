@@ -21,7 +21,9 @@ from torch import nn
 
 from nla_sdk import metrics
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.reconstructor import Reconstructor, last_token_states, load_head
+from nla_sdk.model.batches import last_token_states
+from nla_sdk.model.heads import load_head
+from nla_sdk.model.reconstructor import Reconstructor
 
 from ..configs.config import Config
 from ..data.statistics import Statistics

@@ -32,9 +32,10 @@ from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.halves.half import Half
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.reconstructor import Reconstructor, last_token_states, load_head
+from nla_sdk.model.batches import last_token_states
+from nla_sdk.model.heads import load_head, load_mean
+from nla_sdk.model.reconstructor import Reconstructor
 from nla_sdk.model.verbalizer import CLOSE_TAG, Verbalization, Verbalizer, parse_output, row_generator
-from nla_sdk.pair import load_mean
 
 from ..configs.config import Config, Grpo
 from ..data.statistics import Statistics

@@ -113,8 +113,7 @@ def named_by_folder(base: object) -> bool:
 
 def _head_and_mean(half: Half) -> Iterator[str]:
     """The AR's head and a centred pair's mean are there and of the right shape."""
-    from nla_sdk.model.reconstructor import load_head
-    from nla_sdk.pair import load_mean
+    from nla_sdk.model.heads import load_head, load_mean
 
     contract = half.contract
     try:
@@ -180,7 +179,7 @@ def _base(half: Half, findings: Findings) -> bool:
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    from nla_sdk.model.backbone import quiet
+    from nla_sdk.io.quiet import quiet
 
     contract, name = half.contract, half.folder.name
     try:

@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional
 
 from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.batches import pad_right
 from nla_sdk.model.injection import inject
-from nla_sdk.model.reconstructor import pad_right
 from nla_sdk.model.verbalizer import Verbalizer
 
 
@@ -50,7 +50,8 @@ class ResponseLoss:
         self.head = backbone.model.get_output_embeddings()
         self.slice_size = slice_size
         device = self.head.weight.device
-        self.cap = backbone.cap
+        # Here, and not at the first step: the model is asked once how it makes logits, and must not be sharded yet.
+        self.cap, self.logits = backbone.cap, backbone.logits
         self.negatives = negatives
         vocabulary = self.head.weight.shape[0]
         known = sorted(set(candidates))
@@ -63,8 +64,7 @@ class ResponseLoss:
             rest[self.candidates] = False
             self.rest = rest.nonzero()[:, 0]
             self.weights = self.head.weight[self.candidates].detach().clone()
-            bias = getattr(self.head, "bias", None)
-            self.bias = torch.zeros(vocabulary, device=device, dtype=self.head.weight.dtype) if bias is None else bias
+            self.bias = None if self.head.bias is None else self.head.bias[self.candidates].detach().clone()
 
     def __call__(
         self, states: torch.Tensor, targets: torch.Tensor, generator: torch.Generator | None = None, exact: bool = False
@@ -86,13 +86,10 @@ class ResponseLoss:
 
     def _slice(self, states: torch.Tensor, targets: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
         if drawn is None:
-            logits = self.cap(self.head(states.to(self.head.weight.dtype)))
-            return functional.cross_entropy(logits.float(), targets, reduction="sum")
-        states = states.to(self.weights.dtype)
-        known = self.cap(states @ self.weights.T + self.bias[self.candidates])
-        other = self.cap(states @ self.head.weight[drawn].T + self.bias[drawn])
+            return functional.cross_entropy(self.logits(states).float(), targets, reduction="sum")
+        known = self.cap(functional.linear(states.to(self.weights.dtype), self.weights, self.bias))
         # Each drawn token stands for as many as it was drawn from: a factor on its exponential, so a term on its logit.
-        other = other + math.log(len(self.rest) / self.negatives)
+        other = self.logits(states, drawn) + math.log(len(self.rest) / self.negatives)
         return functional.cross_entropy(torch.cat([known, other], dim=1).float(), self.index[targets], reduction="sum")
 
 

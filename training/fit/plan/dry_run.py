@@ -17,7 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nla_sdk.errors import InputError, LoadError, first_line
-from nla_sdk.model.backbone import TOWER_CONFIGS, Backbone, drop_towers, quiet
+from nla_sdk.io.quiet import quiet
+from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.loading import TOWER_CONFIGS, drop_towers
 
 from ...configs.config import Train
 from ..engine.base import checkpoint_gradients, lora_config
@@ -155,6 +157,8 @@ def dry_run(
         if parameter.requires_grad:  # there from the micro-batch before, and counted as gradients by the plan
             parameter.grad = torch.zeros_like(parameter)
     known = [*trained, *model.buffers(), *(p.grad for p in trained if p.grad is not None)]
+    if head is None:
+        _ = backbone.cap  # looked up once a run (on a real device it takes a small forward), not in a step
     _as_on_a_gpu(model)
     if checkpointing:
         checkpoint_gradients(model)

@@ -1,0 +1,104 @@
+"""What a pair keeps beside its language model: the AR's linear head and the activation mean of a centred pair."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..contract import Contract
+from ..errors import HeadError, MissingFileError, UnsafeFileError, first_line
+
+HEAD_FILES = ("linear_head.safetensors", "linear_head.pt", "value_head.safetensors")
+
+
+def load_head(folder: Path, d_model: int, *, bias: bool | None = None) -> nn.Linear:
+    """Read the AR's head from `linear_head.safetensors`, `linear_head.pt` or `value_head.safetensors`.
+
+    Args:
+        folder: the AR's folder.
+        d_model: both sides of the head.
+        bias: what the contract's `head_bias` says; None: as found.
+    Returns:
+        A float32 Linear(d_model, d_model).
+    Raises:
+        MissingFileError, HeadError, UnsafeFileError.
+    """
+    path = next((folder / name for name in HEAD_FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise MissingFileError(f"{folder} holds no AR head; expected one of {', '.join(HEAD_FILES)}.")
+    tensors = _read_tensors(path)
+    state = {str(key).rpartition(".")[2]: tensor for key, tensor in tensors.items()}
+    if "weight" not in state or set(state) - {"weight", "bias"} or len(state) < len(tensors):
+        names = sorted(map(str, tensors))
+        raise HeadError(f"{path} holds tensors {names}; expected 'weight' and, with a bias, 'bias'.")
+    has_bias = "bias" in state
+    if bias is not None and bias != has_bias:
+        raise HeadError(
+            f"{path} has {'a' if has_bias else 'no'} bias, the contract says head_bias: {str(bias).lower()}."
+        )
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    expected = {"weight": (d_model, d_model)} | ({"bias": (d_model,)} if has_bias else {})
+    if shapes != expected:
+        raise HeadError(f"{path} holds {shapes}; expected {expected} for d_model {d_model}.")
+    head = nn.Linear(d_model, d_model, bias=has_bias)
+    head.load_state_dict({key: tensor.float() for key, tensor in state.items()})
+    return head.eval().requires_grad_(False)
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise HeadError(f"{path} is not a readable safetensors file: {error}") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an unusual pickle protocol, which is refused next
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        with path.open("rb") as file:
+            start = file.read(24)
+        if not start.startswith((b"PK", b"\x80")):
+            raise HeadError(
+                f"{path} is no torch file: it starts with {start!r} (a Git LFS pointer or a web page in its place?). "
+                "Download it again."
+            ) from error
+        raise UnsafeFileError(
+            f"{path} is a pickle that would run code when read; only tensors are accepted, so it is refused. Ask its "
+            "author for linear_head.safetensors; do not open the file with weights_only=False."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise HeadError(f"{path} is not a readable torch file: {first_line(error)}. Download it again.") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise HeadError(f"{path} holds a {type(state).__name__}; expected a state dict of a Linear layer.")
+    return state
+
+
+def load_mean(folder: Path, contract: Contract) -> torch.Tensor | None:
+    """The activation mean of a centred pair, float32 [d_model]; None for a pair without centring.
+
+    Raises:
+        HeadError: the file the contract names is missing or of another shape.
+    """
+    if contract.activation_mean is None:
+        return None
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / contract.activation_mean
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise HeadError(f"The contract names activation_mean {path}, which cannot be read: {error}") from error
+    mean = next(iter(tensors.values()), None)
+    if mean is None or len(tensors) != 1 or tuple(mean.shape) != (contract.d_model,):
+        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+        raise HeadError(f"{path} holds {shapes}; expected one tensor of shape ({contract.d_model},).")
+    return mean.float()

@@ -1,0 +1,234 @@
+"""A model folder → a language model in memory: its precision, no towers, every tensor where it belongs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..errors import LoadError, MissingFileError, OutOfMemoryError, QuantizationError, first_line
+from ..io.quiet import quiet
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+TOWERS = ("vision_tower", "audio_tower", "vision_model", "embed_vision", "embed_audio", "multi_modal_projector")
+TOWER_CONFIGS = ("vision_config", "audio_config")
+PER_LAYER_TABLE = "embed_tokens_per_layer"
+
+
+def pick_device(device: str | int | torch.device = "auto") -> torch.device:
+    """`"auto"` → the current CUDA device, else Apple's MPS, else the CPU; anything else as torch reads it."""
+    if device != "auto":
+        chosen = torch.device(device)
+        # An index, not a bare "cuda": accelerate's device maps read the two differently.
+        return torch.device("cuda", torch.cuda.current_device()) if chosen == torch.device("cuda") else chosen
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def pick_dtype(dtype: str | torch.dtype, device: torch.device, preferred: str | None = None) -> torch.dtype:
+    """`"auto"` → the contract's `compute_dtype`, else bfloat16 on a GPU that has it, float32 on a CPU.
+
+    float16 is not offered to a CPU by "auto": its matrix products are emulated there, slow and less exact.
+    """
+    if dtype != "auto":
+        resolved = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+        if not isinstance(resolved, torch.dtype) or not resolved.is_floating_point:
+            raise LoadError(
+                f"dtype={dtype!r} is not a floating-point dtype; use 'auto', 'float32', 'bfloat16', 'float16'."
+            )
+        return resolved
+    if device.type == "cpu":
+        return torch.float32
+    if preferred is not None:
+        return pick_dtype(preferred, device)
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float16
+
+
+def load_model(
+    path: Path,
+    *,
+    quantization: str | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    tokenizer_path: str | os.PathLike | None = None,
+    trust_remote_code: bool = False,
+    truncated: bool = False,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model in a folder and its tokenizer: without towers, quantised if asked, on `device`. See `Backbone.load`.
+
+    Raises:
+        LoadError, OutOfMemoryError, QuantizationError, MissingFileError.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    if not (path / "config.json").is_file():
+        raise MissingFileError(f"{path} holds no config.json; expected the folder of a transformers model.")
+    try:
+        with quiet(), _hint_where_memory_ends(path, device, quantization):
+            config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+            if getattr(config, "model_type", "") == "gemma4":
+                for tower in TOWER_CONFIGS:  # never allocated, so never in memory
+                    setattr(config, tower, None)
+            options = {"config": config, "dtype": dtype, "trust_remote_code": trust_remote_code}
+            has_ple = bool(getattr(text_config(config), "hidden_size_per_layer_input", 0))
+            if quantization is not None:
+                options["quantization_config"] = _nf4_config(quantization, dtype, device)
+            # A PLE table belongs in CPU RAM; a device map that says so makes accelerate stream it through the GPU
+            # on every call. So such a model is read on the CPU and its other parts are moved.
+            options["device_map"] = {"": "cpu" if has_ple or device.type != "cuda" else device.index or 0}
+            model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **options)
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer_path or path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, SafetensorError) as error:
+        raise LoadError(f"Could not load the model in {path}: {first_line(error)}") from error
+    _check_loading(info, path, truncated=truncated)
+    drop_towers(model)
+    if quantization is not None and dtype != torch.bfloat16:
+        keep_compute_dtype(model)
+    with _hint_where_memory_ends(path, device, quantization):
+        place(model, device)
+    return model, tokenizer
+
+
+@contextmanager
+def _hint_where_memory_ends(path: Path, device: torch.device, quantization: str | None) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:
+        # torch's CPU allocator raises a plain RuntimeError, and mapping a file an OSError.
+        full = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or getattr(error, "errno", None) == errno.ENOMEM
+        if not full and "can't allocate memory" not in str(error):
+            raise
+        smaller = "" if quantization else "quantization='nf4' (nla: --quantization nf4), "
+        raise OutOfMemoryError(
+            f"Out of memory while loading the model in {path} on {device}. Try {smaller}another device, or a smaller "
+            "model; see nla doctor."
+        ) from error
+
+
+def _nf4_config(quantization: str, dtype: torch.dtype, device: torch.device) -> BitsAndBytesConfig:
+    if quantization != "nf4":
+        raise QuantizationError(f"quantization={quantization!r} is not known; use 'nf4', None or 'auto'.")
+    import importlib.util
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise QuantizationError(
+            "quantization='nf4' needs bitsandbytes: pip install 'nla-sdk[nf4]', or pass quantization=None."
+        )
+    if device.type == "mps":
+        raise QuantizationError(
+            "quantization='nf4' runs on CUDA and on the CPU, not on MPS: pass device='cpu' or quantization=None."
+        )
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _check_loading(info: Mapping, path: Path, *, truncated: bool) -> None:
+    missing = set(info.get("missing_keys", ()))
+    if truncated:
+        missing = {
+            key for key in missing if not re.search(r"(^|\.)(norm|final_layernorm|ln_f|lm_head)\.(weight|bias)$", key)
+        }
+    mismatched = list(info.get("mismatched_keys", ()))
+    if missing or mismatched:
+        names = sorted(missing)[:4] or [str(item[0]) for item in mismatched[:4]]
+        raise LoadError(
+            f"{path} lacks weights that its config calls for ({len(missing)} missing, {len(mismatched)} of another "
+            f"shape; first: {', '.join(names)}); random numbers would stand in for them. Download it again, or ask its "
+            "author."
+        )
+
+
+def text_config(config: PretrainedConfig) -> PretrainedConfig:
+    """The text part of a config (a multimodal model keeps it under `text_config`)."""
+    return config.get_text_config()
+
+
+def find_blocks(model: nn.Module, num_blocks: int) -> tuple[str, nn.ModuleList]:
+    """The decoder blocks of `model`: its name and the ModuleList.
+
+    Raises:
+        LoadError: no list of `num_blocks` modules outside the towers.
+    """
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList)
+        and len(module) == num_blocks
+        and not any(tower in name for tower in TOWERS)
+    ]
+    if not lists:
+        raise LoadError(
+            f"Found no list of {num_blocks} decoder blocks in {type(model).__name__}; expected a causal language model "
+            "as transformers' AutoModelForCausalLM builds it."
+        )
+    return min(lists, key=lambda item: len(item[0]))
+
+
+def keep_compute_dtype(model: nn.Module) -> None:
+    """Have 4-bit layers on a CPU compute in the dtype they were told to.
+
+    Where the CPU has AVX512-BF16, bitsandbytes (0.50) repacks them at their first use for a kernel that rounds to
+    bfloat16 whatever the compute dtype says: results were off by 2e-3, and a row's depended on its batch.
+    """
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False
+
+
+def drop_towers(model: nn.Module) -> list[str]:
+    """Remove vision and audio towers from memory; returns the names of what was removed."""
+    dropped = []
+    for name, _ in list(model.named_modules()):
+        parent_name, _, leaf = name.rpartition(".")
+        if leaf in TOWERS and not any(name.startswith(f"{done}.") for done in dropped):
+            setattr(model.get_submodule(parent_name), leaf, None)
+            dropped.append(name)
+    return dropped
+
+
+def place(model: nn.Module, device: torch.device) -> None:
+    """Move `model` to `device`, leaving a per-layer embedding (PLE) table in CPU RAM if the device is another.
+
+    The table of Gemma-4-E2B is 262144 × 8960 × 2 bytes = 4.7 GB and bitsandbytes does not quantise embeddings, so a
+    4 GB card can hold the rest only. A lookup moves [batch, tokens, 8960] numbers across, not the table.
+    """
+    tables = [] if device.type == "cpu" else [m for n, m in model.named_modules() if n.endswith(PER_LAYER_TABLE)]
+    kept = {id(module) for table in tables for module in table.modules()}
+    # `model.to(device)` would take the table along, and accelerate's offload hooks would stream it through the GPU on
+    # every call; so each tensor is moved by hand, and once: tied weights stay one tensor.
+    moved: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        if id(module) in kept:
+            continue
+        for key, parameter in module._parameters.items():
+            if parameter is None or parameter.device == device:
+                continue
+            if id(parameter) not in moved:
+                # Quantised parameters carry their state through their own .to(), so that is what is called.
+                copy = parameter.to(device)
+                moved[id(parameter)] = copy if isinstance(copy, nn.Parameter) else nn.Parameter(copy, False)
+            module._parameters[key] = moved[id(parameter)]
+        for key, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[key] = buffer.to(device)
+    for table in tables:
+        table.register_forward_pre_hook(lambda module, args: (args[0].to(module.weight.device), *args[1:]))
+        table.register_forward_hook(lambda module, args, output: output.to(device))

@@ -1,0 +1,87 @@
+"""What a model does to its lm_head's product: most do nothing, some scale logits, some cap them softly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import LoadError
+from .loading import text_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PROBE = (1, 2, 3, 4)  # token ids whose logits are looked at: any will do
+
+
+def softcap(logits: torch.Tensor, size: float) -> torch.Tensor:
+    """Logits between −size and size."""
+    return torch.tanh(logits / size) * size
+
+
+WAYS = (  # the number's name in the config, and what is done with it
+    ("final_logit_softcapping", softcap),  # Gemma 2 to 4, NanoChat
+    ("logits_soft_cap", softcap),  # RecurrentGemma
+    ("logits_scaling", torch.div),  # Granite; MiniCPM 3, which divides the states
+    ("logits_scaling", torch.mul),  # HyperCLOVA X
+    ("logit_scale", torch.mul),  # Cohere
+    ("lm_head_multiplier", torch.mul),  # Falcon-H1
+)
+
+
+def find_cap(model: PreTrainedModel) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The elementwise function from the lm_head's product to logits.
+
+    Configs do not say it: Granite divides by its `logits_scaling`, HyperCLOVA X multiplies by it, and a model that came
+    after this code may do anything. So the model is run once, and the way that gives its own logits is taken.
+
+    Raises:
+        LoadError: none does.
+    """
+    config = text_config(model.config)
+    ways: list[Callable[[torch.Tensor], torch.Tensor]] = [
+        lambda logits, change=change, number=number: change(logits, number)
+        for name, change in WAYS
+        if (number := getattr(config, name, None)) is not None
+    ]
+    ways.append(lambda logits: logits)
+    head = model.get_output_embeddings()
+    if head.weight.is_meta:  # nothing to compare; what costs memory is what the config names
+        return ways[0]
+    states, own = _probe(model)
+    with torch.no_grad():
+        products = head(states.to(head.weight.dtype))
+    errors = [_largest(way(products) - own) if products.shape == own.shape else torch.inf for way in ways]
+    tolerance = min(0.01, 100 * torch.finfo(own.dtype).eps) * _largest(own)
+    if not min(errors) <= tolerance:
+        raise LoadError(
+            f"The logits of {type(model).__name__} are not what its lm_head gives, nor that in a known way scaled or "
+            "capped, so a loss or a restricted vocabulary would be of another model. Known numbers in its config: "
+            f"{', '.join(dict(WAYS))}."
+        )
+    return ways[errors.index(min(errors))]  # of equals the one that the config names
+
+
+def _largest(numbers: torch.Tensor) -> float:
+    """The largest magnitude; NaN, which float16 may overflow to on both sides, says nothing."""
+    return numbers.abs().nan_to_num(nan=0.0).max().item()
+
+
+def _probe(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """States after the final norm and the model's own logits for a few tokens; no dropout, whatever mode it is in."""
+    captured = []
+    decoder = getattr(model, model.base_model_prefix)
+    handle = decoder.register_forward_hook(lambda module, args, output: captured.append(output.last_hidden_state))
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            ids = torch.tensor([PROBE], device=model.get_input_embeddings().weight.device)
+            logits = model(input_ids=ids, use_cache=False).logits
+    finally:
+        handle.remove()
+        for module in training:
+            module.training = True
+    return captured[0], logits
