@@ -19,7 +19,8 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from nla_sdk.contract import Contract
-from nla_sdk.evaluation.file import Evaluation, digest, load
+from nla_sdk.evaluation.reading import digest, load
+from nla_sdk.evaluation.schema import Evaluation
 
 from . import metadata, report, text, usage
 from .errors import CardError

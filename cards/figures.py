@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from nla_sdk.errors import NLAError
-from nla_sdk.evaluation.file import CONDITIONS, Evaluation, Figure
+from nla_sdk.evaluation.measures import CONDITIONS
+from nla_sdk.evaluation.parts import Figure
+from nla_sdk.evaluation.schema import Evaluation
 from nla_sdk.metrics import cosine
 
 if TYPE_CHECKING:

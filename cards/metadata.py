@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nla_sdk.contract import Contract
-from nla_sdk.evaluation.file import Evaluation
+from nla_sdk.evaluation.schema import Evaluation
 
 from .licences import Licence
 

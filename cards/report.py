@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nla_sdk.evaluation.file import CONDITIONS, Ablation, Evaluation, Figure
+from nla_sdk.evaluation.measures import CONDITIONS, Ablation
+from nla_sdk.evaluation.parts import Figure
+from nla_sdk.evaluation.schema import Evaluation
 
 from .text import figure, inert, number, p_value, percent, share, signed, table
 

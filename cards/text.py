@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from nla_sdk.evaluation.file import Figure, Share
+from nla_sdk.evaluation.parts import Figure, Share
 
 _ACTIVE = re.compile(r"([\\`*_{}\[\]()#+!|~<>&$])")
 

@@ -6,20 +6,10 @@ import functools
 import tempfile
 from pathlib import Path
 
-from nla_sdk.evaluation.file import (
-    Ablation,
-    Collapse,
-    Condition,
-    Cosines,
-    Data,
-    Delta,
-    Evaluation,
-    Figure,
-    RoundTrip,
-    Share,
-    Subject,
-    decide,
-)
+from nla_sdk.evaluation.measures import Ablation, Collapse, Condition, Cosines, Delta, RoundTripFigures
+from nla_sdk.evaluation.parts import Data, Figure, Share, Subject
+from nla_sdk.evaluation.schema import Evaluation
+from nla_sdk.evaluation.verdict import decide
 
 AV, AR = "Solshine/gemma-4-e2b-nla-L23-av-v0_0_1", "Solshine/gemma-4-e2b-nla-L23-ar-v0_0_1"
 COSINES = {"real": 0.4292, "unrelated": 0.4045, "nonsense": 0.4135, "empty": 0.4051}
@@ -42,7 +32,7 @@ def measured():
 
 def published(**changes) -> Evaluation:
     """The seed's v0.0.1 as its author published it."""
-    trip = RoundTrip(
+    trip = RoundTripFigures(
         attempted=50,
         evaluated=42,
         empty=8,

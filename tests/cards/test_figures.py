@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from cards.figures import FigureError, draw
-from nla_sdk.evaluation.file import Figure
+from nla_sdk.evaluation.parts import Figure
 from tests.cards.samples import measured, published
 
 ALL = {"cosine_per_row", "cosine_distribution", "content_ablation", "retrieval", "training"}

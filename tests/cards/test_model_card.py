@@ -13,7 +13,8 @@ from huggingface_hub import ModelCard
 from cards import About, CardError, render
 from cards.card import METHOD
 from nla_sdk.contract import Contract, known_release
-from nla_sdk.evaluation.file import Figure, digest, save
+from nla_sdk.evaluation.parts import Figure
+from nla_sdk.evaluation.reading import digest, save
 from tests.cards.samples import AR, AV, measured, published
 from tests.evaluate.test_verdicts import numbers_in
 
@@ -244,7 +245,7 @@ def test_no_number_in_the_quality_sections_comes_from_elsewhere():
 
 
 def test_an_edited_evaluation_file_is_not_rendered(tmp_path):
-    from nla_sdk.evaluation.file import EvaluationError
+    from nla_sdk.evaluation.reading import EvaluationError
 
     file = save(published(), tmp_path / "evaluation.json")
     file.write_text(file.read_text(encoding="utf-8").replace("0.437837", "0.737837"), encoding="utf-8")

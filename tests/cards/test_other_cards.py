@@ -17,7 +17,7 @@ from cards.figures import trajectory
 from cards.licences import licence_of
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
-from nla_sdk.evaluation.file import digest
+from nla_sdk.evaluation.reading import digest
 from nla_sdk.io.chunks import write_stream
 from nla_sdk.io.files import vector_column
 from tests.cards.samples import measured, published

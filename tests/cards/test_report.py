@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cards.report import report, summary
-from nla_sdk.evaluation.file import Subject
+from nla_sdk.evaluation.parts import Subject
 from tests.cards.samples import measured, published
 
 

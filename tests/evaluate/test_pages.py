@@ -10,7 +10,9 @@ import pytest
 
 from cards import figures
 from cards.report import report, retrieval_table, summary
-from nla_sdk.evaluation.file import Figure, Retrieval, decide
+from nla_sdk.evaluation.measures import Retrieval
+from nla_sdk.evaluation.parts import Figure
+from nla_sdk.evaluation.verdict import decide
 from tests.cards.samples import measured, published
 
 

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from nla_sdk.evaluation.file import EVALUATION, ROWS, VARIANTS, load
+from nla_sdk.evaluation.reading import load
+from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS
 from nla_sdk.io.chunks import ChunkError, Chunks
 from nla_sdk.io.files import sha256_of
 from tests.evaluate.planted import SETTINGS, Oracle, PlantedPair, evaluate, table

@@ -10,7 +10,8 @@ import pytest
 
 from nla_sdk import metrics
 from nla_sdk.errors import InputError
-from nla_sdk.evaluation.file import EVALUATION, ROWS, EvaluationError, dumps, load
+from nla_sdk.evaluation.reading import EvaluationError, dumps, load
+from nla_sdk.evaluation.schema import EVALUATION, ROWS
 from nla_sdk.io.files import read_vectors
 from tests.evaluate.planted import SETTINGS, Oracle, PlantedPair, evaluate, random_of, table
 from training.evaluate.verify import verify
@@ -306,7 +307,7 @@ RESEALED = [
 
 @pytest.mark.parametrize("path", RESEALED, ids=lambda path: ".".join(map(str, path)))
 def test_a_number_changed_with_the_hash_made_to_fit_is_found_from_the_rows(oracle, tmp_path, path):
-    from nla_sdk.evaluation.file import Evaluation
+    from nla_sdk.evaluation.schema import Evaluation
 
     folder, found = oracle
     values = edited(found.model_dump(mode="json", exclude_none=True), path)

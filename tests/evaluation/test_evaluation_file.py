@@ -9,22 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nla_sdk.errors import MissingFileError
-from nla_sdk.evaluation.file import (
-    Ablation,
-    Collapse,
-    Condition,
-    Cosines,
-    EvaluationError,
-    Figure,
-    RoundTrip,
-    Share,
-    Thresholds,
-    contradictions,
-    decide,
-    digest,
-    load,
-    save,
-)
+from nla_sdk.evaluation.consistency import contradictions
+from nla_sdk.evaluation.measures import Ablation, Collapse, Condition, Cosines, RoundTripFigures
+from nla_sdk.evaluation.parts import Figure, Share
+from nla_sdk.evaluation.reading import EvaluationError, digest, load, save
+from nla_sdk.evaluation.verdict import Thresholds, decide
 from tests.cards.samples import measured, published
 from tests.evaluate.test_verdicts import edited, numbers_in
 
@@ -104,7 +93,7 @@ def test_a_gain_that_the_ablation_of_the_same_rows_refutes_is_named():
 
 def test_a_cosine_beyond_one_is_named():
     found = published()
-    trip = RoundTrip(
+    trip = RoundTripFigures(
         attempted=42, evaluated=42, cosine=Cosines(mean=Figure(value=1.5, n=42)), mse=Figure(value=-1.0, n=42)
     )
     assert any("is 1.5, no cosine" in one for one in contradictions(found.model_copy(update={"round_trip": trip})))
@@ -117,7 +106,7 @@ def test_a_cosine_beyond_one_is_named():
     ("part", "values", "message"),
     [
         (Share, {"count": 99, "of": 42}, "99 of 42: more than all"),
-        (RoundTrip, {"attempted": 8, "evaluated": 16, "empty": -8}, "greater than or equal to 0"),
+        (RoundTripFigures, {"attempted": 8, "evaluated": 16, "empty": -8}, "greater than or equal to 0"),
         (Cosines, {"mean": {"value": 0.5, "n": 1}, "std": 3.0}, "less than or equal to 1"),
         (Cosines, {"mean": {"value": 0.5, "n": 1}, "max": 1.5}, "less than or equal to 1"),
         (Collapse, {"n": 2, "unique": 1, "distinct": {1: 1.5}}, "less than or equal to 1"),
@@ -172,8 +161,9 @@ def parts(n=100, gain=0.5, low=0.4, unique=100, shuffled=0.3, p=0.001):
     deltas = dict(found.ablation.deltas)
     deltas["shuffled"] = deltas["shuffled"].model_copy(update={"gain": Figure(value=shuffled, n=n)})
     percentile = found.identity.percentile.model_copy(update={"p": p})
+    over_no_text = Figure(value=gain, n=n, interval_95=(low, gain + 0.1))
     return {
-        "round_trip": RoundTrip(attempted=n, evaluated=n, gain=Figure(value=gain, n=n, interval_95=(low, gain + 0.1))),
+        "round_trip": RoundTripFigures(attempted=n, evaluated=n, gain=over_no_text),
         "ablation": found.ablation.model_copy(update={"deltas": deltas}),
         "identity": found.identity.model_copy(update={"percentile": percentile}),
         "collapse": Collapse(n=n, unique=unique),

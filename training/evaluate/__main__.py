@@ -69,7 +69,8 @@ def evaluate(
         from cards import figures
         from cards.report import summary
         from nla_sdk import NLAPair
-        from nla_sdk.evaluation.file import EVALUATION, Settings
+        from nla_sdk.evaluation.parts import Settings
+        from nla_sdk.evaluation.schema import EVALUATION
         from nla_sdk.model.verbalizer import DEFAULT_NEW_TOKENS
 
         from ..runs.machine import check_installed

@@ -7,7 +7,7 @@ from pathlib import Path
 from cards.figures import draw
 from cards.report import report
 from nla_sdk import NLAPair
-from nla_sdk.evaluation.file import ROWS, Evaluation
+from nla_sdk.evaluation.schema import ROWS, Evaluation
 from nla_sdk.io.files import atomic
 
 LOGS = ("log.jsonl", "training_log_{role}.jsonl")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nla_sdk.contract import Contract
-from nla_sdk.evaluation.file import Evaluation, EvaluationError
+from nla_sdk.evaluation.reading import EvaluationError
+from nla_sdk.evaluation.schema import Evaluation
 from nla_sdk.io.files import sha256_of
 
 from . import inputs

@@ -19,7 +19,7 @@ from cards import About, Checkpoint, diff, render
 from cards.dataset import DatasetFacts
 from nla_sdk.contract import Contract
 from nla_sdk.errors import AccessTokenError, InputError, NLAError, first_line
-from nla_sdk.evaluation.file import EVALUATION, Evaluation
+from nla_sdk.evaluation.schema import EVALUATION, Evaluation
 from nla_sdk.halves.half import OTHER, Half
 
 from ..runs.trend import said_of

@@ -11,7 +11,8 @@ from typing import Any
 from cards.dataset import LONGEST, TableFacts
 from cards.report import report
 from nla_sdk.contract import Contract
-from nla_sdk.evaluation.file import EVALUATION, ROWS, Evaluation, save
+from nla_sdk.evaluation.reading import save
+from nla_sdk.evaluation.schema import EVALUATION, ROWS, Evaluation
 from nla_sdk.halves.half import ADAPTER_FILES, OTHER, Half
 from nla_sdk.io.files import sidecar_of
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from nla_sdk import metrics
-from nla_sdk.evaluation.file import (
+from nla_sdk.evaluation.measures import (
     EVALUATED,
     Ablation,
     Condition,
@@ -23,14 +23,12 @@ from nla_sdk.evaluation.file import (
     Control,
     Cosines,
     Delta,
-    Figure,
     Identity,
     Reference,
-    RoundTrip,
-    Settings,
-    Share,
+    RoundTripFigures,
     Signal,
 )
+from nla_sdk.evaluation.parts import Figure, Settings, Share
 from nla_sdk.io.files import read_vectors
 
 from .collapse import collapse
@@ -88,7 +86,7 @@ def parts(
     embed: Callable[[list[str]], np.ndarray] | None = None,
     sources: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """All parts of the evaluation that the tables determine, by their names in `nla_sdk.evaluation.file.Evaluation`.
+    """All parts of the evaluation that the tables determine, by their names in `nla_sdk.evaluation.schema.Evaluation`.
 
     Args:
         embed: texts → [n, k]; adds retrieval by embeddings.
@@ -135,7 +133,7 @@ def _gain(tables: Tables, documents: Documents, real: np.ndarray, other: np.ndar
     return None if found is None else found.model_copy(update={"p": p})
 
 
-def round_trip(tables: Tables) -> RoundTrip:
+def round_trip(tables: Tables) -> RoundTripFigures:
     """Counts, FVE against both baselines, gain, cosine and mse of the evaluated rows."""
     counts = {
         "attempted": len(tables.status),
@@ -147,7 +145,7 @@ def round_trip(tables: Tables) -> RoundTrip:
     }
     counts["ar_cut"] = int(np.array(tables.rows["ar_cut"].to_pylist(), dtype=bool)[tables.evaluated].sum())
     if not tables.evaluated.any():
-        return RoundTrip(**counts)
+        return RoundTripFigures(**counts)
     cosine = numbers(tables.rows, "cosine_real")[tables.evaluated]
     empty = numbers(tables.rows, "cosine_empty")
     documents, baselines = tables.documents, tables.baselines
@@ -167,7 +165,7 @@ def round_trip(tables: Tables) -> RoundTrip:
     raw_variance = None
     if tables.has_fve:
         raw_variance = _mean(tables, documents, metrics.fve(2.0 * (1.0 - cosine), baselines.raw_variance))
-    return RoundTrip(
+    return RoundTripFigures(
         **counts,
         above_floor=Share(count=int((cosine > tables.settings.floor).sum()), of=len(cosine)),
         fve=_fve(tables, documents, cosine),
