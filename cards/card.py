@@ -24,9 +24,9 @@ from nla_sdk.evaluation.schema import Evaluation
 
 from . import metadata, report, text, usage
 from .errors import CardError
-from .licences import Made, licence_of
+from .facts.licences import Made, licence_of
+from .facts.recipe import Recipe
 from .notes import Fences, kept_sections, tame, tidy
-from .recipe import Recipe
 
 Kind = Literal["av", "ar", "dataset", "trajectory"]
 METHOD = "https://transformer-circuits.pub/2026/nla/"
@@ -87,7 +87,7 @@ class About:
         language: ISO 639-1 codes of the explanations.
         licence: the author's word on the licence, an id of the Hub's list.
         is_adapter: LoRA on the base, as opposed to a full checkpoint.
-        dataset: of a table: `cards.dataset.DatasetFacts`.
+        dataset: of a table: `cards.facts.dataset.DatasetFacts`.
         checkpoints: of a trajectory.
         trend: what the training loss did at the end, in words.
         author, year: for the citation; default: the repository's owner, the year of the evaluation.

@@ -8,7 +8,7 @@ from typing import Any
 from nla_sdk.contract import Contract
 from nla_sdk.evaluation.schema import Evaluation
 
-from .licences import Licence
+from .facts.licences import Licence
 
 TAGS = ["natural-language-autoencoder", "nla", "interpretability", "activations", "nla-sdk"]
 ROLE_TAGS = {"av": "activation-verbalizer", "ar": "activation-reconstructor"}

@@ -12,9 +12,9 @@ from huggingface_hub import DatasetCard, ModelCard
 from markdown_it import MarkdownIt
 
 from cards import About, CardError, Checkpoint, diff, render
-from cards.dataset import DatasetFacts
-from cards.figures import trajectory
-from cards.licences import licence_of
+from cards.facts.dataset import DatasetFacts
+from cards.facts.licences import licence_of
+from cards.figures.drawing import trajectory
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.evaluation.reading import digest

@@ -177,7 +177,7 @@ def test_without_scikit_learn_nothing_is_measured(tmp_path, data, monkeypatch):
 def test_without_matplotlib_the_report_is_written_all_the_same(tmp_path, data, monkeypatch):
     import sys
 
-    from cards.figures import FigureError
+    from cards.figures.drawing import FigureError
     from training.evaluate import outputs
 
     found = Oracle(data)

@@ -105,7 +105,7 @@ def test_a_baseline_that_is_rounding_explains_nothing(tmp_path, data, row):
 
 
 def test_activations_that_are_all_alike_have_no_fve_and_every_page_says_so(tmp_path, data):
-    from cards.figures import draw
+    from cards.figures.drawing import draw
     from cards.report import report, summary
     from nla_sdk.io.files import vector_column
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cards.figures import draw
+from cards.figures.drawing import draw
 from cards.report import report
 from nla_sdk import NLAPair
 from nla_sdk.evaluation.schema import ROWS, Evaluation

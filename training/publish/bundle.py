@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import typer
 
 from cards import About, render
-from cards.figures import draw
+from cards.figures.drawing import draw
 from cards.text import inert
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError

@@ -15,7 +15,7 @@ from typing import Any
 
 from nla_sdk.contract import Contract
 
-from . import text
+from .. import text
 
 # Names as the trainers' settings have them, and a few that published sidecars use.
 SETTINGS = frozenset(

@@ -14,10 +14,10 @@ from typing import Any
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError, first_line
 
-from .errors import CardError
+from ..errors import CardError
 
 COUNTED = ("source_family", "labeler_model", "auditor_model", "label_status")
-SAID = {
+HOLDS = {
     "row_id": "the activation, one id for all its labels",
     "doc_id": "the document",
     "n_raw_tokens": "tokens of the text up to the position read",
@@ -157,7 +157,7 @@ class DatasetFacts:
     def described(self) -> dict[str, str]:
         """Column → what it holds, of all tables' columns."""
         names = dict.fromkeys(name for table in self.tables for name in table.columns)
-        return {name: SAID.get(name, "") for name in names}
+        return {name: HOLDS.get(name, "") for name in names}
 
 
 def _facts(table: Path, folder: str) -> TableFacts:
