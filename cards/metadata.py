@@ -8,6 +8,7 @@ from typing import Any
 from nla_sdk.contract import Contract
 from nla_sdk.evaluation.schema import Evaluation
 
+from .facts.dataset import DatasetFacts
 from .facts.licences import Licence
 
 TAGS = ["natural-language-autoencoder", "nla", "interpretability", "activations", "nla-sdk"]
@@ -84,7 +85,7 @@ def eval_results(evaluation: Evaluation, role: str) -> Iterator[Any]:
         )
 
 
-def dataset_metadata(facts: Any, *, licence: Licence, language: list[str]) -> Any:
+def dataset_metadata(facts: DatasetFacts, *, licence: Licence, language: list[str]) -> Any:
     """`DatasetCardData`, with a `configs:` entry per table for the viewer."""
     from huggingface_hub import DatasetCardData
 

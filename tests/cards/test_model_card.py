@@ -369,7 +369,7 @@ def test_the_citation_has_an_author_and_a_year():
 
 
 def test_a_web_address_is_a_link_and_nothing_else_is():
-    from cards.card import link
+    from cards.text import link
 
     assert link("https://huggingface.co/a_b") == "[huggingface.co/a\\_b](https://huggingface.co/a_b)"
     for address in ("javascript:alert(1)", "ftp://x/y", "http://", "https://a b"):

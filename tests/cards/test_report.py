@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cards.report import report, retrieval_table, summary
+from cards.report import report, summary
 from nla_sdk.evaluation.measures import Retrieval
 from nla_sdk.evaluation.parts import Figure, Subject
 from nla_sdk.evaluation.verdict import decide
@@ -97,7 +97,7 @@ def test_a_few_times_chance_are_said_with_a_decimal():
         chance=0.1, top1=Figure(value=0.14, n=9, p=0.2), by_seed=[0.14],
     )  # fmt: skip
     content = found.content.model_copy(update={"retrieval": [one]})
-    page = "\n".join(retrieval_table(found.model_copy(update={"content": content})))
+    page = report(found.model_copy(update={"content": content}))
     assert "1.4 × chance (9 queries of 99 rows)" in page
 
 

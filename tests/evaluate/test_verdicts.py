@@ -227,7 +227,8 @@ def test_a_folder_is_named_without_telling_whose_it_is(tmp_path, monkeypatch, fo
 
 
 def test_an_ar_that_is_misled_is_not_said_to_ignore_its_text(tmp_path, data):
-    from cards.report import SAYS, report, useful_for
+    from cards.phrases import SAYS, useful_for
+    from cards.report import report
 
     found, turn = Oracle(data), iter(range(10_000))
 
