@@ -56,10 +56,10 @@ def eval_results(evaluation: Evaluation, role: str) -> Iterator[Any]:
     from huggingface_hub import EvalResult
 
     trip, data = evaluation.round_trip, evaluation.data
-    said = "" if evaluation.origin == "measured" else ", as published"
+    published = "" if evaluation.origin == "measured" else ", as published"
     gain = "Round-trip gain over the empty explanation"
     if trip.gain is None:
-        gain += ", derived from the published ablation" if said else ", of the ablation's rows"
+        gain += ", derived from the published ablation" if published else ", of the ablation's rows"
     figures = {
         "fve": ("Round-trip FVE, mean-norm baseline", trip.fve),
         "gain": (gain, evaluation.gain),
@@ -80,7 +80,7 @@ def eval_results(evaluation: Evaluation, role: str) -> Iterator[Any]:
             dataset_type=data.name,
             dataset_name=data.name,
             metric_type=kind,
-            metric_name=f"{name} (n = {figure.n}{'' if 'published' in name else said})",
+            metric_name=f"{name} (n = {figure.n}{'' if 'published' in name else published})",
             metric_value=round(figure.value, 4),
         )
 
@@ -90,14 +90,15 @@ def dataset_metadata(facts: DatasetFacts, *, licence: Licence, language: list[st
     from huggingface_hub import DatasetCardData
 
     configs = [
-        {"config_name": one.name, "data_files": [{"split": one.split, "path": one.path}]} for one in facts.tables
+        {"config_name": table.name, "data_files": [{"split": table.split, "path": table.path}]}
+        for table in facts.tables
     ]
     return DatasetCardData(
         license=licence.id,
         language=language or None,
         tags=TAGS,
         task_categories=["feature-extraction", "text-generation"],
-        size_categories=_size(sum(one.rows for one in facts.tables)),
+        size_categories=_size(sum(table.rows for table in facts.tables)),
         configs=configs,
         **_named(licence),
     )
