@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from nla_sdk.contract import Contract
 from nla_sdk.evaluation.reading import load
@@ -28,6 +28,9 @@ from .facts.recipe import Recipe
 from .notes import kept_sections, tame
 from .sandbox import BUNDLED, fill
 
+if TYPE_CHECKING:
+    from huggingface_hub import CardData
+
 Kind = Literal["av", "ar", "dataset", "trajectory"]
 METHOD = "https://transformer-circuits.pub/2026/nla/"
 
@@ -37,11 +40,11 @@ class Card:
     """A rendered card.
 
     Attributes:
-        metadata: `huggingface_hub.CardData` of the front matter.
+        metadata: of the front matter.
         body: Markdown below it.
     """
 
-    metadata: Any
+    metadata: CardData
     body: str
 
     @property

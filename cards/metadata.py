@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nla_sdk.contract import Contract
 from nla_sdk.evaluation.schema import Evaluation
 
 from .facts.dataset import DatasetFacts
 from .facts.licences import Licence
+
+if TYPE_CHECKING:
+    from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
 
 TAGS = ["natural-language-autoencoder", "nla", "interpretability", "activations", "nla-sdk"]
 ROLE_TAGS = {"av": "activation-verbalizer", "ar": "activation-reconstructor"}
@@ -24,8 +27,8 @@ def model_metadata(
     datasets: list[str],
     language: list[str],
     is_adapter: bool,
-) -> Any:
-    """`ModelCardData`; a model-index only where there is an evaluation."""
+) -> ModelCardData:
+    """A model card's front matter; a model-index only where there is an evaluation."""
     from huggingface_hub import ModelCardData
 
     results = list(eval_results(evaluation, contract.role)) if evaluation is not None else []
@@ -51,7 +54,7 @@ def _named(licence: Licence) -> dict[str, str]:
     return {"license_name": licence.name} if licence.name else {}
 
 
-def eval_results(evaluation: Evaluation, role: str) -> Iterator[Any]:
+def eval_results(evaluation: Evaluation, role: str) -> Iterator[EvalResult]:
     """The headline figures as the Hub's model-index has them, named so that none can be taken for more than it is."""
     from huggingface_hub import EvalResult
 
@@ -85,8 +88,8 @@ def eval_results(evaluation: Evaluation, role: str) -> Iterator[Any]:
         )
 
 
-def dataset_metadata(facts: DatasetFacts, *, licence: Licence, language: list[str]) -> Any:
-    """`DatasetCardData`, with a `configs:` entry per table for the viewer."""
+def dataset_metadata(facts: DatasetFacts, *, licence: Licence, language: list[str]) -> DatasetCardData:
+    """A dataset card's front matter, with a `configs:` entry per table for the viewer."""
     from huggingface_hub import DatasetCardData
 
     configs = [
