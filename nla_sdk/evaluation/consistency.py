@@ -67,7 +67,9 @@ def _round_trip(evaluation: Evaluation, tolerance: float) -> Iterator[str]:
             yield from _same(f"round_trip.{name}", getattr(trip, name), None if of is None else 2 * (1 - of), tolerance)
         if trip.above_floor is not None and trip.floor is not None:
             count, of = trip.above_floor.count, trip.above_floor.of
-            if (cosines.min or -1) > trip.floor and count < of or (cosines.max or 1) <= trip.floor and count:
+            all_above = cosines.min is not None and cosines.min > trip.floor
+            none_above = cosines.max is not None and cosines.max <= trip.floor
+            if (all_above and count < of) or (none_above and count):
                 yield f"round_trip.above_floor is {count} of {of}, which the least or largest cosine refutes"
     if trip.fve is not None and trip.mse is not None and trip.reference is not None:
         follows = 1 - trip.mse.value / trip.reference.baseline_mse if trip.reference.baseline_mse else None

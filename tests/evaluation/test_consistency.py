@@ -67,3 +67,13 @@ def test_a_cosine_beyond_one_is_named():
     conditions = {"real": Condition(cosine=Figure(value=-1.5, n=10))}
     beyond = Ablation(n=10, conditions=conditions)
     assert any("is -1.5, no cosine" in one for one in contradictions(found.model_copy(update={"ablation": beyond})))
+
+
+@pytest.mark.parametrize(("low", "high", "floor", "count"), [(-0.4, 0.0, 0.3, 5), (0.0, 0.4, -0.3, 5)])
+def test_an_extreme_cosine_of_zero_refutes_a_count_like_any_other(low, high, floor, count):
+    mean = (low + high) / 2
+    cosines = Cosines(mean=Figure(value=mean, n=42), min=low, max=high)
+    above = Share(count=count, of=42)
+    trip = RoundTripFigures(attempted=42, evaluated=42, cosine=cosines, floor=floor, above_floor=above)
+    (wrong,) = contradictions(published().model_copy(update={"round_trip": trip, "collapse": None}))
+    assert "which the least or largest cosine refutes" in wrong
