@@ -20,7 +20,8 @@ import pyarrow as pa
 import torch
 
 from nla_sdk import NLAPair
-from nla_sdk.evaluation.file import ROWS, Settings
+from nla_sdk.evaluation.parts import Settings
+from nla_sdk.evaluation.schema import ROWS
 from nla_sdk.io.chunks import Chunks, write_stream
 from training.evaluate import heldout, measure
 from training.evaluate.measures import compute

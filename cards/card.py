@@ -8,24 +8,28 @@ the author's notes only, in a section of its own. Needs no torch.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Literal
 
 from nla_sdk.contract import Contract
-from nla_sdk.evaluation.file import Evaluation, digest, load
+from nla_sdk.evaluation.reading import load
+from nla_sdk.evaluation.schema import Evaluation
+from nla_sdk.io.files import atomic
 
-from . import metadata, report, text, usage
+from . import metadata
 from .errors import CardError
-from .licences import Made, licence_of
-from .notes import Fences, kept_sections, tame, tidy
-from .recipe import Recipe
+from .facts.dataset import DatasetFacts
+from .facts.licences import Made, licence_of
+from .facts.recipe import Recipe
+from .notes import kept_sections, tame
+from .sandbox import BUNDLED, fill
+
+if TYPE_CHECKING:
+    from huggingface_hub import CardData
 
 Kind = Literal["av", "ar", "dataset", "trajectory"]
 METHOD = "https://transformer-circuits.pub/2026/nla/"
@@ -36,11 +40,11 @@ class Card:
     """A rendered card.
 
     Attributes:
-        metadata: `huggingface_hub.CardData` of the front matter.
+        metadata: of the front matter.
         body: Markdown below it.
     """
 
-    metadata: Any
+    metadata: CardData
     body: str
 
     @property
@@ -49,15 +53,10 @@ class Card:
         return f"---\n{self.metadata.to_yaml()}\n---\n\n{self.body}"
 
     def save(self, path: Path) -> Path:
-        """Write it, atomically."""
+        """Write it, atomically; returns its path."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(self.text, encoding="utf-8", newline="\n")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic(path) as sibling:
+            sibling.write_text(self.text, encoding="utf-8", newline="\n")
         return path
 
 
@@ -86,7 +85,7 @@ class About:
         language: ISO 639-1 codes of the explanations.
         licence: the author's word on the licence, an id of the Hub's list.
         is_adapter: LoRA on the base, as opposed to a full checkpoint.
-        dataset: of a table: `cards.dataset.DatasetFacts`.
+        dataset: of a table: the facts of all tables.
         checkpoints: of a trajectory.
         trend: what the training loss did at the end, in words.
         author, year: for the citation; default: the repository's owner, the year of the evaluation.
@@ -103,7 +102,7 @@ class About:
     language: Sequence[str] = ("en",)
     licence: str | None = None
     is_adapter: bool = True
-    dataset: Any = None
+    dataset: DatasetFacts | None = None
     checkpoints: Sequence[Checkpoint] = ()
     trend: str | None = None
     author: str | None = None
@@ -134,15 +133,17 @@ def render(
         >>> card.save(Path("README.md"))
     """
     kind = kind or contract.role or "dataset"
-    found = load(evaluation) if isinstance(evaluation, (str, os.PathLike)) else evaluation
+    if isinstance(evaluation, (str, os.PathLike)):
+        evaluation = load(evaluation)
     if kind in ("av", "ar") and contract.role != kind:
         raise CardError(f"A card of kind {kind} was asked for, the contract is of role {contract.role}.")
     if kind == "dataset" and about.dataset is None:
         raise CardError("A dataset card needs the facts of its tables: About(dataset=DatasetFacts.read(paths)).")
     if kind == "trajectory" and not about.checkpoints:
         raise CardError("A trajectory card needs its checkpoints: About(checkpoints=[Checkpoint(…), …]).")
-    for measured, here in [(found, contract), *((one.evaluation, one.contract) for one in about.checkpoints)]:
-        _check_subject(measured, here)
+    _check_subject(evaluation, contract)
+    for checkpoint in about.checkpoints:
+        _check_subject(checkpoint.evaluation, checkpoint.contract)
     made: Made = "data" if kind == "dataset" else "adapter" if about.is_adapter else "model"
     licence = licence_of(contract.base_model, about.licence, made)
     if kind == "dataset":
@@ -150,34 +151,30 @@ def render(
     else:
         data = metadata.model_metadata(
             contract,
-            found if kind != "trajectory" else None,
+            evaluation if kind != "trajectory" else None,
             repo=about.repo,
             licence=licence,
             datasets=list(about.datasets),
             language=list(about.language),
             is_adapter=about.is_adapter,
         )
-    values = {
-        "contract": contract,
-        "evaluation": found,
-        "about": about,
-        "kind": kind,
-        "role": contract.role,
-        "licence": licence,
-        "recipe": Recipe.read(contract, training_log),
-        "logged": training_log is not None,
-        "notes": tame(about.notes) if about.notes else None,
-        "kept": kept_sections(about.existing),
-        "author": about.author or (None if usage.is_bundled(about.repo) else about.repo.split("/")[0]),
-        "year": about.year or _year_of(found),
-        "method": METHOD,
-        "usage": usage,
-        "report": report,
-        "SAYS": report.SAYS,
-    }
-    name = {"av": "model", "ar": "model"}.get(kind, kind)
-    body = _environment().get_template(f"{name}.md.jinja2").render(values)
-    return Card(data, tidy(body))
+    body = fill(
+        f"{'model' if kind in ('av', 'ar') else kind}.md",
+        contract=contract,
+        evaluation=evaluation,
+        about=about,
+        kind=kind,
+        role=contract.role,
+        licence=licence,
+        recipe=Recipe.read(contract, training_log),
+        logged=training_log is not None,
+        notes=tame(about.notes) if about.notes else None,
+        kept=kept_sections(about.existing),
+        author=about.author or (None if about.repo in BUNDLED else about.repo.split("/")[0]),
+        year=about.year or _year_of(evaluation),
+        method=METHOD,
+    )
+    return Card(data, body)
 
 
 def _year_of(evaluation: Evaluation | None) -> str | None:
@@ -194,86 +191,3 @@ def _check_subject(evaluation: Evaluation | None, contract: Contract) -> None:
                 f"The evaluation is of a pair whose `{name}` is {measured}, the contract's is {here}: its "
                 "figures belong to another half. Pass this half's own evaluation, or none."
             )
-
-
-@cache
-def _environment():
-    """The sandbox the templates run in; whatever is undefined is an error."""
-    from jinja2 import PackageLoader, StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(
-        loader=PackageLoader("cards"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "inert": text.inert,
-        "number": text.number,
-        "signed": text.signed,
-        "percent": text.percent,
-        "figure": text.figure,
-        "p": text.p_value,
-        "share": text.share,
-        "size": size,
-        "bibtex": bibtex,
-        "link": link,
-        "digest": digest,
-        "url": quote,
-    }
-    return environment
-
-
-# --- what the template is given ----------------------------------------------------------------------------------
-def size(count: int) -> str:
-    """Bytes for people."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count} B"
-
-
-def bibtex(value: object) -> str:
-    """A string inside braces of a BibTeX entry, in a code block."""
-    return re.sub(r"[{}\\`\n\r]", " ", str(value)).strip()
-
-
-def link(value: str) -> str:
-    """Where something was published: a link if it is a web address, else inert text."""
-    if not re.fullmatch(r"https?://[^\s/]+\S*", value):
-        return text.inert(value)
-    return f"[{text.inert(value.partition('//')[2])}]({quote(value, safe=':/?#@!$&+,;=%~')})"
-
-
-def diff(old: str, new: str) -> str:
-    """What changes between two cards, for people: front matter and body apart, each line under its section."""
-    old, new = (re.sub(r"\r\n?", "\n", card) for card in (old, new))
-    found = []
-    for name, before, after in zip(("front matter", "body"), _parts(old), _parts(new), strict=True):
-        lines = list(difflib.unified_diff(before, after, "published", "new", lineterm="", n=1))
-        if lines:
-            found += [f"== {name}", *_with_sections(lines, before)]
-    return "\n".join(found)
-
-
-def _parts(card: str) -> tuple[list[str], list[str]]:
-    match = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
-    if not match:
-        return [], card.splitlines()
-    return match[1].splitlines(), card[match.end() :].splitlines()
-
-
-def _with_sections(lines: list[str], before: list[str]) -> Iterator[str]:
-    """Hunk headers say which heading of the old card they are under."""
-    fences = Fences()
-    # In code a # begins a comment.
-    headings = [line if not fences.hold(line) and line.startswith("#") else None for line in before]
-    for line in lines[2:]:
-        if hunk := re.match(r"@@ -(\d+)", line):
-            above = [heading for heading in headings[: int(hunk[1])] if heading]
-            yield f"@@ {above[-1].lstrip('# ') if above else 'top'}"
-        else:
-            yield line

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nla_sdk.contract import Contract
-from nla_sdk.evaluation.file import Evaluation
+from nla_sdk.evaluation.schema import Evaluation
 
-from .licences import Licence
+from .facts.dataset import DatasetFacts
+from .facts.licences import Licence
+
+if TYPE_CHECKING:
+    from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
 
 TAGS = ["natural-language-autoencoder", "nla", "interpretability", "activations", "nla-sdk"]
 ROLE_TAGS = {"av": "activation-verbalizer", "ar": "activation-reconstructor"}
@@ -23,8 +27,8 @@ def model_metadata(
     datasets: list[str],
     language: list[str],
     is_adapter: bool,
-) -> Any:
-    """`ModelCardData`; a model-index only where there is an evaluation."""
+) -> ModelCardData:
+    """A model card's front matter; a model-index only where there is an evaluation."""
     from huggingface_hub import ModelCardData
 
     results = list(eval_results(evaluation, contract.role)) if evaluation is not None else []
@@ -50,15 +54,15 @@ def _named(licence: Licence) -> dict[str, str]:
     return {"license_name": licence.name} if licence.name else {}
 
 
-def eval_results(evaluation: Evaluation, role: str) -> Iterator[Any]:
+def eval_results(evaluation: Evaluation, role: str) -> Iterator[EvalResult]:
     """The headline figures as the Hub's model-index has them, named so that none can be taken for more than it is."""
     from huggingface_hub import EvalResult
 
     trip, data = evaluation.round_trip, evaluation.data
-    said = "" if evaluation.origin == "measured" else ", as published"
+    published = "" if evaluation.origin == "measured" else ", as published"
     gain = "Round-trip gain over the empty explanation"
     if trip.gain is None:
-        gain += ", derived from the published ablation" if said else ", of the ablation's rows"
+        gain += ", derived from the published ablation" if published else ", of the ablation's rows"
     figures = {
         "fve": ("Round-trip FVE, mean-norm baseline", trip.fve),
         "gain": (gain, evaluation.gain),
@@ -79,24 +83,25 @@ def eval_results(evaluation: Evaluation, role: str) -> Iterator[Any]:
             dataset_type=data.name,
             dataset_name=data.name,
             metric_type=kind,
-            metric_name=f"{name} (n = {figure.n}{'' if 'published' in name else said})",
+            metric_name=f"{name} (n = {figure.n}{'' if 'published' in name else published})",
             metric_value=round(figure.value, 4),
         )
 
 
-def dataset_metadata(facts: Any, *, licence: Licence, language: list[str]) -> Any:
-    """`DatasetCardData`, with a `configs:` entry per table for the viewer."""
+def dataset_metadata(facts: DatasetFacts, *, licence: Licence, language: list[str]) -> DatasetCardData:
+    """A dataset card's front matter, with a `configs:` entry per table for the viewer."""
     from huggingface_hub import DatasetCardData
 
     configs = [
-        {"config_name": one.name, "data_files": [{"split": one.split, "path": one.path}]} for one in facts.tables
+        {"config_name": table.name, "data_files": [{"split": table.split, "path": table.path}]}
+        for table in facts.tables
     ]
     return DatasetCardData(
         license=licence.id,
         language=language or None,
         tags=TAGS,
         task_categories=["feature-extraction", "text-generation"],
-        size_categories=_size(sum(one.rows for one in facts.tables)),
+        size_categories=_size(sum(table.rows for table in facts.tables)),
         configs=configs,
         **_named(licence),
     )

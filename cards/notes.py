@@ -66,7 +66,7 @@ def tame(notes: str) -> str:
 
 def _harmless(line: str) -> str:
     line = _UNDERLINE.sub(r"\1", line.replace("<", "&lt;"))  # the line under a heading; a rule goes with it
-    line = _HEADING.sub(lambda found: found[1] + "#" * min(6, len(found[2]) + 2), line)
+    line = _HEADING.sub(lambda match: match[1] + "#" * min(6, len(match[2]) + 2), line)
     return _DEFINITION.sub(r"\1\\[", line)
 
 

@@ -1,11 +1,17 @@
-"""Numbers and strings of an evaluation as Markdown shows them. Nothing from a file can break out of its place."""
+"""Numbers and strings of files as Markdown and code show them: the filters of the templates.
+
+Nothing from a file can break out of its place.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from urllib.parse import quote
 
-from nla_sdk.evaluation.file import Figure, Share
+from nla_sdk.evaluation.parts import Figure, Share
 
+FEW = 30  # rows
 _ACTIVE = re.compile(r"([\\`*_{}\[\]()#+!|~<>&$])")
 
 
@@ -28,35 +34,75 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def signed(value: float, digits: int = 3) -> str:
+    """A difference, with its sign."""
     return number(value, digits) if value < 0 else "+" + number(value, digits)
 
 
 def percent(share: float, digits: int = 0) -> str:
+    """A share in per cent."""
     return f"{number(100 * share, digits)} %"
 
 
-def figure(one: Figure | None, digits: int = 3) -> str:
+def rough_percent(share: float, rows: int) -> str:
+    """A share of few rows is said to the nearest 5 %."""
+    return percent(share) if rows >= FEW else f"about {5 * round(20 * share)} %"
+
+
+def figure(measured: Figure | None, digits: int = 3) -> str:
     """Value and interval."""
-    if one is None:
+    if measured is None:
         return "not measured"
-    if one.interval_95 is None:
-        return number(one.value, digits)
-    low, high = (number(end, digits) for end in one.interval_95)
-    return f"{number(one.value, digits)} [{low}, {high}]"
+    if measured.interval_95 is None:
+        return number(measured.value, digits)
+    low, high = (number(end, digits) for end in measured.interval_95)
+    return f"{number(measured.value, digits)} [{low}, {high}]"
 
 
-def p_value(one: Figure | None) -> str:
+def interval_percent(measured: Figure) -> str:
+    """A share with its interval, in per cent."""
+    if measured.interval_95 is None:
+        return percent(measured.value, 1)
+    low, high = (number(100 * end, 1) for end in measured.interval_95)
+    return f"{percent(measured.value, 1)} [{low}, {high}]"
+
+
+def p_value(measured: Figure | None) -> str:
     """The p as it is said: `p = 0.0002`; empty where there is none."""
-    if one is None or one.p is None:
+    if measured is None or measured.p is None:
         return ""
-    return f"p = {one.p:.2g}" if one.p >= 1e-4 else f"p = {one.p:.0e}"
+    return f"p = {measured.p:.2g}" if measured.p >= 1e-4 else f"p = {measured.p:.0e}"
 
 
-def share(one: Share) -> str:
-    return f"{one.count} of {one.of} ({percent(one.share)})"
+def share(part: Share) -> str:
+    """Count, whole and per cent."""
+    return f"{part.count} of {part.of} ({percent(part.share)})"
 
 
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a Markdown table; cells are Markdown already."""
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(cells) + " |" for cells in lines]
+def times(value: float) -> str:
+    """How many times chance: few with a decimal."""
+    return number(value, 1 if value < 10 else 0)
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} B"
+
+
+def literal(value: str) -> str:
+    """A Python string literal on one line."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def bibtex(value: object) -> str:
+    """A string inside braces of a BibTeX entry, in a code block."""
+    return re.sub(r"[{}\\`\n\r]", " ", str(value)).strip()
+
+
+def link(value: str) -> str:
+    """Where something was published: a link if it is a web address, else inert text."""
+    if not re.fullmatch(r"https?://[^\s/]+\S*", value):
+        return inert(value)
+    return f"[{inert(value.partition('//')[2])}]({quote(value, safe=':/?#@!$&+,;=%~')})"

@@ -36,6 +36,12 @@ def test_every_requirement_is_pinned():
     assert set(required()) <= {normal(name) for name in PINS}
 
 
+@pytest.mark.parametrize("extra", ["eval", "publish", "label"])
+def test_what_fills_templates_brings_the_library_for_it(extra):
+    named = re.search(rf"^{extra} = \[(.*)\]$", PYPROJECT, flags=re.MULTILINE)
+    assert '"jinja2>=' in named[1]
+
+
 def test_pins_are_plain_versions():
     lines = [line for line in CONSTRAINTS.splitlines() if line and not line.startswith("#")]
     assert len(lines) == len(PINS)

@@ -1,27 +1,21 @@
-"""Evaluations to render: a measured one of a planted pair, and the seed's published summary (REFERENCE §2)."""
+"""What cards are rendered from in tests: contracts, a planted pair's measured evaluation, the seed's published one."""
 
 from __future__ import annotations
 
 import functools
+import re
 import tempfile
 from pathlib import Path
 
-from nla_sdk.evaluation.file import (
-    Ablation,
-    Collapse,
-    Condition,
-    Cosines,
-    Data,
-    Delta,
-    Evaluation,
-    Figure,
-    RoundTrip,
-    Share,
-    Subject,
-    decide,
-)
+from cards import About, render
+from nla_sdk.contract import Contract, known_release
+from nla_sdk.evaluation.measures import Ablation, Collapse, Condition, Cosines, Delta, RoundTripFigures
+from nla_sdk.evaluation.parts import Data, Figure, Share, Subject
+from nla_sdk.evaluation.schema import Evaluation
+from nla_sdk.evaluation.verdict import decide
 
 AV, AR = "Solshine/gemma-4-e2b-nla-L23-av-v0_0_1", "Solshine/gemma-4-e2b-nla-L23-ar-v0_0_1"
+ABOUT = {"av": About("ada/cat-av", pair="ada/cat-ar"), "ar": About("ada/cat-ar", pair="ada/cat-av")}
 COSINES = {"real": 0.4292, "unrelated": 0.4045, "nonsense": 0.4135, "empty": 0.4051}
 
 
@@ -42,7 +36,7 @@ def measured():
 
 def published(**changes) -> Evaluation:
     """The seed's v0.0.1 as its author published it."""
-    trip = RoundTrip(
+    trip = RoundTripFigures(
         attempted=50,
         evaluated=42,
         empty=8,
@@ -78,3 +72,34 @@ def published(**changes) -> Evaluation:
         "verdict": decide(parts),
     }
     return Evaluation(**(values | changes))
+
+
+def contract(role: str, **changes) -> Contract:
+    facts = {
+        "kind": "nla_model",
+        "role": role,
+        "base_model": "google/gemma-3-270m",
+        "d_model": 24,
+        "layer": 3,
+        "provenance": {"training": {"settings": {"lr": 0.0005, "lora": {"r": 16}}, "steps": 477}},
+    }
+    if role == "av":
+        facts |= {"av_template": "<concept>{injection_char}</concept>", "injection_char": "㊗"}
+    else:
+        facts |= {"ar_template": "<text>{explanation}</text>", "ar_num_blocks": 4, "head_bias": True}
+    return Contract.from_dict(facts | changes)
+
+
+def seeds_card():
+    """The card of the seed's AR."""
+    return render(Contract.from_dict({}, known=known_release(AR)), published(), about=About(AR, pair=AV))
+
+
+def snippets(card) -> list[str]:
+    """The Python on a card."""
+    return re.findall(r"```python\n(.*?)```", card.body, re.DOTALL)
+
+
+def section(body: str, title: str) -> str:
+    """What stands under a heading of a card."""
+    return body.split(f"## {title}\n")[1].split("\n## ")[0]

@@ -6,10 +6,16 @@ import json
 import subprocess
 import sys
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from cards.figures import FigureError, draw
-from nla_sdk.evaluation.file import Figure
+from cards.figures import style
+from cards.figures.curves import heldout_curves
+from cards.figures.drawing import FigureError, draw
+from cards.figures.rows import cosine_distribution, cosine_of_a_partner, cosine_per_row
+from cards.report import report
+from nla_sdk.evaluation.parts import Figure
 from tests.cards.samples import measured, published
 
 ALL = {"cosine_per_row", "cosine_distribution", "content_ablation", "retrieval", "training"}
@@ -50,8 +56,6 @@ def test_of_published_figures_only_the_ablation_can_be_drawn(tmp_path):
 
 @pytest.mark.parametrize("rows_kept", [1, 6])
 def test_few_rows_all_alike_are_drawn(tmp_path, rows_kept):
-    import pyarrow as pa
-
     found, rows = measured()
     few = rows.slice(0, rows_kept)
     for name in ("cosine_real", "cosine_empty", "cosine_shuffled"):
@@ -76,5 +80,68 @@ def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_drawing_and_reporting_need_no_torch():
-    code = "import sys, cards.figures, cards.report; assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    code = "import sys, cards.figures.drawing, cards.report; assert not {'torch', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# --- what is on them -------------------------------------------------------------------------------------------------
+def axes_of(paint, *arguments):
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=style.SIZE)
+    paint(canvas, *arguments)
+    return canvas.axes[0]
+
+
+@pytest.mark.parametrize(("floor", "seen"), [(-0.9, False), (0.9, True)])
+def test_a_floor_far_below_all_rows_does_not_press_them_into_a_corner(floor, seen):
+    found, rows = measured()
+    trip = found.round_trip.model_copy(update={"floor": floor})
+    axes = axes_of(cosine_per_row, found.model_copy(update={"round_trip": trip}), rows)
+    low, high = axes.get_ylim()
+    values = np.array(rows["cosine_real"].to_pylist())
+    assert (low <= floor) == seen and low < values.min() and high > values.max()
+    assert any("noise floor" in text.get_text() for text in axes.texts), "it is named all the same"
+    assert high - low < 2
+
+
+def test_families_differ_in_marker_and_in_colour_and_share_none_with_a_line():
+    colours, markers = zip(*style.FAMILIES, strict=True)
+    assert len(set(colours)) == len(set(markers)) == len(colours)
+    assert not {style.RED, style.BLACK, style.GREY} & set(colours)
+
+
+def test_the_other_rows_histogram_is_of_single_rows():
+    """A mean over all other rows varies too little to stand beside single rows."""
+    found, rows = measured()
+    there = np.isfinite(np.array(rows["cosine_real"].to_pylist()))
+    single = cosine_of_a_partner(rows, there, 0)
+    means = np.array(rows["cosine_shuffled"].to_pylist())
+    assert single.std() > 1.5 * means.std() and abs(single.mean() - means.mean()) < 0.1
+    axes = axes_of(cosine_distribution, found, rows)
+    assert f"mean over all {means.mean():.3f}" in " ".join(text.get_text() for text in axes.get_legend().get_texts())
+
+
+def test_one_document_has_no_other_rows_to_draw():
+    found, rows = measured()
+    one = rows.set_column(rows.column_names.index("doc_id"), "doc_id", pa.array(["same"] * len(rows)))
+    reference = found.round_trip.reference.model_copy(update={"random_pair_cosine": None})
+    alone = found.model_copy(update={"round_trip": found.round_trip.model_copy(update={"reference": reference})})
+    assert len(cosine_of_a_partner(one, np.ones(len(one), bool), 0)) == 0
+    axes = axes_of(cosine_per_row, alone, one)
+    assert not any("two unrelated" in text.get_text() for text in axes.texts)
+    assert "two unrelated" not in report(alone)
+
+
+def test_log_lines_of_something_else_than_a_step_are_skipped(tmp_path):
+    lines = [
+        '{"heldout_loss": 1.0}',
+        "[1]",
+        "3",
+        '{"step": 5, "heldout_loss": 2.0}',
+        '{"step": "x", "heldout_loss": 1}',
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert heldout_curves(tmp_path / "log.jsonl", "av") == {"heldout_loss": ([5], [2.0])}
+    (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1}), encoding="utf-8")
+    assert heldout_curves(tmp_path / "log.jsonl", "av") == {}

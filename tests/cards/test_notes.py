@@ -12,8 +12,7 @@ from markdown_it import MarkdownIt
 
 from cards import About, CardError, render
 from cards.notes import tame
-from tests.cards.samples import measured
-from tests.cards.test_model_card import ABOUT, contract
+from tests.cards.samples import ABOUT, contract, measured
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 OURS = {"<!-- notes -->", "<!-- /notes -->", "<!-- keep -->", "<!-- /keep -->"}

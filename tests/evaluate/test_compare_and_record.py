@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from nla_sdk.contract import Contract
-from nla_sdk.evaluation.file import EVALUATION, EvaluationError, load
+from nla_sdk.evaluation.reading import EvaluationError, load
+from nla_sdk.evaluation.schema import EVALUATION
 from nla_sdk.io.files import sha256_of
 from tests.evaluate.planted import Oracle, PlantedPair, evaluate, random_of, table
 from training.evaluate.compare import lines, paired
@@ -67,7 +68,7 @@ def test_rows_of_other_data_are_not_paired(two, tmp_path):
 
 
 def test_published_figures_have_no_rows_to_pair(two, tmp_path):
-    from nla_sdk.evaluation.file import save
+    from nla_sdk.evaluation.reading import save
     from tests.cards.samples import published
 
     seed = save(published(), tmp_path / "seed.json")

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nla_sdk.evaluation.file import EVALUATION, ROWS, VARIANTS, Evaluation, EvaluationError, dumps
+from nla_sdk.evaluation.reading import EvaluationError, dumps
+from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS, Evaluation
 from nla_sdk.io.files import sha256_of, vector_column
 from tests.evaluate.planted import D, Oracle, PlantedPair, evaluate, table
 from training.evaluate.verify import verify

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nla_sdk.errors import InputError
-from nla_sdk.evaluation.file import EVALUATION
+from nla_sdk.evaluation.schema import EVALUATION
 from tests.evaluate.planted import D, Oracle, PlantedPair, evaluate, table
 from training.evaluate import heldout
 from training.evaluate.verify import verify

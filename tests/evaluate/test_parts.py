@@ -181,7 +181,7 @@ def test_probes_tell_documents_and_families_where_they_can_be_told():
 
 @pytest.mark.parametrize(("documents", "families"), [(12, 4), (3, 2)])
 def test_a_probe_that_cannot_be_made_is_said(documents, families):
-    from cards.report import retrieval_table
+    from cards.report import report
     from tests.cards.samples import measured
 
     rng = np.random.default_rng(11)
@@ -190,7 +190,7 @@ def test_a_probe_that_cannot_be_made_is_said(documents, families):
     said = [f"w{at}" for at in range(documents)]
     found = content.content(said, rng.normal(size=(documents, 4)), of, families=names, draws=9)
     assert len(found.probes) == 4 and all(one.broken and one.accuracy is None for one in found.probes)
-    page = "\n".join(retrieval_table(measured()[0].model_copy(update={"content": found})))
+    page = report(measured()[0].model_copy(update={"content": found}))
     assert page.count("not made: ") == 4
 
 

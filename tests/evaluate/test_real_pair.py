@@ -14,7 +14,8 @@ import torch
 import yaml
 
 from nla_sdk import metrics
-from nla_sdk.evaluation.file import EVALUATION, ROWS, VARIANTS, load
+from nla_sdk.evaluation.reading import load
+from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS
 from nla_sdk.io.files import read_vectors, vector_column
 
 ROOT = Path(__file__).parent.parent.parent

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from nla_sdk.evaluation.file import EVALUATION, ROWS, VARIANTS, load
+from nla_sdk.evaluation.reading import load
+from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS
 from nla_sdk.io.chunks import ChunkError, Chunks
 from nla_sdk.io.files import sha256_of
 from tests.evaluate.planted import SETTINGS, Oracle, PlantedPair, evaluate, table
@@ -176,7 +177,7 @@ def test_without_scikit_learn_nothing_is_measured(tmp_path, data, monkeypatch):
 def test_without_matplotlib_the_report_is_written_all_the_same(tmp_path, data, monkeypatch):
     import sys
 
-    from cards.figures import FigureError
+    from cards.figures.drawing import FigureError
     from training.evaluate import outputs
 
     found = Oracle(data)

@@ -10,7 +10,8 @@ import pytest
 
 from nla_sdk import metrics
 from nla_sdk.errors import InputError
-from nla_sdk.evaluation.file import EVALUATION, ROWS, EvaluationError, dumps, load
+from nla_sdk.evaluation.reading import EvaluationError, dumps, load
+from nla_sdk.evaluation.schema import EVALUATION, ROWS
 from nla_sdk.io.files import read_vectors
 from tests.evaluate.planted import SETTINGS, Oracle, PlantedPair, evaluate, random_of, table
 from training.evaluate.verify import verify
@@ -104,7 +105,7 @@ def test_a_baseline_that_is_rounding_explains_nothing(tmp_path, data, row):
 
 
 def test_activations_that_are_all_alike_have_no_fve_and_every_page_says_so(tmp_path, data):
-    from cards.figures import draw
+    from cards.figures.drawing import draw
     from cards.report import report, summary
     from nla_sdk.io.files import vector_column
 
@@ -226,7 +227,8 @@ def test_a_folder_is_named_without_telling_whose_it_is(tmp_path, monkeypatch, fo
 
 
 def test_an_ar_that_is_misled_is_not_said_to_ignore_its_text(tmp_path, data):
-    from cards.report import SAYS, report, useful_for
+    from cards.phrases import SAYS, useful_for
+    from cards.report import report
 
     found, turn = Oracle(data), iter(range(10_000))
 
@@ -306,7 +308,7 @@ RESEALED = [
 
 @pytest.mark.parametrize("path", RESEALED, ids=lambda path: ".".join(map(str, path)))
 def test_a_number_changed_with_the_hash_made_to_fit_is_found_from_the_rows(oracle, tmp_path, path):
-    from nla_sdk.evaluation.file import Evaluation
+    from nla_sdk.evaluation.schema import Evaluation
 
     folder, found = oracle
     values = edited(found.model_dump(mode="json", exclude_none=True), path)

@@ -11,7 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nla_sdk import NLAPair
-from nla_sdk.evaluation.file import EVALUATION, Settings, load
+from nla_sdk.evaluation.parts import Settings
+from nla_sdk.evaluation.reading import load
+from nla_sdk.evaluation.schema import EVALUATION
 from nla_sdk.halves.demo_base import demo_base
 from nla_sdk.io.files import read_vectors
 from training.evaluate import run

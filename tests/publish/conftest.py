@@ -13,7 +13,8 @@ import pytest
 
 from nla_sdk import NLAPair
 from nla_sdk.contract import Contract
-from nla_sdk.evaluation.file import EVALUATION, Settings
+from nla_sdk.evaluation.parts import Settings
+from nla_sdk.evaluation.schema import EVALUATION
 from tests.fit.test_training import config_file, text
 from tests.hub.fixtures import hub  # noqa: F401
 from training import pipeline

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError, NLAError
-from nla_sdk.evaluation.file import dumps, load
+from nla_sdk.evaluation.reading import dumps, load
 from tests.publish.conftest import BASE, command, request_of
 from training.publish.errors import RefusedError
 from training.publish.run import Request, prepared

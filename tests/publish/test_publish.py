@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from nla_sdk import NLAPair
 from nla_sdk.errors import AccessTokenError, InputError, NLAError
-from nla_sdk.evaluation.file import dumps, load
+from nla_sdk.evaluation.reading import dumps, load
 from tests.hub.faults import Fault
 from tests.publish.conftest import BASE, TOKEN, command, go, request_of
 from training.publish.errors import PublishError, RefusedError

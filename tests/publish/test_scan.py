@@ -232,7 +232,7 @@ def test_what_texts_of_a_corpus_hold_is_counted_for_the_author(tmp_path):
 
 
 def test_an_example_row_names_nobody(tmp_path):
-    from cards.dataset import DatasetFacts
+    from cards.facts.dataset import DatasetFacts
     from training.publish.stage import clean_example
 
     texts = ["write to ada@example.org", "x" * 500, "plain"]

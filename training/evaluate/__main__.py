@@ -66,10 +66,11 @@ def evaluate(
             data = Path(str(resources.files("nla_sdk") / "demo" / "heldout.parquet"))
         if not -1 <= floor <= 1:  # NaN too
             raise InputError(f"--floor is {floor}; expected a cosine, -1 to 1.")
-        from cards import figures
+        from cards.figures import drawing as figures
         from cards.report import summary
         from nla_sdk import NLAPair
-        from nla_sdk.evaluation.file import EVALUATION, Settings
+        from nla_sdk.evaluation.parts import Settings
+        from nla_sdk.evaluation.schema import EVALUATION
         from nla_sdk.model.verbalizer import DEFAULT_NEW_TOKENS
 
         from ..runs.machine import check_installed

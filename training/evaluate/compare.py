@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nla_sdk.evaluation.file import ROWS, Evaluation, EvaluationError, Figure, load
+from nla_sdk.evaluation.parts import Figure
+from nla_sdk.evaluation.reading import EvaluationError, load
+from nla_sdk.evaluation.schema import ROWS, Evaluation
 from nla_sdk.io.files import sha256_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nla_sdk.errors import InputError
-from nla_sdk.evaluation.file import Data
+from nla_sdk.evaluation.parts import Data
 from nla_sdk.io.files import read_sidecar, read_vectors, sha256_of
 
 if TYPE_CHECKING:

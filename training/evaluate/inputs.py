@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from nla_sdk.contract import SIDECAR_NAME, Contract, known_release
-from nla_sdk.evaluation.file import Evaluation
+from nla_sdk.evaluation.schema import Evaluation
 from nla_sdk.io.files import sha256_of
 
 # Of a contract only what decides results is hashed: publishing may add links and drop free text, --record adds figures.

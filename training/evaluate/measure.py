@@ -18,7 +18,8 @@ import torch
 from tqdm import tqdm
 
 from nla_sdk import NLAPair, metrics
-from nla_sdk.evaluation.file import EVALUATED, Settings
+from nla_sdk.evaluation.measures import EVALUATED
+from nla_sdk.evaluation.parts import Settings
 from nla_sdk.io.chunks import Chunks
 from nla_sdk.io.files import vector_column
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cards.figures import draw
+from cards.figures.drawing import draw
 from cards.report import report
 from nla_sdk import NLAPair
-from nla_sdk.evaluation.file import ROWS, Evaluation
+from nla_sdk.evaluation.schema import ROWS, Evaluation
 from nla_sdk.io.files import atomic
 
 LOGS = ("log.jsonl", "training_log_{role}.jsonl")
@@ -20,7 +20,7 @@ def write(evaluation: Evaluation, folder: Path, pair: NLAPair) -> list[Path]:
     rows = pq.read_table(folder / ROWS)
     logs = {half.contract.role: log for half in (pair._av, pair._ar) if (log := _log(half.folder, half.contract.role))}
     page = folder / "report.md"
-    with atomic(page) as sibling:  # first: it needs nothing that could be missing
+    with atomic(page) as sibling:  # first: matplotlib, which figures need, may be missing
         sibling.write_text(report(evaluation, figures="figures"), encoding="utf-8")
     return [page, *draw(evaluation, rows, folder / "figures", logs)]
 
@@ -28,4 +28,4 @@ def write(evaluation: Evaluation, folder: Path, pair: NLAPair) -> list[Path]:
 def _log(folder: Path, role: str) -> Path | None:
     """The training log of a half: in its folder, or beside it."""
     names = [name.format(role=role) for name in LOGS]
-    return next((at / name for at in (folder, folder.parent) for name in names if (at / name).is_file()), None)
+    return next((place / name for place in (folder, folder.parent) for name in names if (place / name).is_file()), None)

@@ -9,7 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from nla_sdk.contract import Contract
-from nla_sdk.evaluation.file import Evaluation, EvaluationError
+from nla_sdk.evaluation.parts import Figure
+from nla_sdk.evaluation.reading import EvaluationError
+from nla_sdk.evaluation.schema import Evaluation
 from nla_sdk.io.files import sha256_of
 
 from . import inputs
@@ -21,7 +23,7 @@ def provenance(evaluation: Evaluation, file: Path) -> dict:
     """What is written under `eval_provenance`."""
     trip = evaluation.round_trip
 
-    def rounded(figure) -> float | None:
+    def rounded(figure: Figure | None) -> float | None:
         return None if figure is None else round(figure.value, 6)
 
     headline = {

@@ -14,19 +14,10 @@ import pyarrow as pa
 
 from nla_sdk import NLAPair
 from nla_sdk.errors import MissingFileError, MissingHalfError
-from nla_sdk.evaluation.file import (
-    EVALUATION,
-    ROWS,
-    VARIANTS,
-    Cost,
-    Evaluation,
-    EvaluationError,
-    Settings,
-    Subject,
-    decide,
-    load,
-    save,
-)
+from nla_sdk.evaluation.parts import Cost, Settings, Subject
+from nla_sdk.evaluation.reading import EvaluationError, load, save
+from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS, Evaluation
+from nla_sdk.evaluation.verdict import decide
 from nla_sdk.io.chunks import Chunks, is_finished, write_stream
 from nla_sdk.io.files import code_version, sha256_of
 

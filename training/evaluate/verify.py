@@ -18,7 +18,10 @@ from typing import Any
 
 from nla_sdk.contract import Contract
 from nla_sdk.errors import NLAError, first_line
-from nla_sdk.evaluation.file import ROWS, VARIANTS, Content, Data, Evaluation, EvaluationError, load
+from nla_sdk.evaluation.measures import Content
+from nla_sdk.evaluation.parts import Data
+from nla_sdk.evaluation.reading import EvaluationError, load
+from nla_sdk.evaluation.schema import ROWS, VARIANTS, Evaluation
 from nla_sdk.io.files import read_vectors, sha256_of
 
 from ..runs.machine import NUMERICS, check_installed, libraries

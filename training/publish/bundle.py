@@ -22,11 +22,12 @@ import pyarrow.parquet as pq
 import typer
 
 from cards import About, render
-from cards.figures import draw
+from cards.figures.drawing import draw
 from cards.text import inert
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
-from nla_sdk.evaluation.file import EVALUATION, ROWS, VARIANTS, load
+from nla_sdk.evaluation.reading import load
+from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS
 from nla_sdk.halves.half import Half
 from nla_sdk.io.chunks import encoding_of
 from nla_sdk.io.files import atomic

@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError, NLAError, first_line
-from nla_sdk.evaluation.file import Evaluation
+from nla_sdk.evaluation.schema import Evaluation
 from nla_sdk.halves.half import ADAPTER_FILES, Half
 from nla_sdk.io.files import read_sidecar, sha256_of
 

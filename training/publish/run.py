@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cards import About, Checkpoint, diff, render
-from cards.dataset import DatasetFacts
+from cards.facts.dataset import DatasetFacts
 from nla_sdk.contract import Contract
 from nla_sdk.errors import AccessTokenError, InputError, NLAError, first_line
-from nla_sdk.evaluation.file import EVALUATION, Evaluation
+from nla_sdk.evaluation.schema import EVALUATION, Evaluation
 from nla_sdk.halves.half import OTHER, Half
 
 from ..runs.trend import said_of
@@ -343,7 +343,7 @@ def _stage_dataset(
 def _stage_trajectory(
     request: Request, steps: Sequence[tuple[Half, Evaluation | None, Path]], notes: str | None, folder: Path
 ) -> Repository:
-    from cards.figures import trajectory as draw_trajectory
+    from cards.figures.drawing import trajectory as draw_trajectory
 
     place = folder / "trajectory"
     found = []

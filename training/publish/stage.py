@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from cards.dataset import LONGEST, TableFacts
+from cards.facts.dataset import LONGEST, TableFacts
 from cards.report import report
 from nla_sdk.contract import Contract
-from nla_sdk.evaluation.file import EVALUATION, ROWS, Evaluation, save
+from nla_sdk.evaluation.reading import save
+from nla_sdk.evaluation.schema import EVALUATION, ROWS, Evaluation
 from nla_sdk.halves.half import ADAPTER_FILES, OTHER, Half
 from nla_sdk.io.files import sidecar_of
 
@@ -174,7 +175,7 @@ def draw_figures(found: Evaluation, tables: Path, logs: Mapping[str, Path], fold
     """Draw a verified evaluation's figures, for the cards of both halves; returns `folder`."""
     import pyarrow.parquet as pq
 
-    from cards.figures import draw
+    from cards.figures.drawing import draw
 
     draw(found, pq.read_table(tables / ROWS), folder, logs, suffixes=("png",))
     return folder

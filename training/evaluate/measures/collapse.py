@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from nla_sdk.evaluation.file import Collapse
+from nla_sdk.evaluation.measures import Collapse
 
 PREFIXES = (40, 80, 120, 160, 200, 300)
 STEM_WORDS = 4

@@ -13,18 +13,17 @@ import numpy as np
 import pyarrow as pa
 
 from nla_sdk import metrics
-from nla_sdk.evaluation.file import (
+from nla_sdk.evaluation.measures import (
     Ablation,
     Condition,
     Content,
     Cosines,
     Delta,
-    Figure,
     Identity,
     Reference,
-    RoundTrip,
-    Share,
+    RoundTripFigures,
 )
+from nla_sdk.evaluation.parts import Figure, Share
 
 from .collapse import collapse
 from .content import content
@@ -41,7 +40,7 @@ def parts(
     embed: Callable[[list[str]], np.ndarray] | None = None,
     sources: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """All parts of the evaluation that the tables determine, by their names in `nla_sdk.evaluation.file.Evaluation`.
+    """All parts of the evaluation that the tables determine, by their names in `nla_sdk.evaluation.schema.Evaluation`.
 
     Args:
         embed: texts → [n, k]; adds retrieval by embeddings.
@@ -69,7 +68,7 @@ def parts(
     return found
 
 
-def round_trip(tables: Tables) -> RoundTrip:
+def round_trip(tables: Tables) -> RoundTripFigures:
     """Counts, FVE against both baselines, gain, cosine and mse of the evaluated rows."""
     counts = {
         "attempted": len(tables.status),
@@ -81,7 +80,7 @@ def round_trip(tables: Tables) -> RoundTrip:
     }
     counts["ar_cut"] = int(np.array(tables.rows["ar_cut"].to_pylist(), dtype=bool)[tables.evaluated].sum())
     if not tables.evaluated.any():
-        return RoundTrip(**counts)
+        return RoundTripFigures(**counts)
     cosine = numbers(tables.rows, "cosine_real")[tables.evaluated]
     empty = numbers(tables.rows, "cosine_empty")
     documents, baselines = tables.documents, tables.baselines
@@ -101,7 +100,7 @@ def round_trip(tables: Tables) -> RoundTrip:
     raw_variance = None
     if tables.has_fve:
         raw_variance = mean_figure(tables, documents, metrics.fve(2.0 * (1.0 - cosine), baselines.raw_variance))
-    return RoundTrip(
+    return RoundTripFigures(
         **counts,
         above_floor=Share(count=int((cosine > tables.settings.floor).sum()), of=len(cosine)),
         fve=fve_figure(tables, documents, cosine),

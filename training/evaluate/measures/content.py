@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nla_sdk.evaluation.file import Content, Probe, Retrieval
+from nla_sdk.evaluation.measures import Content, Probe, Retrieval
 from nla_sdk.metrics import unit
 
 from .nulls import Documents, share_at_least

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from nla_sdk.errors import InputError
-from nla_sdk.evaluation.file import Identity, Pool
+from nla_sdk.evaluation.measures import Identity, Pool
 from nla_sdk.metrics import unit
 
 from .nulls import Documents, share_at_least

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from nla_sdk.evaluation.file import Figure
+from nla_sdk.evaluation.parts import Figure
 
 LEVEL = 0.95
 AT_ONCE = 500  # draws held in memory together

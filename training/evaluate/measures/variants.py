@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nla_sdk.evaluation.file import Control, Figure, Share, Signal
+from nla_sdk.evaluation.measures import Control, Signal
+from nla_sdk.evaluation.parts import Figure, Share
 
 from .nulls import Documents
 from .tables import Tables, fve_figure, gain_figure, mean_figure, numbers, sign_flip_p

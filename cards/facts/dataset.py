@@ -9,15 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError, first_line
+from nla_sdk.io.files import sidecar_of
 
-from .errors import CardError
+from ..errors import CardError
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 COUNTED = ("source_family", "labeler_model", "auditor_model", "label_status")
-SAID = {
+HOLDS = {
     "row_id": "the activation, one id for all its labels",
     "doc_id": "the document",
     "n_raw_tokens": "tokens of the text up to the position read",
@@ -121,43 +125,44 @@ class DatasetFacts:
 
     def __post_init__(self) -> None:
         for name in ("base_model", "layer", "d_model"):
-            said = {one.name: getattr(one.contract, name) for one in self.tables if one.contract is not None}
-            said = {table: value for table, value in said.items() if value is not None}
-            if len(set(said.values())) > 1:
+            stated = {table.name: getattr(table.contract, name) for table in self.tables if table.contract is not None}
+            stated = {table: value for table, value in stated.items() if value is not None}
+            if len(set(stated.values())) > 1:
+                values = ", ".join(f"{table} {value}" for table, value in stated.items())
                 raise CardError(
-                    f"The tables differ in `{name}`: {', '.join(f'{table} {value}' for table, value in said.items())}. "
+                    f"The tables differ in `{name}`: {values}. "
                     "One dataset card describes activations of one place; publish the others apart."
                 )
 
     def common(self, name: str) -> Any:
         """An attribute of the sidecars that all tables state alike; None where one of them does not."""
-        said = {getattr(one.contract, name) if one.contract is not None else None for one in self.tables}
-        return said.pop() if len(said) == 1 else None
+        stated = {getattr(table.contract, name) if table.contract is not None else None for table in self.tables}
+        return stated.pop() if len(stated) == 1 else None
 
     def sources(self) -> list[str]:
         """Families of the tables, and those whose licence is stated."""
-        counted = (one.counts.get("source_family", {}) for one in self.tables)
+        counted = (table.counts.get("source_family", {}) for table in self.tables)
         return list(dict.fromkeys([*(name for counts in counted for name in counts), *self.licences]))
 
     def shared(self, what: str) -> Iterator[tuple[TableFacts, TableFacts, int]]:
         """Pairs of tables that have some of `what` ("documents" or "texts") in common, and how many."""
-        for one, other in combinations(self.tables, 2):
-            mine, theirs = getattr(one, what), getattr(other, what)
+        for table, other in combinations(self.tables, 2):
+            mine, theirs = getattr(table, what), getattr(other, what)
             if mine is not None and theirs is not None and (both := len(mine & theirs)):
-                yield one, other, both
+                yield table, other, both
 
     def trains(self, role: str) -> bool:
         """Whether a table is there that an AV or an AR is trained on."""
-        return any(one.trains(role) for one in self.tables)
+        return any(table.trains(role) for table in self.tables)
 
     def without(self, what: str) -> list[TableFacts]:
         """Tables in which "documents", "texts" or "repeated" could not be looked at."""
-        return [one for one in self.tables if getattr(one, what) is None]
+        return [table for table in self.tables if getattr(table, what) is None]
 
     def described(self) -> dict[str, str]:
         """Column → what it holds, of all tables' columns."""
         names = dict.fromkeys(name for table in self.tables for name in table.columns)
-        return {name: SAID.get(name, "") for name in names}
+        return {name: HOLDS.get(name, "") for name in names}
 
 
 def _facts(table: Path, folder: str) -> TableFacts:
@@ -169,45 +174,53 @@ def _facts(table: Path, folder: str) -> TableFacts:
         schema = file.schema_arrow
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{table} is not readable parquet: {first_line(error)}") from error
-    counted = [name for name in COUNTED if name in schema.names]
-    explanation = next((name for name in EXPLANATIONS if name in schema.names), None)
-    looked_at = {"doc_id", TEXT, explanation} & set(schema.names)
-    counts: dict[str, Counter] = {name: Counter() for name in counted}
-    documents: set[bytes] = set()
-    texts: set[bytes] = set()
-    pairs: set[bytes] = set()
-    repeated = 0
-    for batch in file.iter_batches(columns=[*counted, *looked_at]):
-        for name in counted:
-            counts[name].update(str(value) for value in batch[name].to_pylist() if value is not None)
-        found = {name: batch[name].to_pylist() for name in looked_at}
-        documents.update(map(_digest, found.get("doc_id", [])))
-        texts.update(map(_digest, found.get(TEXT, [])))
-        if len(looked_at - {"doc_id"}) == 2:
-            for pair in zip(found[TEXT], found[explanation], strict=True):
-                repeated += (digest := _digest(pair)) in pairs
-                pairs.add(digest)
-    sidecar = table.with_name(table.name + ".nla_meta.yaml")
-    contract = Contract.load(table) if sidecar.is_file() else None
+    contract = Contract.load(table) if sidecar_of(table).is_file() else None
     extras: dict[Any, Any] = contract.extras if contract else {}
-    flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    flat = [column.name for column in schema if not pa.types.is_nested(column.type)]
     first = next(file.iter_batches(batch_size=1, columns=flat), None) if file.metadata.num_rows else None
     row = first.to_pylist()[0] if first is not None else {}
     return TableFacts(
         name=table.stem,
         path=f"{folder}/{table.name}",
         rows=file.metadata.num_rows,
-        columns={field.name: str(field.type) for field in schema},
-        counts={name: dict(found.most_common()) for name, found in counts.items() if found},
+        columns={column.name: str(column.type) for column in schema},
         sha256=extras.get("sha256"),
         contract=contract,
-        documents=frozenset(documents) if "doc_id" in looked_at else None,
-        texts=frozenset(texts) if TEXT in looked_at else None,
-        repeated=repeated if len(looked_at - {"doc_id"}) == 2 else None,
         drops=extras.get("drops") or {},
         inputs={str(name): str(value) for name, value in (extras.get("inputs") or {}).items()},
         example={name: _short(value) for name, value in row.items() if value is not None},
+        **_counted(file),
     )
+
+
+def _counted(file: pq.ParquetFile) -> dict[str, Any]:
+    """What takes a pass over all rows, by the names of `TableFacts`: batch by batch, because tables outgrow memory."""
+    names = file.schema_arrow.names
+    counted = [name for name in COUNTED if name in names]
+    explanation = next((name for name in EXPLANATIONS if name in names), None)
+    has_pairs = TEXT in names and explanation is not None
+    counts: dict[str, Counter] = {name: Counter() for name in counted}
+    documents: set[bytes] = set()
+    texts: set[bytes] = set()
+    pairs: set[bytes] = set()
+    repeated = 0
+    columns = [*counted, *({"doc_id", TEXT, explanation} & set(names))]
+    for batch in file.iter_batches(columns=columns):
+        values = {name: batch[name].to_pylist() for name in columns}
+        for name in counted:
+            counts[name].update(str(value) for value in values[name] if value is not None)
+        documents.update(map(_digest, values.get("doc_id", [])))
+        texts.update(map(_digest, values.get(TEXT, [])))
+        if has_pairs:
+            for pair in zip(values[TEXT], values[explanation], strict=True):
+                repeated += (digest := _digest(pair)) in pairs
+                pairs.add(digest)
+    return {
+        "counts": {name: dict(count.most_common()) for name, count in counts.items() if count},
+        "documents": frozenset(documents) if "doc_id" in names else None,
+        "texts": frozenset(texts) if TEXT in names else None,
+        "repeated": repeated if has_pairs else None,
+    }
 
 
 def _digest(value: object) -> bytes:

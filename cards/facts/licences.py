@@ -79,11 +79,12 @@ def licence_of(base_model: str | None, stated: str | None = None, made: Made = "
         made: data have sources with licences of their own, so theirs is the author's word or "other".
     """
     name = (base_model or "").rpartition("/")[2].lower()
-    family = next((one for one in KNOWN if re.match(rf"(?:{one.names})(?=-|$)", name)), None)
+    family = next((family for family in KNOWN if re.match(rf"(?:{family.names})(?=-|$)", name)), None)
     obligations = UNKNOWN
     if family is not None:
         obligations = family.licence.obligations if made != "data" else family.for_data or family.licence.obligations
         obligations = obligations.format(what=WHAT[made])
+    # Data carry their sources' licences: the base's own is never theirs.
     known = family.licence if family is not None and made != "data" else None
     if stated and (known is None or stated != known.id):
         return Licence(stated, obligations, "see-card" if stated == "other" else None)

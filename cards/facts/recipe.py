@@ -15,7 +15,7 @@ from typing import Any
 
 from nla_sdk.contract import Contract
 
-from . import text
+from .. import text
 
 # Names as the trainers' settings have them, and a few that published sidecars use.
 SETTINGS = frozenset(
@@ -57,17 +57,18 @@ class Recipe:
     @classmethod
     def read(cls, contract: Contract, log: Path | None = None) -> Recipe:
         """What the contract says, and steps, hours and memory of `log.jsonl` if it is at hand."""
-        found = dict(_stated(contract))
-        made_from = {label: found.pop(name) for name, label in MADE_FROM.items() if name in found}
-        tables = {name: value for name, value in found.items() if name.startswith("tables_sha256.")}
+        stated = dict(_stated(contract))
+        made_from = {label: stated.pop(name) for name, label in MADE_FROM.items() if name in stated}
+        tables = {name: value for name, value in stated.items() if name.startswith("tables_sha256.")}
         made_from |= {f"{name.removeprefix('tables_sha256.')}, SHA-256": value for name, value in tables.items()}
-        how = {name: value for name, value in found.items() if name not in tables}
+        how = {name: value for name, value in stated.items() if name not in tables}
         return cls([*how.items(), *_logged(log)], list(made_from.items()))
 
 
 def _stated(contract: Contract) -> Iterator[tuple[str, str]]:
     """Name → value of what may be shown; a repository's own `training` block goes before what a release says of it."""
     training: dict[Any, Any] = {}
+    # A value of `extras`, the repository's own sidecar, replaces the release list's word on the same setting.
     for holder in (contract.provenance, contract.extras):
         if isinstance(block := holder.get("training"), Mapping):
             training |= block
@@ -82,8 +83,8 @@ def _stated(contract: Contract) -> Iterator[tuple[str, str]]:
             name, value, shown = "hours", _hours(value), True
         else:
             shown = name in SETTINGS or name in MADE_FROM
-        if shown and (said := _said(name, value)):
-            yield name, said
+        if shown and (setting := _setting(name, value)):
+            yield name, setting
 
 
 def _flat(values: Mapping, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -94,7 +95,7 @@ def _flat(values: Mapping, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
             yield (*path, str(key)), value
 
 
-def _said(name: str, value: object) -> str | None:
+def _setting(name: str, value: object) -> str | None:
     """A setting's value as a card shows it; None for what is no setting: absent, a sentence, a digest of no shape."""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -118,11 +119,11 @@ def _logged(log: Path | None) -> Iterator[tuple[str, str]]:
     records = list(_records(log)) if log is not None else []
     if records and isinstance(records[-1].get("step"), int):
         yield "steps in the log", str(records[-1]["step"])
-    seconds = [one["seconds"] for one in records if isinstance(one.get("seconds"), int | float)]
+    seconds = [record["seconds"] for record in records if isinstance(record.get("seconds"), int | float)]
     if seconds:
         yield "hours in steps", text.number(sum(seconds) / 3600, 2)
-    memory = [one["peak_memory_gib"] for one in records if isinstance(one.get("peak_memory_gib"), int | float)]
-    if memory:
+    peaks = (record.get("peak_memory_gib") for record in records)
+    if memory := [peak for peak in peaks if isinstance(peak, int | float)]:
         yield "peak memory, GiB", text.number(max(memory), 2)
 
 

@@ -1,0 +1,1 @@
+"""Figures of an evaluation: PNG for cards, SVG for papers; matplotlib only, nothing is measured here."""

@@ -1,0 +1,90 @@
+"""The whole evaluation file: what was measured of a pair, on what, and the verdict; or what somebody published of one.
+
+`training.evaluate` writes it, `training.evaluate verify` recomputes it, cards are rendered from it and can say nothing
+else. A **measured** file has its rows beside it and names the SHA-256 of everything it was measured from; a
+**published** file holds figures that exist without rows, each of which may be absent. The verdict must follow from the
+figures: there is no `Evaluation` in which it does not.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from .measures import Ablation, Collapse, Content, Control, Identity, RoundTripFigures, Signal
+from .parts import Cost, Data, Figure, Part, Settings, Subject
+from .verdict import Verdict, decide
+
+VERSION = 1
+EVALUATION, ROWS, VARIANTS = "evaluation.json", "rows.parquet", "variants.parquet"
+
+
+class Evaluation(Part):
+    """The whole file."""
+
+    schema_version: Literal[1] = VERSION
+    origin: Literal["measured", "published"]
+    published_at: str | None = Field(None, description="Of published figures: where they stand.")
+    subject: Subject
+    data: Data
+    settings: Settings | None = None
+    inputs: dict[str, str] = Field(
+        {}, description="SHA-256 by name: contracts, adapters, heads, means, the parquet, paraphraser and embedder."
+    )
+    versions: dict[str, str] = Field({}, description="Code (commit) that computed the figures, and libraries.")
+    measured_by: list[str] = Field(
+        [], description="Code (commit) of every run that measured rows: more than one if it was killed and resumed."
+    )
+    round_trip: RoundTripFigures
+    ablation: Ablation | None = None
+    true_labels: Ablation | None = Field(None, description="The AR on the written labels, where the data have them.")
+    identity: Identity | None = None
+    true_labels_identity: Identity | None = None
+    content: Content | None = None
+    controls: list[Control] = []
+    collapse: Collapse | None = None
+    signal: Signal | None = None
+    cost: Cost | None = None
+    verdict: Verdict
+    files: dict[str, str] = Field({}, description="SHA-256 of the tables beside the file.")
+    created: str | None = Field(None, description="UTC, ISO 8601.")
+
+    @property
+    def gain(self) -> Figure | None:
+        """Of the round trip over the empty explanation: measured over all rows, or what the ablation implies."""
+        if self.round_trip.gain is not None:
+            return self.round_trip.gain
+        delta = self.ablation.deltas.get("empty") if self.ablation else None
+        return delta.gain if delta else None
+
+    # Here and not in `consistency`, so that no evaluation, read or made, can state a verdict that its figures refute.
+    @model_validator(mode="after")
+    def _consistent(self) -> Evaluation:
+        trip = self.round_trip
+        if trip.evaluated + trip.empty + trip.failed != trip.attempted:
+            raise ValueError(
+                f"round_trip: {trip.evaluated} evaluated + {trip.empty} empty + {trip.failed} failed rows are not the "
+                f"{trip.attempted} attempted"
+            )
+        if self.origin == "measured":
+            wanted = ("sha256", "rows", "documents")
+            named = all(getattr(self.data, name) is not None for name in wanted)
+            if not named or self.settings is None or not self.inputs or ROWS not in self.files:
+                raise ValueError(
+                    "a measured file names its data, its settings, and the SHA-256 of its inputs and of its rows"
+                )
+            if self.inputs.get(self.data.name) != self.data.sha256:
+                raise ValueError(f"data.sha256 is not the SHA-256 that inputs have for {self.data.name}")
+        if self.origin == "published" and self.published_at is None:
+            raise ValueError("published figures need `published_at`: where they were published")
+        expected = decide(self)
+        if self.verdict.value != expected.value:
+            raise ValueError(
+                f"the verdict is {self.verdict.value}, but its figures give {expected.value} ({expected.reason})"
+            )
+        if self.verdict.thresholds != expected.thresholds:
+            raise ValueError("the verdict's thresholds are not those of this nla-sdk: a file does not choose its own")
+        if self.verdict.reason != expected.reason:
+            raise ValueError(f"the verdict's reason is not the one its figures give: {expected.reason}")
+        return self

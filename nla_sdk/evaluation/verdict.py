@@ -1,0 +1,106 @@
+"""What a pair's figures amount to: the thresholds, kept here and nowhere else, and the rules in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+from pydantic import Field
+
+from .measures import Ablation, Collapse, Identity, RoundTripFigures
+from .parts import Part
+
+VerdictName = Literal["inconclusive", "content-blind", "template-collapsed", "reads-content"]
+
+
+class Thresholds(Part):
+    """What the verdict is decided by, kept here and nowhere else."""
+
+    fewest_rows: int = Field(10, description="Below this many evaluated rows nothing is said.")
+    least_gain: float = Field(0.05, description="Gain (1 − mse(real) / mse(empty)) below this is content-blind.")
+    least_unique_share: float = Field(0.70, description="Share of distinct explanations.")
+    identity_p: float = Field(0.01, description="Of the mean rank percentile in the cross-row identity test.")
+
+
+class Verdict(Part):
+    """What a pair is judged to be, and why."""
+
+    value: VerdictName
+    reason: str
+    thresholds: Thresholds
+
+
+class Judged(Protocol):
+    """What the rules look at: an `Evaluation` has it, and so has anything with these four parts."""
+
+    @property
+    def round_trip(self) -> RoundTripFigures: ...
+
+    @property
+    def ablation(self) -> Ablation | None: ...
+
+    @property
+    def identity(self) -> Identity | None: ...
+
+    @property
+    def collapse(self) -> Collapse | None: ...
+
+
+def decide(evaluation: Judged | Mapping[str, Any]) -> Verdict:
+    """The verdict, from the figures and `Thresholds()`; the first rule that holds.
+
+    1. fewer than `fewest_rows` evaluated rows → inconclusive
+    2. gain below `least_gain`, or its interval touches 0 → content-blind
+    3. share of distinct explanations below `least_unique_share` → template-collapsed
+    4. better than other rows' explanations, and identity p below `identity_p` → reads-content
+    5. else inconclusive
+
+    Args:
+        evaluation: the file, or its parts by name (`round_trip`, `ablation`, `identity`, `collapse`).
+    Example:
+        >>> decide({"round_trip": trip, "ablation": None, "identity": None, "collapse": None}).value  # doctest: +SKIP
+        'inconclusive'
+    """
+    get = evaluation.get if isinstance(evaluation, Mapping) else lambda name: getattr(evaluation, name)
+    limits = Thresholds()
+    trip, ablation, identity, collapse = (get(name) for name in ("round_trip", "ablation", "identity", "collapse"))
+
+    def verdict(value: VerdictName, reason: str) -> Verdict:
+        return Verdict(value=value, reason=reason, thresholds=limits)
+
+    if trip.evaluated < limits.fewest_rows:
+        return verdict("inconclusive", f"{trip.evaluated} evaluated rows, at least {limits.fewest_rows} needed")
+    deltas = ablation.deltas if ablation is not None else {}
+    # Over all rows where it was measured there; published pairs often have it for the ablation's few rows only.
+    gain = trip.gain or (deltas["empty"].gain if "empty" in deltas else None)
+    if gain is None:
+        return verdict("inconclusive", "the gain over the empty explanation is not known")
+    # Before all else: a pair that scores as well on no text has read nothing, however distinct its explanations are.
+    if gain.value < limits.least_gain:
+        return verdict(
+            "content-blind", f"gain over the empty explanation {gain.value:.3f}, at least {limits.least_gain} needed"
+        )
+    if gain.interval_95 is not None and gain.interval_95[0] <= 0:
+        low, high = gain.interval_95
+        return verdict("content-blind", f"the gain's interval [{low:.3f}, {high:.3f}] touches 0")
+    if collapse is not None and collapse.unique_share < limits.least_unique_share:
+        return verdict(
+            "template-collapsed",
+            f"{collapse.unique} distinct explanations among {collapse.n} ({collapse.unique_share:.0%}), at least "
+            f"{limits.least_unique_share:.0%} needed",
+        )
+    # A gain over no text may be what all rows share; only other rows' texts and the rank show the row's own content.
+    over = deltas["shuffled"].gain if "shuffled" in deltas else None
+    p = identity.percentile.p if identity is not None else None
+    if over is not None and over.value > 0 and p is not None and p < limits.identity_p and collapse is not None:
+        return verdict(
+            "reads-content",
+            f"gain {gain.value:.3f} over the empty explanation and {over.value:.3f} over other rows'; the own "
+            f"activation's mean rank percentile {identity.percentile.value:.3f} (p = {p:.2g})",
+        )
+    over_others = "not known" if over is None else f"{over.value:.3f}"
+    p_of_rank = "not known" if p is None else f"{p:.2g}"
+    return verdict(
+        "inconclusive",
+        f"gain over other rows' explanations {over_others}, p of the identity rank percentile {p_of_rank}",
+    )

@@ -1,0 +1,46 @@
+"""What no evaluation can be: counts beyond their whole, rows that do not add up, a verdict of its own choosing."""
+
+from __future__ import annotations
+
+import pytest
+
+from nla_sdk.evaluation.measures import Collapse, Cosines, RoundTripFigures
+from nla_sdk.evaluation.parts import Figure, Share
+from nla_sdk.evaluation.verdict import Thresholds
+from tests.cards.samples import published
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "message"),
+    [
+        (Share, {"count": 99, "of": 42}, "99 of 42: more than all"),
+        (RoundTripFigures, {"attempted": 8, "evaluated": 16, "empty": -8}, "greater than or equal to 0"),
+        (Cosines, {"mean": {"value": 0.5, "n": 1}, "std": 3.0}, "less than or equal to 1"),
+        (Cosines, {"mean": {"value": 0.5, "n": 1}, "max": 1.5}, "less than or equal to 1"),
+        (Collapse, {"n": 2, "unique": 1, "distinct": {1: 1.5}}, "less than or equal to 1"),
+    ],
+)
+def test_counts_and_shares_are_within_their_range(part, values, message):
+    with pytest.raises(ValueError, match=message):
+        part.model_validate(values)
+
+
+def test_a_file_does_not_choose_what_it_is_judged_by_nor_what_is_said_of_it():
+    verdict = published().verdict
+    for changes, message in (
+        ({"thresholds": Thresholds(least_gain=0.01)}, "does not choose its own"),
+        ({"reason": "the best pair ever"}, "reason is not the one its figures give"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            published(verdict=verdict.model_copy(update=changes))
+
+
+def test_rows_that_do_not_add_up_are_refused():
+    trip = published().round_trip.model_copy(update={"empty": 7})
+    with pytest.raises(ValueError, match="42 evaluated \\+ 7 empty \\+ 0 failed rows are not the 50 attempted"):
+        published(round_trip=trip)
+
+
+def test_figure_has_no_room_for_nan():
+    with pytest.raises(ValueError):
+        Figure(value=float("nan"), n=3)
