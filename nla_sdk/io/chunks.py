@@ -18,17 +18,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NLAError
-from .files import atomic, read_sidecar, sha256_of, write_sidecar
+from ..errors import ChunkError
+from .files import atomic, sha256_of
+from .formats import encoding_of, write_stream
+from .sidecars import read_sidecar
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MANIFEST = "manifest.jsonl"
-
-
-class ChunkError(NLAError):
-    """A chunk is missing or damaged, or a finished table would be overwritten."""
 
 
 def identity_of(facts: Mapping[str, Any]) -> str:
@@ -135,43 +133,6 @@ class Chunks:
         shutil.rmtree(self.folder, ignore_errors=True)
         with suppress(OSError):  # chunks of other runs are still there
             self.folder.parent.rmdir()
-
-
-def write_stream(
-    path: Path, tables: Iterable[pa.Table], meta: Mapping[str, Any], schema: pa.Schema | None = None
-) -> Path:
-    """One parquet file from a stream of tables, atomically, with its sidecar; memory holds one of them at a time."""
-    import pyarrow.parquet as pq
-
-    rows, writer = 0, None
-    with atomic(path) as sibling:
-        try:
-            for table in tables:
-                if writer is None:
-                    writer = pq.ParquetWriter(sibling, table.schema, **encoding_of(table.schema))
-                writer.write_table(table)
-                rows += table.num_rows
-            if writer is None:
-                if schema is None:
-                    raise ChunkError(
-                        f"No rows for {path.name}: everything was dropped ({meta.get('drops') or 'no input'})."
-                    )
-                writer = pq.ParquetWriter(sibling, schema, **encoding_of(schema))
-        finally:
-            if writer is not None:
-                writer.close()
-        digest = sha256_of(sibling)
-        # The sidecar first: a table without its sidecar would look finished and be without its history.
-        write_sidecar(path, {**meta, "rows": rows, "sha256": digest})
-    return path
-
-
-def encoding_of(schema: pa.Schema) -> dict[str, Any]:
-    """How a table is written: compressed, and vectors without a dictionary, which makes them half as large again."""
-    import pyarrow as pa
-
-    flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
-    return {"compression": "zstd", "use_dictionary": flat}
 
 
 def is_finished(path: Path, identity: str, *, overwrite: bool = False) -> bool:

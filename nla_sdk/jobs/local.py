@@ -21,7 +21,9 @@ import pyarrow.parquet as pq
 from .. import __version__
 from ..contract import Contract
 from ..errors import InputError
-from ..io.streams import Source, sha256_of, sync, write_tables
+from ..io.files import sha256_of, sync
+from ..io.formats import write_tables
+from ..io.sources import RowSource
 from .work import Work
 
 MANIFEST = "manifest.json"
@@ -67,7 +69,7 @@ class Target:
 
 
 def run(
-    source: Source,
+    source: RowSource,
     rows: int,
     work: Work,
     target: Target,
@@ -157,7 +159,7 @@ def _is_whole(chunk: Path) -> bool:
     return True
 
 
-def _work(source: Source, work: Work, target: Target, rows: int, chunk_rows: int, numbers: range) -> None:
+def _work(source: RowSource, work: Work, target: Target, rows: int, chunk_rows: int, numbers: range) -> None:
     """Make the chunks that are not there yet."""
     from tqdm import tqdm
 

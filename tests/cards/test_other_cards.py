@@ -18,8 +18,8 @@ from cards.licences import licence_of
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.evaluation.file import digest
-from nla_sdk.io.chunks import write_stream
-from nla_sdk.io.files import vector_column
+from nla_sdk.io.formats import write_stream
+from nla_sdk.io.tables import vector_column
 from tests.cards.samples import measured, published
 from tests.cards.test_model_card import contract
 

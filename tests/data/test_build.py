@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from nla_sdk.contract import Contract
-from nla_sdk.errors import ContractMismatchError, InputError
-from nla_sdk.io.chunks import ChunkError, Chunks, write_stream
-from nla_sdk.io.files import read_sidecar, read_vectors, sha256_of, vector_column
+from nla_sdk.errors import ChunkError, ContractMismatchError, InputError
+from nla_sdk.io.chunks import Chunks
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.formats import write_stream
+from nla_sdk.io.sidecars import read_sidecar
+from nla_sdk.io.tables import read_vectors, vector_column
 from nla_sdk.metrics import mean_baselines
 from tests import configs, tiny
 from training.configs.config import Config, Split

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nla_sdk.evaluation.file import EVALUATION, ROWS, VARIANTS, Evaluation, EvaluationError, dumps
-from nla_sdk.io.files import sha256_of, vector_column
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.tables import vector_column
 from tests.evaluate.planted import D, Oracle, PlantedPair, evaluate, table
 from training.evaluate.verify import verify
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nla_sdk import NLAPair
 from nla_sdk.evaluation.file import EVALUATION, Settings, load
 from nla_sdk.halves.fetch import demo_base
-from nla_sdk.io.files import read_vectors
+from nla_sdk.io.tables import read_vectors
 from training.evaluate import run
 from training.evaluate.heldout import read
 from training.evaluate.verify import verify

@@ -31,10 +31,13 @@ import torch
 import typer
 from tqdm import tqdm
 
-from nla_sdk.errors import InputError
+from nla_sdk.errors import ChunkError, InputError
 from nla_sdk.halves.fetch import fetch_base
-from nla_sdk.io.chunks import ChunkError, Chunks, identity_of, is_finished, write_stream
-from nla_sdk.io.files import atomic, read_sidecar, read_vectors, sha256_of, vector_column
+from nla_sdk.io.chunks import Chunks, identity_of, is_finished
+from nla_sdk.io.files import atomic, sha256_of
+from nla_sdk.io.formats import write_stream
+from nla_sdk.io.sidecars import read_sidecar
+from nla_sdk.io.tables import read_vectors, vector_column
 from nla_sdk.model.backbone import Backbone, pick_device, pick_dtype
 from nla_sdk.model.extraction import tokenize
 from nla_sdk.model.reconstructor import pad_right

@@ -12,7 +12,9 @@ import numpy as np
 
 from nla_sdk.errors import InputError
 from nla_sdk.evaluation.file import Data
-from nla_sdk.io.files import read_sidecar, read_vectors, sha256_of
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.sidecars import read_sidecar
+from nla_sdk.io.tables import read_vectors
 
 if TYPE_CHECKING:
     from nla_sdk.contract import Contract

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from nla_sdk import NLAPair, metrics
 from nla_sdk.evaluation.file import EVALUATED, Settings
 from nla_sdk.io.chunks import Chunks
-from nla_sdk.io.files import vector_column
+from nla_sdk.io.tables import vector_column
 
 from .heldout import Heldout
 from .measures import texts

@@ -27,8 +27,10 @@ from nla_sdk.evaluation.file import (
     load,
     save,
 )
-from nla_sdk.io.chunks import Chunks, is_finished, write_stream
-from nla_sdk.io.files import code_version, sha256_of
+from nla_sdk.io.chunks import Chunks, is_finished
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.formats import write_stream
+from nla_sdk.io.version import code_version
 
 from ..fit.loop import peak_memory_gib
 from ..runs.machine import NUMERICS, check_installed, hardware, libraries

@@ -19,7 +19,8 @@ from typing import Any
 from nla_sdk.contract import Contract
 from nla_sdk.errors import NLAError, first_line
 from nla_sdk.evaluation.file import ROWS, VARIANTS, Content, Data, Evaluation, EvaluationError, load
-from nla_sdk.io.files import read_vectors, sha256_of
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.tables import read_vectors
 
 from ..runs.machine import NUMERICS, check_installed, libraries
 from . import inputs

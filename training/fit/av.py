@@ -19,7 +19,7 @@ import typer
 from torch.nn import functional
 
 from nla_sdk.errors import InputError
-from nla_sdk.io.files import read_vectors
+from nla_sdk.io.tables import read_vectors
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.injection import inject
 from nla_sdk.model.reconstructor import pad_right

@@ -15,7 +15,8 @@ from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.halves.half import Half
-from nla_sdk.io.files import code_version, sha256_of
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.version import code_version
 from nla_sdk.model.backbone import Backbone, keep_compute_dtype, pick_device, quiet
 
 from ..configs.config import Config, Train

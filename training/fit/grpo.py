@@ -33,7 +33,8 @@ from nla_sdk import metrics
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.halves.half import Half
-from nla_sdk.io.files import read_vectors, sha256_of
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.tables import read_vectors
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.reconstructor import Reconstructor, last_token_states, load_head
 from nla_sdk.model.verbalizer import CLOSE_TAG, Verbalizer, parse_output, row_generator

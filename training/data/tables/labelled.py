@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nla_sdk.errors import InputError
-from nla_sdk.io.files import read_vectors
+from nla_sdk.io.tables import read_vectors
 
 from ...configs.config import Config
 from .columns import ABOUT_LABEL, ABOUT_ROW, USABLE, Block

@@ -31,7 +31,7 @@ from nla_sdk.evaluation.file import (
     Share,
     Signal,
 )
-from nla_sdk.io.files import read_vectors
+from nla_sdk.io.tables import read_vectors
 
 from .collapse import collapse
 from .content import content

@@ -1,7 +1,6 @@
-"""Activations, texts and explanations in and out of files: .npy, parquet, JSON lines, plain text, stdin.
+"""Rows in: .npy, parquet, JSON lines, plain text, stdin, as pyarrow tables of bounded size whatever the file's.
 
-Rows travel as pyarrow tables of bounded size, whatever the file's. A row's vector is always FixedSizeList<float32>[d]
-(variable lists overflow their offsets near 600k rows); columns this package knows nothing about are carried along.
+A row's vector is always FixedSizeList<float32>[d]; columns this package knows nothing about are carried along.
 """
 
 from __future__ import annotations
@@ -9,42 +8,31 @@ from __future__ import annotations
 import atexit
 import hashlib
 import json
-import math
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..errors import (
-    ActivationShapeError,
-    EmptyBatchError,
-    InputError,
-    NonFiniteActivationError,
-    ZeroActivationError,
-    first_line,
-)
+from ..errors import ActivationShapeError, EmptyBatchError, InputError, first_line
+from .files import sha256_of
+from .tables import rechunk, unified, usable_vectors, vector_column
 
 VECTORS, TEXTS = "vectors", "texts"
 READ_SUFFIXES = (".npy", ".parquet", ".jsonl", ".ndjson", ".txt")
-FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".npy": "npy"}
 ROWS_PER_READ = 256
-ROWS_PER_GROUP = 4096
 
 Reader = Callable[[int], Iterator[pa.Table]]
 """Tables of consecutive rows, from the row given."""
 
 
-# --- in ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Source:
+class RowSource:
     """Rows to work on.
 
     Attributes:
@@ -66,7 +54,7 @@ class Source:
         row = start
         for table in rechunk(self.read(start), size):
             if self.holds == VECTORS:
-                column = vector_column(vectors_of(table, self.column, name=self.name, first=row))
+                column = vector_column(usable_vectors(table, self.column, name=self.name, first=row))
                 table = table.set_column(table.column_names.index(self.column), self.column, column)
             yield table
             row += table.num_rows
@@ -82,7 +70,7 @@ class Source:
         rows, width, schema = 0, None, None
         for table in self.batches(ROWS_PER_READ):
             if self.path and self.path.suffix != ".parquet":
-                schema = _unified([schema or table.schema, table.schema], self.name)
+                schema = unified([schema or table.schema, table.schema], self.name)
             if self.holds == VECTORS:
                 found = table[self.column].type.list_size
                 if width not in (None, found):
@@ -115,7 +103,7 @@ def open_source(
     column: str | None = None,
     holds: Sequence[str] = (VECTORS, TEXTS),
     lines: bool = False,
-) -> Source:
+) -> RowSource:
     """Find out what a command was given: a file by its suffix, `-` for stdin, anything else a text.
 
     Args:
@@ -136,7 +124,7 @@ def open_source(
         if not _is_file(path) and (spaced or suffix not in READ_SUFFIXES):
             if not given:
                 raise InputError("The text is empty. Pass a text, a file or - for stdin.")
-            return Source("the text", None, default, TEXTS, _rows_of([pa.table({default: [given]})]))
+            return RowSource("the text", None, default, TEXTS, _rows_of([pa.table({default: [given]})]))
         if suffix not in READ_SUFFIXES:
             raise InputError(
                 f"{given} is a file of a kind that is not read here; expected {', '.join(READ_SUFFIXES)}. To take its "
@@ -163,7 +151,7 @@ def open_source(
             f"{name}: column {column!r} holds {kind or first.schema.field(column).type}; expected "
             f"{' or '.join(holds)}. Name another one with --column."
         )
-    return Source(name, path, column, kind, read)
+    return RowSource(name, path, column, kind, read)
 
 
 def _rows_of(tables: Sequence[pa.Table]) -> Reader:
@@ -293,153 +281,3 @@ def _kind(kind: pa.DataType) -> str | None:
         return VECTORS if pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type) else None
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return TEXTS if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
-
-
-# --- vectors ----------------------------------------------------------------------------------------------------
-def vector_column(vectors) -> pa.FixedSizeListArray:
-    """[n, d] → a FixedSizeList<float32>[d] column."""
-    array = np.ascontiguousarray(vectors, dtype=np.float32)
-    return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
-
-
-def vectors_of(table: pa.Table, column: str, *, name: str = "the table", first: int = 0) -> np.ndarray:
-    """The vectors of a list column: float32 [n, d], finite and not zero.
-
-    Args:
-        name, first: the file and the number of the table's first row in it, for messages.
-    Raises:
-        InputError, ActivationShapeError, NonFiniteActivationError, ZeroActivationError: each names the row.
-    """
-    values = table[column].combine_chunks()
-    if values.null_count:
-        row = first + int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
-        raise InputError(f"{name}, row {row}: {column} is empty; expected a vector.")
-    lengths = np.asarray(pc.list_value_length(values))
-    if (lengths != lengths[0]).any():
-        row = int(np.argmax(lengths != lengths[0]))
-        raise ActivationShapeError(
-            f"{name}, row {first + row}: {column} has {lengths[row]} numbers, rows before it {lengths[0]}; expected "
-            "one d_model throughout."
-        )
-    if not lengths[0]:
-        raise ActivationShapeError(f"{name}, row {first}: {column} has no numbers.")
-    with np.errstate(over="ignore"):
-        flat = np.asarray(values.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
-    vectors = flat.reshape(len(values), -1)
-    if not (finite := np.isfinite(vectors).all(axis=1)).all():
-        row = first + int(np.argmin(finite))
-        raise NonFiniteActivationError(f"{name}, row {row}: {column} holds NaN or infinity; it has no direction.")
-    if not (nonzero := vectors.any(axis=1)).all():
-        row = first + int(np.argmin(nonzero))
-        raise ZeroActivationError(f"{name}, row {row}: {column} is all zeros; it has no direction.")
-    return vectors
-
-
-def rechunk(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
-    """The same rows in tables of `size` (the last one of fewer).
-
-    Raises:
-        InputError: a column changes its type on the way.
-    """
-    held: list[pa.Table] = []
-    rows = 0
-    for table in tables:
-        while table.num_rows:
-            held.append(table.slice(0, size - rows))
-            table = table.slice(size - rows)
-            rows += held[-1].num_rows
-            if rows == size:
-                yield _joined(held)
-                held, rows = [], 0
-    if held:
-        yield _joined(held)
-
-
-def _joined(tables: list[pa.Table]) -> pa.Table:
-    _unified([table.schema for table in tables], "the input")
-    return pa.concat_tables(tables, promote_options="permissive")
-
-
-def _unified(schemas: list[pa.Schema], name: str) -> pa.Schema:
-    try:
-        return pa.unify_schemas(schemas, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InputError(f"{name}: a column changes its type from row to row: {first_line(error)}") from None
-
-
-# --- out --------------------------------------------------------------------------------------------------------
-def pick_format(out: Path, asked: str | None) -> str:
-    """The format to write: what was asked for, else what the suffix says."""
-    found = asked or FORMATS.get(out.suffix.lower())
-    if found is None:
-        raise InputError(f"{out} has no suffix that says its format; use {', '.join(FORMATS)}, or --format.")
-    return found
-
-
-def json_lines(table: pa.Table, hidden: Sequence[str] = ()) -> Iterator[str]:
-    """One JSON object a row, without the `hidden` columns; NaN becomes null, as JSON has no NaN."""
-    for row in table.drop_columns([name for name in hidden if name in table.column_names]).to_pylist():
-        try:
-            yield json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
-        except ValueError:
-            yield json.dumps(_without_nan(row), ensure_ascii=False, default=str)
-
-
-def _without_nan(value):
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return [_without_nan(item) for item in value] if isinstance(value, list) else value
-
-
-def write_tables(
-    path: Path, form: str, tables: Iterator[pa.Table], *, rows: int, vectors: str | None, hidden: Sequence[str] = ()
-) -> None:
-    """Write tables of one schema to one file, holding no more than a row group of them, and have it on the disk.
-
-    Args:
-        form: "parquet", "jsonl", "json" or "npy".
-        rows: how many there are in all.
-        vectors: the column a .npy file holds.
-        hidden: columns left out of JSON.
-    """
-    first = next(tables)
-    tables = chain([first], tables)
-    if form == "parquet":
-        with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
-            for table in rechunk(tables, ROWS_PER_GROUP):
-                writer.write_table(table.combine_chunks())
-    elif form == "npy":
-        header = {"descr": "<f4", "fortran_order": False, "shape": (rows, first.schema.field(vectors).type.list_size)}
-        with path.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for table in tables:
-                file.write(vectors_of(table, vectors).astype("<f4").tobytes())
-    else:
-        before, between, after = ("", "\n", "\n") if form == "jsonl" else ("[\n", ",\n", "\n]\n")
-        with path.open("w", encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(line for table in tables for line in json_lines(table, hidden)):
-                file.write((between if number else before) + line)
-            file.write(after)
-    sync(path)
-
-
-def sync(path: Path) -> None:
-    """Have a file, or a folder's list of names, on the disk. Windows cannot sync folders."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in bounded memory."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
