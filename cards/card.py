@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from nla_sdk.contract import Contract
 from nla_sdk.evaluation.file import Evaluation, digest, load
+from nla_sdk.io.files import atomic
 
 from . import metadata, report, text, usage
 from .errors import CardError
@@ -51,13 +52,8 @@ class Card:
     def save(self, path: Path) -> Path:
         """Write it, atomically."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(self.text, encoding="utf-8", newline="\n")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic(path) as sibling:
+            sibling.write_text(self.text, encoding="utf-8", newline="\n")
         return path
 
 

@@ -7,7 +7,6 @@ colour-blindness tell apart. The same evaluation gives the same bytes.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from nla_sdk.errors import NLAError
 from nla_sdk.evaluation.file import CONDITIONS, Evaluation, Figure
+from nla_sdk.io.files import atomic
 from nla_sdk.metrics import cosine
 
 if TYPE_CHECKING:
@@ -148,12 +148,8 @@ def _paint(painters: Mapping[str, Callable], folder: Path, suffixes: Sequence[st
             for suffix in suffixes:
                 dateless = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[suffix]
                 path = folder / f"{name}.{suffix}"
-                sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-                try:
+                with atomic(path) as sibling:
                     canvas.savefig(sibling, format=suffix, dpi=DPI, metadata=dateless)
-                    os.replace(sibling, path)
-                finally:
-                    sibling.unlink(missing_ok=True)
                 written.append(path)
     return written
 

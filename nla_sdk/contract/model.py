@@ -22,7 +22,6 @@ import numbers
 import os
 import re
 import reprlib
-import secrets
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -33,6 +32,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from ..errors import ContractError, ContractMismatchError, MarkerError, MissingFileError
+from ..io.sidecars import write_yaml
 
 SIDECAR_NAME = "nla_meta.yaml"
 MARKER_FIELD = "{injection_char}"
@@ -311,20 +311,9 @@ class Contract(BaseModel):
         """
         file = sidecar_path(path)
         try:
-            text = yaml.dump(self.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 20)
+            write_yaml(file, self.to_dict(), _Dumper, width=1 << 20)
         except yaml.YAMLError as error:
             raise ContractError(f"{file} not written: the contract holds what YAML cannot: {error}.") from None
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-        try:
-            with open(temporary, "x", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, file)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
         return file
 
     def replace(self, **changes: Any) -> Contract:

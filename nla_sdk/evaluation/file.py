@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import MissingFileError, NLAError
+from ..io.files import atomic
 
 VERSION = 1
 EVALUATION, ROWS, VARIANTS = "evaluation.json", "rows.parquet", "variants.parquet"
@@ -475,16 +475,8 @@ def dumps(evaluation: Evaluation) -> str:
 def save(evaluation: Evaluation, path: Path) -> Path:
     """Write the file atomically."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(dumps(evaluation))
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic(path) as sibling:
+        sibling.write_text(dumps(evaluation), encoding="utf-8", newline="\n")
     return path
 
 

@@ -6,35 +6,106 @@ import glob
 import hashlib
 import json
 import os
+import platform
+import re
+import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+FORGOTTEN = 7 * 24 * 3600
+"""Seconds after which a temporary file is nobody's: no write takes a week, and a container that is started again has
+another host name, so that nobody else would ever clear away what it left."""
+
+_LEFTOVER = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,10})-[0-9a-f]{8}\.tmp$")
+_writing: set[Path] = set()
+
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write to; renamed to `path` when the block ends well, removed when it doesn't."""
+def atomic(path: Path, *, locked: bool = False) -> Iterator[Path]:
+    """A temporary sibling to write a file or a folder to; renamed to `path`, on the disk, when the block ends well.
+
+    When it doesn't, the sibling is removed and `path` is what it was. What killed runs left of this path is cleared
+    away at the start.
+
+    Args:
+        path: the final name; its folder is made if need be.
+        locked: the caller holds a lock on it, so that every leftover is of a killed run, on whichever host.
+    Yields:
+        A path beside it that does not exist yet.
+    Example:
+        >>> with atomic(folder / "log.jsonl") as sibling:  # doctest: +SKIP
+        ...     sibling.write_text(text, encoding="utf-8")
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # of a run that was killed
-        if not psutil.pid_exists(int(stale.name.split(".")[-2])):
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
-    sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _clear_leftovers(path, locked)
+    sibling = _sibling(path)
+    _writing.add(sibling)
     try:
         yield sibling
-        for file in [sibling] if sibling.is_file() else [item for item in sibling.rglob("*") if item.is_file()]:
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+        for item in [*sibling.rglob("*"), sibling]:
+            sync(item)
         if sibling.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        os.replace(sibling, path)
-    finally:
-        if sibling.is_dir():
-            shutil.rmtree(sibling, ignore_errors=True)
+            # Moved away whole, then removed: a kill within rmtree would leave half a folder under the final name.
+            old = _sibling(path)
+            os.replace(path, old)
+            os.replace(sibling, path)
+            shutil.rmtree(old, ignore_errors=True)
         else:
-            sibling.unlink(missing_ok=True)
+            os.replace(sibling, path)
+        sync(path.parent)
+    finally:
+        _remove(sibling)
+        _writing.discard(sibling)
+
+
+def _sibling(path: Path) -> Path:
+    """A hidden name of its own for every writer: two hosts on a shared disk may both have a process 7."""
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _clear_leftovers(path: Path, locked: bool) -> None:
+    """Remove what killed writers of `path` left; what is not certainly dead, or not of our naming, stays."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        named = _LEFTOVER.fullmatch(leftover.name.removeprefix(f".{path.name}"))
+        if named is None:
+            continue
+        with suppress(OSError):  # gone meanwhile, or another user's
+            here, pid = named["host"] == _host(), int(named["pid"])
+            # In a container that is started again, we may have the very pid of the one that was killed.
+            dead = here and (leftover not in _writing if pid == os.getpid() else not psutil.pid_exists(pid))
+            if locked or dead or time.time() - leftover.stat().st_mtime > FORGOTTEN:
+                _remove(leftover)
+
+
+def _remove(item: Path) -> None:
+    if item.is_dir() and not item.is_symlink():
+        shutil.rmtree(item, ignore_errors=True)
+    else:
+        item.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or a folder's list of names, on the disk; folders only where the system can (Windows cannot)."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":
+        return
+    # Some network and FUSE disks sync no folders; a file that cannot be synced is an error.
+    with suppress(OSError) if folder else nullcontext():
+        descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def hash64(text: str) -> int:
@@ -42,26 +113,16 @@ def hash64(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def sync(path: Path) -> None:
-    """Have a file, or a folder's list of names, on the disk. Windows cannot sync folders."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in bounded memory."""
+    """SHA-256 of a file, in hex and in bounded memory."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
 
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Readable JSON, atomically."""
     with atomic(path) as sibling:
         sibling.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -21,9 +21,20 @@ def sidecar_of(path: Path) -> Path:
 
 def write_sidecar(path: Path, meta: Mapping) -> None:
     """`<path>.nla_meta.yaml`: kind, `meta` and the code version."""
-    record = {"kind": "nla_dataset", **meta, "code_version": code_version()}
-    with atomic(sidecar_of(path)) as sibling:
-        sibling.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_yaml(sidecar_of(path), {"kind": "nla_dataset", **meta, "code_version": code_version()})
+
+
+def write_yaml(file: Path, record: Mapping, dumper: type[yaml.SafeDumper] = yaml.SafeDumper, width: int = 80) -> None:
+    """What every sidecar, of a table or a checkpoint, is written with: keys in their order, atomically.
+
+    Args:
+        dumper, width: how texts are laid out, and where long ones are broken.
+    Raises:
+        yaml.YAMLError: the record holds what YAML cannot; nothing is written.
+    """
+    text = yaml.dump(record, Dumper=dumper, sort_keys=False, allow_unicode=True, width=width)
+    with atomic(file) as sibling:
+        sibling.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_sidecar(path: Path) -> dict:

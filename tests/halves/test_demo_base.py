@@ -118,7 +118,7 @@ def test_a_conversion_that_fails_leaves_nothing(cache, conversions, monkeypatch,
 def test_a_process_that_is_killed_leaves_nothing_under_the_final_name(cache, conversions):
     code = """
 import os, sys, types
-from nla_sdk import demo_base as module
+from nla_sdk.halves import demo_base as module
 package = types.ModuleType(module._PACKAGE)
 package.EXPECTED_SHA256 = module._SHA256
 sys.modules[module._PACKAGE], sys.modules["gguf"] = package, types.ModuleType("gguf")
@@ -134,7 +134,7 @@ module.demo_base(progress=False)
     environment = {**os.environ, "NLA_CACHE": str(cache)}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 9
     left = [path for path in cache.iterdir() if path.is_dir()]
-    assert [path.name.startswith(f"{FOLDER}.tmp-") for path in left] == [True]
+    assert [path.name.startswith(f".{FOLDER}.") for path in left] == [True]
 
     folder = demo_base(progress=False)
     assert (folder / "model.safetensors").read_text() == "weights"
