@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from ..errors import ActivationShapeError, EmptyBatchError, InputError, first_line
 from .files import sha256_of
-from .tables import rechunk, unified, usable_vectors, vector_column
+from .tables import holds_vectors, rechunk, unified, usable_vectors, vector_column, why_not_vectors, why_unreadable
 
 VECTORS, TEXTS = "vectors", "texts"
 READ_SUFFIXES = (".npy", ".parquet", ".jsonl", ".ndjson", ".txt")
@@ -70,7 +70,8 @@ class RowSource:
         rows, width, schema = 0, None, None
         for table in self.batches(ROWS_PER_READ):
             if self.path and self.path.suffix != ".parquet":
-                schema = unified([schema or table.schema, table.schema], self.name)
+                schemas = [schema or table.schema, table.schema]
+                schema = unified(schemas, f"{self.name}: a column changes its type from row to row")
             if self.holds == VECTORS:
                 found = table[self.column].type.list_size
                 if width not in (None, found):
@@ -130,26 +131,24 @@ def open_source(
                 f"{given} is a file of a kind that is not read here; expected {', '.join(READ_SUFFIXES)}. To take its "
                 f"content as text, pass - and redirect it: - < {given}"
             )
-    try:
-        if suffix == ".npy":
-            read, column = _npy(path, name), "activation_vector"
-        elif suffix == ".parquet":
-            read = _parquet(path)
-        elif suffix == ".txt":
-            read, column = _plain(path, name, default, lines), default
-        else:
-            read = _json_lines(path, name)
-        first = next(read(0), None)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{name} is not a readable {suffix[1:]} file: {first_line(error)}") from None
+    if suffix == ".npy":
+        read, column = _npy(path, name), "activation_vector"
+    elif suffix == ".parquet":
+        read = _parquet(path, name)
+    elif suffix == ".txt":
+        read, column = _plain(path, name, default, lines), default
+    else:
+        read = _json_lines(path, name)
+    first = next(read(0), None)
     if first is None:
         raise EmptyBatchError(f"{name} holds no rows; expected at least one.")
     column = _pick(first.schema, name, column, columns)
-    kind = _kind(first.schema.field(column).type)
+    field = first.schema.field(column)
+    kind = _kind(field)
     if kind not in holds:
         raise InputError(
-            f"{name}: column {column!r} holds {kind or first.schema.field(column).type}; expected "
-            f"{' or '.join(holds)}. Name another one with --column."
+            f"{name}: column {column!r} holds {kind or field.type}; expected {' or '.join(holds)}."
+            f"{why_not_vectors(field)} Name another one with --column."
         )
     return RowSource(name, path, column, kind, read)
 
@@ -199,18 +198,21 @@ def _npy(path: Path, name: str) -> Reader:
     return read
 
 
-def _parquet(path: Path) -> Reader:
+def _parquet(path: Path, name: str) -> Reader:
     def read(start: int) -> Iterator[pa.Table]:
-        # Buffered and unbuffered-ahead, a file of one huge row group is read page by page.
-        with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
-            group = 0
-            while group < file.num_row_groups and start >= file.metadata.row_group(group).num_rows:
-                start -= file.metadata.row_group(group).num_rows
-                group += 1
-            for batch in file.iter_batches(ROWS_PER_READ, row_groups=range(group, file.num_row_groups)):
-                if start < batch.num_rows:
-                    yield pa.Table.from_batches([batch.slice(start)]).replace_schema_metadata(None)
-                start = max(0, start - batch.num_rows)
+        try:
+            # Buffered and unbuffered-ahead, a file of one huge row group is read page by page.
+            with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+                group = 0
+                while group < file.num_row_groups and start >= file.metadata.row_group(group).num_rows:
+                    start -= file.metadata.row_group(group).num_rows
+                    group += 1
+                for batch in file.iter_batches(ROWS_PER_READ, row_groups=range(group, file.num_row_groups)):
+                    if start < batch.num_rows:
+                        yield pa.Table.from_batches([batch.slice(start)]).replace_schema_metadata(None)
+                    start = max(0, start - batch.num_rows)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{name} is not a readable parquet file: {why_unreadable(error)}") from None
 
     return read
 
@@ -276,8 +278,8 @@ def _pick(schema: pa.Schema, name: str, column: str | None, columns: Sequence[st
     )
 
 
-def _kind(kind: pa.DataType) -> str | None:
-    if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return VECTORS if pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type) else None
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+def _kind(field: pa.Field) -> str | None:
+    if holds_vectors(field):
+        return VECTORS
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     return TEXTS if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None

@@ -21,7 +21,7 @@ from nla_sdk import NLAPair
 from nla_sdk.cli import app as cli
 from nla_sdk.errors import InputError, NLAError
 from nla_sdk.halves import inspection as info
-from nla_sdk.io import formats, sources, tables
+from nla_sdk.io import tables
 from nla_sdk.io.files import sha256_of
 from nla_sdk.jobs import work as rows
 from tests import tiny
@@ -332,40 +332,13 @@ def test_work_that_fails_at_once_leaves_no_folder(nla, av, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["narrow.npy"]
 
 
-# --- reading in pieces --------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("form", ["parquet", "npy", "jsonl"])
-def test_pieces_of_any_size_from_any_row_are_the_file(table_file, vectors, tmp_path, form):
-    files = {"parquet": table_file, "npy": tmp_path / "acts.npy", "jsonl": tmp_path / "acts.jsonl"}
-    np.save(files["npy"], vectors)
-    files["jsonl"].write_text("\n".join(json.dumps({"activation_vector": vector.tolist()}) for vector in vectors))
-    source = sources.open_source(str(files[form]), ("activation_vector", "text"))
-    assert source.check() == 10
-    for start in (0, 3, 4, 9):
-        for size in (1, 3, 4, 100):
-            tables = list(source.batches(size, start))
-            assert all(table.num_rows == size for table in tables[:-1])
-            found = np.concatenate([tables.usable_vectors(table, "activation_vector") for table in tables])
-            np.testing.assert_array_equal(found, vectors[start:])
-
-
+# --- columns --------------------------------------------------------------------------------------------------------
 def test_columns_that_appear_late_are_kept(nla, av, tmp_path, small_chunks):
     lines = [{"text": "a"}] * 4 + [{"text": "b", "note": "late"}]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
     code, _, err = nla("extract", tmp_path / "in.jsonl", "--av", av, "-o", tmp_path / "out.parquet")
     assert code == 0, err
     assert pq.read_table(tmp_path / "out.parquet")["note"].to_pylist() == [None] * 4 + ["late"]
-
-
-def test_nan_becomes_null_in_json():
-    assert list(formats.json_lines(pa.table({"a": [float("nan"), 1.0], "b": [[float("inf")], [2.0]]}))) == [
-        '{"a": null, "b": [null]}',
-        '{"a": 1.0, "b": [2.0]}',
-    ]
-
-
-def test_a_text_that_ends_like_a_file_name_is_a_text(tmp_path):
-    source = sources.open_source("please read notes.txt", ("activation_vector", "text"))
-    assert (source.path, source.holds) == (None, sources.TEXTS)
 
 
 # --- what is wrong is said ------------------------------------------------------------------------------------------

@@ -433,12 +433,18 @@ def test_documents_without_an_id_are_told_by_how_their_text_begins(base, tmp_pat
     assert "first 64 characters" in table.facts()["doc_id"]
 
 
+WITH_NULL = [[1.0] * D] * 4 + [None, [1.0] * D]
+
+
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
         ({"activation_layer": [2] * 6}, "activation_layer 2, expected 1"),
         ({"activation_layer": None}, "which layer"),
         ({"activation_vector": [[1.0] * 3] * 6}, "has 3 numbers, expected 64"),
+        ({"activation_vector": WITH_NULL}, "row 4: activation_vector is empty; expected a vector"),
+        ({"activation_vector": pa.array(WITH_NULL, pa.list_(pa.float32(), D))}, "row 4: activation_vector is empty"),
+        ({"activation_vector": [b"pickle"] * 6}, "is a column of binary; .* pickled"),
         ({"activation_vector": None}, "no activation_vector"),
         ({"response": None}, "neither api_explanation nor response"),
         ({"doc_id": None, "detokenized_text_truncated": None}, "neither doc_id nor"),
