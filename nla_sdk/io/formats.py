@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ChunkError, InputError
-from .files import atomic, sha256_of, sync
+from .files import atomic, sha256_of
 from .sidecars import write_sidecar
 from .tables import rechunk, usable_vectors
 
@@ -50,7 +50,7 @@ def _without_nan(value):
 def write_tables(
     path: Path, form: str, tables: Iterator[pa.Table], *, rows: int, vectors: str | None, hidden: Sequence[str] = ()
 ) -> None:
-    """Write tables of one schema to one file, holding no more than a row group of them, and have it on the disk.
+    """Write tables of one schema to one file, holding no more than a row group of them.
 
     Args:
         form: "parquet", "jsonl", "json" or "npy".
@@ -76,7 +76,6 @@ def write_tables(
             for number, line in enumerate(line for table in tables for line in json_lines(table, hidden)):
                 file.write((between if number else before) + line)
             file.write(after)
-    sync(path)
 
 
 def write_stream(
