@@ -24,10 +24,10 @@ ROWS_PER_GROUP = 4096
 
 def pick_format(out: Path, asked: str | None) -> str:
     """The format to write: what was asked for, else what the suffix says."""
-    found = asked or FORMATS.get(out.suffix.lower())
-    if found is None:
+    form = asked or FORMATS.get(out.suffix.lower())
+    if form is None:
         raise InputError(f"{out} has no suffix that says its format; use {', '.join(FORMATS)}, or --format.")
-    return found
+    return form
 
 
 def json_lines(table: pa.Table, hidden: Sequence[str] = ()) -> Iterator[str]:

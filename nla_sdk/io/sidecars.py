@@ -40,7 +40,7 @@ def write_yaml(file: Path, record: Mapping, dumper: type[yaml.SafeDumper] = yaml
 def read_sidecar(path: Path) -> dict:
     """What `write_sidecar` wrote beside the table `path`; {} if there is nothing."""
     try:
-        found = yaml.safe_load(sidecar_of(path).read_text(encoding="utf-8"))
+        record = yaml.safe_load(sidecar_of(path).read_text(encoding="utf-8"))
     except OSError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return record if isinstance(record, dict) else {}

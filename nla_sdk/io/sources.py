@@ -73,13 +73,13 @@ class RowSource:
                 schemas = [schema or table.schema, table.schema]
                 schema = unified(schemas, f"{self.name}: a column changes its type from row to row")
             if self.holds == VECTORS:
-                found = table[self.column].type.list_size
-                if width not in (None, found):
+                here = table[self.column].type.list_size
+                if width not in (None, here):
                     raise ActivationShapeError(
-                        f"{self.name}: the vectors have {width} numbers before row {rows} and {found} after it; "
+                        f"{self.name}: the vectors have {width} numbers before row {rows} and {here} after it; "
                         "expected one d_model throughout."
                     )
-                width = found
+                width = here
             else:
                 for number, text in enumerate(table[self.column].to_pylist(), rows):
                     if text is None or not (text or empty_texts):
@@ -192,8 +192,8 @@ def _npy(path: Path, name: str) -> Reader:
     array = array.reshape(-1, array.shape[-1])
 
     def read(start: int) -> Iterator[pa.Table]:
-        for at in range(start, len(array), ROWS_PER_READ):
-            yield pa.table({"activation_vector": vector_column(array[at : at + ROWS_PER_READ])})
+        for first in range(start, len(array), ROWS_PER_READ):
+            yield pa.table({"activation_vector": vector_column(array[first : first + ROWS_PER_READ])})
 
     return read
 

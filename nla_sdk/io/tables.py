@@ -129,13 +129,13 @@ def why_not_vectors(field: pa.Field) -> str:
 
 def why_unreadable(error: Exception) -> str:
     """What Arrow says of a parquet file that it cannot read, and what mends it where that is known."""
-    said = first_line(error)
-    if "list offsets" in said and "values array" in said:
-        said += (
+    reason = first_line(error)
+    if "list offsets" in reason and "values array" in reason:
+        reason += (
             ". DuckDB writes a column FLOAT[n] with a NULL in it so that Arrow cannot read it: cast the column to "
-            "FLOAT[] there, or leave those rows out, and write the file again."
+            "FLOAT[] there, or leave those rows out, and write the file again"
         )
-    return said
+    return reason
 
 
 def _lists(table: pa.Table, column: str, name: str) -> pa.ChunkedArray:

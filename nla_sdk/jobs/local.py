@@ -121,9 +121,9 @@ def _claim(target: Target, facts: dict) -> None:
     write_json(file, facts)
 
 
-def _differences(found: dict, wanted: dict, path: str = "") -> Iterator[str]:
-    for key in [*found, *(key for key in wanted if key not in found)]:
-        was, now = found.get(key), wanted.get(key)
+def _differences(there: dict, here: dict, path: str = "") -> Iterator[str]:
+    for key in [*there, *(key for key in here if key not in there)]:
+        was, now = there.get(key), here.get(key)
         if isinstance(was, dict) and isinstance(now, dict):
             yield from _differences(was, now, f"{path}{key}.")
         elif was != now:
@@ -168,8 +168,8 @@ def _merge(target: Target, chunks: ChunkFolder, made_from: dict, about: Contract
         write_tables(sibling, target.form, tables, rows=rows, vectors=target.vectors, hidden=target.hidden)
         if target.form == "parquet":  # the sidecar first, as a table without one has no history
             facts = {"base_model": about.base_model, "base_revision": about.base_revision, "d_model": about.d_model}
-            told = {"rows": rows, "sha256": sha256_of(sibling), "code_version": f"nla-sdk {__version__}"}
-            sidecar = {"kind": "nla_dataset", **facts, "layer": about.layer, "provenance": made_from, **told}
+            about_file = {"rows": rows, "sha256": sha256_of(sibling), "code_version": f"nla-sdk {__version__}"}
+            sidecar = {"kind": "nla_dataset", **facts, "layer": about.layer, "provenance": made_from, **about_file}
             Contract.from_dict({key: value for key, value in sidecar.items() if value is not None}).save(target.out)
 
 

@@ -525,3 +525,17 @@ def test_the_report_counts_what_is_there(built):
     assert found["dropped"]["av_sft.parquet"]["rejected"] == 1
     picture = (built.out / "label_report.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
+
+
+def test_a_published_column_that_arrow_cannot_read_is_explained(base, tmp_path, monkeypatch):
+    def unreadable(*_, **__):  # as Arrow says it of DuckDB's FLOAT[n] with a NULL
+        raise pa.ArrowInvalid("Length spanned by list offsets (8) larger than values array (length 6)")
+        yield
+
+    pq.write_table(published(), tmp_path / "a.parquet")
+    entry = {"dataset": str(tmp_path / "a.parquet"), "split": "rl"}
+    config = write_inputs(config_of(tmp_path, base, build={"published": [entry], "eval_rows": 12}))
+    table = build.PublishedTable(config.build.published[0], config, D)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", unreadable)
+    with pytest.raises(InputError, match=r"a.parquet is not a parquet file .*cast the column to FLOAT\[\]"):
+        list(table.blocks())
