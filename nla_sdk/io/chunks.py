@@ -17,15 +17,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..errors import ChunkError, InputError
 from .files import atomic, sha256_of, sync
 from .formats import encoding_of, write_stream
 from .sidecars import read_sidecar
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 MANIFEST = "manifest.jsonl"
 LOCK = ".lock"
@@ -95,8 +95,6 @@ class ChunkFolder:
 
     def write(self, index: int, outputs: Mapping[str, pa.Table], drops: Mapping[str, int] | None = None) -> None:
         """Put chunk `index` in place: a table per output (empty ones are noted, not written) and what was dropped."""
-        import pyarrow.parquet as pq
-
         record: dict[str, Any] = {"chunk": index, "outputs": {}, "drops": dict(drops or {})}
         for output, table in outputs.items():
             if not table.num_rows:
@@ -132,8 +130,6 @@ class ChunkFolder:
         Raises:
             ChunkError: one is missing or damaged.
         """
-        import pyarrow.parquet as pq
-
         for about in self._records(output):
             path = self.folder / about["file"]
             if not path.is_file() or sha256_of(path) != about["sha256"]:

@@ -23,7 +23,11 @@ ROWS_PER_GROUP = 4096
 
 
 def pick_format(out: Path, asked: str | None) -> str:
-    """The format to write: what was asked for, else what the suffix says."""
+    """The format to write: what was asked for, else what the suffix says.
+
+    Raises:
+        InputError: neither says one.
+    """
     form = asked or FORMATS.get(out.suffix.lower())
     if form is None:
         raise InputError(f"{out} has no suffix that says its format; use {', '.join(FORMATS)}, or --format.")
@@ -39,7 +43,7 @@ def json_lines(table: pa.Table, hidden: Sequence[str] = ()) -> Iterator[str]:
             yield json.dumps(_without_nan(row), ensure_ascii=False, default=str)
 
 
-def _without_nan(value):
+def _without_nan(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -81,7 +85,16 @@ def write_tables(
 def write_stream(
     path: Path, tables: Iterable[pa.Table], meta: Mapping[str, Any], schema: pa.Schema | None = None
 ) -> Path:
-    """One parquet file from a stream of tables, atomically, with its sidecar; memory holds one of them at a time."""
+    """One parquet file from a stream of tables, atomically, with its sidecar; memory holds one of them at a time.
+
+    Args:
+        meta: goes into the sidecar, beside row count, hash and code version.
+        schema: of a file without rows.
+    Returns:
+        `path`.
+    Raises:
+        ChunkError: there are no rows, and no schema either.
+    """
     rows, writer = 0, None
     with atomic(path) as sibling:
         try:

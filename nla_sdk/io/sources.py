@@ -7,28 +7,21 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..errors import ActivationShapeError, EmptyBatchError, InputError, first_line
+from ..errors import ActivationShapeError, EmptyBatchError, InputError
 from .files import sha256_of
-from .tables import holds_vectors, rechunk, unified, usable_vectors, vector_column, why_not_vectors, why_unreadable
+from .readers import ROWS_PER_READ, Reader, json_rows, npy_rows, parquet_rows, text_rows
+from .tables import holds_vectors, rechunk, unified, usable_vectors, vector_column, why_not_vectors
 
 VECTORS, TEXTS = "vectors", "texts"
 READ_SUFFIXES = (".npy", ".parquet", ".jsonl", ".ndjson", ".txt")
-ROWS_PER_READ = 256
-
-Reader = Callable[[int], Iterator[pa.Table]]
-"""Tables of consecutive rows, from the row given."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +125,13 @@ def open_source(
                 f"content as text, pass - and redirect it: - < {given}"
             )
     if suffix == ".npy":
-        read, column = _npy(path, name), "activation_vector"
+        read, column = npy_rows(path, name), "activation_vector"
     elif suffix == ".parquet":
-        read = _parquet(path, name)
+        read = parquet_rows(path, name)
     elif suffix == ".txt":
-        read, column = _plain(path, name, default, lines), default
+        read, column = text_rows(path, name, default, lines), default
     else:
-        read = _json_lines(path, name)
+        read = json_rows(path, name)
     first = next(read(0), None)
     if first is None:
         raise EmptyBatchError(f"{name} holds no rows; expected at least one.")
@@ -178,93 +171,6 @@ def _spool_stdin() -> tuple[Path, str]:
     if not start:
         raise InputError("stdin is empty; expected a text, or JSON lines.")
     return path, ".jsonl" if start == b"{" else ".txt"
-
-
-def _npy(path: Path, name: str) -> Reader:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{name} is not a readable .npy file of numbers: {first_line(error)}") from None
-    if array.ndim not in (1, 2) or array.dtype.kind not in "fiu":
-        raise ActivationShapeError(
-            f"{name} holds {array.dtype} of shape {array.shape}; expected numbers of shape [d_model] or [n, d_model]."
-        )
-    array = array.reshape(-1, array.shape[-1])
-
-    def read(start: int) -> Iterator[pa.Table]:
-        for first in range(start, len(array), ROWS_PER_READ):
-            yield pa.table({"activation_vector": vector_column(array[first : first + ROWS_PER_READ])})
-
-    return read
-
-
-def _parquet(path: Path, name: str) -> Reader:
-    def read(start: int) -> Iterator[pa.Table]:
-        try:
-            # Buffered and unbuffered-ahead, a file of one huge row group is read page by page.
-            with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
-                group = 0
-                while group < file.num_row_groups and start >= file.metadata.row_group(group).num_rows:
-                    start -= file.metadata.row_group(group).num_rows
-                    group += 1
-                for batch in file.iter_batches(ROWS_PER_READ, row_groups=range(group, file.num_row_groups)):
-                    if start < batch.num_rows:
-                        yield pa.Table.from_batches([batch.slice(start)]).replace_schema_metadata(None)
-                    start = max(0, start - batch.num_rows)
-        except pa.ArrowInvalid as error:
-            raise InputError(f"{name} is not a readable parquet file: {why_unreadable(error)}") from None
-
-    return read
-
-
-def _plain(path: Path, name: str, column: str, lines: bool) -> Reader:
-    def read(start: int) -> Iterator[pa.Table]:
-        # A file's last line break ends it and is not part of its text.
-        with path.open(encoding="utf-8-sig") as file:
-            try:
-                texts = (line.rstrip("\r\n") for line in file) if lines else iter([file.read().rstrip("\r\n")])
-                texts = islice(texts, start, None)
-                while batch := list(islice(texts, ROWS_PER_READ)):
-                    yield pa.table({column: batch})
-            except UnicodeDecodeError as error:
-                raise InputError(f"{name} is not UTF-8 text: {error}") from None
-
-    return read
-
-
-def _json_lines(path: Path, name: str) -> Reader:
-    def rows(file) -> Iterator[dict]:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(
-                    f"{name}, line {number}: not JSON ({error.msg}); expected one object a line."
-                ) from None
-            if not isinstance(row, dict):
-                raise InputError(f"{name}, line {number}: a {type(row).__name__}; expected one JSON object a line.")
-            yield row
-
-    def read(start: int) -> Iterator[pa.Table]:
-        with path.open(encoding="utf-8-sig") as file:
-            try:
-                wanted = islice(rows(file), start, None)
-                while batch := list(islice(wanted, ROWS_PER_READ)):
-                    names = dict.fromkeys(key for row in batch for key in row)
-                    yield pa.table({key: _column(key, [row.get(key) for row in batch], name) for key in names})
-            except UnicodeDecodeError as error:
-                raise InputError(f"{name} is not UTF-8 text: {error}") from None
-
-    return read
-
-
-def _column(key: str, values: list, name: str) -> pa.Array:
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise InputError(f"{name}: the values of {key!r} are of different kinds: {first_line(error)}") from None
 
 
 def _pick(schema: pa.Schema, name: str, column: str | None, columns: Sequence[str]) -> str:
