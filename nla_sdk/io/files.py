@@ -23,7 +23,7 @@ FORGOTTEN = 7 * 24 * 3600
 another host name, so that nobody else would ever clear away what it left."""
 
 _LEFTOVER = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,10})-[0-9a-f]{8}\.tmp$")
-_writing: set[Path] = set()
+_writing: set[str] = set()
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def atomic(path: Path, *, locked: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_leftovers(path, locked)
     sibling = _sibling(path)
-    _writing.add(sibling)
+    _writing.add(sibling.name)
     try:
         yield sibling
         for item in [*sibling.rglob("*"), sibling]:
@@ -54,14 +54,18 @@ def atomic(path: Path, *, locked: bool = False) -> Iterator[Path]:
             # Moved away whole, then removed: a kill within rmtree would leave half a folder under the final name.
             old = _sibling(path)
             os.replace(path, old)
-            os.replace(sibling, path)
+            try:
+                os.replace(sibling, path)
+            except BaseException:
+                os.replace(old, path)
+                raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.replace(sibling, path)
         sync(path.parent)
     finally:
         _remove(sibling)
-        _writing.discard(sibling)
+        _writing.discard(sibling.name)
 
 
 def _sibling(path: Path) -> Path:
@@ -82,7 +86,7 @@ def _clear_leftovers(path: Path, locked: bool) -> None:
         with suppress(OSError):  # gone meanwhile, or another user's
             here, pid = named["host"] == _host(), int(named["pid"])
             # In a container that is started again, we may have the very pid of the one that was killed.
-            dead = here and (leftover not in _writing if pid == os.getpid() else not psutil.pid_exists(pid))
+            dead = here and (leftover.name not in _writing if pid == os.getpid() else not psutil.pid_exists(pid))
             if locked or dead or time.time() - leftover.stat().st_mtime > FORGOTTEN:
                 _remove(leftover)
 

@@ -95,6 +95,24 @@ def test_a_kill_while_a_folder_is_replaced_leaves_no_half_of_it_under_the_final_
     assert names(tmp_path / "half") == ["new"]
 
 
+def test_a_folder_that_cannot_be_replaced_is_what_it_was(tmp_path, monkeypatch):
+    with atomic(tmp_path / "half") as sibling:
+        sibling.mkdir()
+        (sibling / "old").write_text("old")
+    replace = os.replace
+
+    def refused(source: Path, target: Path) -> None:
+        if target == tmp_path / "half" and (source / "new").exists():
+            raise PermissionError(13, "in use")
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", refused)
+    with pytest.raises(PermissionError), atomic(tmp_path / "half") as sibling:
+        sibling.mkdir()
+        (sibling / "new").write_text("new")
+    assert names(tmp_path) == ["half"] and names(tmp_path / "half") == ["old"]
+
+
 def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     order: list[str] = []
     replace = os.replace
@@ -162,6 +180,15 @@ def test_of_this_host_what_a_dead_process_left_goes_and_a_living_ones_stays(tmp_
     with atomic(tmp_path / "a") as sibling:
         sibling.write_text("whole")
     assert living.exists() and not dead.exists()
+
+
+def test_a_write_in_progress_is_ours_by_whichever_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with atomic(Path("a")) as ours:
+        ours.write_text("outer")
+        with atomic(tmp_path / "a") as sibling:
+            sibling.write_text("inner")
+        assert ours.exists()
 
 
 def test_what_an_earlier_process_of_our_own_pid_left_goes(tmp_path):
