@@ -22,7 +22,8 @@ import torch
 from nla_sdk import NLAPair
 from nla_sdk.evaluation.parts import Settings
 from nla_sdk.evaluation.schema import ROWS
-from nla_sdk.io.chunks import Chunks, write_stream
+from nla_sdk.io.chunks import Chunks
+from nla_sdk.io.formats import write_stream
 from training.evaluate import heldout, measure
 from training.evaluate.measures import compute
 from training.evaluate.measures.collapse import collapse

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from nla_sdk import metrics
-from nla_sdk.io.files import read_vectors
+from nla_sdk.io.tables import read_vectors
 from training.configs.config import Config, Readout
 from training.data.build import spread
 from training.data.split import split_of

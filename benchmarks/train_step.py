@@ -29,7 +29,8 @@ from torch.nn import functional
 
 from nla_sdk.contract import known_release
 from nla_sdk.halves.fetch import fetch_base
-from nla_sdk.io.files import read_vectors, vector_column, write_json
+from nla_sdk.io.files import write_json
+from nla_sdk.io.tables import read_vectors, vector_column
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.batches import pad_right
 from nla_sdk.model.injection import inject

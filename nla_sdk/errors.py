@@ -128,6 +128,11 @@ class MarkerError(InputError):
     """The injection marker was not found exactly once, between its two neighbours, in a prompt."""
 
 
+# --- tables -----------------------------------------------------------------------------------------------------
+class ChunkError(NLAError):
+    """A chunk is missing or damaged, or a finished table would be overwritten."""
+
+
 # --- warnings ---------------------------------------------------------------------------------------------------
 class NLAWarning(UserWarning):
     """Root of all warnings of nla_sdk."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError, first_line
-from nla_sdk.io.files import sidecar_of
+from nla_sdk.io.sidecars import sidecar_of
 
 from ..errors import CardError
 

@@ -152,21 +152,21 @@ def process(
         options: its options beside `positions`.
         watch: is shown every table of results.
     """
-    from ..io import streams
+    from ..io import formats, sources
     from ..jobs import local as jobs
     from ..jobs import work as rows
 
-    kinds = (streams.TEXTS,) if command in ("extract", "reconstruct") else (streams.VECTORS, streams.TEXTS)
-    source = streams.open_source(
+    kinds = (sources.TEXTS,) if command in ("extract", "reconstruct") else (sources.VECTORS, sources.TEXTS)
+    source = sources.open_source(
         given, LOOKED_FOR[command], column=output.column, holds=kinds, lines=command == "reconstruct"
     )
     result = {"extract": "activation_vector", "reconstruct": "reconstruction"}.get(command)
-    hidden = {source.column, "activation_vector"} if source.holds == streams.VECTORS else {"activation_vector"}
+    hidden = {source.column, "activation_vector"} if source.holds == sources.VECTORS else {"activation_vector"}
     hidden = sorted(hidden - {result})
     form = "jsonl" if output.json else output.format and output.format.value
     target = None
     if output.out is not None and form != "table":
-        form = streams.pick_format(output.out, form)
+        form = formats.pick_format(output.out, form)
         target = jobs.Target(output.out, form, result, hidden, output.overwrite)
         target.refuse_early()
     elif output.out is not None or form not in (None, "table", "jsonl"):
@@ -194,7 +194,7 @@ def print_rows(command, source, count, work, size, hidden, *, as_json, vectors, 
     """Work through INPUT and print the results as they come."""
     from tqdm import tqdm
 
-    from ..io import streams
+    from ..io import formats
 
     text = "detokenized_text_truncated" if command == "extract" else source.column
     table = RowTable(command, text=text, vectors=vectors)
@@ -206,7 +206,7 @@ def print_rows(command, source, count, work, size, hidden, *, as_json, vectors, 
             if not bar.disable:
                 bar.clear()
             if as_json:
-                for line in streams.json_lines(results, hidden):
+                for line in formats.json_lines(results, hidden):
                     print(line)
             else:
                 table.print(results)

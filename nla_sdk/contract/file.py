@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from ..errors import ContractError
+from ..io.sidecars import write_yaml
 
 SIDECAR_NAME = "nla_meta.yaml"
 
@@ -53,16 +54,14 @@ def parse(data: bytes, source: str) -> Mapping:
     return content
 
 
-def dump(values: Mapping, file: Path) -> str:
-    """The text of a contract's file, keys in the order given.
+def write(file: Path, values: Mapping) -> None:
+    """Write a contract's file, atomically, keys in the order given.
 
-    Args:
-        file: the file it will be written to, for the message.
     Raises:
         ContractError: there is something in it that YAML cannot hold.
     """
     try:
-        return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 20)
+        write_yaml(file, values, _Dumper, width=1 << 20)
     except yaml.YAMLError as error:
         raise ContractError(f"{file} not written: the contract holds what YAML cannot: {error}.") from None
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import copy
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from ..errors import ContractError, MissingFileError
 from . import dialects, prompts
 from . import verify as verification
-from .file import SIDECAR_NAME, dump, parse, sidecar_path
+from .file import SIDECAR_NAME, parse, sidecar_path, write
 from .refusals import malformed, require
 from .values import Count, Dtype, FileName, Index, Positive, Precision, PromptStyle, RepoId, Role, Text, TokenIds
 
@@ -186,18 +185,7 @@ class Contract(BaseModel):
             ContractError: an unknown key or the provenance holds something that YAML cannot hold.
         """
         file = sidecar_path(path)
-        text = dump(self.to_dict(), file)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-        try:
-            with open(temporary, "x", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, file)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write(file, self.to_dict())
         return file
 
     def replace(self, **changes: Any) -> Contract:

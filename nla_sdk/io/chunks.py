@@ -1,34 +1,34 @@
-"""Chunked output: work that is done stays done, and the finished table is the same however often it was interrupted.
+"""Work that is done stays done: the one store of finished chunks, behind `nla` jobs and the stages of training.
 
-A stage writes one file per (chunk, output) into a folder of its own, named after what the chunks depend on, so that
-chunks of other settings never mix in. `manifest.jsonl` in that folder has one line per finished chunk, appended and
-fsynced after the chunk's files are in place. When all chunks are there, `finish` streams them into the final table, one
-chunk in memory at a time, and `results/` gets a copy.
+A chunk is a parquet file per output, put in place atomically. `manifest.jsonl` beside them has one line per finished
+chunk, with the hashes of its files, appended and on the disk after they are in place; a chunk without a line is none.
+The finished table is the same bytes however often the work was interrupted.
+
+`nla` jobs keep one folder per output file (`ChunkFolder`), held by a lock; stages keep one per identity (`Chunks`), so
+that chunks of other settings or inputs never mix in.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..errors import NLAError
-from .files import atomic, read_sidecar, sha256_of, write_sidecar
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+from ..errors import ChunkError, InputError
+from .files import atomic, sha256_of, sync
+from .formats import encoding_of, write_stream
+from .sidecars import read_sidecar
 
 MANIFEST = "manifest.jsonl"
-
-
-class ChunkError(NLAError):
-    """A chunk is missing or damaged, or a finished table would be overwritten."""
+LOCK = ".lock"
 
 
 def identity_of(facts: Mapping[str, Any]) -> str:
@@ -37,8 +37,117 @@ def identity_of(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class Chunks:
-    """The finished chunks of one run of one stage.
+@contextmanager
+def locked(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold `folder`, which is made if need be, for this process alone; it goes in the end if no chunks are in it.
+
+    Raises:
+        InputError: another process holds it; `refusal` is the message.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(refusal) from None
+    try:
+        yield
+    finally:
+        lock.release()  # first: Windows removes no open file
+        if not any(folder.glob("*.parquet")):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class ChunkFolder:
+    """The finished chunks in one folder, which is made if need be.
+
+    Args:
+        names: how a chunk's file is called, by its `index` and `output`.
+        remedy: what to do about a damaged chunk, for the message.
+    """
+
+    def __init__(self, folder: Path, names: str, remedy: str) -> None:
+        self.folder, self.names, self.remedy = folder, names, remedy
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.done: dict[int, dict] = {}
+        manifest = self.folder / MANIFEST
+        if manifest.is_file():
+            whole, _, torn = manifest.read_text(encoding="utf-8").rpartition("\n")
+            for line in whole.splitlines():
+                record = json.loads(line)
+                self.done[record["chunk"]] = record
+            if torn:  # killed within the append: that chunk is made again
+                with atomic(manifest) as sibling:
+                    sibling.write_text(whole + "\n" if whole else "", encoding="utf-8")
+
+    def has(self, index: int) -> bool:
+        """Whether chunk `index` is finished, with all its files."""
+        record = self.done.get(index)
+        return record is not None and all((self.folder / about["file"]).is_file() for about in _outputs(record))
+
+    def is_whole(self, index: int) -> bool:
+        """As `has`, and its files are those that were written: reads them all."""
+        return self.has(index) and all(
+            sha256_of(self.folder / about["file"]) == about["sha256"] for about in _outputs(self.done[index])
+        )
+
+    def write(self, index: int, outputs: Mapping[str, pa.Table], drops: Mapping[str, int] | None = None) -> None:
+        """Put chunk `index` in place: a table per output (empty ones are noted, not written) and what was dropped."""
+        record: dict[str, Any] = {"chunk": index, "outputs": {}, "drops": dict(drops or {})}
+        for output, table in outputs.items():
+            if not table.num_rows:
+                continue
+            file = self.folder / self.names.format(index=index, output=output)
+            with atomic(file) as sibling:
+                pq.write_table(table, sibling, **encoding_of(table.schema))
+                digest = sha256_of(sibling)
+            record["outputs"][output] = {"file": file.name, "rows": table.num_rows, "sha256": digest}
+        with (self.folder / MANIFEST).open("a", encoding="utf-8") as manifest:
+            manifest.write(json.dumps(record, ensure_ascii=False) + "\n")
+        sync(self.folder / MANIFEST)
+        self.done[index] = record
+
+    def drops(self) -> dict[str, int]:
+        """How many rows were dropped, by reason, over all finished chunks."""
+        total: Counter[str] = Counter()
+        for record in self.done.values():
+            total.update(record["drops"])
+        return dict(sorted(total.items()))
+
+    def rows(self, output: str) -> int:
+        """How many rows of one output there are."""
+        return sum(about["rows"] for about in self._records(output))
+
+    def files(self, output: str) -> list[Path]:
+        """The chunk files of one output, in order; unread."""
+        return [self.folder / about["file"] for about in self._records(output)]
+
+    def tables(self, output: str) -> Iterator[pa.Table]:
+        """The chunks of one output in order, each checked against the manifest's hash, one in memory at a time.
+
+        Raises:
+            ChunkError: one is missing or damaged.
+        """
+        for about in self._records(output):
+            path = self.folder / about["file"]
+            if not path.is_file() or sha256_of(path) != about["sha256"]:
+                raise ChunkError(f"{path} is missing or damaged. {self.remedy}")
+            yield pq.read_table(path)
+
+    def remove(self) -> None:
+        """Delete the chunks, once the finished tables are in place."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _records(self, output: str) -> list[dict]:
+        """Of each chunk with rows of this output, in order: its file, rows and sha256."""
+        outputs = (self.done[index]["outputs"] for index in sorted(self.done))
+        return [record[output] for record in outputs if output in record]
+
+
+class Chunks(ChunkFolder):
+    """The finished chunks of one run of one stage, in `<parent>/<stage>-<identity>`.
 
     Args:
         parent: where chunk folders are kept (`<out>/chunks`).
@@ -55,65 +164,8 @@ class Chunks:
 
     def __init__(self, parent: Path, stage: str, facts: Mapping[str, Any]) -> None:
         self.stage, self.identity = stage, identity_of(facts)
-        self.folder = parent / f"{stage}-{self.identity}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.done: dict[int, dict] = {}
-        manifest = self.folder / MANIFEST
-        if manifest.is_file():
-            whole, _, torn = manifest.read_text(encoding="utf-8").rpartition("\n")
-            for line in whole.splitlines():
-                record = json.loads(line)
-                self.done[record["chunk"]] = record
-            if torn:  # killed within the append: that chunk is made again
-                with atomic(manifest) as sibling:
-                    sibling.write_text(whole + "\n" if whole else "", encoding="utf-8")
-
-    def has(self, index: int) -> bool:
-        """Whether chunk `index` is finished, with all its files."""
-        record = self.done.get(index)
-        return record is not None and all((self.folder / one["file"]).is_file() for one in record["outputs"].values())
-
-    def write(self, index: int, outputs: Mapping[str, pa.Table], drops: Mapping[str, int] | None = None) -> None:
-        """Put chunk `index` in place: a table per output (empty ones are noted, not written) and what was dropped."""
-        import pyarrow.parquet as pq
-
-        record: dict[str, Any] = {"chunk": index, "outputs": {}, "drops": dict(drops or {})}
-        for name, table in outputs.items():
-            if not table.num_rows:
-                continue
-            file = self.folder / f"{index:07d}.{name}.parquet"
-            with atomic(file) as sibling:
-                pq.write_table(table, sibling, **encoding_of(table.schema))
-                digest = sha256_of(sibling)
-            record["outputs"][name] = {"file": file.name, "rows": table.num_rows, "sha256": digest}
-        with (self.folder / MANIFEST).open("a", encoding="utf-8") as manifest:
-            manifest.write(json.dumps(record, ensure_ascii=False) + "\n")
-            manifest.flush()
-            os.fsync(manifest.fileno())
-        self.done[index] = record
-
-    def drops(self) -> dict[str, int]:
-        """How many rows were dropped, by reason, over all finished chunks."""
-        total: Counter[str] = Counter()
-        for record in self.done.values():
-            total.update(record["drops"])
-        return dict(sorted(total.items()))
-
-    def rows(self, output: str) -> int:
-        return sum(record["outputs"].get(output, {}).get("rows", 0) for record in self.done.values())
-
-    def tables(self, output: str) -> Iterable[pa.Table]:
-        """The chunks of one output in order, each checked against the manifest's hash."""
-        import pyarrow.parquet as pq
-
-        for index in sorted(self.done):
-            about = self.done[index]["outputs"].get(output)
-            if about is None:
-                continue
-            path = self.folder / about["file"]
-            if not path.is_file() or sha256_of(path) != about["sha256"]:
-                raise ChunkError(f"{path} is missing or damaged. Remove {self.folder} and run the same command again.")
-            yield pq.read_table(path)
+        folder = parent / f"{stage}-{self.identity}"
+        super().__init__(folder, "{index:07d}.{output}.parquet", f"Remove {folder} and run the stage again.")
 
     def finish(self, output: str, path: Path, meta: Mapping[str, Any], schema: pa.Schema | None = None) -> Path:
         """Stream all chunks of `output` into `path` and its sidecar: the same bytes whatever interruptions there were.
@@ -129,47 +181,10 @@ class Chunks:
         return {**meta, "stage": self.stage, "identity": self.identity, "drops": self.drops()}
 
     def remove(self) -> None:
-        """Delete the chunks, once the finished tables are in place."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the chunks, and the folder of all stages' chunks if these were the last."""
+        super().remove()
         with suppress(OSError):  # chunks of other runs are still there
             self.folder.parent.rmdir()
-
-
-def write_stream(
-    path: Path, tables: Iterable[pa.Table], meta: Mapping[str, Any], schema: pa.Schema | None = None
-) -> Path:
-    """One parquet file from a stream of tables, atomically, with its sidecar; memory holds one of them at a time."""
-    import pyarrow.parquet as pq
-
-    rows, writer = 0, None
-    with atomic(path) as sibling:
-        try:
-            for table in tables:
-                if writer is None:
-                    writer = pq.ParquetWriter(sibling, table.schema, **encoding_of(table.schema))
-                writer.write_table(table)
-                rows += table.num_rows
-            if writer is None:
-                if schema is None:
-                    raise ChunkError(
-                        f"No rows for {path.name}: everything was dropped ({meta.get('drops') or 'no input'})."
-                    )
-                writer = pq.ParquetWriter(sibling, schema, **encoding_of(schema))
-        finally:
-            if writer is not None:
-                writer.close()
-        digest = sha256_of(sibling)
-        # The sidecar first: a table without its sidecar would look finished and be without its history.
-        write_sidecar(path, {**meta, "rows": rows, "sha256": digest})
-    return path
-
-
-def encoding_of(schema: pa.Schema) -> dict[str, Any]:
-    """How a table is written: compressed, and vectors without a dictionary, which makes them half as large again."""
-    import pyarrow as pa
-
-    flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
-    return {"compression": "zstd", "use_dictionary": flat}
 
 
 def is_finished(path: Path, identity: str, *, overwrite: bool = False) -> bool:
@@ -189,3 +204,7 @@ def is_finished(path: Path, identity: str, *, overwrite: bool = False) -> bool:
         f"{path} is there already, made with other settings or inputs. Nothing is overwritten: pass --overwrite, or "
         "give the config another `out:`."
     )
+
+
+def _outputs(record: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    return record["outputs"].values()

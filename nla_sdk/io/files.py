@@ -1,4 +1,4 @@
-"""Writing so that nothing half-written is ever left under a final name, and saying what a file was made from."""
+"""Writing so that nothing half-written is ever left under a final name, and telling files and texts apart by hash."""
 
 from __future__ import annotations
 
@@ -6,42 +6,110 @@ import glob
 import hashlib
 import json
 import os
+import platform
+import re
+import secrets
 import shutil
-import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
-import yaml
 
-from .. import __version__
+FORGOTTEN = 7 * 24 * 3600
+"""Seconds after which a temporary file is nobody's: no write takes a week, and a container that is started again has
+another host name, so that nobody else would ever clear away what it left."""
 
-# What every table says of its activations, carried from one stage's sidecar to the next.
-CARRIED = ("base_model", "base_revision", "d_model", "layer", "extraction_precision")
+_LEFTOVER = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,10})-[0-9a-f]{8}\.tmp$")
+_writing: set[str] = set()
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write to; renamed to `path` when the block ends well, removed when it doesn't."""
+def atomic(path: Path, *, locked: bool = False) -> Iterator[Path]:
+    """A temporary sibling to write a file or a folder to; renamed to `path`, on the disk, when the block ends well.
+
+    When it doesn't, the sibling is removed and `path` is what it was. What killed runs left of this path is cleared
+    away at the start.
+
+    Args:
+        path: the final name; its folder is made if need be.
+        locked: the caller holds a lock on it, so that every leftover is of a killed run, on whichever host.
+    Yields:
+        A path beside it that does not exist yet.
+    Example:
+        >>> with atomic(folder / "log.jsonl") as sibling:  # doctest: +SKIP
+        ...     sibling.write_text(text, encoding="utf-8")
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # of a run that was killed
-        if not psutil.pid_exists(int(stale.name.split(".")[-2])):
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
-    sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _clear_leftovers(path, locked)
+    sibling = _sibling(path)
+    _writing.add(sibling.name)
     try:
         yield sibling
-        for file in [sibling] if sibling.is_file() else [item for item in sibling.rglob("*") if item.is_file()]:
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+        for item in [*sibling.rglob("*"), sibling]:
+            sync(item)
         if sibling.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        os.replace(sibling, path)
-    finally:
-        if sibling.is_dir():
-            shutil.rmtree(sibling, ignore_errors=True)
+            # Moved away whole, then removed: a kill within rmtree would leave half a folder under the final name.
+            old = _sibling(path)
+            os.replace(path, old)
+            try:
+                os.replace(sibling, path)
+            except BaseException:
+                os.replace(old, path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
         else:
-            sibling.unlink(missing_ok=True)
+            os.replace(sibling, path)
+        sync(path.parent)
+    finally:
+        _remove(sibling)
+        _writing.discard(sibling.name)
+
+
+def _sibling(path: Path) -> Path:
+    """A hidden name of its own for every writer: two hosts on a shared disk may both have a process 7."""
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _clear_leftovers(path: Path, locked: bool) -> None:
+    """Remove what killed writers of `path` left; what is not certainly dead, or not of our naming, stays."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        named = _LEFTOVER.fullmatch(leftover.name.removeprefix(f".{path.name}"))
+        if named is None:
+            continue
+        with suppress(OSError):  # gone meanwhile, or another user's
+            here, pid = named["host"] == _host(), int(named["pid"])
+            # In a container that is started again, we may have the very pid of the one that was killed.
+            dead = here and (leftover.name not in _writing if pid == os.getpid() else not psutil.pid_exists(pid))
+            if locked or dead or time.time() - leftover.stat().st_mtime > FORGOTTEN:
+                _remove(leftover)
+
+
+def _remove(item: Path) -> None:
+    if item.is_dir() and not item.is_symlink():
+        shutil.rmtree(item, ignore_errors=True)
+    else:
+        item.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or a folder's list of names, on the disk; folders only where the system can (Windows cannot)."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":
+        return
+    # Some network and FUSE disks sync no folders; a file that cannot be synced is an error.
+    with suppress(OSError) if folder else nullcontext():
+        descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def hash64(text: str) -> int:
@@ -50,6 +118,7 @@ def hash64(text: str) -> int:
 
 
 def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex and in bounded memory."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
@@ -57,64 +126,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def code_version() -> str:
-    """The commit this runs from, "+changes" if the tree differs from it; else the package version."""
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-        changes = subprocess.run(
-            ["git", "-C", here, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
-        return commit + ("+changes" if changes else "")
-    except (OSError, subprocess.SubprocessError):
-        return f"nla-sdk {__version__}"
-
-
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Readable JSON, atomically."""
     with atomic(path) as sibling:
         sibling.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def sidecar_of(path: Path) -> Path:
-    """Where the contract of the table `path` is."""
-    return path.with_name(path.name + ".nla_meta.yaml")
-
-
-def write_sidecar(path: Path, meta: Mapping) -> None:
-    """`<path>.nla_meta.yaml`: kind, `meta` and the code version."""
-    record = {"kind": "nla_dataset", **meta, "code_version": code_version()}
-    with atomic(sidecar_of(path)) as sibling:
-        sibling.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-def read_sidecar(path: Path) -> dict:
-    """What `write_sidecar` wrote beside the table `path`; {} if there is nothing."""
-    try:
-        found = yaml.safe_load(sidecar_of(path).read_text(encoding="utf-8"))
-    except OSError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def vector_column(vectors):
-    """float32 [n, d] → a FixedSizeList<float32>[d] column: variable lists overflow their offsets near 600k rows."""
-    import numpy as np
-    import pyarrow as pa
-
-    array = np.ascontiguousarray(vectors, dtype=np.float32)
-    return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
-
-
-def read_vectors(table, column: str = "activation_vector"):
-    """A FixedSizeList (or list) column → float32 [n, d]."""
-    import numpy as np
-
-    values = table[column].combine_chunks()
-    flat = values.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, dtype=np.float32).reshape(len(values), -1)

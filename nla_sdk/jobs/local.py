@@ -1,15 +1,12 @@
 """Long work on a file, in pieces that are kept: kill it at any moment, run it again, and it goes on.
 
-Results are written as numbered chunk files into `<out>.chunks/`, each under its final name only when it is whole, with
-a manifest of what they were made from. When the last one is there they are merged into OUT, which appears whole or not
-at all, and the folder goes.
+Results are chunks in `<out>.chunks/` (`nla_sdk.io.chunks`), with a manifest of what they are made from. When the last
+one is there they are merged into OUT, which appears whole or not at all, and the folder goes.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +18,16 @@ import pyarrow.parquet as pq
 from .. import __version__
 from ..contract import Contract
 from ..errors import InputError
-from ..io.streams import Source, sha256_of, sync, write_tables
+from ..io.chunks import LOCK, ChunkFolder, locked
+from ..io.files import atomic, sha256_of, write_json
+from ..io.formats import write_tables
+from ..io.sources import RowSource
+from ..io.tables import conform, unified
 from .work import Work
 
-MANIFEST = "manifest.json"
+MADE_FROM = "manifest.json"
+RESULTS = "results"
+Watch = Callable[[pa.Table], None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Target:
 
 
 def run(
-    source: Source,
+    source: RowSource,
     rows: int,
     work: Work,
     target: Target,
@@ -75,7 +78,7 @@ def run(
     chunk_rows: int,
     made_from: dict,
     about: Contract,
-    watch: Callable[[pa.Table], None] | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Work through `source` and write `target`.
 
@@ -88,80 +91,50 @@ def run(
     Raises:
         InputError: the folder holds unfinished work of another kind, or of a process that still runs.
     """
-    from filelock import FileLock, Timeout
-
     target.refuse_early()
-    manifest = {"rows": rows, "chunk_rows": chunk_rows, "nla_sdk": __version__} | made_from
-    target.chunks.mkdir(exist_ok=True)
-    finished = False
-    lock = FileLock(target.chunks / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"Another process is writing {target.out}; wait for it, or pass another -o.") from None
-    try:
-        _claim(target, manifest)
-        numbers = range(-(-rows // chunk_rows))
-        _work(source, work, target, rows, chunk_rows, numbers)
-        _merge(target, [_chunk(target, number) for number in numbers], made_from, about, watch)
-        finished = True
-    finally:
-        lock.release()
-        if finished or not any(target.chunks.glob("*.parquet")):  # done, or nothing to keep
-            shutil.rmtree(target.chunks, ignore_errors=True)
+    facts = {"rows": rows, "chunk_rows": chunk_rows, "nla_sdk": __version__} | made_from
+    busy = f"Another process is writing {target.out}; wait for it, or pass another -o."
+    with locked(target.chunks, busy):
+        _claim(target, facts)
+        chunks = ChunkFolder(target.chunks, "{index:08d}.parquet", "Run the same command again.")
+        _work(source, work, target, chunks, rows, chunk_rows)
+        _merge(target, chunks, made_from, about, watch)
+        chunks.remove()
 
 
-def _claim(target: Target, manifest: dict) -> None:
+def _claim(target: Target, facts: dict) -> None:
     """Make the folder this job's: by its own manifest, or by refusing or clearing away another job's work."""
-    file = target.chunks / MANIFEST
-    manifest = json.loads(json.dumps(manifest))
-    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-    if found is not None and found != manifest:
-        if not target.overwrite:
-            raise InputError(
-                f"{target.chunks} holds unfinished work that was made from something else "
-                f"({'; '.join(_differences(found, manifest))}). Repeat that command to finish it, pass another -o, or "
-                "pass --overwrite to start over."
-            )
-        found = None
-    if found is None:
-        for leftover in target.chunks.iterdir():
-            if leftover.name != ".lock":
-                leftover.unlink()
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        sync(temporary)
-        os.replace(temporary, file)
-    for leftover in target.chunks.glob("*.tmp"):
-        leftover.unlink()
+    file = target.chunks / MADE_FROM
+    facts = json.loads(json.dumps(facts))
+    there = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    if there == facts:
+        return
+    if there is not None and not target.overwrite:
+        raise InputError(
+            f"{target.chunks} holds unfinished work that was made from something else "
+            f"({'; '.join(_differences(there, facts))}). Repeat that command to finish it, pass another -o, or "
+            "pass --overwrite to start over."
+        )
+    for leftover in target.chunks.iterdir():
+        if leftover.name != LOCK:
+            leftover.unlink()
+    write_json(file, facts)
 
 
-def _differences(found: dict, wanted: dict, path: str = "") -> Iterator[str]:
-    for key in [*found, *(key for key in wanted if key not in found)]:
-        was, now = found.get(key), wanted.get(key)
+def _differences(there: dict, here: dict, path: str = "") -> Iterator[str]:
+    for key in [*there, *(key for key in here if key not in there)]:
+        was, now = there.get(key), here.get(key)
         if isinstance(was, dict) and isinstance(now, dict):
             yield from _differences(was, now, f"{path}{key}.")
         elif was != now:
             yield f"{path}{key}: {was} there, {now} here"
 
 
-def _chunk(target: Target, number: int) -> Path:
-    return target.chunks / f"{number:08d}.parquet"
-
-
-def _is_whole(chunk: Path) -> bool:
-    try:
-        pq.read_metadata(chunk)
-    except (FileNotFoundError, pa.ArrowInvalid):
-        return False
-    return True
-
-
-def _work(source: Source, work: Work, target: Target, rows: int, chunk_rows: int, numbers: range) -> None:
+def _work(source: RowSource, work: Work, target: Target, chunks: ChunkFolder, rows: int, chunk_rows: int) -> None:
     """Make the chunks that are not there yet."""
     from tqdm import tqdm
 
-    missing = [number for number in numbers if not _is_whole(_chunk(target, number))]
+    missing = [number for number in range(-(-rows // chunk_rows)) if not chunks.is_whole(number)]
     if not missing:
         return
     start = missing[0] * chunk_rows
@@ -177,10 +150,7 @@ def _work(source: Source, work: Work, target: Target, rows: int, chunk_rows: int
             for number, table in enumerate(source.batches(chunk_rows, start), missing[0]):
                 if number not in wanted:
                     continue
-                temporary = _chunk(target, number).with_suffix(".tmp")
-                pq.write_table(work(table, number * chunk_rows), temporary)
-                sync(temporary)
-                os.replace(temporary, _chunk(target, number))
+                chunks.write(number, {RESULTS: work(table, number * chunk_rows)})
                 done += table.num_rows
                 bar.update(table.num_rows)
         except KeyboardInterrupt:
@@ -188,35 +158,22 @@ def _work(source: Source, work: Work, target: Target, rows: int, chunk_rows: int
             raise KeyboardInterrupt(f"stopped; {kept}" if done else "stopped; no rows were done yet.") from None
 
 
-def _merge(target: Target, chunks: Sequence[Path], made_from: dict, about: Contract, watch) -> None:
+def _merge(target: Target, chunks: ChunkFolder, made_from: dict, about: Contract, watch: Watch | None) -> None:
     """Chunks → OUT and, beside a parquet file, its sidecar."""
-    try:
-        schema = pa.unify_schemas([pq.read_schema(chunk) for chunk in chunks], promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InputError(f"{target.out} cannot be one table, a column changes its type: {error}") from None
-    rows = sum(pq.read_metadata(chunk).num_rows for chunk in chunks)
-    tables = (_shown(_as(schema, pq.read_table(chunk)), watch) for chunk in chunks)
-    merged = target.chunks / "merged.tmp"
-    write_tables(merged, target.form, tables, rows=rows, vectors=target.vectors, hidden=target.hidden)
-    if target.form == "parquet":
-        facts = {"base_model": about.base_model, "base_revision": about.base_revision, "d_model": about.d_model}
-        told = {"rows": rows, "sha256": sha256_of(merged), "code_version": f"nla-sdk {__version__}"}
-        sidecar = {"kind": "nla_dataset", **facts, "layer": about.layer, "provenance": made_from, **told}
-        Contract.from_dict({key: value for key, value in sidecar.items() if value is not None}).save(target.out)
-    os.replace(merged, target.out)
-    sync(target.out.absolute().parent)
+    schemas = [pq.read_schema(file) for file in chunks.files(RESULTS)]
+    schema = unified(schemas, f"{target.out} cannot be one table, a column changes its type")
+    rows = chunks.rows(RESULTS)
+    tables = (_shown(conform(table, schema), watch) for table in chunks.tables(RESULTS))
+    with atomic(target.out) as sibling:
+        write_tables(sibling, target.form, tables, rows=rows, vectors=target.vectors, hidden=target.hidden)
+        if target.form == "parquet":  # the sidecar first, as a table without one has no history
+            facts = {"base_model": about.base_model, "base_revision": about.base_revision, "d_model": about.d_model}
+            about_file = {"rows": rows, "sha256": sha256_of(sibling), "code_version": f"nla-sdk {__version__}"}
+            sidecar = {"kind": "nla_dataset", **facts, "layer": about.layer, "provenance": made_from, **about_file}
+            Contract.from_dict({key: value for key, value in sidecar.items() if value is not None}).save(target.out)
 
 
-def _shown(table: pa.Table, watch) -> pa.Table:
+def _shown(table: pa.Table, watch: Watch | None) -> pa.Table:
     if watch is not None:
         watch(table)
     return table
-
-
-def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
-    """`table` with the schema's columns, null where it has none."""
-    columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)

@@ -14,7 +14,8 @@ import pyarrow as pa
 import torch
 
 from ..errors import PositionError
-from ..io.streams import TEXTS, Source, vector_column, vectors_of
+from ..io.sources import TEXTS, RowSource
+from ..io.tables import usable_vectors, vector_column
 from ..model.extraction import resolve_positions, tokenize
 from ..model.injection import as_vectors
 from ..pair import NLAPair
@@ -23,7 +24,9 @@ Work = Callable[[pa.Table, int], pa.Table]
 """Rows, and the number of the first one, to rows."""
 
 
-def extract(pair: NLAPair, source: Source, positions: int | str | Sequence[int] = -1, layer: int | None = None) -> Work:
+def extract(
+    pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, layer: int | None = None
+) -> Work:
     """Texts → activations in the reference pipeline's columns, one row for each position read."""
     tokenizer = pair.source.tokenizer
     name = source.path.stem if source.path and source.name != "stdin" else source.name.removeprefix("the ")
@@ -53,7 +56,7 @@ def extract(pair: NLAPair, source: Source, positions: int | str | Sequence[int] 
     return work
 
 
-def explain(pair: NLAPair, source: Source, positions: int | str | Sequence[int] = -1, **writing) -> Work:
+def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing) -> Work:
     """Activations (or texts, read at `positions`) → `api_explanation`, `explanation_status`; `cosine` of a choice."""
     best_of = writing.pop("best_of", 1)
 
@@ -70,7 +73,7 @@ def explain(pair: NLAPair, source: Source, positions: int | str | Sequence[int] 
     return _on_vectors(pair, source, positions, work)
 
 
-def round_trip(pair: NLAPair, source: Source, positions: int | str | Sequence[int] = -1, **writing) -> Work:
+def round_trip(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing) -> Work:
     """As `explain`, and how well the AR finds its way back, beside what an empty explanation would have scored."""
 
     def work(table: pa.Table, vectors: torch.Tensor) -> dict:
@@ -90,7 +93,7 @@ def round_trip(pair: NLAPair, source: Source, positions: int | str | Sequence[in
     return _on_vectors(pair, source, positions, work)
 
 
-def reconstruct(pair: NLAPair, source: Source) -> Work:
+def reconstruct(pair: NLAPair, source: RowSource) -> Work:
     """Explanations → `reconstruction`, FixedSizeList<float32>[d]."""
 
     def work(table: pa.Table, first: int) -> pa.Table:
@@ -100,7 +103,7 @@ def reconstruct(pair: NLAPair, source: Source) -> Work:
     return work
 
 
-def _on_vectors(pair: NLAPair, source: Source, positions, work: Callable[[pa.Table, torch.Tensor], dict]) -> Work:
+def _on_vectors(pair: NLAPair, source: RowSource, positions, work: Callable[[pa.Table, torch.Tensor], dict]) -> Work:
     """Texts become activations first."""
     read = extract(pair, source, positions) if source.holds == TEXTS else None
     column = "activation_vector" if read else source.column
@@ -108,7 +111,9 @@ def _on_vectors(pair: NLAPair, source: Source, positions, work: Callable[[pa.Tab
     def on_table(table: pa.Table, first: int) -> pa.Table:
         if read:
             table = read(table, first)
-        vectors, _ = as_vectors(torch.tensor(vectors_of(table, column, name=source.name, first=first)), pair.d_model)
+        vectors, _ = as_vectors(
+            torch.tensor(usable_vectors(table, column, name=source.name, first=first)), pair.d_model
+        )
         return add_columns(columns_of(table), work(table, vectors))
 
     return on_table

@@ -20,7 +20,8 @@ import yaml
 from nla_sdk import NLAPair
 from nla_sdk.cli import app as cli
 from nla_sdk.errors import InputError, NLAError
-from nla_sdk.io import streams
+from nla_sdk.io import tables
+from nla_sdk.io.files import sha256_of
 from nla_sdk.jobs import work as rows
 from tests import tiny
 from tests.hub.fixtures import hub  # noqa: F401
@@ -76,7 +77,7 @@ def table_file(tmp_path, vectors) -> Path:
     table = pa.table(
         {
             "doc_id": [f"d{row}" for row in range(len(vectors))],
-            "activation_vector": streams.vector_column(vectors),
+            "activation_vector": tables.vector_column(vectors),
             "source_family": ["prose", "code"] * 5,
             "api_explanation": [f"label {row}" for row in range(len(vectors))],
         }
@@ -175,8 +176,8 @@ def test_explain_carries_columns_and_keeps_labels(nla, av, pair, table_file, vec
     assert table.schema.field("activation_vector").type == pa.list_(pa.float32(), tiny.D_MODEL)
     assert not (tmp_path / "out.parquet.chunks").exists()
     sidecar = yaml.safe_load((tmp_path / "out.parquet.nla_meta.yaml").read_text(encoding="utf-8"))
-    assert sidecar["kind"] == "nla_dataset" and sidecar["sha256"] == streams.sha256_of(out)
-    assert sidecar["provenance"]["input"]["sha256"] == streams.sha256_of(table_file)
+    assert sidecar["kind"] == "nla_dataset" and sidecar["sha256"] == sha256_of(out)
+    assert sidecar["provenance"]["input"]["sha256"] == sha256_of(table_file)
 
 
 def test_round_trip_of_a_file_sums_up(nla, av, pair, vectors, tmp_path):
@@ -212,7 +213,7 @@ def test_extract_writes_the_reference_columns(nla, av, pair, tmp_path):
     assert table["activation_layer"].to_pylist() == [2] * 4
     assert table["detokenized_text_truncated"].to_pylist() == ["The cat", "", "A dog", ""]
     assert table.schema.field("activation_vector").type == pa.list_(pa.float32(), tiny.D_MODEL)
-    np.testing.assert_allclose(streams.vectors_of(table, "activation_vector"), acts.vectors, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(tables.usable_vectors(table, "activation_vector"), acts.vectors, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", ["npy", "parquet"])
@@ -224,7 +225,7 @@ def test_reconstruct_writes_vectors(nla, av, pair, tmp_path, suffix):
         found = np.load(tmp_path / "out.npy")
         assert found.dtype == np.float32
     else:
-        found = streams.vectors_of(pq.read_table(tmp_path / "out.parquet"), "reconstruction")
+        found = tables.usable_vectors(pq.read_table(tmp_path / "out.parquet"), "reconstruction")
     np.testing.assert_allclose(found, pair.reconstruct(["one", "two {braces}", ""]), rtol=1e-4, atol=1e-4)
 
 
@@ -330,40 +331,13 @@ def test_work_that_fails_at_once_leaves_no_folder(nla, av, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["narrow.npy"]
 
 
-# --- reading in pieces --------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("form", ["parquet", "npy", "jsonl"])
-def test_pieces_of_any_size_from_any_row_are_the_file(table_file, vectors, tmp_path, form):
-    files = {"parquet": table_file, "npy": tmp_path / "acts.npy", "jsonl": tmp_path / "acts.jsonl"}
-    np.save(files["npy"], vectors)
-    files["jsonl"].write_text("\n".join(json.dumps({"activation_vector": vector.tolist()}) for vector in vectors))
-    source = streams.open_source(str(files[form]), ("activation_vector", "text"))
-    assert source.check() == 10
-    for start in (0, 3, 4, 9):
-        for size in (1, 3, 4, 100):
-            tables = list(source.batches(size, start))
-            assert all(table.num_rows == size for table in tables[:-1])
-            found = np.concatenate([streams.vectors_of(table, "activation_vector") for table in tables])
-            np.testing.assert_array_equal(found, vectors[start:])
-
-
+# --- columns --------------------------------------------------------------------------------------------------------
 def test_columns_that_appear_late_are_kept(nla, av, tmp_path, small_chunks):
     lines = [{"text": "a"}] * 4 + [{"text": "b", "note": "late"}]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
     code, _, err = nla("extract", tmp_path / "in.jsonl", "--av", av, "-o", tmp_path / "out.parquet")
     assert code == 0, err
     assert pq.read_table(tmp_path / "out.parquet")["note"].to_pylist() == [None] * 4 + ["late"]
-
-
-def test_nan_becomes_null_in_json():
-    assert list(streams.json_lines(pa.table({"a": [float("nan"), 1.0], "b": [[float("inf")], [2.0]]}))) == [
-        '{"a": null, "b": [null]}',
-        '{"a": 1.0, "b": [2.0]}',
-    ]
-
-
-def test_a_text_that_ends_like_a_file_name_is_a_text(tmp_path):
-    source = streams.open_source("please read notes.txt", ("activation_vector", "text"))
-    assert (source.path, source.holds) == (None, streams.TEXTS)
 
 
 # --- what is wrong is said ------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def vectors() -> np.ndarray:
     import pyarrow.parquet as pq
     from huggingface_hub import hf_hub_download
 
-    from nla_sdk.io.files import read_vectors
+    from nla_sdk.io.tables import read_vectors
 
     return read_vectors(pq.read_table(hf_hub_download(SMOKE, "smoke_eval.parquet", repo_type="dataset")))
 

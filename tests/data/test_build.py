@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from nla_sdk.contract import Contract
-from nla_sdk.errors import ContractMismatchError, InputError
-from nla_sdk.io.chunks import ChunkError, Chunks, write_stream
-from nla_sdk.io.files import read_sidecar, read_vectors, sha256_of, vector_column
+from nla_sdk.errors import ChunkError, ContractMismatchError, InputError
+from nla_sdk.io.chunks import Chunks
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.formats import write_stream
+from nla_sdk.io.sidecars import read_sidecar
+from nla_sdk.io.tables import read_vectors, vector_column
 from nla_sdk.metrics import mean_baselines
 from tests import configs, tiny
 from training.configs.config import Config, Split
@@ -430,12 +433,18 @@ def test_documents_without_an_id_are_told_by_how_their_text_begins(base, tmp_pat
     assert "first 64 characters" in table.facts()["doc_id"]
 
 
+WITH_NULL = [[1.0] * D] * 4 + [None, [1.0] * D]
+
+
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
         ({"activation_layer": [2] * 6}, "activation_layer 2, expected 1"),
         ({"activation_layer": None}, "which layer"),
         ({"activation_vector": [[1.0] * 3] * 6}, "has 3 numbers, expected 64"),
+        ({"activation_vector": WITH_NULL}, "row 4: activation_vector is empty; expected a vector"),
+        ({"activation_vector": pa.array(WITH_NULL, pa.list_(pa.float32(), D))}, "row 4: activation_vector is empty"),
+        ({"activation_vector": [b"pickle"] * 6}, "is a column of binary; .* pickled"),
         ({"activation_vector": None}, "no activation_vector"),
         ({"response": None}, "neither api_explanation nor response"),
         ({"doc_id": None, "detokenized_text_truncated": None}, "neither doc_id nor"),
@@ -516,3 +525,17 @@ def test_the_report_counts_what_is_there(built):
     assert found["dropped"]["av_sft.parquet"]["rejected"] == 1
     picture = (built.out / "label_report.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
+
+
+def test_a_published_column_that_arrow_cannot_read_is_explained(base, tmp_path, monkeypatch):
+    def unreadable(*_, **__):  # as Arrow says it of DuckDB's FLOAT[n] with a NULL
+        raise pa.ArrowInvalid("Length spanned by list offsets (8) larger than values array (length 6)")
+        yield
+
+    pq.write_table(published(), tmp_path / "a.parquet")
+    entry = {"dataset": str(tmp_path / "a.parquet"), "split": "rl"}
+    config = write_inputs(config_of(tmp_path, base, build={"published": [entry], "eval_rows": 12}))
+    table = build.PublishedTable(config.build.published[0], config, D)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", unreadable)
+    with pytest.raises(InputError, match=r"a.parquet is not a parquet file .*cast the column to FLOAT\[\]"):
+        list(table.blocks())

@@ -14,9 +14,11 @@ import torch
 
 from nla_sdk import metrics
 from nla_sdk.contract import Contract
-from nla_sdk.errors import InputError
-from nla_sdk.io.chunks import MANIFEST, ChunkError
-from nla_sdk.io.files import read_sidecar, read_vectors, sha256_of, sidecar_of
+from nla_sdk.errors import ChunkError, InputError
+from nla_sdk.io.chunks import MANIFEST
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.sidecars import read_sidecar, sidecar_of
+from nla_sdk.io.tables import read_vectors
 from tests import configs, tiny
 from tests.configs import WORDS
 from training.configs.config import Config, Source

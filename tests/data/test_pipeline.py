@@ -15,7 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from nla_sdk.contract import Contract
-from nla_sdk.io.files import read_sidecar, sha256_of, sidecar_of
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.sidecars import read_sidecar, sidecar_of
 from tests import configs, tiny
 from tests.configs import WORDS
 from training import pipeline

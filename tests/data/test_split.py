@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nla_sdk.errors import InputError
-from nla_sdk.io.chunks import ChunkError
-from nla_sdk.io.files import read_sidecar, sha256_of
+from nla_sdk.errors import ChunkError, InputError
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.sidecars import read_sidecar
 from tests.data.test_extract import config_of
 from training.configs.config import Config, Split
 from training.data import split

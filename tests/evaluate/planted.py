@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 from nla_sdk.contract import Contract
 from nla_sdk.evaluation.parts import Settings
-from nla_sdk.io.files import hash64, vector_column
+from nla_sdk.io.files import hash64
+from nla_sdk.io.tables import vector_column
 from nla_sdk.model.verbalizer import Verbalization
 from training.evaluate import heldout, run
 

@@ -86,7 +86,7 @@ def test_a_file_without_its_rows_is_refused_in_one_line(two, tmp_path):
 def test_rows_without_a_direction_have_nothing_to_pair(two, tmp_path):
     import pyarrow.parquet as pq
 
-    from nla_sdk.io.files import vector_column
+    from nla_sdk.io.tables import vector_column
 
     data = table(tmp_path / "zero.parquet")
     rows = pq.read_table(data)

@@ -12,7 +12,8 @@ import pytest
 
 from nla_sdk.evaluation.reading import EvaluationError, dumps
 from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS, Evaluation
-from nla_sdk.io.files import sha256_of, vector_column
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.tables import vector_column
 from tests.evaluate.planted import D, Oracle, PlantedPair, evaluate, table
 from training.evaluate.verify import verify
 

@@ -16,7 +16,7 @@ import yaml
 from nla_sdk import metrics
 from nla_sdk.evaluation.reading import load
 from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS
-from nla_sdk.io.files import read_vectors, vector_column
+from nla_sdk.io.tables import read_vectors, vector_column
 
 ROOT = Path(__file__).parent.parent.parent
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "then", "ran", "to", "sea", "by", "noon", "or", "so", "said"]

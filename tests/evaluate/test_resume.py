@@ -6,9 +6,10 @@ import json
 
 import pytest
 
+from nla_sdk.errors import ChunkError
 from nla_sdk.evaluation.reading import load
 from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS
-from nla_sdk.io.chunks import ChunkError, Chunks
+from nla_sdk.io.chunks import Chunks
 from nla_sdk.io.files import sha256_of
 from tests.evaluate.planted import SETTINGS, Oracle, PlantedPair, evaluate, table
 

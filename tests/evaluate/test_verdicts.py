@@ -12,7 +12,7 @@ from nla_sdk import metrics
 from nla_sdk.errors import InputError
 from nla_sdk.evaluation.reading import EvaluationError, dumps, load
 from nla_sdk.evaluation.schema import EVALUATION, ROWS
-from nla_sdk.io.files import read_vectors
+from nla_sdk.io.tables import read_vectors
 from tests.evaluate.planted import SETTINGS, Oracle, PlantedPair, evaluate, random_of, table
 from training.evaluate.verify import verify
 
@@ -107,7 +107,7 @@ def test_a_baseline_that_is_rounding_explains_nothing(tmp_path, data, row):
 def test_activations_that_are_all_alike_have_no_fve_and_every_page_says_so(tmp_path, data):
     from cards.figures.drawing import draw
     from cards.report import report, summary
-    from nla_sdk.io.files import vector_column
+    from nla_sdk.io.tables import vector_column
 
     rows = pq.read_table(data)
     at = rows.column_names.index("activation_vector")
@@ -159,7 +159,7 @@ def test_rows_without_a_direction_fail_and_the_others_are_measured(tmp_path, dat
     broken = pq.read_table(data)
     vectors = read_vectors(broken).copy()
     vectors[3], vectors[10, 0] = 0.0, np.nan
-    from nla_sdk.io.files import vector_column
+    from nla_sdk.io.tables import vector_column
 
     at = broken.column_names.index("activation_vector")
     pq.write_table(broken.set_column(at, "activation_vector", vector_column(vectors)), tmp_path / "broken.parquet")
@@ -351,7 +351,7 @@ def test_other_weights_rows_or_data_are_found(oracle, data, tmp_path):
 def test_activations_of_another_layer_or_width_are_refused(tmp_path, data):
     import pyarrow as pa
 
-    from nla_sdk.io.files import vector_column
+    from nla_sdk.io.tables import vector_column
     from training.evaluate import heldout
 
     found = Oracle(data)

@@ -18,7 +18,8 @@ import yaml
 from nla_sdk import NLAPair, metrics
 from nla_sdk.errors import InputError
 from nla_sdk.halves.half import Half
-from nla_sdk.io.files import read_vectors, sha256_of
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.tables import read_vectors
 from nla_sdk.model.verbalizer import parse_output
 from tests.fit.test_training import config_file, text
 from training import pipeline

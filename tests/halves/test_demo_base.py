@@ -134,7 +134,7 @@ module.demo_base(progress=False)
     environment = {**os.environ, "NLA_CACHE": str(cache)}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 9
     left = [path for path in cache.iterdir() if path.is_dir()]
-    assert [path.name.startswith(f"{FOLDER}.tmp-") for path in left] == [True]
+    assert [path.name.startswith(f".{FOLDER}.") for path in left] == [True]
 
     folder = demo_base(progress=False)
     assert (folder / "model.safetensors").read_text() == "weights"

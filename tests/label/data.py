@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from nla_sdk.io.files import vector_column
+from nla_sdk.io.tables import vector_column
 from training.configs.config import Config
 
 NOUNS = ("ferry", "letter", "engine", "harvest", "verdict", "bridge", "patient", "theorem", "kettle", "envoy")

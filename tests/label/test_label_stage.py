@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nla_sdk.errors import InputError
-from nla_sdk.io import chunks
-from nla_sdk.io.files import read_sidecar, sha256_of
+from nla_sdk.errors import ChunkError, InputError
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.sidecars import read_sidecar
 from tests.label import data
 from tests.label.server import TOKENS_IN, TOKENS_OUT, LabelServer, chance, label_for
 from training.label import passes, stage
@@ -185,7 +185,7 @@ def test_a_finished_table_is_left_alone_and_one_of_other_settings_is_not_overwri
     stage.run(config)
     assert data.table_of(config).stat().st_mtime_ns == before
     other = data.config(tmp_path, [api(server, max_tokens=77)], 0)
-    with pytest.raises(chunks.ChunkError, match="--overwrite"):
+    with pytest.raises(ChunkError, match="--overwrite"):
         stage.run(other)
     stage.run(other, overwrite=True)
     assert len(server.calls) == 8 and server.calls[-1].body["max_tokens"] == 77

@@ -15,7 +15,7 @@ from nla_sdk.evaluation.parts import Settings
 from nla_sdk.evaluation.reading import load
 from nla_sdk.evaluation.schema import EVALUATION
 from nla_sdk.halves.demo_base import demo_base
-from nla_sdk.io.files import read_vectors
+from nla_sdk.io.tables import read_vectors
 from training.evaluate import run
 from training.evaluate.heldout import read
 from training.evaluate.verify import verify

@@ -23,10 +23,12 @@ import pyarrow.parquet as pq
 import typer
 from tqdm import tqdm
 
-from nla_sdk.errors import InputError, LoadError, first_line
+from nla_sdk.errors import ChunkError, InputError, LoadError, first_line
 from nla_sdk.halves.fetch import fetch_base
-from nla_sdk.io.chunks import ChunkError, Chunks, identity_of, is_finished
-from nla_sdk.io.files import CARRIED, hash64, read_sidecar, read_vectors, sha256_of
+from nla_sdk.io.chunks import Chunks, identity_of, is_finished
+from nla_sdk.io.files import hash64, sha256_of
+from nla_sdk.io.sidecars import CARRIED, read_sidecar
+from nla_sdk.io.tables import read_vectors
 
 from ..configs.config import Config
 from ..runs.command import data_stage

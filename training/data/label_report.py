@@ -17,7 +17,8 @@ from typing import Annotated, Any
 import pyarrow.parquet as pq
 import typer
 
-from nla_sdk.io.files import atomic, read_sidecar, write_json
+from nla_sdk.io.files import atomic, write_json
+from nla_sdk.io.sidecars import read_sidecar
 
 from ..runs.command import friendly
 from .tables.labelled import in_steps

@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 
 from nla_sdk.errors import InputError
-from nla_sdk.io.files import vector_column
+from nla_sdk.io.tables import vector_column
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.batches import by_length, pad_right
 from nla_sdk.model.extraction import tokenize

@@ -11,9 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nla_sdk.errors import InputError
-from nla_sdk.io.chunks import ChunkError, identity_of, is_finished, write_stream
-from nla_sdk.io.files import atomic, read_sidecar, read_vectors, sha256_of
+from nla_sdk.errors import ChunkError, InputError
+from nla_sdk.io.chunks import identity_of, is_finished
+from nla_sdk.io.files import atomic, sha256_of
+from nla_sdk.io.formats import write_stream
+from nla_sdk.io.sidecars import read_sidecar
+from nla_sdk.io.tables import read_vectors
 
 from ..configs.config import Config
 from ..runs.results import keep

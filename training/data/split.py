@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import Chunks, is_finished
-from nla_sdk.io.files import CARRIED, hash64, read_sidecar, sha256_of
+from nla_sdk.io.files import hash64, sha256_of
+from nla_sdk.io.sidecars import CARRIED, read_sidecar
 
 from ..configs.config import Config, Split
 from ..runs.command import data_stage

@@ -12,7 +12,9 @@ import numpy as np
 
 from nla_sdk.errors import InputError
 from nla_sdk.evaluation.parts import Data
-from nla_sdk.io.files import read_sidecar, read_vectors, sha256_of
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.sidecars import read_sidecar
+from nla_sdk.io.tables import read_vectors, why_unreadable, widths_of
 
 if TYPE_CHECKING:
     from nla_sdk.contract import Contract
@@ -99,13 +101,14 @@ def read(path: Path, contract: Contract | None, limit: int | None = None) -> Hel
             )
         table = pq.read_table(path, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} cannot be read as parquet: {error}") from error
+        raise InputError(f"{path} cannot be read as parquet: {why_unreadable(error)}") from error
     if not table.num_rows:
         raise InputError(f"{path} holds no rows; expected held-out activations.")
     _check(path, table, contract)
     documents = [str(name) for name in table["doc_id"].to_pylist()]
     ids = [str(name) for name in table["row_id"].to_pylist()] if "row_id" in columns else _numbered(documents)
-    vectors = _vectors(table)
+    # A null is a vector of NaN: a row that fails.
+    vectors = read_vectors(table, name=str(path), nulls_as_nan=True)
     usable = [True] * len(ids)
     if "label_status" in columns:
         usable = [status in USABLE for status in table["label_status"].to_pylist()]
@@ -149,15 +152,6 @@ def _one_of_each(path: Path, names: list[tuple[str, str]], vectors: np.ndarray, 
     return first.values()
 
 
-def _vectors(table) -> np.ndarray:
-    """float32 [n, d]; a null is a vector of NaN, a row that fails."""
-    there = table["activation_vector"].is_valid().to_numpy()
-    found = read_vectors(table.filter(table["activation_vector"].is_valid()))
-    vectors = np.full((len(there), found.shape[1]), np.nan, dtype=np.float32)
-    vectors[there] = found
-    return vectors
-
-
 def _numbered(documents: list) -> list[str]:
     """Row ids for a table without any: a document's rows in their order."""
     seen: dict[str, int] = {}
@@ -174,18 +168,7 @@ def _strings(values: list | None) -> list[str] | None:
 
 
 def _check(path: Path, table, contract: Contract | None) -> None:
-    import pyarrow as pa
-
-    kind = table.schema.field("activation_vector").type
-    if not (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind)):
-        raise InputError(f"{path}: activation_vector is a column of {kind}; expected lists of float32.")
-    column = table["activation_vector"]
-    widths = (
-        set(column.combine_chunks().value_lengths().to_pylist())
-        if not pa.types.is_fixed_size_list(kind)
-        else {kind.list_size}
-    )
-    widths.discard(None)  # of a null
+    widths = widths_of(table, name=str(path))
     if len(widths) != 1:
         raise InputError(
             f"{path}: activation_vector holds vectors of {', '.join(map(str, sorted(widths))) or 'no'} numbers; "

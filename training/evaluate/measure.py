@@ -21,7 +21,7 @@ from nla_sdk import NLAPair, metrics
 from nla_sdk.evaluation.measures import EVALUATED
 from nla_sdk.evaluation.parts import Settings
 from nla_sdk.io.chunks import Chunks
-from nla_sdk.io.files import vector_column
+from nla_sdk.io.tables import vector_column
 
 from ..label import quotes
 from .heldout import Heldout

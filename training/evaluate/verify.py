@@ -22,7 +22,8 @@ from nla_sdk.evaluation.measures import Content
 from nla_sdk.evaluation.parts import Data
 from nla_sdk.evaluation.reading import EvaluationError, load
 from nla_sdk.evaluation.schema import ROWS, VARIANTS, Evaluation
-from nla_sdk.io.files import read_vectors, sha256_of
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.tables import read_vectors
 
 from ..runs.machine import NUMERICS, check_installed, libraries
 from . import inputs

@@ -28,7 +28,9 @@ from tqdm import tqdm
 
 from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import identity_of, is_finished
-from nla_sdk.io.files import CARRIED, atomic, read_sidecar, read_vectors, sha256_of, write_sidecar
+from nla_sdk.io.files import atomic, sha256_of
+from nla_sdk.io.sidecars import CARRIED, read_sidecar, write_sidecar
+from nla_sdk.io.tables import read_vectors
 
 from ..configs.config import READOUT, Config, Readout
 from ..runs.command import data_stage

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import Chunks, is_finished
-from nla_sdk.io.files import CARRIED, read_sidecar, sha256_of
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.sidecars import CARRIED, read_sidecar
 
 from ..configs.config import Config
 from ..configs.label import LabelSet, Provider

@@ -29,8 +29,8 @@ from nla_sdk.errors import InputError
 from nla_sdk.evaluation.reading import load
 from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS
 from nla_sdk.halves.half import Half
-from nla_sdk.io.chunks import encoding_of
 from nla_sdk.io.files import atomic
+from nla_sdk.io.formats import encoding_of
 from nla_sdk.metrics import fve
 
 from ..configs.config import Config

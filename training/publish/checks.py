@@ -14,7 +14,8 @@ from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError, NLAError, first_line
 from nla_sdk.evaluation.schema import Evaluation
 from nla_sdk.halves.half import ADAPTER_FILES, Half
-from nla_sdk.io.files import read_sidecar, sha256_of
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.sidecars import read_sidecar
 
 from ..evaluate.inputs import HEADS, heads_agree
 

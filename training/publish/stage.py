@@ -14,7 +14,7 @@ from nla_sdk.contract import Contract
 from nla_sdk.evaluation.reading import save
 from nla_sdk.evaluation.schema import EVALUATION, ROWS, Evaluation
 from nla_sdk.halves.half import ADAPTER_FILES, OTHER, Half
-from nla_sdk.io.files import sidecar_of
+from nla_sdk.io.sidecars import sidecar_of
 
 from .checks import named_by_folder
 from .scan import Scanner

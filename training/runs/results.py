@@ -14,7 +14,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from nla_sdk.errors import NLAError, first_line
-from nla_sdk.io.files import atomic, read_sidecar, sha256_of, sidecar_of, write_json
+from nla_sdk.io.files import atomic, sha256_of, write_json
+from nla_sdk.io.sidecars import read_sidecar, sidecar_of
 
 from ..configs.config import Config
 

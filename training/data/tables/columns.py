@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from nla_sdk.contract import MARKER_FIELD
-from nla_sdk.io.files import vector_column
+from nla_sdk.io.tables import vector_column
 from nla_sdk.model.verbalizer import CLOSE_TAG, OPEN_TAG
 
 INJECT = "<INJECT>"  # the reference tables hold this literal where the marker goes

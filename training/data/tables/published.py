@@ -20,6 +20,7 @@ from nla_sdk.contract import SIDECAR_NAME, Contract, sidecar_path
 from nla_sdk.errors import InputError
 from nla_sdk.halves.hub_errors import hub_errors
 from nla_sdk.io.files import sha256_of
+from nla_sdk.io.tables import read_vectors
 
 from ...configs.config import Config
 from ...configs.config import Published as Entry
@@ -93,7 +94,7 @@ class PublishedTable:
                 rows = [self._row(path, start + at, one) for at, one in enumerate(found)]
                 numbers = np.zeros((len(found), 0), dtype=np.float32)
                 if vectors:
-                    numbers = self._vectors(path, start, table["activation_vector"])
+                    numbers = self._vectors(path, start, table)
                 yield Block(rows, numbers, [[self._label(one)] for one in found])
                 start += len(found)
 
@@ -165,19 +166,10 @@ class PublishedTable:
             status = "none"
         return {**about, "api_explanation": explanation, "label_status": status}
 
-    def _vectors(self, path: Path, start: int, column: pa.ChunkedArray) -> np.ndarray:
-        """float32 [n, d] from fixed-size or variable lists of any float type."""
-        lists = pa.concat_arrays(column.chunks)
-        fixed = pa.types.is_fixed_size_list(lists.type)
-        lengths = [lists.type.list_size] if fixed else lists.value_lengths().to_pylist()
-        if lists.null_count or any(length != self.d_model for length in lengths):
-            wrong = next((at for at, length in enumerate(lengths) if length != self.d_model), 0)
-            raise InputError(
-                f"The published table {self.entry.dataset}: {self._inside(path)}, row {start + wrong}: the "
-                f"activation_vector has {lengths[wrong]} numbers, expected {self.d_model} in every row."
-            )
-        numbers = lists.flatten().to_numpy(zero_copy_only=False)
-        return np.asarray(numbers, dtype=np.float32).reshape(len(lists), self.d_model)
+    def _vectors(self, path: Path, start: int, table: pa.Table) -> np.ndarray:
+        """float32 [n, d] from whatever type of column its maker wrote."""
+        name = f"The published table {self.entry.dataset}: {self._inside(path)}"
+        return read_vectors(table, name=name, first=start, width=self.d_model)
 
 
 def fetch(entry: Entry) -> tuple[Path, str | None]:

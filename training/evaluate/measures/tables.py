@@ -14,7 +14,7 @@ import pyarrow as pa
 from nla_sdk import metrics
 from nla_sdk.evaluation.measures import EVALUATED
 from nla_sdk.evaluation.parts import Figure, Settings
-from nla_sdk.io.files import read_vectors
+from nla_sdk.io.tables import read_vectors
 
 from .nulls import NO_ERROR, Documents
 

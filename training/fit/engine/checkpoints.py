@@ -19,7 +19,8 @@ import torch
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError, NLAError
 from nla_sdk.halves.half import Half
-from nla_sdk.io.files import atomic, code_version, sha256_of
+from nla_sdk.io.files import atomic, sha256_of
+from nla_sdk.io.version import code_version
 from nla_sdk.model.backbone import Backbone
 
 from ...configs.config import Config, Train

@@ -15,7 +15,8 @@ from nla_sdk import NLAPair
 from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.chunks import Chunks, is_finished
-from nla_sdk.io.files import read_vectors, sha256_of, vector_column
+from nla_sdk.io.files import sha256_of
+from nla_sdk.io.tables import read_vectors, vector_column
 
 from ...configs.config import Config
 from ...data.tables.columns import prompt_column, response_of

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 
 from nla_sdk.errors import InputError
-from nla_sdk.io.files import read_vectors
+from nla_sdk.io.tables import read_vectors
 
 from ...configs.config import Config
 from ...data.tables.columns import target_text

@@ -1,0 +1,118 @@
+"""Rows of one file, from any row on, in tables of bounded size: .npy, parquet, plain text, JSON lines.
+
+Each function here takes the file and its `name` in messages. What is malformed is an InputError when it is reached.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import ActivationShapeError, InputError, first_line
+from .tables import vector_column, why_unreadable
+
+ROWS_PER_READ = 256
+
+Reader = Callable[[int], Iterator[pa.Table]]
+"""Tables of consecutive rows, from the row given."""
+
+
+def npy_rows(path: Path, name: str) -> Reader:
+    """[d] or [n, d] of any kind of number, as a column activation_vector."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{name} is not a readable .npy file of numbers: {first_line(error)}") from None
+    if array.ndim not in (1, 2) or array.dtype.kind not in "fiu":
+        raise ActivationShapeError(
+            f"{name} holds {array.dtype} of shape {array.shape}; expected numbers of shape [d_model] or [n, d_model]."
+        )
+    array = array.reshape(-1, array.shape[-1])
+
+    def read(start: int) -> Iterator[pa.Table]:
+        for first in range(start, len(array), ROWS_PER_READ):
+            yield pa.table({"activation_vector": vector_column(array[first : first + ROWS_PER_READ])})
+
+    return read
+
+
+def parquet_rows(path: Path, name: str) -> Reader:
+    """The columns as they are; rows before the first one wanted are skipped by row groups."""
+
+    def read(start: int) -> Iterator[pa.Table]:
+        try:
+            # Buffered and unbuffered-ahead, a file of one huge row group is read page by page.
+            with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+                group = 0
+                while group < file.num_row_groups and start >= file.metadata.row_group(group).num_rows:
+                    start -= file.metadata.row_group(group).num_rows
+                    group += 1
+                for batch in file.iter_batches(ROWS_PER_READ, row_groups=range(group, file.num_row_groups)):
+                    if start < batch.num_rows:
+                        yield pa.Table.from_batches([batch.slice(start)]).replace_schema_metadata(None)
+                    start = max(0, start - batch.num_rows)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{name} is not a readable parquet file: {why_unreadable(error)}") from None
+
+    return read
+
+
+def text_rows(path: Path, name: str, column: str, lines: bool) -> Reader:
+    """UTF-8 text as one row of `column`, or one row a line."""
+
+    def read(start: int) -> Iterator[pa.Table]:
+        # A file's last line break ends it and is not part of its text.
+        with path.open(encoding="utf-8-sig") as file:
+            try:
+                texts = (line.rstrip("\r\n") for line in file) if lines else iter([file.read().rstrip("\r\n")])
+                texts = islice(texts, start, None)
+                while batch := list(islice(texts, ROWS_PER_READ)):
+                    yield pa.table({column: batch})
+            except UnicodeDecodeError as error:
+                raise InputError(f"{name} is not UTF-8 text: {error}") from None
+
+    return read
+
+
+def json_rows(path: Path, name: str) -> Reader:
+    """One JSON object a line; a key that comes late is a column whose earlier rows are null."""
+
+    def rows(file: TextIO) -> Iterator[dict]:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(
+                    f"{name}, line {number}: not JSON ({error.msg}); expected one object a line."
+                ) from None
+            if not isinstance(row, dict):
+                raise InputError(f"{name}, line {number}: a {type(row).__name__}; expected one JSON object a line.")
+            yield row
+
+    def read(start: int) -> Iterator[pa.Table]:
+        with path.open(encoding="utf-8-sig") as file:
+            try:
+                wanted = islice(rows(file), start, None)
+                while batch := list(islice(wanted, ROWS_PER_READ)):
+                    names = dict.fromkeys(key for row in batch for key in row)
+                    yield pa.table({key: _column(key, [row.get(key) for row in batch], name) for key in names})
+            except UnicodeDecodeError as error:
+                raise InputError(f"{name} is not UTF-8 text: {error}") from None
+
+    return read
+
+
+def _column(key: str, values: list, name: str) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise InputError(f"{name}: the values of {key!r} are of different kinds: {first_line(error)}") from None

@@ -1,0 +1,191 @@
+"""Rows in: .npy, parquet, JSON lines, plain text, stdin, as pyarrow tables of bounded size whatever the file's.
+
+A row's vector is always FixedSizeList<float32>[d]; columns this package knows nothing about are carried along.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from ..errors import ActivationShapeError, EmptyBatchError, InputError
+from .files import sha256_of
+from .readers import ROWS_PER_READ, Reader, json_rows, npy_rows, parquet_rows, text_rows
+from .tables import holds_vectors, rechunk, unified, usable_vectors, vector_column, why_not_vectors
+
+VECTORS, TEXTS = "vectors", "texts"
+READ_SUFFIXES = (".npy", ".parquet", ".jsonl", ".ndjson", ".txt")
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Rows to work on.
+
+    Attributes:
+        name: what to call it in messages.
+        path: the file it is read from; None for a text of the command line.
+        column: holds the vectors or the texts.
+        holds: VECTORS or TEXTS.
+        read: its rows.
+    """
+
+    name: str
+    path: Path | None
+    column: str
+    holds: str
+    read: Reader
+
+    def batches(self, size: int, start: int = 0) -> Iterator[pa.Table]:
+        """Tables of `size` rows (the last one of fewer), from row `start`; vectors as FixedSizeList<float32>."""
+        row = start
+        for table in rechunk(self.read(start), size):
+            if self.holds == VECTORS:
+                column = vector_column(usable_vectors(table, self.column, name=self.name, first=row))
+                table = table.set_column(table.column_names.index(self.column), self.column, column)
+            yield table
+            row += table.num_rows
+
+    def check(self, *, empty_texts: bool = False) -> int:
+        """Read all of it once and count the rows, so that what is malformed is refused before any work is done.
+
+        Args:
+            empty_texts: whether the empty string is a text.
+        Raises:
+            InputError, and its kinds: each names the row.
+        """
+        rows, width, schema = 0, None, None
+        for table in self.batches(ROWS_PER_READ):
+            if self.path and self.path.suffix != ".parquet":
+                schemas = [schema or table.schema, table.schema]
+                schema = unified(schemas, f"{self.name}: a column changes its type from row to row")
+            if self.holds == VECTORS:
+                here = table[self.column].type.list_size
+                if width not in (None, here):
+                    raise ActivationShapeError(
+                        f"{self.name}: the vectors have {width} numbers before row {rows} and {here} after it; "
+                        "expected one d_model throughout."
+                    )
+                width = here
+            else:
+                for number, text in enumerate(table[self.column].to_pylist(), rows):
+                    if text is None or not (text or empty_texts):
+                        raise InputError(f"{self.name}, row {number}: {self.column} is empty; expected a text.")
+            rows += table.num_rows
+        if not rows:
+            raise EmptyBatchError(f"{self.name} holds no rows; expected at least one.")
+        return rows
+
+    def identity(self) -> dict[str, int | str]:
+        """Size and SHA-256 of what is read."""
+        if self.path is None:
+            content = "".join(text for table in self.read(0) for text in table[self.column].to_pylist()).encode()
+            return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        return {"bytes": self.path.stat().st_size, "sha256": sha256_of(self.path)}
+
+
+def open_source(
+    given: str,
+    columns: Sequence[str],
+    *,
+    column: str | None = None,
+    holds: Sequence[str] = (VECTORS, TEXTS),
+    lines: bool = False,
+) -> RowSource:
+    """Find out what a command was given: a file by its suffix, `-` for stdin, anything else a text.
+
+    Args:
+        given: INPUT as typed.
+        columns: names under which the rows' content is looked for, in this order.
+        column: the name, if the user says it.
+        holds: what is accepted.
+        lines: plain text holds one text a line; else it is one text.
+    Raises:
+        InputError: no such file, not readable, no such column, or it holds something else.
+    """
+    default = column or next((name for name in columns if name != "activation_vector"), "text")
+    if given == "-":
+        path, suffix, name = *_spool_stdin(), "stdin"
+    else:
+        path, suffix, name = Path(given), Path(given).suffix.lower(), given
+        spaced = any(character.isspace() for character in given)
+        if not _is_file(path) and (spaced or suffix not in READ_SUFFIXES):
+            if not given:
+                raise InputError("The text is empty. Pass a text, a file or - for stdin.")
+            return RowSource("the text", None, default, TEXTS, _rows_of([pa.table({default: [given]})]))
+        if suffix not in READ_SUFFIXES:
+            raise InputError(
+                f"{given} is a file of a kind that is not read here; expected {', '.join(READ_SUFFIXES)}. To take its "
+                f"content as text, pass - and redirect it: - < {given}"
+            )
+    if suffix == ".npy":
+        read, column = npy_rows(path, name), "activation_vector"
+    elif suffix == ".parquet":
+        read = parquet_rows(path, name)
+    elif suffix == ".txt":
+        read, column = text_rows(path, name, default, lines), default
+    else:
+        read = json_rows(path, name)
+    first = next(read(0), None)
+    if first is None:
+        raise EmptyBatchError(f"{name} holds no rows; expected at least one.")
+    column = _pick(first.schema, name, column, columns)
+    field = first.schema.field(column)
+    kind = _kind(field)
+    if kind not in holds:
+        raise InputError(
+            f"{name}: column {column!r} holds {kind or field.type}; expected {' or '.join(holds)}."
+            f"{why_not_vectors(field)} Name another one with --column."
+        )
+    return RowSource(name, path, column, kind, read)
+
+
+def _rows_of(tables: Sequence[pa.Table]) -> Reader:
+    return lambda start: iter([pa.concat_tables(tables).slice(start)])
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text is seldom a valid file name
+        return False
+
+
+def _spool_stdin() -> tuple[Path, str]:
+    """Stdin as a temporary file, so that it is hashed, checked and read like any other."""
+    if sys.stdin.isatty():
+        print("reading stdin; end with Ctrl-D (Windows: Ctrl-Z, Enter)", file=sys.stderr)
+    with tempfile.NamedTemporaryFile(prefix="nla-stdin-", delete=False) as file:
+        path = Path(file.name)
+        atexit.register(path.unlink, missing_ok=True)
+        start = b""
+        while block := sys.stdin.buffer.read(1 << 20):
+            start = start or block.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+            file.write(block)
+    if not start:
+        raise InputError("stdin is empty; expected a text, or JSON lines.")
+    return path, ".jsonl" if start == b"{" else ".txt"
+
+
+def _pick(schema: pa.Schema, name: str, column: str | None, columns: Sequence[str]) -> str:
+    wanted = [column] if column else columns
+    for candidate in wanted:
+        if candidate in schema.names:
+            return candidate
+    raise InputError(
+        f"{name} has no column {' or '.join(map(repr, wanted))}; it has {', '.join(schema.names)}. Name the one to use "
+        "with --column."
+    )
+
+
+def _kind(field: pa.Field) -> str | None:
+    if holds_vectors(field):
+        return VECTORS
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    return TEXTS if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None

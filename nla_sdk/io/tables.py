@@ -1,0 +1,226 @@
+"""Tables of activations: the one column of vectors, written and read, and tables joined."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import ActivationShapeError, InputError, NonFiniteActivationError, ZeroActivationError, first_line
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+# --- the column of vectors ----------------------------------------------------------------------------------------
+def vector_column(vectors: ArrayLike) -> pa.FixedSizeListArray:
+    """[n, d] → a FixedSizeList<float32>[d] column: variable lists overflow their offsets near 600k rows."""
+    array = np.ascontiguousarray(vectors, dtype=np.float32)
+    return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
+
+
+def read_vectors(
+    table: pa.Table,
+    column: str = "activation_vector",
+    *,
+    name: str = "the table",
+    first: int = 0,
+    width: int | None = None,
+    nulls_as_nan: bool = False,
+) -> np.ndarray:
+    """The vectors of a column of any type that tables keep vectors in: float32 [n, d], row by row.
+
+    Types are fixed-size, variable and large lists of numbers, and the tensor columns of Arrow and Ray. The numbers
+    themselves may be anything, NaN and zeros too; see `usable_vectors`.
+
+    Args:
+        name, first: the file and the number of the table's first row in it, for messages.
+        width: d, where it is known.
+        nulls_as_nan: a row without a vector is a row of NaN; else it is refused.
+    Raises:
+        InputError: the column holds something else, or a row has no vector.
+        ActivationShapeError: vectors of different widths, of none, or of another one than `width`.
+    Example:
+        >>> read_vectors(pa.table({"activation_vector": [[1.0, 2.0], [3.0, 4.0]]}))
+        array([[1., 2.],
+               [3., 4.]], dtype=float32)
+    """
+    lists = _lists(table, column, name)
+    there = lists.is_valid().to_numpy()
+    if not there.all() and not nulls_as_nan:
+        raise InputError(f"{name}, row {first + int(np.argmin(there))}: {column} is empty; expected a vector.")
+    rows, lengths = np.flatnonzero(there), pc.list_value_length(lists).drop_null().to_numpy()
+    size = width or (lengths[0] if len(lengths) else getattr(lists.type, "list_size", 0))
+    if (lengths != size).any():
+        wrong = int(np.argmax(lengths != size))
+        where = f"{name}, row {first + rows[wrong]}: "
+        if width:
+            raise ActivationShapeError(
+                f"{where}the {column} has {lengths[wrong]} numbers, expected {width} in every row."
+            )
+        raise ActivationShapeError(
+            f"{where}{column} has {lengths[wrong]} numbers, rows before it {size}; expected one d_model throughout."
+        )
+    if len(rows) and not size:
+        raise ActivationShapeError(f"{name}, row {first + rows[0]}: {column} has no numbers.")
+    vectors = _numbers(lists).reshape(len(rows), size)
+    if len(rows) == len(there):
+        return vectors
+    full = np.full((len(there), size), np.nan, dtype=np.float32)
+    full[rows] = vectors
+    return full
+
+
+def usable_vectors(
+    table: pa.Table, column: str = "activation_vector", *, name: str = "the table", first: int = 0
+) -> np.ndarray:
+    """As `read_vectors`, and every one has a direction: it is finite and not zero.
+
+    Raises:
+        InputError, ActivationShapeError, NonFiniteActivationError, ZeroActivationError: each names the row.
+    """
+    vectors = read_vectors(table, column, name=name, first=first)
+    if not (finite := np.isfinite(vectors).all(axis=1)).all():
+        row = first + int(np.argmin(finite))
+        raise NonFiniteActivationError(f"{name}, row {row}: {column} holds NaN or infinity; it has no direction.")
+    if not (nonzero := vectors.any(axis=1)).all():
+        row = first + int(np.argmin(nonzero))
+        raise ZeroActivationError(f"{name}, row {row}: {column} is all zeros; it has no direction.")
+    return vectors
+
+
+def widths_of(table: pa.Table, column: str = "activation_vector", *, name: str = "the table") -> set[int]:
+    """How many numbers the vectors of a column have; a null has none and does not count.
+
+    Raises:
+        InputError: the column holds no vectors.
+    """
+    lists = _lists(table, column, name)
+    if pa.types.is_fixed_size_list(lists.type):
+        return {lists.type.list_size}
+    return set(pc.unique(pc.list_value_length(lists)).drop_null().to_pylist())
+
+
+def holds_vectors(field: pa.Field) -> bool:
+    """Whether a column's type is one of those that `read_vectors` knows."""
+    kind = _storage(field.type)
+    lists = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not lists or len(_tensor_shape(field)) > 1:
+        return False
+    return pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
+
+
+def why_not_vectors(field: pa.Field) -> str:
+    """What there is to say of a column that `holds_vectors` is False for, as a sentence to append; may be empty."""
+    kind = _storage(field.type)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return (
+            " Ray Data writes pickled objects where a row has no vector, and a pickle is never opened here, as that "
+            "would run its code: write the table again without those rows."
+        )
+    if len(shape := _tensor_shape(field)) > 1:
+        return f" Its rows are arrays of shape {tuple(shape)}: write one vector a row."
+    return ""
+
+
+def why_unreadable(error: Exception) -> str:
+    """What Arrow says of a parquet file that it cannot read, and what mends it where that is known."""
+    reason = first_line(error)
+    if "list offsets" in reason and "values array" in reason:
+        reason += (
+            ". DuckDB writes a column FLOAT[n] with a NULL in it so that Arrow cannot read it: cast the column to "
+            "FLOAT[] there, or leave those rows out, and write the file again"
+        )
+    return reason
+
+
+def _lists(table: pa.Table, column: str, name: str) -> pa.ChunkedArray:
+    """The column as plain lists, without the extension type around them."""
+    field = table.schema.field(column)
+    if not holds_vectors(field):
+        raise InputError(
+            f"{name}: {column} is a column of {field.type}; expected lists of float32.{why_not_vectors(field)}"
+        )
+    chunks = (chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk for chunk in table[column].chunks)
+    return pa.chunked_array(chunks, type=_storage(field.type))
+
+
+def _numbers(lists: pa.ChunkedArray) -> np.ndarray:
+    """All numbers of all lists in order, float32; a missing number is NaN."""
+    # Nulls go before the lists are flattened: flatten() knows nothing of the slots a null has in a fixed-size list.
+    # Chunk by chunk: variable lists of many rows cannot be one array, their offsets overflow.
+    chunks = (chunk.drop_null() if chunk.null_count else chunk for chunk in lists.chunks)
+    with np.errstate(over="ignore"):
+        flat = [np.asarray(chunk.flatten().to_numpy(zero_copy_only=False), dtype=np.float32) for chunk in chunks]
+    return flat[0] if len(flat) == 1 else np.concatenate([np.empty(0, np.float32), *flat])
+
+
+def _storage(kind: pa.DataType) -> pa.DataType:
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _tensor_shape(field: pa.Field) -> Sequence[int]:
+    """The shape of each row's tensor; () of a column of lists, and of tensors that say nothing of theirs."""
+    if isinstance(field.type, pa.BaseExtensionType):
+        return getattr(field.type, "shape", None) or ()
+    about = field.metadata or {}
+    if b"tensor" not in about.get(b"ARROW:extension:name", b""):  # Ray's types, where Ray is not installed
+        return ()
+    try:
+        shape = json.loads(about.get(b"ARROW:extension:metadata", b""))
+    except ValueError:
+        return ()
+    return shape if isinstance(shape, list) else ()
+
+
+# --- tables joined ------------------------------------------------------------------------------------------------
+def rechunk(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The same rows in tables of `size` (the last one of fewer).
+
+    Raises:
+        InputError: a column changes its type on the way.
+    """
+    held: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        while table.num_rows:
+            held.append(table.slice(0, size - rows))
+            table = table.slice(size - rows)
+            rows += held[-1].num_rows
+            if rows == size:
+                yield _joined(held)
+                held, rows = [], 0
+    if held:
+        yield _joined(held)
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    unified([table.schema for table in tables], "the input: a column changes its type from row to row")
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def unified(schemas: Sequence[pa.Schema], complaint: str) -> pa.Schema:
+    """The schema that all tables of these can be cast to.
+
+    Args:
+        complaint: how the message begins if there is none.
+    Raises:
+        InputError: a column is of types that do not go together.
+    """
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(f"{complaint}: {first_line(error)}") from None
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`table` with the schema's columns, null where it has none."""
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
