@@ -21,7 +21,9 @@ from nla_sdk.evaluation.file import dumps, load
 from tests.hub.faults import Fault
 from tests.publish.conftest import BASE, TOKEN, command, go, request_of
 from training.publish.errors import PublishError, RefusedError
-from training.publish.run import Request, connect, look, prepared, publish
+from training.publish.push import connect, look, publish
+from training.publish.request import PublishRequest
+from training.publish.stage import prepared
 
 
 # --- the full circle --------------------------------------------------------------------------------------------------
@@ -110,7 +112,7 @@ def test_a_head_in_torch_format_gets_a_safetensors_beside_it(writable, lora_fold
     from tests.tiny import write_sidecar
 
     write_sidecar(half, base_model="lab/tiny-gemma", provenance={"parent": "/home/ada/runs/step_5", "rows": 3})
-    go(Request(repo="owner/old-ar", checkpoint=half, pair="owner/old-av"))
+    go(PublishRequest(repo="owner/old-ar", checkpoint=half, pair="owner/old-av"))
     there = writable.files("owner/old-ar")
     (tmp_path / "head.safetensors").write_bytes(there["linear_head.safetensors"])
     old = torch.load(half / "linear_head.pt", weights_only=True)
@@ -122,7 +124,7 @@ def test_a_head_in_torch_format_gets_a_safetensors_beside_it(writable, lora_fold
 
 def test_one_half_names_the_other_it_is_given(writable, made):
     said = []
-    outcome = go(Request(repo="owner/solo-av", checkpoint=made.pair / "av", pair="owner/solo-ar"), said)
+    outcome = go(PublishRequest(repo="owner/solo-av", checkpoint=made.pair / "av", pair="owner/solo-ar"), said)
     assert len(outcome) == 1 and "owner/solo-ar" in writable.files("owner/solo-av")["README.md"].decode()
     assert writable.head("owner/solo-ar") is None
 
@@ -151,7 +153,7 @@ def test_another_branch_a_collection_and_a_private_repository(writable, made):
 def test_a_trajectory_is_one_repository_with_a_subfolder_a_checkpoint(writable, made, tmp_path):
     steps = [shutil.copytree(made.pair / "av", tmp_path / name) for name in ("step_5", "step_10")]
     shutil.copytree(made.evaluation.parent, steps[1] / "evaluation")
-    go(Request(repo="owner/run", trajectory=steps, pair="owner/cat-ar"))
+    go(PublishRequest(repo="owner/run", trajectory=steps, pair="owner/cat-ar"))
     files = writable.files("owner/run")
     assert {"step_5/adapter_model.safetensors", "step_10/nla_meta.yaml", "step_10/evaluation/rows.parquet"} <= set(
         files

@@ -12,13 +12,15 @@ from tests.publish.conftest import BASE, TOKEN, Made, go
 from tests.publish.conftest import request_of as evaluated
 from training.publish.__main__ import LINES_SHOWN, _show
 from training.publish.errors import PublishError, RefusedError
-from training.publish.run import Request, connect, look, prepared, publish
+from training.publish.push import connect, look, publish
+from training.publish.request import PublishRequest
+from training.publish.stage import prepared
 
 AV, AR = "owner/cat-av", "owner/cat-ar"
 KEPT = "<!-- keep -->\nBy hand.\n<!-- /keep -->\n\n## Provenance"
 
 
-def request_of(made: Made, **changes) -> Request:
+def request_of(made: Made, **changes) -> PublishRequest:
     """Without the evaluation: the Hub takes it like any other file."""
     return evaluated(made, **({"evaluation": None} | changes))
 
@@ -84,9 +86,9 @@ def test_old_steps_of_a_trajectory_go_and_other_folders_stay(writable, made, tmp
     import shutil
 
     steps = [shutil.copytree(made.pair / "av", tmp_path / name) for name in ("step_5", "step_10")]
-    go(Request(repo="owner/run", trajectory=steps, pair=AR))
+    go(PublishRequest(repo="owner/run", trajectory=steps, pair=AR))
     commit(writable, "owner/run", {"step_3/adapter_model.safetensors": b"x"})
-    go(Request(repo="owner/run", trajectory=steps[1:], pair=AR))
+    go(PublishRequest(repo="owner/run", trajectory=steps[1:], pair=AR))
     assert {name.split("/")[0] for name in writable.files("owner/run") if "/" in name} == {"step_3", "step_10"}
 
 

@@ -13,35 +13,26 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from nla_sdk.errors import NLAError
 from nla_sdk.halves.hub_errors import hub_errors
 from nla_sdk.io.files import sha256_of
 
+from ..runs.patience import Result, patiently
 from .errors import PublishError, RefusedError, UploadError
+from .stage import MANIFEST, Staged
 
 ATTEMPTS = 5
+PAUSE = 1.0  # seconds before the second attempt
 LONGEST_PAUSE = 20.0
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-MANIFEST = ".nla-files.json"  # the paths a publication put there: of them alone the next one removes any
 FIRST = ".gitattributes"  # what the Hub puts into a new repository
 
-Result = TypeVar("Result")
 
-
-def patiently(work: Callable[[], Result]) -> Result:
-    """Do `work`, and again after failures of the moment, with growing pauses."""
-    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
-
-    pause = wait_exponential(multiplier=PAUSE, max=LONGEST_PAUSE) + wait_random(0, PAUSE)
-    again = Retrying(
-        stop=stop_after_attempt(ATTEMPTS), wait=pause, retry=retry_if_exception(is_transient), reraise=True
-    )
-    return again(work)
-
-
-PAUSE = 1.0  # seconds before the second attempt
+def ask(work: Callable[[], Result]) -> Result:
+    """Ask the Hub, and again after failures of the moment, with growing pauses."""
+    return patiently(work, again=is_transient, attempts=ATTEMPTS, pause=PAUSE, longest=LONGEST_PAUSE)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -54,38 +45,6 @@ def is_transient(error: BaseException) -> bool:
         response = getattr(error, "response", None)
         return response is None or response.status_code in TRANSIENT
     return isinstance(error, ConnectionError | TimeoutError) and not isinstance(error, errors.OfflineModeIsEnabled)
-
-
-@dataclass(frozen=True)
-class Staged:
-    """A repository's content as it should be.
-
-    Attributes:
-        repo_id: owner/name.
-        kind: "model" or "dataset".
-        folder: holds every file at its place in the repository.
-    """
-
-    repo_id: str
-    kind: str
-    folder: Path
-
-    def files(self) -> dict[str, Path]:
-        """Path in the repository → file here."""
-        found = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
-        return {path.relative_to(self.folder).as_posix(): path for path in found}
-
-    def write_manifest(self) -> None:
-        """Put the list of these files beside them."""
-        names = sorted({*self.files(), "README.md", MANIFEST})
-        text = json.dumps(names, indent=1, ensure_ascii=False) + "\n"
-        (self.folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
-
-    @property
-    def digest(self) -> str:
-        """A short name of the whole content."""
-        lines = "".join(f"{name} {sha256_of(path)}\n" for name, path in self.files().items())
-        return hashlib.sha256(lines.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -129,7 +88,7 @@ class Remote:
     def _ask(self, work: Callable[[], Result]) -> Result:
         """Ask patiently; the client's errors become ours, without its request headers."""
         with hub_errors(self.staged.repo_id, self.revision, publishing=True):
-            return patiently(work)
+            return ask(work)
 
     # --- what is there ----------------------------------------------------------------------------------------------
     def head(self) -> str | None:
@@ -172,9 +131,9 @@ class Remote:
                 self.staged.repo_id, recursive=True, revision=commit, repo_type=self.staged.kind
             )
             return {
-                one.path: ("sha256", one.lfs.sha256) if one.lfs else ("git", one.blob_id)
-                for one in tree
-                if hasattr(one, "blob_id")
+                entry.path: ("sha256", entry.lfs.sha256) if entry.lfs else ("git", entry.blob_id)
+                for entry in tree
+                if hasattr(entry, "blob_id")
             }
 
         return self._ask(look)
@@ -223,10 +182,10 @@ class Remote:
     def _published(self, commit: str) -> list[str]:
         """The paths that the publication in `commit` put there."""
         try:
-            found = json.loads(self.read(MANIFEST, commit))
+            listed = json.loads(self.read(MANIFEST, commit))
         except ValueError:
             return []
-        return found if isinstance(found, list) else []
+        return listed if isinstance(listed, list) else []
 
     # --- writing ----------------------------------------------------------------------------------------------------
     def create(self, private: bool, *, new: bool) -> None:
@@ -264,8 +223,8 @@ class Remote:
                 return head, None
             if head != expected and not (expected is None and set(there) <= {FIRST}):
                 raise self._overtaken()
-            if create_pr and (found := self._open_request(digest)):
-                return found
+            if create_pr and (opened := self._open_request(digest)):
+                return opened
             files = self.staged.files()
             operations = [CommitOperationAdd(name, str(files[name])) for name in (*change.add, *change.replace)]
             operations += [CommitOperationDelete(name) for name in change.delete]
@@ -283,11 +242,11 @@ class Remote:
                         num_threads=1,
                     )
             except Exception as error:
-                said = of_upload(error)
-                self.unsure = is_transient(said)
-                if getattr(getattr(said, "response", None), "status_code", None) == 412:
+                failure = of_upload(error)
+                self.unsure = is_transient(failure)
+                if getattr(getattr(failure, "response", None), "status_code", None) == 412:
                     raise self._overtaken() from None
-                raise said from None
+                raise failure from None
             return made.oid, made.pr_url
 
         return self._ask(attempt)
@@ -299,9 +258,10 @@ class Remote:
 
     def _open_request(self, digest: str) -> tuple[str, str | None] | None:
         """An open pull request of this very content, made by an earlier run."""
-        for one in self.api.get_repo_discussions(self.staged.repo_id, repo_type=self.staged.kind):
-            if one.is_pull_request and one.status in ("open", "draft") and one.title.endswith(f"nla-sdk ({digest})"):
-                return self._info(one.git_reference).sha, one.url
+        for thread in self.api.get_repo_discussions(self.staged.repo_id, repo_type=self.staged.kind):
+            is_open = thread.is_pull_request and thread.status in ("open", "draft")
+            if is_open and thread.title.endswith(f"nla-sdk ({digest})"):
+                return self._info(thread.git_reference).sha, thread.url
         return None
 
     def check(self, commit: str) -> None:
@@ -335,7 +295,7 @@ class Remote:
 
         def look() -> str | None:
             refs = self.api.list_repo_refs(self.staged.repo_id, repo_type=self.staged.kind)
-            return next((one.target_commit for one in refs.tags if one.name == name), None)
+            return next((tag.target_commit for tag in refs.tags if tag.name == name), None)
 
         commit = self._ask(look)
         if commit is not None and self.change(commit):
@@ -384,15 +344,15 @@ def of_upload(error: Exception) -> Exception:
     ours = (NLAError, errors.HTTPError, errors.HFValidationError, ConnectionError, TimeoutError, UnicodeError)
     if isinstance(error, ours):
         return error
-    said = " ".join(str(error).split())[:300] or type(error).__name__
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
     if isinstance(error, RuntimeError):  # the Xet client has one class for everything
-        return UploadError(f"the upload broke off ({said}).")
+        return UploadError(f"the upload broke off ({reason}).")
     if isinstance(error, ValueError | OSError):
-        return PublishError(f"the Hub's client refuses it ({said}).")
+        return PublishError(f"the Hub's client refuses it ({reason}).")
     return error
 
 
-def changes_said(change: Change, files: Mapping[str, Path]) -> list[str]:
+def lines_of(change: Change, files: Mapping[str, Path]) -> list[str]:
     """A change as lines for people."""
     lines = []
     for sign, names in (("+", change.add), ("~", change.replace), ("-", change.delete)):
