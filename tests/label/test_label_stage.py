@@ -533,7 +533,7 @@ def test_a_split_without_the_columns_needed_is_refused(tmp_path):
     pq.write_table(pa.table({"text": ["a"]}), config.out / "split" / "eval.parquet")
     with pytest.raises(InputError, match="no column row_id, doc_id, detokenized_text_truncated"):
         stage.run(config)
-    with pytest.raises(InputError, match=r"training\.split"):
+    with pytest.raises(InputError, match=r"training\.data\.split"):
         stage.run(data.config(tmp_path / "empty", [{"kind": "extractive"}], 0))
 
 

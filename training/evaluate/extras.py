@@ -16,8 +16,10 @@ from nla_sdk.io.files import sha256_of
 from ..configs.label import Provider as Settings
 from ..label.faults import Fault, Transient
 from ..label.providers import Provider, Request, provider_of
+from ..runs.patience import patiently
 
-ATTEMPTS = 3
+ATTEMPTS = 3  # of one paraphrase
+PAUSE, LONGEST_PAUSE = 1.0, 20.0  # seconds, where the provider asks for none
 PARAPHRASE = """Say the text between the tags in other words: another order, other sentence shapes, synonyms. Keep every
 fact, name, number and quoted span; add nothing. Answer with the new text only.
 
@@ -118,12 +120,16 @@ def _digest(facts: Mapping) -> str:
 
 
 def _ask(provider: Provider, request: Request) -> str | None:
-    for _ in range(ATTEMPTS):
-        try:
-            answer = provider.complete(request).text.strip()
-        except Transient:
-            continue
-        except Fault:
-            return None
-        return answer if answer and answer != request.text else None
-    return None
+    try:
+        completion = patiently(
+            lambda: provider.complete(request),
+            again=lambda error: isinstance(error, Transient),
+            attempts=ATTEMPTS,
+            pause=PAUSE,
+            longest=LONGEST_PAUSE,
+            asked=lambda fault: fault.retry_after,
+        )
+    except Fault:
+        return None
+    answer = completion.text.strip()
+    return answer if answer and answer != request.text else None

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..configs.label import Label, LabelSet
 from ..configs.label import Provider as ProviderSettings
+from ..runs.patience import patiently
 from . import answers, extractive, prompts
 from .budget import Budget, Price, Prices, price_of
 from .cache import Cache, key_of
@@ -219,23 +220,15 @@ class Passes:
         return answer
 
     def _buy(self, source: Source, request: Request, read: Callable[[Source, str], Read]) -> Answer:
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
-
-        backoff = wait_exponential(multiplier=BACKOFF, max=LONGEST_BACKOFF) + wait_random(0, BACKOFF)
-
-        def pause(state) -> float:
-            asked = state.outcome.exception().retry_after
-            return backoff(state) if asked is None else asked
-
-        attempts = self.settings.max_attempts if source.provider.retries else 1
-        retrying = Retrying(
-            stop=stop_after_attempt(attempts),
-            retry=retry_if_exception_type(Transient),
-            wait=pause,
+        return patiently(
+            lambda: self._call(source, request, read),
+            again=lambda error: isinstance(error, Transient),
+            attempts=self.settings.max_attempts if source.provider.retries else 1,
+            pause=BACKOFF,
+            longest=LONGEST_BACKOFF,
+            asked=lambda fault: fault.retry_after,
             sleep=self._sleep,
-            reraise=True,
         )
-        return retrying(self._call, source, request, read)
 
     def _call(self, source: Source, request: Request, read: Callable[[Source, str], Read]) -> Answer:
         if (pause := source.ready_at - time.time()) > 0:  # another row's call was told to come back later
