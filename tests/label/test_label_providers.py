@@ -15,7 +15,7 @@ from tests.label import data
 from training.configs.label import Provider
 from training.label import extractive, passes, stage
 from training.label.faults import LabelError, QuotaWall, Refused, Transient
-from training.label.providers import Request, provider_of
+from training.label.providers import LabelRequest, provider_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins for the clients are shell scripts")
 
@@ -56,7 +56,7 @@ def program(path: Path, answer: object, *, code: int = 0, stderr: str = "", befo
 def ask(settings: dict, prompt: str = "Label this; é ㊗ {x} $(echo no) `no`"):
     provider = provider_of(Provider(**settings))
     try:
-        return provider.complete(Request("text", (), prompt))
+        return provider.complete(LabelRequest("text", (), prompt))
     finally:
         provider.close()
 

@@ -15,7 +15,7 @@ from nla_sdk.io.files import sha256_of
 
 from ..configs.label import Provider as Settings
 from ..label.faults import Fault, Transient
-from ..label.providers import Provider, Request, provider_of
+from ..label.providers import LabelRequest, Provider, provider_of
 from ..runs.patience import patiently
 
 ATTEMPTS = 3  # of one paraphrase
@@ -107,7 +107,7 @@ def paraphraser(config: Path) -> Paraphraser:
     provider = provider_of(settings)
 
     def paraphrase(text: str) -> str | None:
-        return _ask(provider, Request(text, (), PARAPHRASE.format(text=text)))
+        return _ask(provider, LabelRequest(text, (), PARAPHRASE.format(text=text)))
 
     # Where the key is and how long a call may take decide no answer.
     facts = settings.model_dump(mode="json", exclude={"key_env", "timeout", "path"})
@@ -119,7 +119,7 @@ def _digest(facts: Mapping) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _ask(provider: Provider, request: Request) -> str | None:
+def _ask(provider: Provider, request: LabelRequest) -> str | None:
     try:
         completion = patiently(
             lambda: provider.complete(request),

@@ -1,4 +1,4 @@
-"""Where completions come from. Every provider answers one `Request` at a time, from any thread, or raises a fault."""
+"""Where completions come from: every provider answers one `LabelRequest` at a time, from any thread, or faults."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...configs.label import Provider as Settings
 
 
 @dataclass(frozen=True)
-class Request:
+class LabelRequest:
     """One question: the row's text and the base model's guesses, and the prompt rendered from them."""
 
     text: str
@@ -40,7 +40,7 @@ class Provider(Protocol):
     settings: Settings
     retries: bool
 
-    def complete(self, request: Request) -> Completion:
+    def complete(self, request: LabelRequest) -> Completion:
         """Answer.
 
         Raises:
