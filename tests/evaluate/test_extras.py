@@ -69,8 +69,9 @@ def test_of_a_paraphraser_every_setting_counts_but_those_that_decide_no_answer(t
 
 
 def test_a_provider_that_cannot_paraphrase_is_refused(tmp_path):
-    with pytest.raises(InputError, match="extractive cannot paraphrase"):
-        extras.paraphraser(provider(tmp_path, kind="extractive"))
+    for kind in ("extractive", "readout"):
+        with pytest.raises(InputError, match=f"{kind} cannot paraphrase; name a model .* or a file"):
+            extras.paraphraser(provider(tmp_path, kind=kind))
     with pytest.raises(InputError, match="needs `model`"):
         extras.paraphraser(provider(tmp_path, kind="openai"))
 

@@ -275,3 +275,24 @@ def test_a_provider_that_cannot_work_is_a_config_error(tmp_path, provider, says)
 def test_what_only_writes_cannot_audit(tmp_path):
     with pytest.raises(InputError, match="extractive cannot audit"):
         data.config(tmp_path, [{"kind": "extractive"}], auditors=[{"kind": "extractive"}])
+
+
+def test_every_kind_that_a_config_takes_has_a_provider_or_says_why_not(tmp_path, monkeypatch):
+    from typing import get_args
+
+    for key in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(key, "k")
+    client = [str(program(tmp_path / "bin" / "client", {}))]
+    (tmp_path / "labels.jsonl").write_text("")
+    more = {
+        **dict.fromkeys(("anthropic", "openai", "transformers"), {"model": "m"}),
+        **dict.fromkeys(("claude-cli", "gemini-cli"), {"command": client}),
+        "file": {"path": tmp_path / "labels.jsonl"},
+    }
+    for kind in get_args(Provider.model_fields["kind"].annotation):
+        settings = Provider(kind=kind, **more.get(kind, {}))
+        if kind == "readout":
+            with pytest.raises(InputError, match="kind: file, path: <out>/readout.jsonl"):
+                provider_of(settings)
+        else:
+            provider_of(settings).close()

@@ -102,8 +102,11 @@ def paraphraser(config: Path) -> Paraphraser:
         LabelError: the provider cannot work at all: no key, not installed.
     """
     settings = Settings.read(config, "paraphraser")
-    if settings.kind == "extractive":
-        raise InputError(f"The paraphraser {config}: extractive cannot paraphrase; name a model or a file.")
+    if settings.is_offline and settings.kind != "file":
+        raise InputError(
+            f"The paraphraser {config}: {settings.kind} cannot paraphrase; name a model (kind: anthropic, openai, "
+            "claude-cli, gemini-cli or transformers) or a file of paraphrases (kind: file)."
+        )
     provider = provider_of(settings)
 
     def paraphrase(text: str) -> str | None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from nla_sdk.errors import InputError
+
 from ...configs.label import Provider as Settings
 
 
@@ -53,7 +55,17 @@ class Provider(Protocol):
 
 
 def provider_of(settings: Settings, price=None) -> Provider:
-    """The provider that a section of the config describes; `price` is what its tokens cost (`budget.Price`)."""
+    """The provider that a section of the config describes; `price` is what its tokens cost (`budget.Price`).
+
+    Raises:
+        InputError: of kind readout, which only a whole config makes a file of.
+        LabelError: it cannot work at all (no key, not installed).
+    """
+    if settings.kind == "readout":
+        raise InputError(
+            "A provider of kind readout stands for the labels of a run's own probes, in the label sets of that run's "
+            "config. Elsewhere name their file: kind: file, path: <out>/readout.jsonl."
+        )
     if settings.kind in ("anthropic", "openai"):
         from . import api
 
