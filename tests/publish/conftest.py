@@ -111,7 +111,7 @@ def request_of(made: Made, **changes) -> PublishRequest:
 def go(request: PublishRequest, said: list | None = None):
     """What the command does after its options are read, without asking."""
     with prepared(request) as plan:
-        api = connect(None)
+        api = connect()
         look(api, plan, request)
         return publish(api, plan, request, (said if said is not None else []).append)
 

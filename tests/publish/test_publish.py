@@ -335,7 +335,7 @@ def test_a_fault_at_any_request_leaves_old_or_new_and_a_second_run_finishes(writ
     calm(monkeypatch)
     request = request_of(made, evaluation=None, tag="v1")
     with prepared(request) as plan:
-        api = connect(None)
+        api = connect()
         writable.fault()
         publish_once(api, plan, request)
         requests, nothing = writable.count, dict.fromkeys(state(writable))
@@ -383,7 +383,7 @@ def test_the_second_half_failing_is_told_and_completed(writable, made, monkeypat
     calm(monkeypatch)
     request = request_of(made, evaluation=None)
     with prepared(request) as plan:
-        api = connect(None)
+        api = connect()
         look(api, plan, request)
         real = type(api).create_commit
 
@@ -407,7 +407,7 @@ def test_somebody_elses_commit_in_between_is_not_overwritten(writable, made, mon
     go(request_of(made, evaluation=None))
     (made.pair / "av" / "NOTICE.md").write_text("new")
     with prepared(request_of(made, evaluation=None)) as plan:
-        api = connect(None)
+        api = connect()
         look(api, plan, request_of(made, evaluation=None))
         real = type(api).create_commit
 
@@ -430,7 +430,7 @@ def test_a_file_that_arrived_wrong_is_found_by_reading_back(writable, made, monk
         pytest.raises(PublishError, match="is another file there"),
         prepared(request_of(made, evaluation=None)) as plan,
     ):
-        api = connect(None)
+        api = connect()
         look(api, plan, request_of(made, evaluation=None))
         publish(api, plan, request_of(made, evaluation=None), print)
 
@@ -452,6 +452,15 @@ def test_nobody_to_ask_and_no_yes_is_an_error_of_one_line(writable, made):
     done = command("--repo", "owner/cat", "--checkpoint", made.pair)
     assert done.returncode == 2 and "pass --yes" in done.stderr and "Traceback" not in done.stderr
     assert writable.head("owner/cat-av") is None
+
+
+@pytest.mark.parametrize("form", [["--token", TOKEN], [f"--token={TOKEN}"]])
+def test_a_token_on_the_command_line_is_refused_and_not_repeated(writable, made, form):
+    done = command("--repo", "owner/cat", "--checkpoint", made.pair, "--yes", *form)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: Publishing takes no --token") and "HF_TOKEN" in done.stderr
+    assert TOKEN not in done.stdout + done.stderr and writable.head("owner/cat-av") is None
+    assert "--token" not in command("--help").stdout
 
 
 def test_a_refusal_is_an_error_of_one_line(writable, made):

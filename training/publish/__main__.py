@@ -27,6 +27,16 @@ if TYPE_CHECKING:
     from .stage import Publication
 
 
+def _refuse_token(token: str | None) -> None:
+    """No option takes a token; this one is there to say so, instead of guesses at what else may have been meant."""
+    with friendly():
+        if token is not None:
+            raise InputError(
+                "Publishing takes no --token, which shells would keep. The token is taken from HF_TOKEN or the one of "
+                "`hf auth login`."
+            )
+
+
 def main(
     repo: Annotated[str, typer.Option(metavar="OWNER/NAME", help="Of a pair its stem: -av, -ar and -data are added.")],
     checkpoint: Annotated[
@@ -54,7 +64,7 @@ def main(
     collection: Annotated[
         str | None, typer.Option(metavar="SLUG", help="Put the repositories into a collection.")
     ] = None,
-    token: Annotated[str | None, typer.Option(help="Default: HF_TOKEN, or the one of `hf auth login`.")] = None,
+    token: Annotated[str | None, typer.Option(hidden=True, is_eager=True, callback=_refuse_token)] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check, stage and show; send nothing, ask nobody.")
     ] = False,
@@ -89,7 +99,7 @@ def main(
                 return
             if not yes and not sys.stdin.isatty():
                 raise InputError("Nobody can be asked here: pass --yes to publish, or --dry-run to see what would be.")
-            api = connect(token)
+            api = connect()
             _show(publication, look(api, publication, request))
             if not yes and not typer.confirm("Publish?"):
                 print("Nothing was published.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cards import diff
 from nla_sdk.errors import AccessTokenError, InputError, NLAError
@@ -18,6 +19,9 @@ from .errors import PublishError, RefusedError
 from .remote import Change, Remote, ask
 from .request import PublishRequest
 from .stage import Publication, Repository, Staged
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,8 @@ class Outcome:
     request_url: str | None = None
 
 
-def connect(token: str | None):
-    """The client, with a token that may write.
+def connect() -> HfApi:
+    """The client, with this machine's token (HF_TOKEN, or the one of `hf auth login`), which may write.
 
     Raises:
         AccessTokenError: there is none, or it can only read.
@@ -41,9 +45,9 @@ def connect(token: str | None):
 
     from nla_sdk.halves.hub_errors import clean_token, hub_errors
 
-    token = clean_token(token or get_token())
+    token = clean_token(get_token())
     if not token:
-        raise AccessTokenError("Publishing needs a token: log in with `hf auth login`, set HF_TOKEN, or pass --token.")
+        raise AccessTokenError("Publishing needs a token: log in with `hf auth login`, or set HF_TOKEN.")
     api = HfApi(token=token)
     with hub_errors("your account", publishing=True):
         account = ask(api.whoami)
@@ -56,7 +60,7 @@ def connect(token: str | None):
     return api
 
 
-def look(api, publication: Publication, request: PublishRequest) -> list[tuple[Remote, Change, str]]:
+def look(api: HfApi, publication: Publication, request: PublishRequest) -> list[tuple[Remote, Change, str]]:
     """Compare with what is there: for each repository the change, and the card's difference for people.
 
     Raises:
@@ -80,7 +84,7 @@ def look(api, publication: Publication, request: PublishRequest) -> list[tuple[R
     return compared
 
 
-def _check_access(api, remote: Remote, head: str | None, request: PublishRequest) -> None:
+def _check_access(api: HfApi, remote: Remote, head: str | None, request: PublishRequest) -> None:
     """The token may do what is asked: write to what is there, make what isn't. Anybody may open a pull request."""
     repo, account = remote.staged.repo_id, api.account
     owner = repo.partition("/")[0]
@@ -105,11 +109,11 @@ def _check_access(api, remote: Remote, head: str | None, request: PublishRequest
     ):
         raise AccessTokenError(
             f"This token may not write to repositories of {owner}. Give it that permission in your account's settings, "
-            "or pass another --token."
+            "or set HF_TOKEN to another one."
         )
 
 
-def _check_collection(api, slug: str | None) -> None:
+def _check_collection(api: HfApi, slug: str | None) -> None:
     from huggingface_hub import errors
 
     from nla_sdk.halves.hub_errors import hub_errors
@@ -159,7 +163,7 @@ def _scan_again(publication: Publication) -> None:
 
 
 def publish(
-    api, publication: Publication, request: PublishRequest, say: Callable[[str], None] = print
+    api: HfApi, publication: Publication, request: PublishRequest, say: Callable[[str], None] = print
 ) -> list[Outcome]:
     """Commit, read back, tag and collect what `look` compared; says what is done as it is done.
 
