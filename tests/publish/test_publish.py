@@ -435,6 +435,24 @@ def test_a_file_that_arrived_wrong_is_found_by_reading_back(writable, made, monk
         publish(api, plan, request_of(made, evaluation=None), print)
 
 
+def test_reading_back_names_what_is_missing_and_what_is_another_file_large_or_small(writable, made):
+    from training.publish.remote import Remote
+
+    with prepared(request_of(made, evaluation=None)) as plan:
+        api = connect()
+        look(api, plan, request_of(made, evaluation=None))
+        outcome = publish(api, plan, request_of(made, evaluation=None), print)[0]
+        remote = Remote(api, plan.repositories[0].staged)
+        remote.check(outcome.commit)
+        files = writable.files("owner/cat-av")
+        del files["nla_meta.yaml"]
+        wrong = writable.add("owner/cat-av", files | {"README.md": b"x", "adapter_model.safetensors": b"x"})
+        with pytest.raises(PublishError) as caught:
+            remote.check(wrong)
+    said = "nla_meta.yaml is missing; README.md is another file there; adapter_model.safetensors is another file there"
+    assert said in str(caught.value)
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 def test_dry_run_works_offline_and_shows_what_would_be_sent(made):
     done = command(

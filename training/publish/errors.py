@@ -25,8 +25,8 @@ class RefusedError(PublishError):
         super().__init__(f"Not published: {'; '.join(problem.rstrip('.') for problem in self.problems[:6])}{more}.")
 
 
-class UploadError(PublishError):
-    """An upload broke off inside the client; the same may succeed later."""
+class TransferError(PublishError):
+    """An upload or a download broke off inside the client; the same may succeed later."""
 
 
 @dataclass
