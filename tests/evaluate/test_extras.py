@@ -78,7 +78,8 @@ def test_a_provider_that_cannot_paraphrase_is_refused(tmp_path):
 
 def test_a_paraphraser_that_asks_for_a_pause_gets_it(tmp_path, monkeypatch):
     from training.label.faults import Transient
-    from training.label.providers import Completion, local
+    from training.label.providers import local
+    from training.label.providers.protocol import Completion
 
     outcomes = [Transient("busy", retry_after=0.3), Completion("In other words.", "m")]
 

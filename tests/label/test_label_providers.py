@@ -15,7 +15,8 @@ from tests.label import data
 from training.configs.label import Provider
 from training.label import extractive, passes, stage
 from training.label.faults import LabelError, QuotaWall, Refused, Transient
-from training.label.providers import LabelRequest, provider_of
+from training.label.providers.choose import provider_of
+from training.label.providers.protocol import LabelRequest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins for the clients are shell scripts")
 

@@ -15,7 +15,8 @@ from nla_sdk.io.files import sha256_of
 
 from ..configs.label import Provider as Settings
 from ..label.faults import Fault, Transient
-from ..label.providers import LabelRequest, Provider, provider_of
+from ..label.providers.choose import provider_of
+from ..label.providers.protocol import LabelRequest, Provider
 from ..runs.patience import patiently
 
 ATTEMPTS = 3  # of one paraphrase

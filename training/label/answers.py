@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError, model_validator
 
@@ -29,7 +29,7 @@ class AuditVerdict(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_empty(cls, value):
+    def _null_is_empty(cls, value: Any) -> Any:
         return {key: "" if item is None else item for key, item in value.items()} if isinstance(value, dict) else value
 
 

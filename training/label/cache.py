@@ -17,7 +17,7 @@ from pathlib import Path
 from nla_sdk.halves.demo_base import cache_root
 
 from .faults import LabelError
-from .providers import Completion
+from .providers.protocol import Completion
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS completions (key TEXT PRIMARY KEY, value TEXT NOT NULL, made REAL NOT NULL) WITHOUT ROWID;

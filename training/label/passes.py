@@ -21,12 +21,14 @@ from tqdm import tqdm
 from ..configs.label import Label, LabelSet
 from ..configs.label import Provider as ProviderSettings
 from ..runs.patience import patiently
-from . import answers, extractive, prompts
+from . import answers, extractive
 from .budget import Budget, Price, Prices, price_of
 from .cache import Cache, key_of
 from .faults import Fault, LabelError, NoLabel, QuotaWall, Transient, scrub
 from .parallel import Stopped
-from .providers import Completion, LabelRequest, Provider, provider_of
+from .prompts import templates
+from .providers.choose import provider_of
+from .providers.protocol import Completion, LabelRequest, Provider
 
 BACKOFF = 1.0
 """Seconds before the second call; doubled with each further one, plus up to as much again at random."""
@@ -111,7 +113,7 @@ class Passes:
         if not text.strip():
             return self._row("failed", note="the text is empty")
         offline = all(labeler.settings.is_offline for labeler in self.labelers)
-        request = LabelRequest(text, guesses, "" if offline else prompts.labeler_prompt(text, guesses))
+        request = LabelRequest(text, guesses, "" if offline else templates.labeler_prompt(text, guesses))
         try:
             label = self._answer(row["row_id"], "label", self.labelers, request, self._read_label)
         except NoAnswer as error:
@@ -120,7 +122,7 @@ class Passes:
             return self._row("none" if missing else "failed", note=str(error))
         if not self.auditors:
             return self._row("accepted", label, explanation=label.value)
-        request = LabelRequest(text, guesses, prompts.auditor_prompt(text, label.value))
+        request = LabelRequest(text, guesses, templates.auditor_prompt(text, label.value))
         try:
             audit = self._answer(
                 row["row_id"],
@@ -275,11 +277,11 @@ class Passes:
 def prompt_sha256(labeler: ProviderSettings, auditor: ProviderSettings | None) -> str:
     """One hash over how a row was asked about: templates, temperature and length; of an offline labeler its version."""
     parts: list[Any] = []
-    for settings, template in ((labeler, prompts.LABELER), (auditor, prompts.AUDITOR)):
+    for settings, template in ((labeler, templates.LABELER), (auditor, templates.AUDITOR)):
         if settings is None:
             continue
         if settings.is_offline:
             parts.append(extractive.VERSION if settings.kind == "extractive" else settings.kind)
         else:
-            parts.append([template, prompts.source_of(template), settings.temperature, settings.max_tokens])
+            parts.append([template, templates.source_of(template), settings.temperature, settings.max_tokens])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

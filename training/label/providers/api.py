@@ -12,7 +12,7 @@ from typing import Any
 from ...configs.label import Provider as Settings
 from ..budget import Price
 from ..faults import KEY_VARIABLES, LabelError, QuotaWall, Refused, Transient, too_many_requests
-from . import Completion, LabelRequest
+from .protocol import Completion, LabelRequest
 
 _NO_CREDIT = ("insufficient_quota", "credit balance", "billing", "exceeded your current quota")
 

@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 
 from ...configs.label import Provider as Settings
 from ..faults import PATIENCE, LabelError, QuotaWall, Refused, Transient, reset_announced, scrub
-from . import Completion, LabelRequest
+from .protocol import Completion, LabelRequest
 
 _QUOTA = re.compile(
     r"usage limit reached|hit your \w* ?limit|out of extra usage|exhausted your|exceeded your current quota|"

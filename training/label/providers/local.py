@@ -12,7 +12,7 @@ from nla_sdk.errors import InputError, first_line
 from ...configs.label import Provider as Settings
 from .. import extractive
 from ..faults import LabelError, NoLabel, Refused
-from . import Completion, LabelRequest
+from .protocol import Completion, LabelRequest
 
 
 class Extractive:
