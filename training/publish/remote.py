@@ -96,7 +96,7 @@ class Remote:
         """The branch's commit, main's where the branch is still to be made; None where there is no such repository."""
         from huggingface_hub import errors
 
-        def look():
+        def look() -> str | None:
             for revision in dict.fromkeys((self.revision, "main")):
                 try:
                     return self._info(revision).sha

@@ -18,6 +18,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # What a token or a name begins after: no letter or digit, or one that belongs to a percent escape (%3D).
 START = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2}))"
@@ -249,7 +253,7 @@ def unescaped(text: str) -> str:
     return ESCAPED.sub(read, text)
 
 
-def _may_hold_text(kind) -> bool:
+def _may_hold_text(kind: pa.DataType) -> bool:
     """Whether an Arrow type holds strings or bytes, however deep."""
     import pyarrow.types as of
 
@@ -260,7 +264,7 @@ def _may_hold_text(kind) -> bool:
     return not (of.is_primitive(kind) or of.is_null(kind))
 
 
-def _strings(array) -> Iterator[str]:
+def _strings(array: pa.Array) -> Iterator[str]:
     """All strings of a column; bytes as far as they are text."""
     stack = array.to_pylist()
     while stack:
