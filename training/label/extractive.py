@@ -6,7 +6,7 @@ one word. In one wording: which of several a text gets cannot be read from its a
 content leave room for more of it. Deterministic: the same text, guesses and version give the same label.
 
     >>> explain("The cat sat on the", [" mat", " floor", " bed"])
-    '"mat", "floor" or "bed" comes next, after "cat sat on the". Expository prose about cat, sat.'
+    '"mat", "floor" or "bed" comes next, after "cat sat on the". Expository prose about sat, cat.'
 """
 
 from __future__ import annotations
