@@ -119,12 +119,12 @@ def _of_publishing(error: Exception, repo: str) -> NLAError | None:
         if status == 401:
             return AccessTokenError(
                 f"The Hub refused the access token when asked for {repo} (401). Log in again with `hf auth login`, or "
-                "pass another --token."
+                "set HF_TOKEN to another one."
             )
         if status == 403:
             return AccessTokenError(
                 f"The access token may not write to {repo} (403). Give it the permission in your account's settings, "
-                "or pass another --token."
+                "or set HF_TOKEN to another one."
             )
         said = f" ({error.server_message})" if status < 500 and error.server_message else ""
         return OfflineError(

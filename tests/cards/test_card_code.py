@@ -30,7 +30,7 @@ def test_the_plain_code_does_what_the_sdk_does(lora_folders, lora_pair, monkeypa
     pair, folder = lora_pair(name), lora_folders[name]
     vector = torch.randn(pair.d_model, generator=torch.Generator().manual_seed(3))
     for role, whole in (("av", pair.av_contract), ("ar", pair.ar_contract)):
-        from training.publish.stage import convert_head
+        from training.publish.copies import convert_head
 
         convert_head(folder / role)
         space = ran(whole, folder / role, vector, monkeypatch)

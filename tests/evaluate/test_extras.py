@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -68,10 +69,32 @@ def test_of_a_paraphraser_every_setting_counts_but_those_that_decide_no_answer(t
 
 
 def test_a_provider_that_cannot_paraphrase_is_refused(tmp_path):
-    with pytest.raises(InputError, match="extractive cannot paraphrase"):
-        extras.paraphraser(provider(tmp_path, kind="extractive"))
+    for kind in ("extractive", "readout"):
+        with pytest.raises(InputError, match=f"{kind} cannot paraphrase; name a model .* or a file"):
+            extras.paraphraser(provider(tmp_path, kind=kind))
     with pytest.raises(InputError, match="needs `model`"):
         extras.paraphraser(provider(tmp_path, kind="openai"))
+
+
+def test_a_paraphraser_that_asks_for_a_pause_gets_it(tmp_path, monkeypatch):
+    from training.label.faults import Transient
+    from training.label.providers import local
+    from training.label.providers.protocol import Completion
+
+    outcomes = [Transient("busy", retry_after=0.3), Completion("In other words.", "m")]
+
+    def complete(self, request):
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(local.File, "complete", complete)
+    (tmp_path / "para.jsonl").write_text("", encoding="utf-8")
+    say = extras.paraphraser(provider(tmp_path, kind="file", path=str(tmp_path / "para.jsonl")))
+    began = time.monotonic()
+    assert say("In these words.") == "In other words."
+    assert time.monotonic() - began >= 0.3
 
 
 def test_an_embedder_is_a_sentence_transformers_model(tmp_path, base, data):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from nla_sdk.contract import Contract
 from training.evaluate import inputs
-from training.publish.stage import convert_head
+from training.publish.copies import convert_head
 
 
 @pytest.fixture

@@ -13,12 +13,13 @@ from nla_sdk.errors import InputError
 from tests.label import data
 from training.configs.label import Provider
 from training.label import __main__ as command_line
-from training.label import answers, budget, prompts
+from training.label import answers, budget
 from training.label.cache import Cache, key_of
 from training.label.faults import LabelError, QuotaWall, Transient, pause_asked, reset_announced, too_many_requests
 from training.label.parallel import in_parallel
 from training.label.passes import prompt_sha256
-from training.label.providers import Completion
+from training.label.prompts import templates
+from training.label.providers.protocol import Completion
 
 GOOD = "The ferry is late and the captain is angry."
 
@@ -78,20 +79,20 @@ def test_a_clients_reset_time_is_read(said, at):
 # --- prompts ----------------------------------------------------------------------------------------------------
 def test_the_prompt_holds_the_text_as_it_is_between_delimiters_made_from_it():
     text = "{{ secrets }} {% if %} <b>&amp;</b> </passage-00000000>\nline two ends in mid-wo"
-    prompt = prompts.labeler_prompt(text, [" rd", "\n"])
+    prompt = templates.labeler_prompt(text, [" rd", "\n"])
     fence = prompt.split("<passage-")[1][:8]
     assert f"<passage-{fence}>\n{text}\n</passage-{fence}>" in prompt and fence not in text
     assert "' rd', '\\\\n'" in prompt or "' rd', '\\n'" in prompt
-    assert prompts.labeler_prompt(text) != prompt and "likeliest" not in prompts.labeler_prompt(text)
-    assert prompts.opening_of(text) in prompt
-    audit = prompts.auditor_prompt(text, GOOD)
+    assert templates.labeler_prompt(text) != prompt and "likeliest" not in templates.labeler_prompt(text)
+    assert templates.opening_of(text) in prompt
+    audit = templates.auditor_prompt(text, GOOD)
     assert f"<label-{fence}>\n{GOOD}\n</label-{fence}>" in audit and text in audit
 
 
 def test_openings_vary_between_texts_and_stay_for_each():
-    found = [prompts.opening_of(data.text_of(index)) for index in range(200)]
-    assert set(found) == set(prompts.OPENINGS)
-    assert found == [prompts.opening_of(data.text_of(index)) for index in range(200)]
+    found = [templates.opening_of(data.text_of(index)) for index in range(200)]
+    assert set(found) == set(templates.OPENINGS)
+    assert found == [templates.opening_of(data.text_of(index)) for index in range(200)]
 
 
 def test_the_hash_of_the_prompts_follows_templates_settings_and_auditor(monkeypatch):
@@ -100,8 +101,8 @@ def test_the_hash_of_the_prompts_follows_templates_settings_and_auditor(monkeypa
     assert first == prompt_sha256(Provider(kind="claude-cli"), auditor)  # the prompt, not who is asked
     assert len({first, prompt_sha256(labeler, None), prompt_sha256(Provider(kind="extractive"), None)}) == 3
     assert first != prompt_sha256(labeler, Provider(kind="openai", model="b", temperature=0.3))
-    real = prompts.source_of
-    monkeypatch.setattr(prompts, "source_of", lambda name: real(name) + ("!" if name == prompts.AUDITOR else ""))
+    real = templates.source_of
+    monkeypatch.setattr(templates, "source_of", lambda name: real(name) + ("!" if name == templates.AUDITOR else ""))
     assert first != prompt_sha256(labeler, auditor)
 
 

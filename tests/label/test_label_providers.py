@@ -15,7 +15,8 @@ from tests.label import data
 from training.configs.label import Provider
 from training.label import extractive, passes, stage
 from training.label.faults import LabelError, QuotaWall, Refused, Transient
-from training.label.providers import Request, provider_of
+from training.label.providers.choose import provider_of
+from training.label.providers.protocol import LabelRequest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins for the clients are shell scripts")
 
@@ -56,7 +57,7 @@ def program(path: Path, answer: object, *, code: int = 0, stderr: str = "", befo
 def ask(settings: dict, prompt: str = "Label this; é ㊗ {x} $(echo no) `no`"):
     provider = provider_of(Provider(**settings))
     try:
-        return provider.complete(Request("text", (), prompt))
+        return provider.complete(LabelRequest("text", (), prompt))
     finally:
         provider.close()
 
@@ -275,3 +276,24 @@ def test_a_provider_that_cannot_work_is_a_config_error(tmp_path, provider, says)
 def test_what_only_writes_cannot_audit(tmp_path):
     with pytest.raises(InputError, match="extractive cannot audit"):
         data.config(tmp_path, [{"kind": "extractive"}], auditors=[{"kind": "extractive"}])
+
+
+def test_every_kind_that_a_config_takes_has_a_provider_or_says_why_not(tmp_path, monkeypatch):
+    from typing import get_args
+
+    for key in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(key, "k")
+    client = [str(program(tmp_path / "bin" / "client", {}))]
+    (tmp_path / "labels.jsonl").write_text("")
+    more = {
+        **dict.fromkeys(("anthropic", "openai", "transformers"), {"model": "m"}),
+        **dict.fromkeys(("claude-cli", "gemini-cli"), {"command": client}),
+        "file": {"path": tmp_path / "labels.jsonl"},
+    }
+    for kind in get_args(Provider.model_fields["kind"].annotation):
+        settings = Provider(kind=kind, **more.get(kind, {}))
+        if kind == "readout":
+            with pytest.raises(InputError, match="kind: file, path: <out>/readout.jsonl"):
+                provider_of(settings)
+        else:
+            provider_of(settings).close()

@@ -22,7 +22,9 @@ from training.configs.config import Config
 from training.evaluate import heldout, outputs, run
 from training.fit import ar as sft_ar
 from training.fit import av as sft_av
-from training.publish.run import Request, connect, look, prepared, publish
+from training.publish.push import connect, look, publish
+from training.publish.request import PublishRequest
+from training.publish.stage import prepared
 
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "hf_" + "w" * 34
@@ -103,14 +105,14 @@ def writable(hub, trained, monkeypatch):  # noqa: F811
     return hub
 
 
-def request_of(made: Made, **changes) -> Request:
-    return Request(**({"repo": "owner/cat", "checkpoint": made.pair, "evaluation": made.evaluation} | changes))
+def request_of(made: Made, **changes) -> PublishRequest:
+    return PublishRequest(**({"repo": "owner/cat", "checkpoint": made.pair, "evaluation": made.evaluation} | changes))
 
 
-def go(request: Request, said: list | None = None):
+def go(request: PublishRequest, said: list | None = None):
     """What the command does after its options are read, without asking."""
     with prepared(request) as plan:
-        api = connect(None)
+        api = connect()
         look(api, plan, request)
         return publish(api, plan, request, (said if said is not None else []).append)
 

@@ -15,12 +15,13 @@ from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError, NLAError
 from nla_sdk.evaluation.reading import dumps, load
 from tests.publish.conftest import BASE, command, request_of
+from training.publish.copies import LOG, clean
 from training.publish.errors import RefusedError
-from training.publish.run import Request, prepared
-from training.publish.stage import LOG, clean
+from training.publish.request import PublishRequest
+from training.publish.stage import prepared
 
 
-def refused(request: Request, message: str) -> None:
+def refused(request: PublishRequest, message: str) -> None:
     with pytest.raises(NLAError, match=message), prepared(request):
         pass
 
@@ -49,7 +50,7 @@ def steps(made, tmp_path) -> list[Path]:
 def test_a_trajectorys_evaluations_are_verified(made, steps):
     rows = steps[1] / "evaluation" / "rows.parquet"
     rows.write_bytes(rows.read_bytes() + b"x")
-    refused(Request(repo="owner/run", trajectory=steps), "step_10: .*rows.parquet is not the table")
+    refused(PublishRequest(repo="owner/run", trajectory=steps), "step_10: .*rows.parquet is not the table")
 
 
 def test_report_and_figures_are_made_from_the_evaluation(writable, made):
@@ -68,10 +69,11 @@ def test_report_and_figures_are_made_from_the_evaluation(writable, made):
 
 
 def test_an_evaluation_of_another_base_is_refused_and_one_of_a_folder_is_said(writable, made):
-    from training.publish.checks import Findings, check_evaluation
-    from training.publish.run import _halves
+    from training.publish.checks.check import halves_in
+    from training.publish.checks.evaluation import check_evaluation
+    from training.publish.errors import Findings
 
-    halves = _halves(made.pair)
+    halves = halves_in(made.pair)
     for base, place in (("lab/other", "problems"), ("plain", "warnings")):
         found = load(made.evaluation)
         subject = found.subject.model_copy(update={"base_model": base})
@@ -128,8 +130,9 @@ def test_a_base_named_by_a_folder_in_the_adapter_config_is_named_anew_or_measure
 
 
 def test_a_folder_in_an_adapter_config_that_was_measured_is_refused(writable, made):
-    from training.publish.checks import Findings, check_evaluation
-    from training.publish.run import _halves
+    from training.publish.checks.check import halves_in
+    from training.publish.checks.evaluation import check_evaluation
+    from training.publish.errors import Findings
 
     adapter_config(made.pair / "av", base_model_name_or_path="/data/private/base")
     found = load(made.evaluation)
@@ -138,7 +141,7 @@ def test_a_folder_in_an_adapter_config_that_was_measured_is_refused(writable, ma
     inputs = found.inputs | {"av/adapter_config.json": sha256_of(made.pair / "av" / "adapter_config.json")}
     made.evaluation.write_text(dumps(found.model_copy(update={"inputs": inputs})), encoding="utf-8")
     findings = Findings()
-    check_evaluation(made.evaluation, _halves(made.pair), (), findings)
+    check_evaluation(made.evaluation, halves_in(made.pair), (), findings)
     assert any("names the base by a folder of this machine" in one for one in findings.problems)
 
 
@@ -176,7 +179,7 @@ def test_places_are_made_relative_wherever_they_stand():
 def test_a_folder_called_demo_is_that_folder(writable, made, monkeypatch):
     shutil.copytree(made.pair / "av", made.pair.parent / "demo")
     monkeypatch.chdir(made.pair.parent)
-    with prepared(Request(repo="owner/solo", checkpoint=Path("demo"), pair="owner/x")) as plan:
+    with prepared(PublishRequest(repo="owner/solo", checkpoint=Path("demo"), pair="owner/x")) as plan:
         contract = Contract.load(plan.repositories[0].staged.folder)
     assert contract.base_model == BASE
 
@@ -198,7 +201,7 @@ def test_a_sidecars_base_in_a_folder_gets_the_halves_name_or_is_refused(writable
         staged = plan.repositories[2].staged.folder
         assert Contract.load(staged / "data" / "eval.parquet").base_model == BASE
         assert str(made.base) not in (staged / "README.md").read_text()
-    refused(Request(repo="owner/d", tables=made.tables[:1]), "the sidecar of eval.parquet names the base")
+    refused(PublishRequest(repo="owner/d", tables=made.tables[:1]), "the sidecar of eval.parquet names the base")
 
 
 @pytest.mark.parametrize("what", ["tables", "trajectory"])
@@ -209,13 +212,15 @@ def test_two_of_one_name_are_refused(made, tmp_path, what):
         shutil.copyfile(*paths)
     else:
         paths = [shutil.copytree(made.pair / "av", tmp_path / name / "final") for name in "ab"]
-    with pytest.raises(InputError, match="two are called"), prepared(Request(repo="owner/x", **{what: paths})):
+    with pytest.raises(InputError, match="two are called"), prepared(PublishRequest(repo="owner/x", **{what: paths})):
         pass
 
 
 def test_a_trajectory_is_of_one_half_and_holds_its_evaluations(made):
-    refused(Request(repo="owner/run", trajectory=[made.pair / "av", made.pair / "ar"]), "A trajectory is of one half")
-    request = Request(repo="owner/run", trajectory=[made.pair / "av"], evaluation=made.evaluation)
+    refused(
+        PublishRequest(repo="owner/run", trajectory=[made.pair / "av", made.pair / "ar"]), "A trajectory is of one half"
+    )
+    request = PublishRequest(repo="owner/run", trajectory=[made.pair / "av"], evaluation=made.evaluation)
     refused(request, "--evaluation is of a --checkpoint")
 
 
@@ -225,7 +230,7 @@ def test_a_step_has_the_log_up_to_itself(writable, made, steps):
         provenance["training"]["step"] = step
         changed(folder, provenance=provenance)
         shutil.rmtree(folder / "evaluation", ignore_errors=True)
-    with prepared(Request(repo="owner/run", trajectory=steps)) as plan:
+    with prepared(PublishRequest(repo="owner/run", trajectory=steps)) as plan:
         logs = [(plan.repositories[0].staged.folder / one.name / LOG).read_text().splitlines() for one in steps]
     assert [json.loads(log[-1])["step"] for log in logs] == [5, 10]
 
@@ -236,7 +241,7 @@ def test_licences_come_from_the_half_or_from_its_pairs_folder(writable, made):
         assert all("LICENSE" in one.staged.files() for one in plan.repositories)
     alone = shutil.copytree(made.pair / "av", made.pair.parent / "project" / "half")
     (alone.parent / "LICENSE").write_text("of a whole project")
-    with prepared(Request(repo="owner/solo", checkpoint=alone, pair="owner/x")) as plan:
+    with prepared(PublishRequest(repo="owner/solo", checkpoint=alone, pair="owner/x")) as plan:
         assert "LICENSE" not in plan.repositories[0].staged.files()
 
 

@@ -21,7 +21,9 @@ from nla_sdk.evaluation.reading import dumps, load
 from tests.hub.faults import Fault
 from tests.publish.conftest import BASE, TOKEN, command, go, request_of
 from training.publish.errors import PublishError, RefusedError
-from training.publish.run import Request, connect, look, prepared, publish
+from training.publish.push import connect, look, publish
+from training.publish.request import PublishRequest
+from training.publish.stage import prepared
 
 
 # --- the full circle --------------------------------------------------------------------------------------------------
@@ -110,7 +112,7 @@ def test_a_head_in_torch_format_gets_a_safetensors_beside_it(writable, lora_fold
     from tests.tiny import write_sidecar
 
     write_sidecar(half, base_model="lab/tiny-gemma", provenance={"parent": "/home/ada/runs/step_5", "rows": 3})
-    go(Request(repo="owner/old-ar", checkpoint=half, pair="owner/old-av"))
+    go(PublishRequest(repo="owner/old-ar", checkpoint=half, pair="owner/old-av"))
     there = writable.files("owner/old-ar")
     (tmp_path / "head.safetensors").write_bytes(there["linear_head.safetensors"])
     old = torch.load(half / "linear_head.pt", weights_only=True)
@@ -122,7 +124,7 @@ def test_a_head_in_torch_format_gets_a_safetensors_beside_it(writable, lora_fold
 
 def test_one_half_names_the_other_it_is_given(writable, made):
     said = []
-    outcome = go(Request(repo="owner/solo-av", checkpoint=made.pair / "av", pair="owner/solo-ar"), said)
+    outcome = go(PublishRequest(repo="owner/solo-av", checkpoint=made.pair / "av", pair="owner/solo-ar"), said)
     assert len(outcome) == 1 and "owner/solo-ar" in writable.files("owner/solo-av")["README.md"].decode()
     assert writable.head("owner/solo-ar") is None
 
@@ -151,7 +153,7 @@ def test_another_branch_a_collection_and_a_private_repository(writable, made):
 def test_a_trajectory_is_one_repository_with_a_subfolder_a_checkpoint(writable, made, tmp_path):
     steps = [shutil.copytree(made.pair / "av", tmp_path / name) for name in ("step_5", "step_10")]
     shutil.copytree(made.evaluation.parent, steps[1] / "evaluation")
-    go(Request(repo="owner/run", trajectory=steps, pair="owner/cat-ar"))
+    go(PublishRequest(repo="owner/run", trajectory=steps, pair="owner/cat-ar"))
     files = writable.files("owner/run")
     assert {"step_5/adapter_model.safetensors", "step_10/nla_meta.yaml", "step_10/evaluation/rows.parquet"} <= set(
         files
@@ -333,7 +335,7 @@ def test_a_fault_at_any_request_leaves_old_or_new_and_a_second_run_finishes(writ
     calm(monkeypatch)
     request = request_of(made, evaluation=None, tag="v1")
     with prepared(request) as plan:
-        api = connect(None)
+        api = connect()
         writable.fault()
         publish_once(api, plan, request)
         requests, nothing = writable.count, dict.fromkeys(state(writable))
@@ -381,7 +383,7 @@ def test_the_second_half_failing_is_told_and_completed(writable, made, monkeypat
     calm(monkeypatch)
     request = request_of(made, evaluation=None)
     with prepared(request) as plan:
-        api = connect(None)
+        api = connect()
         look(api, plan, request)
         real = type(api).create_commit
 
@@ -405,7 +407,7 @@ def test_somebody_elses_commit_in_between_is_not_overwritten(writable, made, mon
     go(request_of(made, evaluation=None))
     (made.pair / "av" / "NOTICE.md").write_text("new")
     with prepared(request_of(made, evaluation=None)) as plan:
-        api = connect(None)
+        api = connect()
         look(api, plan, request_of(made, evaluation=None))
         real = type(api).create_commit
 
@@ -428,9 +430,27 @@ def test_a_file_that_arrived_wrong_is_found_by_reading_back(writable, made, monk
         pytest.raises(PublishError, match="is another file there"),
         prepared(request_of(made, evaluation=None)) as plan,
     ):
-        api = connect(None)
+        api = connect()
         look(api, plan, request_of(made, evaluation=None))
         publish(api, plan, request_of(made, evaluation=None), print)
+
+
+def test_reading_back_names_what_is_missing_and_what_is_another_file_large_or_small(writable, made):
+    from training.publish.remote import Remote
+
+    with prepared(request_of(made, evaluation=None)) as plan:
+        api = connect()
+        look(api, plan, request_of(made, evaluation=None))
+        outcome = publish(api, plan, request_of(made, evaluation=None), print)[0]
+        remote = Remote(api, plan.repositories[0].staged)
+        remote.check(outcome.commit)
+        files = writable.files("owner/cat-av")
+        del files["nla_meta.yaml"]
+        wrong = writable.add("owner/cat-av", files | {"README.md": b"x", "adapter_model.safetensors": b"x"})
+        with pytest.raises(PublishError) as caught:
+            remote.check(wrong)
+    said = "nla_meta.yaml is missing; README.md is another file there; adapter_model.safetensors is another file there"
+    assert said in str(caught.value)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -450,6 +470,15 @@ def test_nobody_to_ask_and_no_yes_is_an_error_of_one_line(writable, made):
     done = command("--repo", "owner/cat", "--checkpoint", made.pair)
     assert done.returncode == 2 and "pass --yes" in done.stderr and "Traceback" not in done.stderr
     assert writable.head("owner/cat-av") is None
+
+
+@pytest.mark.parametrize("form", [["--token", TOKEN], [f"--token={TOKEN}"]])
+def test_a_token_on_the_command_line_is_refused_and_not_repeated(writable, made, form):
+    done = command("--repo", "owner/cat", "--checkpoint", made.pair, "--yes", *form)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: Publishing takes no --token") and "HF_TOKEN" in done.stderr
+    assert TOKEN not in done.stdout + done.stderr and writable.head("owner/cat-av") is None
+    assert "--token" not in command("--help").stdout
 
 
 def test_a_refusal_is_an_error_of_one_line(writable, made):

@@ -12,13 +12,15 @@ from tests.publish.conftest import BASE, TOKEN, Made, go
 from tests.publish.conftest import request_of as evaluated
 from training.publish.__main__ import LINES_SHOWN, _show
 from training.publish.errors import PublishError, RefusedError
-from training.publish.run import Request, connect, look, prepared, publish
+from training.publish.push import connect, look, publish
+from training.publish.request import PublishRequest
+from training.publish.stage import prepared
 
 AV, AR = "owner/cat-av", "owner/cat-ar"
 KEPT = "<!-- keep -->\nBy hand.\n<!-- /keep -->\n\n## Provenance"
 
 
-def request_of(made: Made, **changes) -> Request:
+def request_of(made: Made, **changes) -> PublishRequest:
     """Without the evaluation: the Hub takes it like any other file."""
     return evaluated(made, **({"evaluation": None} | changes))
 
@@ -56,7 +58,7 @@ def test_an_edit_made_while_the_prompt_waits_is_not_overwritten(writable, made):
     go(request_of(made))
     request = request_of(made, notes=notes(made, "New."))
     with prepared(request) as plan:
-        api = connect(None)
+        api = connect()
         look(api, plan, request)
         by_hand(writable)
         with pytest.raises(PublishError, match="somebody committed to main meanwhile"):
@@ -72,7 +74,7 @@ def test_a_new_branch_begins_with_what_main_has(writable, made):
     by_hand(writable)
     request = request_of(made, revision="dev", notes=notes(made, "New."))
     with prepared(request) as plan:
-        _, change, difference = look(connect(None), plan, request)[0]
+        _, change, difference = look(connect(), plan, request)[0]
         assert (change.add, change.delete) == ([], []) and change.replace == ["README.md"]
         assert "By hand." not in difference and "New." in difference
     go(request)
@@ -84,9 +86,9 @@ def test_old_steps_of_a_trajectory_go_and_other_folders_stay(writable, made, tmp
     import shutil
 
     steps = [shutil.copytree(made.pair / "av", tmp_path / name) for name in ("step_5", "step_10")]
-    go(Request(repo="owner/run", trajectory=steps, pair=AR))
+    go(PublishRequest(repo="owner/run", trajectory=steps, pair=AR))
     commit(writable, "owner/run", {"step_3/adapter_model.safetensors": b"x"})
-    go(Request(repo="owner/run", trajectory=steps[1:], pair=AR))
+    go(PublishRequest(repo="owner/run", trajectory=steps[1:], pair=AR))
     assert {name.split("/")[0] for name in writable.files("owner/run") if "/" in name} == {"step_3", "step_10"}
 
 
@@ -94,7 +96,7 @@ def test_a_table_published_before_stays_beside_a_new_one(writable, made):
     go(request_of(made, tables=made.tables))
     request = request_of(made, tables=made.tables[:1])
     with prepared(request) as plan:
-        change = look(connect(None), plan, request)[2][1]
+        change = look(connect(), plan, request)[2][1]
         assert change.stays == ["data/av_sft.parquet"]
     go(request)
     assert {"data/eval.parquet", "data/av_sft.parquet"} <= set(writable.files("owner/cat-data", kind="dataset"))
@@ -203,10 +205,10 @@ def test_a_lost_answer_and_an_outage_leave_it_open(writable, made, monkeypatch, 
 def test_nothing_is_said_of_a_cache_when_the_hub_is_away(writable, made, impatient):
     writable.outage = 500
     with pytest.raises(OfflineError, match="answered with HTTP status 500 when asked for your account"):
-        connect(None)
+        connect()
     writable.stop()
     with pytest.raises(OfflineError, match="cannot be reached for your account") as caught:
-        connect(None)
+        connect()
     assert "cache" not in str(caught.value)
 
 
@@ -234,9 +236,9 @@ def test_write_access_to_both_halves_is_asked_before_either_is_touched(writable,
     go(request_of(made))
     head = writable.head(AV)
     with prepared(request_of(made, notes=notes(made, "New."))) as plan:
-        api = connect(None)
+        api = connect()
         writable.organisations.remove("owner")
-        with pytest.raises(AccessTokenError, match=r"may not write to owner/cat-av \(403\)"):
+        with pytest.raises(AccessTokenError, match=r"may not write to owner/cat-av \(403\).* set HF_TOKEN"):
             look(api, plan, request_of(made))
     assert writable.head(AV) == head
 
@@ -269,7 +271,7 @@ def test_a_long_change_of_a_card_says_how_much_more_there_is(writable, made, cap
     go(request_of(made))
     request = request_of(made, notes=notes(made, "\n\n".join(f"Line {at}." for at in range(100))))
     with prepared(request) as plan:
-        _show(plan, look(connect(None), plan, request))
+        _show(plan, look(connect(), plan, request))
         said = capsys.readouterr().out
         place = plan.repositories[0].staged.folder / "README.md"
     assert "Line 9." in said and "Line 99." not in said and LINES_SHOWN < 100

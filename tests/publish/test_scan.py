@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from training.publish.scan import Scanner
+from training.publish.checks.scan import Scanner
 
 SECRETS = {
     "a Hugging Face token": "hf_" + "aB3" * 12,
@@ -225,7 +225,7 @@ def test_what_texts_of_a_corpus_hold_is_counted_for_the_author(tmp_path):
     pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
     scanner = Scanner()
     assert scanner.folder(tmp_path) == []
-    said = "\n".join(scanner.said_of_texts())
+    said = "\n".join(scanner.seen_in_texts())
     assert (
         "column detokenized_text_truncated: an e-mail address (found 2×)" in said and "a home folder (found 1×)" in said
     )
@@ -233,7 +233,7 @@ def test_what_texts_of_a_corpus_hold_is_counted_for_the_author(tmp_path):
 
 def test_an_example_row_names_nobody(tmp_path):
     from cards.facts.dataset import DatasetFacts
-    from training.publish.stage import clean_example
+    from training.publish.copies import clean_example
 
     texts = ["write to ada@example.org", "x" * 500, "plain"]
     table = tmp_path / "rows.parquet"

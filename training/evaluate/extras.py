@@ -15,9 +15,12 @@ from nla_sdk.io.files import sha256_of
 
 from ..configs.label import Provider as Settings
 from ..label.faults import Fault, Transient
-from ..label.providers import Provider, Request, provider_of
+from ..label.providers.choose import provider_of
+from ..label.providers.protocol import LabelRequest, Provider
+from ..runs.patience import patiently
 
-ATTEMPTS = 3
+ATTEMPTS = 3  # of one paraphrase
+PAUSE, LONGEST_PAUSE = 1.0, 20.0  # seconds, where the provider asks for none
 PARAPHRASE = """Say the text between the tags in other words: another order, other sentence shapes, synonyms. Keep every
 fact, name, number and quoted span; add nothing. Answer with the new text only.
 
@@ -100,12 +103,15 @@ def paraphraser(config: Path) -> Paraphraser:
         LabelError: the provider cannot work at all: no key, not installed.
     """
     settings = Settings.read(config, "paraphraser")
-    if settings.kind == "extractive":
-        raise InputError(f"The paraphraser {config}: extractive cannot paraphrase; name a model or a file.")
+    if settings.is_offline and settings.kind != "file":
+        raise InputError(
+            f"The paraphraser {config}: {settings.kind} cannot paraphrase; name a model (kind: anthropic, openai, "
+            "claude-cli, gemini-cli or transformers) or a file of paraphrases (kind: file)."
+        )
     provider = provider_of(settings)
 
     def paraphrase(text: str) -> str | None:
-        return _ask(provider, Request(text, (), PARAPHRASE.format(text=text)))
+        return _ask(provider, LabelRequest(text, (), PARAPHRASE.format(text=text)))
 
     # Where the key is and how long a call may take decide no answer.
     facts = settings.model_dump(mode="json", exclude={"key_env", "timeout", "path"})
@@ -117,13 +123,17 @@ def _digest(facts: Mapping) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _ask(provider: Provider, request: Request) -> str | None:
-    for _ in range(ATTEMPTS):
-        try:
-            answer = provider.complete(request).text.strip()
-        except Transient:
-            continue
-        except Fault:
-            return None
-        return answer if answer and answer != request.text else None
-    return None
+def _ask(provider: Provider, request: LabelRequest) -> str | None:
+    try:
+        completion = patiently(
+            lambda: provider.complete(request),
+            again=lambda error: isinstance(error, Transient),
+            attempts=ATTEMPTS,
+            pause=PAUSE,
+            longest=LONGEST_PAUSE,
+            asked=lambda fault: fault.retry_after,
+        )
+    except Fault:
+        return None
+    answer = completion.text.strip()
+    return answer if answer and answer != request.text else None

@@ -37,9 +37,9 @@ def command(
         if wait_for_quota:
             changes["wait_for_quota"] = True
         if only is not None:
-            changes["sets"] = [one for one in loaded.label.sets if one.name == only]
+            changes["sets"] = [label_set for label_set in loaded.label.sets if label_set.name == only]
             if not changes["sets"]:
-                names = ", ".join(one.name for one in loaded.label.sets)
+                names = ", ".join(label_set.name for label_set in loaded.label.sets)
                 raise InputError(f"The config has no label set {only!r}; it has {names}.")
         loaded = loaded.model_copy(update={"label": loaded.label.model_copy(update=changes)})
         print(run(loaded, overwrite=overwrite, push_dataset=push_dataset), flush=True)

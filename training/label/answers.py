@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError, model_validator
 
@@ -20,7 +20,7 @@ _REFUSAL = re.compile(
 )
 
 
-class Verdict(BaseModel):
+class AuditVerdict(BaseModel):
     """An auditor's reply."""
 
     verdict: Literal["accept", "repair", "reject"]
@@ -29,7 +29,7 @@ class Verdict(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_empty(cls, value):
+    def _null_is_empty(cls, value: Any) -> Any:
         return {key: "" if item is None else item for key, item in value.items()} if isinstance(value, dict) else value
 
 
@@ -48,12 +48,12 @@ def explanation_in(reply: str, marker: str) -> str:
     Raises:
         Transient: it isn't between tags, or fails `checked`.
     """
-    found = _TAGGED.findall(reply)
-    if not found:
+    tagged = _TAGGED.findall(reply)
+    if not tagged:
         if _REFUSAL.match(reply.strip()):
             raise Transient("the reply is a refusal in words")
         raise Transient("no <explanation>…</explanation> in the reply")
-    return checked(found[-1], marker)  # the last one: what comes before may be a draft
+    return checked(tagged[-1], marker)  # the last one: what comes before may be a draft
 
 
 def checked(explanation: str, marker: str, *, any_length: bool = False) -> str:
@@ -89,7 +89,7 @@ def audit_in(reply: str, label: str, marker: str) -> Audit:
     if start < 0 or end < start:
         raise Transient("no JSON object in the auditor's reply")
     try:
-        verdict = Verdict.model_validate_json(reply[start : end + 1])
+        verdict = AuditVerdict.model_validate_json(reply[start : end + 1])
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,7 +89,7 @@ class Budget:
         self._changed = threading.Condition()
 
     @contextmanager
-    def call(self, dearest: float):
+    def call(self, dearest: float) -> Iterator[Callable[[float], None]]:
         """Around one call, which costs at most `dearest` USD. Yields a function to report the real cost to.
 
         Raises:

@@ -17,7 +17,7 @@ from pathlib import Path
 from nla_sdk.halves.demo_base import cache_root
 
 from .faults import LabelError
-from .providers import Completion
+from .providers.protocol import Completion
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS completions (key TEXT PRIMARY KEY, value TEXT NOT NULL, made REAL NOT NULL) WITHOUT ROWID;
@@ -58,8 +58,8 @@ class Cache:
             raise self._unusable(error) from error
 
     def get(self, key: str) -> Completion | None:
-        found = self._do("SELECT value FROM completions WHERE key = ?", key)
-        return Completion(**json.loads(found[0])) if found else None
+        row = self._do("SELECT value FROM completions WHERE key = ?", key)
+        return Completion(**json.loads(row[0])) if row else None
 
     def accept(self, key: str, completion: Completion, run: str, row_id: str, step: str, provider: int) -> None:
         """Keep a completion as the one that this run's row has for this pass; returns once it is on the disk."""
@@ -77,14 +77,14 @@ class Cache:
 
     def accepted(self, run: str, row_id: str, step: str) -> tuple[int, Completion] | None:
         """Which provider this run's row was given for this pass, and its completion."""
-        found = self._do(
+        row = self._do(
             "SELECT provider, value FROM accepted JOIN completions USING (key) "
             "WHERE run = ? AND row_id = ? AND step = ?",
             run,
             row_id,
             step,
         )
-        return (found[0], Completion(**json.loads(found[1]))) if found else None
+        return (row[0], Completion(**json.loads(row[1]))) if row else None
 
     def forget(self, run: str) -> None:
         """Drop what `accepted` says of a finished run; its completions stay."""

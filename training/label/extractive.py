@@ -6,7 +6,7 @@ one word. In one wording: which of several a text gets cannot be read from its a
 content leave room for more of it. Deterministic: the same text, guesses and version give the same label.
 
     >>> explain("The cat sat on the", [" mat", " floor", " bed"])
-    '"mat", "floor" or "bed" comes next, after "cat sat on the". Expository prose about cat, sat.'
+    '"mat", "floor" or "bed" comes next, after "cat sat on the". Expository prose about sat, cat.'
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ def keywords(text: str, count: int = KEYWORDS) -> list[str]:
     """The `count` most telling words of `text`: frequent, long or capitalised mid-sentence, late rather than early."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    found = list(_WORD.finditer(text))
-    counts = Counter(match[0].lower() for match in found)
+    matches = list(_WORD.finditer(text))
+    counts = Counter(match[0].lower() for match in matches)
     score: dict[str, float] = {}
     shown: dict[str, str] = {}
-    for index, match in enumerate(found):
+    for index, match in enumerate(matches):
         word, lower = match[0], match[0].lower()
         if len(lower) < 3 or lower in ENGLISH_STOP_WORDS:
             continue
         starts_sentence = match.start() == 0 or text[: match.start()].rstrip()[-1:] in {".", "!", "?", '"', ":"}
         named = word[0].isupper() and not starts_sentence
-        recency = (index + 1) / len(found)
+        recency = (index + 1) / len(matches)
         score[lower] = counts[lower] ** 0.5 * (min(len(lower), 9) / 6 + (0.8 if named else 0.0)) * (0.6 + recency)
         shown[lower] = word if named else shown.get(lower, lower)
     best = sorted(score, key=lambda lower: (-score[lower], lower))[:count]

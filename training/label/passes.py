@@ -14,18 +14,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
 from ..configs.label import Label, LabelSet
 from ..configs.label import Provider as ProviderSettings
-from . import answers, extractive, prompts
+from ..runs.patience import patiently
+from . import answers, extractive
 from .budget import Budget, Price, Prices, price_of
 from .cache import Cache, key_of
 from .faults import Fault, LabelError, NoLabel, QuotaWall, Transient, scrub
 from .parallel import Stopped
-from .providers import Completion, Provider, Request, provider_of
+from .prompts import templates
+from .providers.choose import provider_of
+from .providers.protocol import Completion, LabelRequest, Provider
 
 BACKOFF = 1.0
 """Seconds before the second call; doubled with each further one, plus up to as much again at random."""
@@ -34,14 +37,12 @@ LONGEST_BACKOFF = 60.0
 PROBE = 900.0
 """Seconds between looks at a quota that doesn't say when it resets."""
 
-Read = TypeVar("Read")
-
 
 class NoAnswer(Exception):
     """Every provider failed for this row."""
 
 
-class Source:
+class PassProvider:
     """One provider in a pass's list, and what is known of it.
 
     Attributes:
@@ -64,11 +65,15 @@ class Source:
         return self.price.of(len(prompt.encode()) // 2, self.settings.max_tokens) if self.price else 0.0
 
 
+Reader = Callable[[PassProvider, str], Any]
+"""A reply → what it says; raises a fault where it cannot be read."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a pass got, from which of its providers, and what that reads as."""
 
-    source: Source
+    source: PassProvider
     completion: Completion
     value: Any
 
@@ -92,8 +97,8 @@ class Passes:
         self.settings, self.cache, self.budget, self.marker = settings, cache, budget, marker
         self.run = ""
         self.stop = threading.Event()
-        self.labelers = [Source(one, prices) for one in label_set.providers]
-        self.auditors = [Source(one, prices) for one in label_set.auditors]
+        self.labelers = [PassProvider(provider, prices) for provider in label_set.providers]
+        self.auditors = [PassProvider(auditor, prices) for auditor in label_set.auditors]
         self._announced = 0.0
         self._lock = threading.Lock()
 
@@ -107,17 +112,17 @@ class Passes:
         text, guesses = row["detokenized_text_truncated"], row.get("next_tokens") or ()
         if not text.strip():
             return self._row("failed", note="the text is empty")
-        offline = all(one.settings.is_offline for one in self.labelers)
-        request = Request(text, guesses, "" if offline else prompts.labeler_prompt(text, guesses))
+        offline = all(labeler.settings.is_offline for labeler in self.labelers)
+        request = LabelRequest(text, guesses, "" if offline else templates.labeler_prompt(text, guesses))
         try:
             label = self._answer(row["row_id"], "label", self.labelers, request, self._read_label)
         except NoAnswer as error:
-            only_files = all(one.settings.kind == "file" for one in self.labelers)
+            only_files = all(labeler.settings.kind == "file" for labeler in self.labelers)
             missing = only_files and isinstance(error.__cause__, NoLabel)
             return self._row("none" if missing else "failed", note=str(error))
         if not self.auditors:
             return self._row("accepted", label, explanation=label.value)
-        request = Request(text, guesses, prompts.auditor_prompt(text, label.value))
+        request = LabelRequest(text, guesses, templates.auditor_prompt(text, label.value))
         try:
             audit = self._answer(
                 row["row_id"],
@@ -128,15 +133,15 @@ class Passes:
             )
         except NoAnswer as error:
             return self._row("failed", label, note=f"auditor: {error}")
-        found: answers.Audit = audit.value
-        return self._row(found.status, label, audit, explanation=found.explanation, note=found.reason)
+        verdict: answers.Audit = audit.value
+        return self._row(verdict.status, label, audit, explanation=verdict.explanation, note=verdict.reason)
 
     def close(self) -> None:
         """Let go of every provider."""
         for source in (*self.labelers, *self.auditors):
             source.provider.close()
 
-    def _read_label(self, source: Source, reply: str) -> str:
+    def _read_label(self, source: PassProvider, reply: str) -> str:
         if source.settings.is_offline:
             return answers.checked(reply, self.marker, any_length=True)
         return answers.explanation_in(reply, self.marker)
@@ -150,15 +155,15 @@ class Passes:
         explanation: str | None = None,
         note: str | None = None,
     ) -> dict[str, Any]:
-        paid = [one.completion for one in (label, audit) if one is not None]
-        costs = [one.cost_usd for one in paid]
+        paid = [answer.completion for answer in (label, audit) if answer is not None]
+        costs = [completion.cost_usd for completion in paid]
         return {
             "api_explanation": explanation,
             "label_status": status,
             "labeler_model": label.completion.model if label else None,
             "auditor_model": audit.completion.model if audit else None,
             "prompt_sha256": self._prompt_sha256(label, audit),
-            "tokens": sum(one.tokens_in + one.tokens_out for one in paid),
+            "tokens": sum(completion.tokens_in + completion.tokens_out for completion in paid),
             "cost_usd": None if None in costs else float(sum(costs)),
             "label_note": note,
         }
@@ -169,7 +174,7 @@ class Passes:
         return prompt_sha256(labeler.settings, auditor.settings if auditor else None)
 
     def _answer(
-        self, row_id: str, step: str, sources: Sequence[Source], request: Request, read: Callable[[Source, str], Read]
+        self, row_id: str, step: str, sources: Sequence[PassProvider], request: LabelRequest, read: Reader
     ) -> Answer:
         if kept := self.cache.accepted(self.run, row_id, step):
             index, completion = kept
@@ -195,22 +200,22 @@ class Passes:
             self._wait_for_quota([source for _, source in shut], last_wall)
             left = shut
 
-    def _readable(self, source: Source, completion: Completion, read: Callable[[Source, str], Read]) -> Answer | None:
+    def _readable(self, source: PassProvider, completion: Completion, read: Reader) -> Answer | None:
         try:
             return Answer(source, completion, read(source, completion.text))
         except Fault:  # bought by a version of this code that asked less of an answer
             return None
 
     def _from(
-        self, index: int, source: Source, row_id: str, step: str, request: Request, read: Callable[[Source, str], Read]
+        self, index: int, source: PassProvider, row_id: str, step: str, request: LabelRequest, read: Reader
     ) -> Answer:
         """One provider's answer: bought before, or now."""
         if source.settings.is_offline and index == 0:  # costs nothing, never fails otherwise than before
             completion = source.provider.complete(request)
             return Answer(source, completion, read(source, completion.text))
         key = key_of(request.text, request.prompt, source.identity)
-        found = self.cache.get(key)
-        answer = self._readable(source, found, read) if found else None
+        bought = self.cache.get(key)
+        answer = self._readable(source, bought, read) if bought else None
         if answer is None:
             if time.time() < source.open_at:
                 raise QuotaWall("its quota is used up", resets_at=source.open_at)
@@ -218,26 +223,18 @@ class Passes:
         self.cache.accept(key, answer.completion, self.run, row_id, step, index)
         return answer
 
-    def _buy(self, source: Source, request: Request, read: Callable[[Source, str], Read]) -> Answer:
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
-
-        backoff = wait_exponential(multiplier=BACKOFF, max=LONGEST_BACKOFF) + wait_random(0, BACKOFF)
-
-        def pause(state) -> float:
-            asked = state.outcome.exception().retry_after
-            return backoff(state) if asked is None else asked
-
-        attempts = self.settings.max_attempts if source.provider.retries else 1
-        retrying = Retrying(
-            stop=stop_after_attempt(attempts),
-            retry=retry_if_exception_type(Transient),
-            wait=pause,
+    def _buy(self, source: PassProvider, request: LabelRequest, read: Reader) -> Answer:
+        return patiently(
+            lambda: self._call(source, request, read),
+            again=lambda error: isinstance(error, Transient),
+            attempts=self.settings.max_attempts if source.provider.retries else 1,
+            pause=BACKOFF,
+            longest=LONGEST_BACKOFF,
+            asked=lambda fault: fault.retry_after,
             sleep=self._sleep,
-            reraise=True,
         )
-        return retrying(self._call, source, request, read)
 
-    def _call(self, source: Source, request: Request, read: Callable[[Source, str], Read]) -> Answer:
+    def _call(self, source: PassProvider, request: LabelRequest, read: Reader) -> Answer:
         if (pause := source.ready_at - time.time()) > 0:  # another row's call was told to come back later
             self._sleep(pause)
         if self.stop.is_set():
@@ -255,7 +252,7 @@ class Passes:
             completion = Completion(text, model, completion.tokens_in, completion.tokens_out, completion.cost_usd)
             return Answer(source, completion, read(source, text))
 
-    def _wait_for_quota(self, shut: Sequence[Source], wall: QuotaWall) -> None:
+    def _wait_for_quota(self, shut: Sequence[PassProvider], wall: QuotaWall) -> None:
         first = min(shut, key=lambda source: source.open_at)
         names = " and ".join(source.settings.name for source in shut)
         when = datetime.fromtimestamp(first.open_at).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
@@ -280,11 +277,11 @@ class Passes:
 def prompt_sha256(labeler: ProviderSettings, auditor: ProviderSettings | None) -> str:
     """One hash over how a row was asked about: templates, temperature and length; of an offline labeler its version."""
     parts: list[Any] = []
-    for settings, template in ((labeler, prompts.LABELER), (auditor, prompts.AUDITOR)):
+    for settings, template in ((labeler, templates.LABELER), (auditor, templates.AUDITOR)):
         if settings is None:
             continue
         if settings.is_offline:
             parts.append(extractive.VERSION if settings.kind == "extractive" else settings.kind)
         else:
-            parts.append([template, prompts.source_of(template), settings.temperature, settings.max_tokens])
+            parts.append([template, templates.source_of(template), settings.temperature, settings.max_tokens])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

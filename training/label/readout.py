@@ -144,7 +144,7 @@ class Probes:
         directions = unit(vectors)
         mean = directions.mean(axis=0)
         directions -= mean
-        found = {
+        features_of = {
             "next token": [_ranked(row["next_tokens"]) for row in rows],
             "word": [
                 dict.fromkeys(context_words(row["detokenized_text_truncated"], settings.window), 1.0) for row in rows
@@ -152,7 +152,7 @@ class Probes:
         }
         documents = [row["doc_id"] for row in rows]
         tables = {}
-        for what, features in found.items():
+        for what, features in features_of.items():
             names = frequent(features, documents, settings.min_documents)
             if not names:
                 raise InputError(
@@ -172,7 +172,11 @@ class Probes:
             mean,
             Kind(next_names, readers.of(next_table, settings.rarity), atoms[: len(next_names)]),
             Kind(word_names, readers.of(word_table, settings.rarity), atoms[len(next_names) :]),
-            Kind(kinds, readers.of(_one_hot(registers, kinds), 0.0), np.zeros((len(kinds), 0), np.float32)),
+            Kind(
+                kinds,
+                readers.of(matrix_of([{kind: 1.0} for kind in registers], kinds), 0.0),
+                np.zeros((len(kinds), 0), np.float32),
+            ),
             settings,
         )
 
@@ -184,17 +188,19 @@ class Probes:
         next_candidates = self.next_tokens.candidates(directions, settings.next_candidates)
         word_candidates = self.words.candidates(directions, settings.word_candidates)
         made = []
-        for at, direction in enumerate(directions):
-            following, words = self._pursue(direction, next_candidates[at], word_candidates[at])
-            said = alternatives([LINE_BREAK if token == "" else token for token in following])
-            register = self.registers.names[registers[at]]
-            made.append(f"{capital(said)} comes next. {capital(register)} about {', '.join(words)}.")
+        for direction, register, *candidates in zip(
+            directions, registers, next_candidates, word_candidates, strict=True
+        ):
+            tokens, words = self._pursue(direction, *candidates)
+            following = alternatives([LINE_BREAK if token == "" else token for token in tokens])
+            kind = self.registers.names[register]
+            made.append(f"{capital(following)} comes next. {capital(kind)} about {', '.join(words)}.")
         return made
 
     def _pursue(self, direction: np.ndarray, tokens: np.ndarray, words: np.ndarray) -> tuple[list[str], list[str]]:
         """The next tokens and words, the most telling first, whose directions together come closest to `direction`."""
         settings = self.settings
-        names = [self.next_tokens.names[at] for at in tokens] + [self.words.names[at] for at in words]
+        names = [self.next_tokens.names[token] for token in tokens] + [self.words.names[word] for word in words]
         atoms = np.concatenate([self.next_tokens.atoms[tokens], self.words.atoms[words]])
         is_token = np.arange(len(names)) < len(tokens)
         open_ = np.ones(len(names), dtype=bool)
@@ -216,8 +222,8 @@ class Probes:
             own = atoms[picked]
             rest = direction - own.T @ np.linalg.solve(own @ own.T + 1e-3 * np.eye(len(own)), own @ direction)
         return (
-            [names[at] for at in picked if is_token[at]],
-            [names[at] for at in picked if not is_token[at]],
+            [names[atom] for atom in picked if is_token[atom]],
+            [names[atom] for atom in picked if not is_token[atom]],
         )
 
 
@@ -244,7 +250,7 @@ def same_stem(one: str, other: str) -> bool:
     short, long = sorted((one.lower(), other.lower()), key=len)
     if long.startswith(short):
         return len(long) - len(short) < 4
-    alike = next((at for at, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    alike = next((place for place, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
     return alike >= max(4, len(long) - 3)
 
 
@@ -262,25 +268,18 @@ def frequent(features: Sequence[Iterable[str]], documents: Sequence[str], least:
 
 def _ranked(tokens: Iterable[str]) -> dict[str, float]:
     """Likelier ones weigh more. White space alone is the empty name: a line break, say."""
-    return {token: (1 + rank) ** -0.5 for rank, token in enumerate(dict.fromkeys(one.strip() for one in tokens))}
+    return {token: (1 + rank) ** -0.5 for rank, token in enumerate(dict.fromkeys(token.strip() for token in tokens))}
 
 
 def matrix_of(features: Sequence[Mapping[str, float]], names: Sequence[str]) -> scipy.sparse.csr_matrix:
-    """Float32 [rows, names]: the value of each name in each row."""
-    index = {name: at for at, name in enumerate(names)}
-    at, columns, values = [], [], []
-    for row, found in enumerate(features):
-        for name, value in found.items():
-            if name in index:
-                at.append(row)
-                columns.append(index[name])
-                values.append(value)
-    shape = (len(features), len(names))
-    return scipy.sparse.csr_matrix((np.array(values, np.float32), (at, columns)), shape=shape)
+    """Float32 [rows, names]: the value of each name in each row; others are left out.
 
+    Args:
+        names: in alphabetical order, which is the vectorizer's.
+    """
+    from sklearn.feature_extraction import DictVectorizer
 
-def _one_hot(values: Sequence[str], names: Sequence[str]) -> scipy.sparse.csr_matrix:
-    return matrix_of([{value: 1.0} for value in values], names)
+    return DictVectorizer(dtype=np.float32).fit([dict.fromkeys(names, 1.0)]).transform(features)
 
 
 class _Readers:

@@ -76,17 +76,19 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
     folder, settings = config.out / "labels", config.label
     prices = Prices.load(settings.prices)
     if settings.max_usd is not None:
-        everyone = (one for each in settings.sets for one in (*each.providers, *each.auditors))
+        everyone = (provider for each in settings.sets for provider in (*each.providers, *each.auditors))
         check_priced(everyone, prices, settings.prices)
     budget, cache = Budget(settings.max_usd, settings.max_calls), None
     try:
         for label_set in settings.sets:
             tables = [_table(config, label_set, split) for split in label_set.splits]
-            todo = [one for one in tables if not is_finished(one.target, one.chunks.identity, overwrite=overwrite)]
-            for one in tables:
-                if one not in todo:
-                    keep(config, one.target, push_dataset)
-                    one.chunks.remove()
+            todo = [
+                table for table in tables if not is_finished(table.target, table.chunks.identity, overwrite=overwrite)
+            ]
+            for table in tables:
+                if table not in todo:
+                    keep(config, table.target, push_dataset)
+                    table.chunks.remove()
             if not todo:
                 continue
             cache = cache or Cache(settings.cache or default_path())
@@ -111,8 +113,8 @@ def _table(config: Config, label_set: LabelSet, split: str) -> Table:
         "set": label_set.name,
         "split": split,
         "input": sha256_of(source),
-        "providers": [_facts(one) for one in label_set.providers],
-        "auditors": [_facts(one) for one in label_set.auditors],
+        "providers": [_facts(provider) for provider in label_set.providers],
+        "auditors": [_facts(auditor) for auditor in label_set.auditors],
         "prompts": _prompts(label_set),
         "marker": config.marker,
         "rows_per_chunk": config.label.rows_per_chunk,
@@ -165,8 +167,8 @@ def _make(config: Config, table: Table, passes: Passes, push_dataset: str | None
         "inputs": {table.source.name: sha256_of(table.source)},
         "split": table.split,
         "label_set": table.label_set.name,
-        "providers": [one.name for one in table.label_set.providers],
-        "auditors": [one.name for one in table.label_set.auditors],
+        "providers": [provider.name for provider in table.label_set.providers],
+        "auditors": [auditor.name for auditor in table.label_set.auditors],
         **about,
     }
     chunks.finish("labels", table.target, meta, schema=SCHEMA)
@@ -186,7 +188,7 @@ def _columns(file: pq.ParquetFile, path: Path) -> list[str]:
 def _label(rows: list[dict], passes: Passes, bar: tqdm) -> list[dict]:
     """The finished rows, in their order."""
     made: list[dict] = [{} for _ in rows]
-    calls = bool(passes.auditors) or not all(one.settings.is_offline for one in passes.labelers)
+    calls = bool(passes.auditors) or not all(labeler.settings.is_offline for labeler in passes.labelers)
     threads = passes.settings.concurrency if calls else 1
     with closing(in_parallel(passes.label, rows, threads, passes.stop)) as done:
         for index, labelled in done:
@@ -210,7 +212,7 @@ def _about(tables: Iterable[pa.Table]) -> dict:
             if status in NO_LABEL:
                 reasons[note] += 1
         tokens += sum(table["tokens"].to_pylist())
-        cost += sum(one or 0.0 for one in table["cost_usd"].to_pylist())
+        cost += sum(usd or 0.0 for usd in table["cost_usd"].to_pylist())
     return {
         "rows_by_status": dict(sorted(statuses.items())),
         "rows_by_labeler": dict(sorted(labelers.items())),

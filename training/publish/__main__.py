@@ -12,14 +12,29 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nla_sdk.errors import InputError
 
 from ..runs.command import friendly
+
+if TYPE_CHECKING:
+    from .remote import Change, Remote
+    from .stage import Publication
+
+
+def _refuse_token(token: str | None) -> None:
+    """No option takes a token; this one is there to say so, instead of guesses at what else may have been meant."""
+    with friendly():
+        if token is not None:
+            raise InputError(
+                "Publishing takes no --token, which shells would keep. The token is taken from HF_TOKEN or the one of "
+                "`hf auth login`."
+            )
 
 
 def main(
@@ -49,17 +64,19 @@ def main(
     collection: Annotated[
         str | None, typer.Option(metavar="SLUG", help="Put the repositories into a collection.")
     ] = None,
-    token: Annotated[str | None, typer.Option(help="Default: HF_TOKEN, or the one of `hf auth login`.")] = None,
+    token: Annotated[str | None, typer.Option(hidden=True, is_eager=True, callback=_refuse_token)] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check, stage and show; send nothing, ask nobody.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     with friendly():
-        from . import run
+        from .push import connect, look, publish
+        from .request import PublishRequest
+        from .stage import prepared
 
         beside = checkpoint / "card_notes.md" if checkpoint else None
-        request = run.Request(
+        request = PublishRequest(
             repo=repo,
             checkpoint=checkpoint,
             evaluation=evaluation,
@@ -74,34 +91,34 @@ def main(
             tag=tag,
             collection=collection,
         )
-        with run.prepared(request) as plan:
-            for warning in plan.warnings:
+        with prepared(request) as publication:
+            for warning in publication.warnings:
                 print(f"warning: {warning}")
             if dry_run:
-                _show_offline(plan)
+                _show_offline(publication)
                 return
             if not yes and not sys.stdin.isatty():
                 raise InputError("Nobody can be asked here: pass --yes to publish, or --dry-run to see what would be.")
-            api = run.connect(token)
-            _show(plan, run.look(api, plan, request))
+            api = connect()
+            _show(publication, look(api, publication, request))
             if not yes and not typer.confirm("Publish?"):
                 print("Nothing was published.")
                 return
-            for outcome in run.publish(api, plan, request):
+            for outcome in publish(api, publication, request):
                 print(outcome.loads)
 
 
-def _show_offline(plan) -> None:
+def _show_offline(publication: Publication) -> None:
     """What is staged, without asking the Hub; the cards stay in a folder, to be read."""
     cards = Path(tempfile.mkdtemp(prefix="nla-cards-"))
-    for one in plan.repositories:
-        print(f"{one.staged.kind} {one.staged.repo_id}")
-        for name, file in one.staged.files().items():
+    for staged in (repository.staged for repository in publication.repositories):
+        print(f"{staged.kind} {staged.repo_id}")
+        for name, file in staged.files().items():
             print(f"  {name}  {file.stat().st_size:,} bytes")
-        place = cards / one.staged.repo_id.rpartition("/")[2]
+        place = cards / staged.repo_id.rpartition("/")[2]
         place.mkdir()
-        shutil.copyfile(one.staged.folder / "README.md", place / "README.md")
-        if (figures := one.staged.folder / "figures").is_dir():
+        shutil.copyfile(staged.folder / "README.md", place / "README.md")
+        if (figures := staged.folder / "figures").is_dir():
             shutil.copytree(figures, place / "figures")
         print(f"  its card, to read: {place / 'README.md'}")
     print("Checked and staged; nothing was sent (--dry-run).")
@@ -110,19 +127,19 @@ def _show_offline(plan) -> None:
 LINES_SHOWN = 60  # of a card's changes
 
 
-def _show(plan, found) -> None:
-    from .remote import changes_said
+def _show(publication: Publication, compared: Sequence[tuple[Remote, Change, str]]) -> None:
+    from .remote import lines_of
 
-    for one, (remote, change, difference) in zip(plan.repositories, found, strict=True):
+    for repository, (remote, change, difference) in zip(publication.repositories, compared, strict=True):
         print(f"{remote.url}, branch {remote.revision}:")
-        lines = changes_said(change, remote.staged.files()) or ["  nothing to change"]
+        lines = lines_of(change, remote.staged.files()) or ["  nothing to change"]
         print("\n".join(lines))
         if difference:
             changed = difference.splitlines()
             print("  the card changes:")
             print("\n".join(f"    {line}" for line in changed[:LINES_SHOWN]))
             if (left := len(changed) - LINES_SHOWN) > 0:
-                print(f"    … and {left} lines more; the whole card is {one.staged.folder / 'README.md'}")
+                print(f"    … and {left} lines more; the whole card is {repository.staged.folder / 'README.md'}")
 
 
 main.__doc__ = __doc__

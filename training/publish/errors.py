@@ -1,8 +1,9 @@
-"""What keeps something from being published, and what was left undone."""
+"""What is wrong with what is to be published, what keeps it from being published, and what was left undone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from nla_sdk.errors import NLAError
 
@@ -21,8 +22,16 @@ class RefusedError(PublishError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
         more = f" (and {len(self.problems) - 6} more)" if len(self.problems) > 6 else ""
-        super().__init__(f"Not published: {'; '.join(one.rstrip('.') for one in self.problems[:6])}{more}.")
+        super().__init__(f"Not published: {'; '.join(problem.rstrip('.') for problem in self.problems[:6])}{more}.")
 
 
-class UploadError(PublishError):
-    """An upload broke off inside the client; the same may succeed later."""
+class TransferError(PublishError):
+    """An upload or a download broke off inside the client; the same may succeed later."""
+
+
+@dataclass
+class Findings:
+    """What is wrong (nothing is published), and what the author should know."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)

@@ -7,48 +7,38 @@ Hub has acted. A branch is therefore at the old commit or at the complete new on
 
 from __future__ import annotations
 
-import hashlib
 import json
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from nla_sdk.errors import NLAError
+from nla_sdk.errors import MissingFileError, NLAError, first_line
 from nla_sdk.halves.hub_errors import hub_errors
-from nla_sdk.io.files import sha256_of
 
-from .errors import PublishError, RefusedError, UploadError
+from ..runs.patience import Result, patiently
+from .errors import PublishError, RefusedError, TransferError
+from .stage import MANIFEST, Staged
 
 ATTEMPTS = 5
+PAUSE = 1.0  # seconds before the second attempt
 LONGEST_PAUSE = 20.0
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-MANIFEST = ".nla-files.json"  # the paths a publication put there: of them alone the next one removes any
 FIRST = ".gitattributes"  # what the Hub puts into a new repository
 
-Result = TypeVar("Result")
 
-
-def patiently(work: Callable[[], Result]) -> Result:
-    """Do `work`, and again after failures of the moment, with growing pauses."""
-    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
-
-    pause = wait_exponential(multiplier=PAUSE, max=LONGEST_PAUSE) + wait_random(0, PAUSE)
-    again = Retrying(
-        stop=stop_after_attempt(ATTEMPTS), wait=pause, retry=retry_if_exception(is_transient), reraise=True
-    )
-    return again(work)
-
-
-PAUSE = 1.0  # seconds before the second attempt
+def ask(work: Callable[[], Result]) -> Result:
+    """Ask the Hub, and again after failures of the moment, with growing pauses."""
+    return patiently(work, again=is_transient, attempts=ATTEMPTS, pause=PAUSE, longest=LONGEST_PAUSE)
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later: 429, 5xx, time-outs, broken connections."""
     from huggingface_hub import errors
 
-    if isinstance(error, UploadError):
+    if isinstance(error, TransferError):
         return True
     if isinstance(error, errors.HTTPError):  # the HTTP library's base class, and the client's own
         response = getattr(error, "response", None)
@@ -57,49 +47,19 @@ def is_transient(error: BaseException) -> bool:
 
 
 @dataclass(frozen=True)
-class Staged:
-    """A repository's content as it should be.
-
-    Attributes:
-        repo_id: owner/name.
-        kind: "model" or "dataset".
-        folder: holds every file at its place in the repository.
-    """
-
-    repo_id: str
-    kind: str
-    folder: Path
-
-    def files(self) -> dict[str, Path]:
-        """Path in the repository → file here."""
-        found = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
-        return {path.relative_to(self.folder).as_posix(): path for path in found}
-
-    def write_manifest(self) -> None:
-        """Put the list of these files beside them."""
-        names = sorted({*self.files(), "README.md", MANIFEST})
-        text = json.dumps(names, indent=1, ensure_ascii=False) + "\n"
-        (self.folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
-
-    @property
-    def digest(self) -> str:
-        """A short name of the whole content."""
-        lines = "".join(f"{name} {sha256_of(path)}\n" for name, path in self.files().items())
-        return hashlib.sha256(lines.encode()).hexdigest()[:12]
-
-
-@dataclass(frozen=True)
 class Change:
     """What a commit would do.
 
     Attributes:
         stays: tables that are there and not in this publication.
+        fresh: nothing is there but what the Hub puts into a new repository.
     """
 
     add: list[str] = field(default_factory=list)
     replace: list[str] = field(default_factory=list)
     delete: list[str] = field(default_factory=list)
     stays: list[str] = field(default_factory=list)
+    fresh: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.add or self.replace or self.delete)
@@ -129,14 +89,14 @@ class Remote:
     def _ask(self, work: Callable[[], Result]) -> Result:
         """Ask patiently; the client's errors become ours, without its request headers."""
         with hub_errors(self.staged.repo_id, self.revision, publishing=True):
-            return patiently(work)
+            return ask(work)
 
     # --- what is there ----------------------------------------------------------------------------------------------
     def head(self) -> str | None:
         """The branch's commit, main's where the branch is still to be made; None where there is no such repository."""
         from huggingface_hub import errors
 
-        def look():
+        def look() -> str | None:
             for revision in dict.fromkeys((self.revision, "main")):
                 try:
                     return self._info(revision).sha
@@ -164,69 +124,67 @@ class Remote:
         """
         self._ask(lambda: self.api.auth_check(self.staged.repo_id, repo_type=self.staged.kind, write=True))
 
-    def listing(self, commit: str) -> dict[str, tuple[str, str]]:
-        """Path → ("sha256" or "git", digest) of every file at `commit`."""
-
-        def look():
-            tree = self.api.list_repo_tree(
-                self.staged.repo_id, recursive=True, revision=commit, repo_type=self.staged.kind
-            )
-            return {
-                one.path: ("sha256", one.lfs.sha256) if one.lfs else ("git", one.blob_id)
-                for one in tree
-                if hasattr(one, "blob_id")
-            }
-
-        return self._ask(look)
-
     def read(self, path: str, commit: str) -> bytes:
         """A file's bytes at `commit`, asked of the Hub and not of the cache."""
-        from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+        from huggingface_hub import errors
+        from huggingface_hub.utils import silent_tqdm
 
-        url = hf_hub_url(
-            self.staged.repo_id, path, repo_type=self.staged.kind, revision=commit, endpoint=self.api.endpoint
-        )
+        def download() -> bytes:
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    file = self.api.hf_hub_download(
+                        self.staged.repo_id,
+                        path,
+                        repo_type=self.staged.kind,
+                        revision=commit,
+                        local_dir=folder,
+                        force_download=True,
+                        tqdm_class=silent_tqdm,
+                    )
+                except ValueError as error:  # "force download failed", because of an error that says more
+                    raise error.__cause__ or error from None
+                except errors.HTTPError:
+                    raise
+                except OSError as error:  # fewer bytes than were announced
+                    raise TransferError(f"the download broke off ({first_line(error)}).") from None
+                return Path(file).read_bytes()
 
-        def look():
-            response = get_session().get(
-                url, headers=build_hf_headers(token=self.api.token), follow_redirects=True, timeout=60
-            )
-            hf_raise_for_status(response)
-            return response.content
-
-        return self._ask(look)
+        return self._ask(download)
 
     def card(self, commit: str | None) -> str | None:
         """The card at `commit`, for its hand-written sections; None where there is none."""
-        if commit is None or "README.md" not in self.listing(commit):
+        try:
+            return self.read("README.md", commit).decode("utf-8", "replace") if commit else None
+        except MissingFileError:
             return None
-        return self.read("README.md", commit).decode("utf-8", "replace")
 
-    def change(self, commit: str | None, there: Mapping[str, tuple[str, str]] | None = None) -> Change:
-        """What would have to change for the staged content to be there.
-
-        Args:
-            there: what `listing(commit)` gave, if it was asked.
-        """
-        if there is None:
-            there = self.listing(commit) if commit else {}
-        here = self.staged.files()
-        add = [name for name in here if name not in there]
-        replace = [name for name, file in here.items() if name in there and not same(file, there[name])]
-        gone = [name for name in there if name not in here and name != FIRST]
+    def change(self, commit: str | None) -> Change:
+        """What would have to change at `commit` (None: no repository) for the staged content to be there."""
+        files = self.staged.files()
+        if commit is None:
+            return Change(add=list(files), fresh=True)
+        verified = self._ask(
+            lambda: self.api.verify_repo_checksums(
+                self.staged.repo_id, repo_type=self.staged.kind, revision=commit, local_dir=self.staged.folder
+            )
+        )
+        differing = {mismatch["path"] for mismatch in verified.mismatches}
+        add = [name for name in files if name in verified.extra_paths]
+        replace = [name for name in files if name in differing]
+        others = [name for name in verified.missing_paths if name != FIRST]
+        fresh = not others and len(add) == len(files)
         if self.staged.kind == "dataset":  # its other tables are not ours to judge
-            return Change(add, replace, stays=[name for name in gone if name.endswith(".parquet")])
-        ours = self._published(commit) if gone and MANIFEST in there else ()
-        return Change(add, replace, [name for name in gone if name in ours])
+            return Change(add, replace, [], [name for name in others if name.endswith(".parquet")], fresh)
+        ours = self._published(commit) if others and MANIFEST not in add else ()
+        return Change(add, replace, [name for name in others if name in ours], [], fresh)
 
     def _published(self, commit: str) -> list[str]:
         """The paths that the publication in `commit` put there."""
         try:
-            found = json.loads(self.read(MANIFEST, commit))
+            listed = json.loads(self.read(MANIFEST, commit))
         except ValueError:
             return []
-        return found if isinstance(found, list) else []
+        return listed if isinstance(listed, list) else []
 
     # --- writing ----------------------------------------------------------------------------------------------------
     def create(self, private: bool, *, new: bool) -> None:
@@ -257,15 +215,16 @@ class Remote:
 
         def attempt() -> tuple[str, str | None]:
             head = self.head()
-            there = self.listing(head) if head else {}
-            change = self.change(head, there)
+            # The branch is read before every attempt: the one before may have been acted on and its answer lost. If
+            # the content is there, that is this commit; if it is neither there nor what `look` saw, somebody else's is.
+            change = self.change(head)
             self.unsure = False
             if head is not None and not change:
                 return head, None
-            if head != expected and not (expected is None and set(there) <= {FIRST}):
+            if head != expected and not (expected is None and change.fresh):
                 raise self._overtaken()
-            if create_pr and (found := self._open_request(digest)):
-                return found
+            if create_pr and (opened := self._open_request(digest)):
+                return opened
             files = self.staged.files()
             operations = [CommitOperationAdd(name, str(files[name])) for name in (*change.add, *change.replace)]
             operations += [CommitOperationDelete(name) for name in change.delete]
@@ -283,11 +242,11 @@ class Remote:
                         num_threads=1,
                     )
             except Exception as error:
-                said = of_upload(error)
-                self.unsure = is_transient(said)
-                if getattr(getattr(said, "response", None), "status_code", None) == 412:
+                failure = of_upload(error)
+                self.unsure = is_transient(failure)
+                if getattr(getattr(failure, "response", None), "status_code", None) == 412:
                     raise self._overtaken() from None
-                raise said from None
+                raise failure from None
             return made.oid, made.pr_url
 
         return self._ask(attempt)
@@ -299,29 +258,33 @@ class Remote:
 
     def _open_request(self, digest: str) -> tuple[str, str | None] | None:
         """An open pull request of this very content, made by an earlier run."""
-        for one in self.api.get_repo_discussions(self.staged.repo_id, repo_type=self.staged.kind):
-            if one.is_pull_request and one.status in ("open", "draft") and one.title.endswith(f"nla-sdk ({digest})"):
-                return self._info(one.git_reference).sha, one.url
+        for thread in self.api.get_repo_discussions(self.staged.repo_id, repo_type=self.staged.kind):
+            is_open = thread.is_pull_request and thread.status in ("open", "draft")
+            if is_open and thread.title.endswith(f"nla-sdk ({digest})"):
+                return self._info(thread.git_reference).sha, thread.url
         return None
 
     def check(self, commit: str) -> None:
-        """Read back what `commit` holds: every staged file's SHA-256.
+        """Read back what `commit` holds: every staged file.
 
-        Large files are compared by the SHA-256 the Hub holds of them, the others are fetched and hashed.
+        All are compared by the hashes that the Hub holds of them; those that are no large files, of which it holds the
+        weaker SHA-1, are downloaded and compared byte for byte.
 
         Raises:
             PublishError: something differs.
         """
-        there = self.listing(commit)
-        wrong = []
-        for name, file in self.staged.files().items():
-            if name not in there:
-                wrong.append(f"{name} is missing")
-                continue
-            kind, digest = there[name]
-            found = digest if kind == "sha256" else hashlib.sha256(self.read(name, commit)).hexdigest()
-            if found != sha256_of(file):
-                wrong.append(f"{name} is another file there")
+        files = self.staged.files()
+        change = self.change(commit)
+        wrong = [f"{name} is missing" for name in change.add]
+        differing = set(change.replace)
+        for entry in self._ask(
+            lambda: self.api.get_paths_info(
+                self.staged.repo_id, list(files), revision=commit, repo_type=self.staged.kind
+            )
+        ):
+            if entry.lfs is None and self.read(entry.path, commit) != files[entry.path].read_bytes():
+                differing.add(entry.path)
+        wrong += [f"{name} is another file there" for name in files if name in differing]
         if wrong:
             raise PublishError(f"{self.url} at {commit[:12]} is not what was sent: {'; '.join(wrong)}.")
 
@@ -335,7 +298,7 @@ class Remote:
 
         def look() -> str | None:
             refs = self.api.list_repo_refs(self.staged.repo_id, repo_type=self.staged.kind)
-            return next((one.target_commit for one in refs.tags if one.name == name), None)
+            return next((tag.target_commit for tag in refs.tags if tag.name == name), None)
 
         commit = self._ask(look)
         if commit is not None and self.change(commit):
@@ -366,15 +329,6 @@ class Remote:
         )
 
 
-def same(file: Path, there: tuple[str, str]) -> bool:
-    """Whether a file is the one that the Hub lists."""
-    kind, digest = there
-    if kind == "sha256":
-        return sha256_of(file) == digest
-    data = file.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == digest
-
-
 def of_upload(error: Exception) -> Exception:
     """What the client raises when a commit fails, as an error that says whether another attempt may help."""
     from huggingface_hub import errors
@@ -384,15 +338,15 @@ def of_upload(error: Exception) -> Exception:
     ours = (NLAError, errors.HTTPError, errors.HFValidationError, ConnectionError, TimeoutError, UnicodeError)
     if isinstance(error, ours):
         return error
-    said = " ".join(str(error).split())[:300] or type(error).__name__
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
     if isinstance(error, RuntimeError):  # the Xet client has one class for everything
-        return UploadError(f"the upload broke off ({said}).")
+        return TransferError(f"the upload broke off ({reason}).")
     if isinstance(error, ValueError | OSError):
-        return PublishError(f"the Hub's client refuses it ({said}).")
+        return PublishError(f"the Hub's client refuses it ({reason}).")
     return error
 
 
-def changes_said(change: Change, files: Mapping[str, Path]) -> list[str]:
+def lines_of(change: Change, files: Mapping[str, Path]) -> list[str]:
     """A change as lines for people."""
     lines = []
     for sign, names in (("+", change.add), ("~", change.replace), ("-", change.delete)):

@@ -1,220 +1,222 @@
-"""A clean copy of what is published: known files only, contracts without this machine's paths, heads in safetensors."""
+"""The second step of a publication: what was checked becomes whole repositories in a folder, cards and all.
+
+What is staged is what will be sent, byte for byte: it is searched for secrets here, and compared with the Hub later.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PureWindowsPath
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from cards.facts.dataset import LONGEST, TableFacts
-from cards.report import report
+from cards import About, Checkpoint, render
+from cards.facts.dataset import DatasetFacts
 from nla_sdk.contract import Contract
-from nla_sdk.evaluation.reading import save
-from nla_sdk.evaluation.schema import EVALUATION, ROWS, Evaluation
-from nla_sdk.halves.half import ADAPTER_FILES, OTHER, Half
-from nla_sdk.io.sidecars import sidecar_of
+from nla_sdk.halves.half import OTHER, Half
+from nla_sdk.io.files import sha256_of
 
-from .checks import named_by_folder
-from .scan import Scanner
+from ..runs.trend import said_of
+from . import copies
+from .checks.check import Checked, check
+from .checks.scan import Scanner
+from .errors import RefusedError
+from .request import PublishRequest
 
-# What a half consists of, by name; anything else in its folder (optimizer states, logs, notes to self) stays here.
-PARTS = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "linear_head.pt",
-    "adapter_config.json",
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template*",
-    "vocab*",
-    "merges.txt",
-    "LICENSE*",
-    "NOTICE*",
-    "*_TERMS.html",
-)
-LOGS = ("log.jsonl", "training_log.jsonl", "training_log_{role}.jsonl")
-LOG = "training_log.jsonl"
-PLACES = ("parent", "path", "folder", "continue_from")  # keys that may hold a folder of this machine
-LICENCES = ("LICENSE*", "NOTICE*", "*_TERMS.html")
+MANIFEST = ".nla-files.json"  # the paths a publication put there: of them alone the next one removes any
 
 
-def stage_half(half: Half, folder: Path, *, pair: str | None, of_run: bool = False) -> Contract:
-    """Copy a half into `folder` (which is made), with the contract it is published with.
+@dataclass(frozen=True)
+class Staged:
+    """A repository's content as it should be.
 
-    Args:
-        pair: the other half's repository, for the contract's cross-link.
-        of_run: a checkpoint on the way: of the run's log it gets what was written up to its step.
+    Attributes:
+        repo_id: owner/name.
+        kind: "model" or "dataset".
+        folder: holds every file at its place in the repository.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for pattern in PARTS:
-        for file in sorted(half.folder.glob(pattern)):
-            if file.is_file():
-                shutil.copyfile(file, folder / file.name)
-    if is_of_pair(half):  # licences of both lie beside them
-        for pattern in LICENCES:
-            for file in sorted(half.folder.parent.glob(pattern)):
-                if file.is_file() and not (folder / file.name).exists():
-                    shutil.copyfile(file, folder / file.name)
-    name_base(folder / ADAPTER_FILES[0], half.contract)
-    convert_head(folder)
-    if log := log_of(half):
-        copy_log(log, folder / LOG, _step(half.contract) if of_run else None, of_run and log.parent != half.folder)
-    contract = clean(half.contract, pair)
-    contract.save(folder)
-    return contract
+
+    repo_id: str
+    kind: str
+    folder: Path
+
+    def files(self) -> dict[str, Path]:
+        """Path in the repository → file here."""
+        files = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
+        return {path.relative_to(self.folder).as_posix(): path for path in files}
+
+    def write_manifest(self) -> None:
+        """Put the list of these files beside them."""
+        names = sorted({*self.files(), "README.md", MANIFEST})
+        text = json.dumps(names, indent=1, ensure_ascii=False) + "\n"
+        (self.folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
+
+    @property
+    def digest(self) -> str:
+        """A short name of the whole content."""
+        lines = "".join(f"{name} {sha256_of(path)}\n" for name, path in self.files().items())
+        return hashlib.sha256(lines.encode()).hexdigest()[:12]
 
 
-def is_of_pair(half: Half) -> bool:
-    """Whether the half's folder lies beside the other's, in a folder that is the pair's and nothing else's."""
-    role = half.contract.role
-    return half.folder.name == role and (half.folder.parent / OTHER[role]).is_dir()
+@dataclass
+class Repository:
+    """One repository of a publication.
 
-
-def log_of(half: Half) -> Path | None:
-    """The training log of a half: in its folder, or beside it."""
-    names = [name.format(role=half.contract.role) for name in LOGS]
-    places = (folder / name for folder in (half.folder, half.folder.parent) for name in names)
-    return next((place for place in places if place.is_file()), None)
-
-
-def _step(contract: Contract) -> int | None:
-    training = contract.provenance.get("training")
-    step = training.get("step") if isinstance(training, Mapping) else None
-    return step if isinstance(step, int) else None
-
-
-def copy_log(log: Path, copy: Path, step: int | None, of_others: bool) -> None:
-    """Copy a log up to a step; without one, not at all if it tells of other checkpoints too."""
-    if step is None:
-        if not of_others:
-            shutil.copyfile(log, copy)
-        return
-    copy.write_text("".join(_until(log, step)), encoding="utf-8", newline="\n")
-
-
-def _until(log: Path, step: int) -> Iterator[str]:
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:  # torn by a kill
-            continue
-        at = record.get("step") if isinstance(record, dict) else None
-        if isinstance(at, int) and at <= step:
-            yield line + "\n"
-
-
-def name_base(config: Path, contract: Contract) -> None:
-    """A base that peft's config names by a folder of this machine gets the name the contract has for it."""
-    if not config.is_file():
-        return
-    values = json.loads(config.read_text(encoding="utf-8"))
-    if named_by_folder(values.get("base_model_name_or_path")):
-        values["base_model_name_or_path"] = contract.base_model
-        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
-
-
-def convert_head(folder: Path) -> None:
-    """Put `linear_head.safetensors` beside a `linear_head.pt`, which stays for old readers."""
-    old, new = folder / "linear_head.pt", folder / "linear_head.safetensors"
-    if old.is_file() and not new.is_file():
-        import torch
-        from safetensors.torch import save_file
-
-        state = torch.load(old, map_location="cpu", weights_only=True)
-        tensors = {str(key).rpartition(".")[2]: tensor.contiguous() for key, tensor in state.items()}
-        save_file(tensors, new, metadata={"format": "pt"})
-
-
-def clean(contract: Contract, pair: str | None = None, base_model: str | None = None) -> Contract:
-    """The contract with its cross-link, and without folders of this machine in `parent` and `path` fields.
-
-    Args:
-        base_model: the base's Hub id, if the contract may name it by a folder.
+    Attributes:
+        make_card: existing card (or None) → the new one's text.
+        loads: the line that loads it.
+        head: the commit that `push.look` compared with; None: there was no repository.
     """
-    values = without_folders(contract.to_dict())
-    if pair is not None:
-        values["pair"] = pair
-    if base_model is not None:
-        values["base_model"] = base_model
-    return Contract.from_dict(values, source=contract.source)
+
+    staged: Staged
+    make_card: Callable[[str | None], str]
+    loads: str
+    head: str | None = None
+
+    def write_card(self, existing: str | None) -> str:
+        """Put README.md into the staged folder; returns its text."""
+        text = self.make_card(existing)
+        (self.staged.folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
+        return text
 
 
-def without_folders(value: Any, key: Any = "") -> Any:
-    """`parent` and `path` fields with the last part of absolute paths only; everything else as it is."""
-    if isinstance(value, Mapping):
-        return {name: without_folders(one, name) for name, one in value.items()}
-    if isinstance(value, list):
-        return [without_folders(one, key) for one in value]
-    is_place = isinstance(key, str) and any(word in key.lower() for word in PLACES)
-    if isinstance(value, str) and is_place:
-        if PureWindowsPath(value).is_absolute():
-            return PureWindowsPath(value).name
-        if value.startswith(("/", "~")):
-            return Path(value).name
-    return value
+@dataclass(frozen=True)
+class Publication:
+    """Everything that would be published, checked and staged; `warnings` are for the author."""
+
+    repositories: list[Repository]
+    warnings: list[str]
 
 
-def stage_evaluation(found: Evaluation, tables: Path, folder: Path) -> None:
-    """Put a verified evaluation into `folder/evaluation`: the file, its tables, and a report written from it.
+@contextmanager
+def prepared(request: PublishRequest) -> Iterator[Publication]:
+    """Check and stage in a temporary folder that goes when the block ends.
 
-    Args:
-        tables: the folder that holds the tables it names.
+    Raises:
+        RefusedError: something does not hold, or must not be published; names all of it.
+        InputError: the request itself makes no sense.
     """
-    save(found, folder / "evaluation" / EVALUATION)
-    for name in found.files:
-        shutil.copyfile(tables / name, folder / "evaluation" / name)
-    (folder / "evaluation" / "report.md").write_text(report(found), encoding="utf-8", newline="\n")
+    checked = check(request)
+    with tempfile.TemporaryDirectory(prefix="nla-publish-") as folder:
+        yield stage(checked, Path(folder))
 
 
-def draw_figures(found: Evaluation, tables: Path, logs: Mapping[str, Path], folder: Path) -> Path:
-    """Draw a verified evaluation's figures, for the cards of both halves; returns `folder`."""
-    import pyarrow.parquet as pq
+def stage(checked: Checked, folder: Path) -> Publication:
+    """Write every repository of a checked request into `folder`.
 
-    from cards.figures.drawing import draw
-
-    draw(found, pq.read_table(tables / ROWS), folder, logs, suffixes=("png",))
-    return folder
-
-
-def figures_of(folder: Path) -> tuple[str, ...]:
-    """The names of the figures staged in a repository's folder."""
-    return tuple(sorted(figure.stem for figure in (folder / "figures").glob("*.png")))
-
-
-def stage_table(table: Path, folder: Path, base_model: str | None) -> Path:
-    """Copy a table and its sidecar into `folder/data`; returns the copy.
-
-    Args:
-        base_model: the base's Hub id, where the sidecar names it by a folder; None: it doesn't.
+    Raises:
+        RefusedError: it holds something that must not be published.
     """
-    copy = folder / "data" / table.name
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(table, copy)
-    clean(Contract.load(table), base_model=base_model).save(sidecar_of(copy))
-    return copy
+    scanner = Scanner(checked.names.values())
+    figures = folder / "figures"
+    if checked.evaluation is not None:
+        logs = {half.contract.role: log for half in checked.halves if (log := copies.log_of(half))}
+        copies.draw_figures(checked.evaluation, checked.request.evaluation.parent, logs, figures)
+    repositories = [_half(half, checked, figures, folder / half.contract.role) for half in checked.halves]
+    if checked.request.tables:
+        repositories.append(_dataset(checked, scanner, folder / "data"))
+    if checked.steps:
+        repositories.append(_trajectory(checked, folder / "trajectory"))
+    for repository in repositories:
+        repository.write_card(None)  # rendered before anything is sent; with kept sections it is rendered again
+        repository.staged.write_manifest()
+    secrets = [secret for repository in repositories for secret in scanner.folder(repository.staged.folder)]
+    if secrets:
+        raise RefusedError([f"{secret} must not be published" for secret in secrets])
+    return Publication(repositories, [*checked.warnings, *scanner.seen_in_texts()])
 
 
-ROWS_TRIED = 256  # for an example row that may stand in a card
+def _half(half: Half, checked: Checked, figures: Path, folder: Path) -> Repository:
+    request, role = checked.request, half.contract.role
+    repo, other = checked.names[role], checked.names.get(OTHER[role])
+    contract = copies.copy_half(half, folder, pair=other)
+    if checked.evaluation is not None:
+        copies.copy_evaluation(checked.evaluation, request.evaluation.parent, folder)
+        shutil.copytree(figures, folder / "figures")
+    log = folder / copies.LOG
+    trend = said_of(source) if (source := copies.log_of(half)) else None
+
+    def card(existing: str | None) -> str:
+        about = About(
+            repo,
+            pair=other,
+            notes=checked.notes,
+            existing=existing,
+            figures=copies.figures_of(folder),
+            files=_sizes(folder),
+            datasets=[checked.names["data"]] if request.tables else [],
+            licence=request.licence,
+            is_adapter=half.is_adapter,
+            trend=trend,
+        )
+        return render(contract, checked.evaluation, log if log.is_file() else None, about=about).text
+
+    arguments = f'"{repo}"' if role == "av" else f'None, "{repo}"'
+    return Repository(Staged(repo, "model", folder), card, f"NLAPair.from_pretrained({arguments})")
 
 
-def clean_example(table: Path, facts: TableFacts, scanner: Scanner) -> dict[str, str]:
-    """The table's first row that names no address and no folder, for its card; {} if none of the first ones does."""
-    import pyarrow.parquet as pq
+def _sizes(folder: Path) -> Mapping[str, int]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in ("README.md", MANIFEST))
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
-    columns = list(facts.example)
-    if not columns:
-        return {}
-    for batch in pq.ParquetFile(table).iter_batches(batch_size=ROWS_TRIED, columns=columns):
-        for row in batch.to_pylist():
-            texts = {name: str(value) for name, value in row.items() if value is not None}
-            if not scanner.text("README.md", "\n".join(texts.values())):
-                return {
-                    name: text if len(text) <= LONGEST else text[: LONGEST - 1] + "…" for name, text in texts.items()
-                }
-        break
-    return {}
+
+def _dataset(checked: Checked, scanner: Scanner, folder: Path) -> Repository:
+    request, repo = checked.request, checked.names["data"]
+    tables = [copies.copy_table(table, folder, checked.bases[table]) for table in request.tables]
+    contract = Contract.load(tables[0])
+    facts = DatasetFacts.read(tables)
+    examples = [copies.clean_example(table, read, scanner) for table, read in zip(tables, facts.tables, strict=True)]
+    facts = replace(
+        facts, tables=[replace(read, example=example) for read, example in zip(facts.tables, examples, strict=True)]
+    )
+
+    def card(existing: str | None) -> str:
+        about = About(
+            repo,
+            pair=checked.names.get("av"),
+            pair_ar=checked.names.get("ar"),
+            notes=checked.notes,
+            existing=existing,
+            dataset=facts,
+            licence=request.licence if not request.checkpoint else None,
+        )
+        return render(contract, kind="dataset", about=about).text
+
+    config = f', "{facts.tables[0].name}"' if len(tables) > 1 else ""  # the viewer's configs are the tables
+    return Repository(Staged(repo, "dataset", folder), card, f'load_dataset("{repo}"{config})')
+
+
+def _trajectory(checked: Checked, folder: Path) -> Repository:
+    from cards.figures.drawing import trajectory as draw_trajectory
+
+    request = checked.request
+    checkpoints = []
+    for half, evaluation, tables in checked.steps:
+        name = half.folder.name
+        contract = copies.copy_half(half, folder / name, pair=request.pair, of_run=True)
+        if evaluation is not None:
+            copies.copy_evaluation(evaluation, tables, folder / name)
+        checkpoints.append(Checkpoint(name, contract, evaluation))
+    draw_trajectory([(step.name, step.evaluation) for step in checkpoints], folder / "figures")
+    for vector in (folder / "figures").glob("*.svg"):
+        vector.unlink()  # cards show the PNG
+
+    def card(existing: str | None) -> str:
+        about = About(
+            request.repo,
+            pair=request.pair,
+            notes=checked.notes,
+            existing=existing,
+            figures=copies.figures_of(folder),
+            checkpoints=checkpoints,
+            licence=request.licence,
+            is_adapter=checked.steps[-1][0].is_adapter,
+        )
+        return render(checkpoints[-1].contract, kind="trajectory", about=about).text
+
+    loads = f'NLAPair.from_pretrained("{request.repo}/{checkpoints[-1].name}")'
+    return Repository(Staged(request.repo, "model", folder), card, loads)

@@ -80,7 +80,7 @@ def push(repo: str, table: Path, name: Path) -> None:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
-    from ..publish.scan import Scanner
+    from ..publish.checks.scan import Scanner
 
     scanner = Scanner([repo])
     found = [one for file in (table, sidecar_of(table)) for one in scanner.file(file, file.name)]

@@ -12,7 +12,7 @@ from typing import Any
 from ...configs.label import Provider as Settings
 from ..budget import Price
 from ..faults import KEY_VARIABLES, LabelError, QuotaWall, Refused, Transient, too_many_requests
-from . import Completion, Request
+from .protocol import Completion, LabelRequest
 
 _NO_CREDIT = ("insufficient_quota", "credit balance", "billing", "exceeded your current quota")
 
@@ -44,7 +44,7 @@ class _Api(ABC):
             api_key=key, base_url=settings.base_url, timeout=settings.timeout, max_retries=0
         )
 
-    def complete(self, request: Request) -> Completion:
+    def complete(self, request: LabelRequest) -> Completion:
         sdk = self._sdk
         try:
             answer = self._send(request.prompt)
@@ -85,7 +85,7 @@ class _Api(ABC):
 
     def _fault(self, error) -> Exception:
         status, name = error.status_code, self.settings.name
-        said = _message_of(error.body) or f"HTTP {status}"
+        message = _message_of(error.body) or f"HTTP {status}"
         if status == 401 or status == 403:
             return LabelError(
                 f"{name}: the key in the environment variable {self._key_variable} was not accepted (HTTP {status})."
@@ -95,14 +95,14 @@ class _Api(ABC):
                 f"{name}: no such model, or not for the key in {self._key_variable} (HTTP 404). Check `model:` and "
                 "`base_url:` in the config."
             )
-        if status in (400, 402, 429) and any(sign in f"{said} {error.body}".lower() for sign in _NO_CREDIT):
-            return QuotaWall(f"HTTP {status}: {said}")
+        if status in (400, 402, 429) and any(sign in f"{message} {error.body}".lower() for sign in _NO_CREDIT):
+            return QuotaWall(f"HTTP {status}: {message}")
         if status == 429:
-            return too_many_requests(f"HTTP 429: {said}", error.response.headers)
+            return too_many_requests(f"HTTP 429: {message}", error.response.headers)
         if status in (408, 409) or status >= 500:
-            fault = too_many_requests(f"HTTP {status}: {said}", error.response.headers)
+            fault = too_many_requests(f"HTTP {status}: {message}", error.response.headers)
             return fault if isinstance(fault, Transient) else Transient(fault)  # an outage is no quota
-        return Refused(f"HTTP {status}: {said}")
+        return Refused(f"HTTP {status}: {message}")
 
 
 class Anthropic(_Api):
@@ -155,6 +155,6 @@ def _message_of(body: object) -> str | None:
     """What an error body says, in both vendors' forms."""
     if isinstance(body, dict):
         inner = body.get("error", body)
-        found = inner.get("message") if isinstance(inner, dict) else inner
-        return found if isinstance(found, str) else None
+        message = inner.get("message") if isinstance(inner, dict) else inner
+        return message if isinstance(message, str) else None
     return None

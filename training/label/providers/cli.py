@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 
 from ...configs.label import Provider as Settings
 from ..faults import PATIENCE, LabelError, QuotaWall, Refused, Transient, reset_announced, scrub
-from . import Completion, Request
+from .protocol import Completion, LabelRequest
 
 _QUOTA = re.compile(
     r"usage limit reached|hit your \w* ?limit|out of extra usage|exhausted your|exceeded your current quota|"
@@ -53,19 +53,19 @@ class _Cli(ABC):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         first, *rest = settings.command or [self.program]
-        found = shutil.which(first)  # also finds Windows' .cmd and .exe by the bare name
-        if found is None:
+        program = shutil.which(first)  # also finds Windows' .cmd and .exe by the bare name
+        if program is None:
             raise LabelError(
                 f"{settings.name}: {first} was not found. Install and log in to the {self.program} command-line "
                 "client, or name it in the config (`command:`)."
             )
-        self._command = [os.path.abspath(found), *rest, *self._arguments()]
+        self._command = [os.path.abspath(program), *rest, *self._arguments()]
         self._folder = tempfile.TemporaryDirectory(prefix="nla-label-", ignore_cleanup_errors=True)
         self._running: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
         self._closed = False
 
-    def complete(self, request: Request) -> Completion:
+    def complete(self, request: LabelRequest) -> Completion:
         started: dict = {"start_new_session": True}  # so that all it starts can be ended with it
         if sys.platform == "win32":
             started = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -92,9 +92,9 @@ class _Cli(ABC):
             _end(process)
             with self._lock:
                 self._running.discard(process)
-        said, complaint = (scrub(part.decode("utf-8", "replace")).strip() for part in (out, err))
+        printed, complaint = (scrub(part.decode("utf-8", "replace")).strip() for part in (out, err))
         try:
-            answer = json.loads(said[said.index("{") :])  # some versions print a line of their own first
+            answer = json.loads(printed[printed.index("{") :])  # some versions print a line of their own first
         except ValueError:
             answer = None
         if process.returncode == 0 and isinstance(answer, dict):
@@ -103,7 +103,7 @@ class _Cli(ABC):
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise Transient(f"malformed JSON from {self.program} ({type(error).__name__})", lost=True) from None
         stated = self._complaint(answer) if isinstance(answer, dict) else None  # not its numbers and ids as well
-        raise self._fault(stated or f"{said}\n{complaint}".strip(), process.returncode)
+        raise self._fault(stated or f"{printed}\n{complaint}".strip(), process.returncode)
 
     def close(self) -> None:
         with self._lock:
@@ -125,21 +125,21 @@ class _Cli(ABC):
     def _complaint(self, answer: dict) -> str | None:
         """What an answer says went wrong; None: nothing."""
 
-    def _fault(self, said: str, code: int | None = None) -> Exception:
-        name, brief = self.settings.name, " ".join(said.split())[-160:] or "no output"
-        if _QUOTA.search(said):
-            resets_at = reset_announced(said)
+    def _fault(self, complaint: str, code: int | None = None) -> Exception:
+        name, brief = self.settings.name, " ".join(complaint.split())[-160:] or "no output"
+        if _QUOTA.search(complaint):
+            resets_at = reset_announced(complaint)
             pause = None if resets_at is None else max(0.0, resets_at - time.time())
             if pause is not None and pause <= PATIENCE:
                 return Transient(brief, retry_after=pause)
-            if pause is not None or _LASTING.search(said):
+            if pause is not None or _LASTING.search(complaint):
                 return QuotaWall(brief, resets_at=resets_at)
             return Transient(brief)
-        if _REFUSED.search(said):
+        if _REFUSED.search(complaint):
             return Refused(brief)
-        if code == 41 or _LOGIN.search(said):  # 41: Gemini CLI's "not authenticated"
+        if code == 41 or _LOGIN.search(complaint):  # 41: Gemini CLI's "not authenticated"
             return LabelError(f"{name}: the command-line client is not logged in ({brief}). Log in with it once.")
-        if _MODEL.search(said):
+        if _MODEL.search(complaint):
             return LabelError(f"{name}: no such model ({brief}). Check `model:` in the config.")
         return Transient(f"{self.program} gave no answer (exit code {code}): {brief}")
 
@@ -191,12 +191,12 @@ class Gemini(_Cli):
         if not isinstance(answer.get("response"), str):
             raise ValueError("no response")
         models = (answer.get("stats") or {}).get("models") or {}
-        tokens = [one.get("tokens") or {} for one in models.values()]  # it may ask a second model for routing
+        tokens = [model.get("tokens") or {} for model in models.values()]  # it may ask a second model for routing
         return Completion(
             answer["response"],
             self.settings.model or (next(iter(models)) if len(models) == 1 else self.settings.kind),
-            sum(int(one.get("prompt") or 0) for one in tokens),
-            sum(int(one.get("candidates") or 0) + int(one.get("thoughts") or 0) for one in tokens),
+            sum(int(used.get("prompt") or 0) for used in tokens),
+            sum(int(used.get("candidates") or 0) + int(used.get("thoughts") or 0) for used in tokens),
         )
 
     def _complaint(self, answer: dict) -> str | None:

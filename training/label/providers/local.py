@@ -12,7 +12,7 @@ from nla_sdk.errors import InputError, first_line
 from ...configs.label import Provider as Settings
 from .. import extractive
 from ..faults import LabelError, NoLabel, Refused
-from . import Completion, Request
+from .protocol import Completion, LabelRequest
 
 
 class Extractive:
@@ -23,7 +23,7 @@ class Extractive:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def complete(self, request: Request) -> Completion:
+    def complete(self, request: LabelRequest) -> Completion:
         try:
             return Completion(extractive.explain(request.text, request.next_tokens), extractive.VERSION)
         except ValueError as error:
@@ -59,7 +59,7 @@ class File:
                 self._offsets.setdefault(_digest(self._parsed(line, number)["text"]), offset)
             offset += len(line)
 
-    def complete(self, request: Request) -> Completion:
+    def complete(self, request: LabelRequest) -> Completion:
         offset = self._offsets.get(_digest(request.text))
         if offset is None:
             raise NoLabel(f"{self._path.name} has no label for this text")
@@ -91,7 +91,7 @@ class Transformers:
         self._lock = threading.Lock()
         self._loaded = None
 
-    def complete(self, request: Request) -> Completion:
+    def complete(self, request: LabelRequest) -> Completion:
         import torch
 
         with self._lock:

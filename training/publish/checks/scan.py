@@ -18,6 +18,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # What a token or a name begins after: no letter or digit, or one that belongs to a percent escape (%3D).
 START = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2}))"
@@ -105,7 +109,7 @@ def this_machine(public: Iterable[str] = ()) -> dict[str, str]:
         public: repository ids; a name that is part of one is public already. Common names (root, localhost) are left
             out too.
     """
-    said = "\n".join(public).lower()
+    published = "\n".join(public).lower()
     host = socket.gethostname()
     users = set()
     try:
@@ -115,23 +119,23 @@ def this_machine(public: Iterable[str] = ()) -> dict[str, str]:
 
     def kept(names: set[str]) -> list[str]:
         return sorted(
-            name for name in names if len(name) > 2 and name.lower() not in COMMON and name.lower() not in said
+            name for name in names if len(name) > 2 and name.lower() not in COMMON and name.lower() not in published
         )
 
-    found = {}
+    patterns = {}
     if hosts := kept({host, host.split(".")[0]}):
-        found[HOST] = rf"(?i:(?<![\w-])(?:{'|'.join(map(re.escape, hosts))})(?![\w-]))"
+        patterns[HOST] = rf"(?i:(?<![\w-])(?:{'|'.join(map(re.escape, hosts))})(?![\w-]))"
     if users := kept(users):
         inside = r"(?<=[/\\@])|(?=\w+@)"
-        found[USER] = "|".join(
+        patterns[USER] = "|".join(
             rf"(?i:{f'(?:{inside})' if len(name) < SHORT else ''}(?<![\w-]){re.escape(name)}(?![\w-]))"
             for name in users
         )
     home = str(Path.home())
     if len(home) > 1 and Path.home().name.lower() not in COMMON:  # /root says nothing of this machine
         forms = {re.escape(home), re.escape(home.replace("\\", "\\\\"))}
-        found[HOME] = rf"(?:{'|'.join(sorted(forms))})(?![\w-])"
-    return found
+        patterns[HOME] = rf"(?:{'|'.join(sorted(forms))})(?![\w-])"
+    return patterns
 
 
 class Scanner:
@@ -140,7 +144,7 @@ class Scanner:
     Args:
         public: the repositories that are published to.
     Example:
-        >>> [str(one) for one in Scanner().text("card.md", "mail me: ada@example.org")]
+        >>> [str(finding) for finding in Scanner().text("card.md", "mail me: ada@example.org")]
         ['card.md, line 1: an e-mail address']
     """
 
@@ -153,12 +157,12 @@ class Scanner:
 
     def folder(self, folder: Path) -> list[Finding]:
         """Everything found in a staged folder."""
-        found: list[Finding] = []
+        findings: list[Finding] = []
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             name = file.relative_to(folder).as_posix()
-            found += self.text(name, name)  # a file's own name
-            found += self.file(file, name)
-        return found
+            findings += self.text(name, name)  # a file's own name
+            findings += self.file(file, name)
+        return findings
 
     def file(self, file: Path, name: str) -> list[Finding]:
         if EXEMPT.fullmatch(file.name):
@@ -190,7 +194,7 @@ class Scanner:
         patterns = dict(self._always)
         if not published:
             patterns |= self._outside_texts
-        found = []
+        findings = []
         for what, pattern in patterns.items():
             searched = text
             if what in EMAIL:
@@ -201,11 +205,11 @@ class Scanner:
             for form in (searched, unescaped(searched)):
                 if match := pattern.search(form):
                     line = f"line {form.count(chr(10), 0, match.start()) + 1}"
-                    found.append(Finding(name, place or (line if text != name else "its name"), what))
+                    findings.append(Finding(name, place or (line if text != name else "its name"), what))
                     break
-        return found
+        return findings
 
-    def said_of_texts(self) -> list[str]:
+    def seen_in_texts(self) -> list[str]:
         """What the tables searched so far hold in text that is published as text, for the author to know."""
         return [
             f"{place}: {what} (found {count}×) in text that is published as it is"
@@ -220,7 +224,7 @@ class Scanner:
         for key, value in metadata.items():
             if key != b"ARROW:schema":
                 yield from self.text(name, (key + b" " + value).decode("utf-8", "replace"), place="metadata")
-        columns = [table.schema.column(at).path for at in range(len(table.schema))]
+        columns = [table.schema.column(index).path for index in range(len(table.schema))]
         yield from self.text(name, "\n".join(columns), place="column names")
         wanted = [field.name for field in table.schema_arrow if _may_hold_text(field.type)]
         done: set[tuple[str, str]] = set()
@@ -233,10 +237,10 @@ class Scanner:
                     for what, pattern in self._outside_texts.items():
                         if what != USER and (count := len(pattern.findall(values))):
                             in_texts[f"{name}, column {column}", what] += count
-                for one in self.text(name, values, place=f"column {column}", published=published):
-                    if (one.place, one.what) not in done:
-                        done.add((one.place, one.what))
-                        yield one
+                for finding in self.text(name, values, place=f"column {column}", published=published):
+                    if (finding.place, finding.what) not in done:
+                        done.add((finding.place, finding.what))
+                        yield finding
         self._in_texts |= in_texts  # the larger count: both halves hold the same rows
 
 
@@ -249,18 +253,18 @@ def unescaped(text: str) -> str:
     return ESCAPED.sub(read, text)
 
 
-def _may_hold_text(kind) -> bool:
+def _may_hold_text(kind: pa.DataType) -> bool:
     """Whether an Arrow type holds strings or bytes, however deep."""
     import pyarrow.types as of
 
     if of.is_dictionary(kind):
         return _may_hold_text(kind.value_type)
     if of.is_nested(kind):
-        return any(_may_hold_text(kind.field(at).type) for at in range(kind.num_fields))
+        return any(_may_hold_text(kind.field(index).type) for index in range(kind.num_fields))
     return not (of.is_primitive(kind) or of.is_null(kind))
 
 
-def _strings(array) -> Iterator[str]:
+def _strings(array: pa.Array) -> Iterator[str]:
     """All strings of a column; bytes as far as they are text."""
     stack = array.to_pylist()
     while stack:
