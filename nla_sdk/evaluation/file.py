@@ -32,7 +32,6 @@ VERSION = 1
 EVALUATION, ROWS, VARIANTS = "evaluation.json", "rows.parquet", "variants.parquet"
 CONDITIONS = ("real", "shuffled", "unrelated", "nonsense", "empty")
 EVALUATED = ("ok", "truncated")  # statuses of rows with an explanation and a reconstruction
-RANDOM_MSE = 2.0  # of two unrelated directions: 2 (1 − 0)
 MOST_DRAWS = 1_000_000  # more would only keep `verify` busy, and it takes them from the file
 
 VerdictName = Literal["inconclusive", "content-blind", "template-collapsed", "reads-content"]

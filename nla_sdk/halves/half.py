@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..contract import SIDECAR_NAME, Contract, guess_partner, known_release, release_partner
-from ..errors import ContractError, MissingFileError, NLAError, RepositoryError, WrongRoleError
+from ..errors import ContractError, WrongRoleError
 from . import fetch as hub
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -112,19 +112,3 @@ def read_contract(folder: Path, ref: str, subfolder: str | None) -> Contract:
             "for one."
         )
     return Contract.from_dict({}, source=f"the release entry of {ref}", known=known)
-
-
-def find_partner(half: Half, **where) -> tuple[Half | None, str]:
-    """The other half of `half`, or None and the reason why there is none."""
-    role = OTHER[half.contract.role]
-    found = half.partner_ref()
-    if found is None:
-        return None, f"{half.ref} names no {role.upper()} and its name does not tell one; pass {role}=."
-    ref, stated = found
-    try:
-        return Half.find(ref, role, **where), ""
-    except (RepositoryError, ContractError, MissingFileError) as error:
-        how = "its contract or release names" if stated else "its name suggests"
-        return None, f"{how} the {role.upper()} {ref}, which could not be had: {error}"
-    except NLAError as error:
-        return None, str(error)

@@ -39,6 +39,7 @@ from nla_sdk.model.batches import last_token_states
 from nla_sdk.model.heads import load_head, load_mean
 from nla_sdk.model.reconstructor import Reconstructor
 from nla_sdk.model.verbalizer import CLOSE_TAG, Verbalizer, parse_output, row_generator
+from nla_sdk.sampling import Sampling
 
 from ..configs.config import Config, Grpo
 from ..data.statistics import Statistics
@@ -137,26 +138,25 @@ class Trainer:
             row_generator(vector, self.config.seed + step, sample) for vector in vectors for sample in range(group)
         ]
         self.backbone.model.eval()
-        written = self.verbalizer.tokens(prepared, temperature=settings.temperature, generators=draws)
+        written = self.verbalizer.tokens(prepared, Sampling(temperature=settings.temperature), generators=draws)
         outputs = [
             parse_output(self.backbone.tokenizer.decode(tokens, skip_special_tokens=True), finished, len(tokens))
             for tokens, finished in written
         ]
         targets = vectors.repeat_interleave(group, dim=0)
         share = len(rows) / len(batch)
-        error, ar_loss = self._learn_to_read([one.text for one in outputs], targets, share)
+        error, ar_loss = self._learn_to_read(outputs, targets, share)
         lengths = torch.tensor([float(one.tokens) for one in outputs])
         cut = torch.tensor([float(one.status == "truncated") for one in outputs])
         reward = -error - settings.truncation_penalty * cut - settings.length_penalty * lengths
         gain = advantages(reward.view(len(rows), group)).flatten()
         policy, divergence = self._learn_to_write(prepared, written, gain, share)
-        texts = [one.text for one in outputs]
         self._watch(
             {
                 "reward": float(reward.mean()),
                 "sampled_mse": float(error.mean()),
                 "kl": divergence,
-                "unique": len(set(texts)) / len(texts),
+                "unique": len(set(outputs)) / len(outputs),
                 "truncated": float(cut.mean()),
                 "empty": sum(one.status == "empty" for one in outputs) / len(outputs),
                 "tokens": float(lengths.mean()),
@@ -239,15 +239,14 @@ class Trainer:
         """Greedy round trips of held-out rows: FVE with own words, with other rows' words, and how many differ."""
         self.verbalizer.reset()
         self.backbone.model.eval()
-        written = self.verbalizer(self.eval_vectors)
-        texts = [one.text for one in written]
+        texts = self.verbalizer(self.eval_vectors)
         baseline = metrics.mean_baselines(self.eval_vectors).mean_norm
         result = {}
         for name, given in (("round_trip", texts), ("shuffled", [*texts[1:], texts[0]])):
             mse = metrics.direction_mse(self.reconstructor(given), self.eval_vectors)
             result[f"heldout_fve_{name}"] = float(metrics.fve(mse, baseline).mean())
         result["heldout_unique"] = len(set(texts)) / len(texts)
-        result["heldout_truncated"] = sum(one.status == "truncated" for one in written) / len(written)
+        result["heldout_truncated"] = sum(one.status == "truncated" for one in texts) / len(texts)
         return result
 
     def save(self, folder: Path, facts: Mapping[str, Any]) -> None:
