@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -96,12 +96,12 @@ class Assembly:
     @property
     def layer(self) -> int:
         """The block whose output the pair reads, 0-indexed."""
-        return self.contract.layer
+        return cast(int, self.contract.layer)  # no checkpoint is read without one
 
     @property
     def d_model(self) -> int:
         """The length of an activation."""
-        return self.contract.d_model
+        return cast(int, self.contract.d_model)  # likewise
 
     @property
     def baseline_mse(self) -> float | None:
@@ -171,7 +171,7 @@ def assemble(
     revision: str | None,
     subfolder: str | None,
     trust_remote_code: bool,
-    **where,
+    **where: Any,
 ) -> Pair:
     """Find and load a pair; arguments, errors and warnings are those of `NLAPair.from_pretrained`."""
     av_half, ar_half, missing = find_halves(av, ar, revision=revision, subfolder=subfolder, **where)
@@ -198,7 +198,7 @@ def assemble(
         "trust_remote_code": trust_remote_code,
     }
     source = Base(
-        first.base_model if base is None else str(base),
+        str(first.base_model if base is None else base),
         revision=first.base_revision if base is None else None,
         where=where,
         options=options,
@@ -223,12 +223,11 @@ def _load_av(half: Half, base: Base, options: Mapping[str, Any]) -> Verbalizer:
 def _load_ar(half: Half, base: Base, options: Mapping[str, Any]) -> Reconstructor:
     backbone, adapter = _backbone_of(half, "ar", base, options, half.contract.ar_num_blocks)
     contract = half.contract.verify(backbone.tokenizer)
-    if contract.ar_num_blocks > backbone.num_blocks:
+    if (blocks := cast(int, contract.ar_num_blocks)) > backbone.num_blocks:
         raise MismatchedHalvesError(
-            f"The AR {half.ref} runs {contract.ar_num_blocks} blocks, its model {backbone.ref} has "
-            f"{backbone.num_blocks}."
+            f"The AR {half.ref} runs {blocks} blocks, its model {backbone.ref} has {backbone.num_blocks}."
         )
-    head = load_head(half.folder, contract.d_model, bias=contract.head_bias)
+    head = load_head(half.folder, backbone.d_model, bias=contract.head_bias)
     return Reconstructor(backbone, adapter, contract, head, load_mean(half.folder, contract))
 
 

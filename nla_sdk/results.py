@@ -177,14 +177,11 @@ class Results(list[Result]):
 
         from .io.files import vector_column
 
-        texts = dict.fromkeys(("api_explanation", "explanation_status", "explanation_raw"), pa.string())
-        numbers = dict.fromkeys(("cosine", "mse", "fve"), pa.float64())  # fve may be null in every row
+        types: dict[str, pa.DataType] = {"fve": pa.float64()}  # which may be null in every row
         columns = _columns(self.to_rows())
         return pa.table(
             {
-                name: vector_column(np.stack(values))
-                if name in _VECTORS
-                else pa.array(values, (texts | numbers).get(name))
+                name: vector_column(np.stack(values)) if name in _VECTORS else pa.array(values, types.get(name))
                 for name, values in columns.items()
             }
         )

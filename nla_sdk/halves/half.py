@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..contract import SIDECAR_NAME, Contract, guess_partner, known_release, release_partner
 from ..errors import ContractError, WrongRoleError
@@ -34,8 +35,14 @@ class Half:
     subfolder: str | None = None
     commit: str | None = None
 
+    @property
+    def role(self) -> str:
+        """ "av" or "ar", as its contract says."""
+        assert self.contract.role is not None, "the contract of a checkpoint has a role"
+        return self.contract.role
+
     @classmethod
-    def find(cls, ref: str, role: str, **where) -> Half:
+    def find(cls, ref: str, role: str, **where: Any) -> Half:
         """Fetch a half and read its contract.
 
         Args:
@@ -48,14 +55,15 @@ class Half:
         files = hub.fetch_half(ref, role=role, **where)
         repo = "/".join(files.ref.split("/")[:2]) if files.commit else files.ref  # known without its subfolder
         contract = read_contract(files.path, repo, files.subfolder)
-        if contract.role != role:
+        is_adapter = (files.path / ADAPTER_FILES[0]).is_file() or (files.path / ADAPTER_FILES[1]).is_file()
+        half = cls(str(ref), files.path, contract, is_adapter, files.subfolder, files.commit)
+        if half.role != role:
             article = {"av": "an AV (it explains)", "ar": "an AR (it reconstructs)"}
             raise WrongRoleError(
-                f"{ref} is {article[contract.role]}; {article[role]} is needed here. Pass it as {contract.role}=, and "
-                f"the other half as {role}=."
+                f"{ref} is {article[half.role]}; {article[role]} is needed here. Pass it as {half.role}=, and the "
+                f"other half as {role}=."
             )
-        is_adapter = (files.path / ADAPTER_FILES[0]).is_file() or (files.path / ADAPTER_FILES[1]).is_file()
-        return cls(str(ref), files.path, contract, is_adapter, files.subfolder, files.commit)
+        return half
 
     def partner_ref(self) -> tuple[str, bool] | None:
         """Where the other half should be, and whether that is a statement (contract, release) or a guess by name."""

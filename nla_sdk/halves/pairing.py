@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ..contract import SIDECAR_NAME
 from ..errors import (
@@ -23,7 +24,7 @@ def find_halves(
     *,
     revision: str | None = None,
     subfolder: str | None = None,
-    **where,
+    **where: Any,
 ) -> tuple[Half | None, Half | None, str]:
     """Both halves, or one and why the other is missing.
 
@@ -58,9 +59,9 @@ def find_halves(
     return av_half, ar_half, missing
 
 
-def find_partner(half: Half, **where) -> tuple[Half | None, str]:
+def find_partner(half: Half, **where: Any) -> tuple[Half | None, str]:
     """The other half of `half`, or None and the reason why there is none."""
-    role = OTHER[half.contract.role]
+    role = OTHER[half.role]
     partner = half.partner_ref()
     if partner is None:
         return None, f"{half.ref} names no {role.upper()} and its name does not tell one; pass {role}=."

@@ -25,7 +25,7 @@ def save_halves(halves: Sequence[Half], folder: Path, *, pair_id: str | None = N
         OccupiedFolderError: something else than a half stands there, or a half and `overwrite` is off. Nothing has
             been written then.
     """
-    places = [(half, folder / half.contract.role) for half in halves]
+    places = [(half, folder / half.role) for half in halves]
     for half, place in places:
         if place.resolve() == half.folder.resolve():
             raise InputError(f"{place} is where this pair was loaded from; save it elsewhere.")
