@@ -15,8 +15,7 @@ import torch
 from .contract import Contract
 from .errors import MismatchedHalvesError, UnmatchedPairWarning
 from .halves import fetch
-from .halves.half import Half
-from .halves.pairing import check_halves, find_halves
+from .halves.half import Half, check_halves, find_halves
 from .model.adapters import AdapterReport
 from .model.backbone import Backbone
 from .model.heads import load_head, load_mean
