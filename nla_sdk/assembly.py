@@ -134,7 +134,7 @@ class Assembly:
         facts = self._facts()
         halves = ", ".join(f"{role}={facts[role]!r}" for role in ("av", "ar") if facts[role])
         return (
-            f"NLAPair({halves}{'' if self.matched else ', matched=False'}\n"
+            f"NLAPair({halves}{'' if self.matched else ', matched=False'},\n"
             f"  layer {self.layer} of {self.base.ref}, d_model {self.d_model}, {facts['running']})"
         )
 

@@ -306,7 +306,7 @@ class NLAPair(Assembly):
             written, reconstructions = write_best(verbalizer, reconstructor, vectors, sampling, best_of, progress)
         scores = score_rows(reconstructions, vectors, baseline_mse=self.baseline_mse, matched=self.matched)
         if best_of > 1:
-            written = [one.scored(score, best_of) for one, score in zip(written, scores, strict=True)]
+            written = [explanation.scored(score, best_of) for explanation, score in zip(written, scores, strict=True)]
         return Results(written), reconstructions, scores
 
     def _need(self, half: HalfInMemory | None, method: str, role: str) -> HalfInMemory:

@@ -330,7 +330,7 @@ def test_quantization_auto_is_what_the_contract_says(copied):
 # --- what a pair says of itself -----------------------------------------------------------------------------------
 def test_a_pair_reads_as_two_lines(pair):
     first, second = repr(pair).splitlines()
-    assert first.startswith("NLAPair(av='") and first.endswith("/ar'")
+    assert first.startswith("NLAPair(av='") and first.endswith("/ar',")
     assert second.endswith(f", d_model {tiny.D_MODEL}, float32 on cpu)") and "layer 4 of " in second
     assert "<table>" in pair._repr_html_()
 
