@@ -33,6 +33,7 @@ from nla_sdk.contract import known_release
 from nla_sdk.halves.demo_base import demo_base
 from nla_sdk.model.batches import pad_right
 from nla_sdk.model.verbalizer import Verbalizer
+from nla_sdk.sampling import Sampling
 
 NEW_TOKENS = 48
 TEXT = (
@@ -180,10 +181,10 @@ def main() -> None:
         result["load_seconds"]["script"] = script.load_seconds
 
         def ours(verbalizer=verbalizer):
-            return verbalizer(vectors, max_new_tokens=NEW_TOKENS, ignore_end=True)
+            return verbalizer(vectors, Sampling(NEW_TOKENS, ignore_end=True))
 
         def ours_whole(ours=ours):
-            return pair.reconstruct([one.text for one in ours()])
+            return pair.reconstruct(ours())
 
         few = vectors[: options.script_rows]
         seconds = interleaved(
@@ -212,7 +213,7 @@ def main() -> None:
                 text.startswith(one.raw)
                 for text, one in zip(
                     generate_batch(pair, verbalizer, vectors),
-                    verbalizer(vectors, max_new_tokens=NEW_TOKENS),
+                    verbalizer(vectors, Sampling(NEW_TOKENS)),
                     strict=True,
                 )
             ),

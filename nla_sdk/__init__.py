@@ -9,26 +9,41 @@ Importing this package is light: torch is imported when a pair is first asked fo
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .contract import Contract
+    from .errors import NLAError, NLAWarning
+    from .pair import NLAPair
+    from .results import Activations, Explanation, Results, RoundTrip, Score
 
 __version__ = "0.1.0"
+__all__ = [
+    "Activations",
+    "Contract",
+    "Explanation",
+    "NLAError",
+    "NLAPair",
+    "NLAWarning",
+    "Results",
+    "RoundTrip",
+    "Score",
+    "__version__",
+]
 
 _HOMES = {
     "NLAPair": "pair",
-    "RoundTrip": "pair",
-    "Score": "pair",
-    "ChosenExplanation": "pair",
-    "Activations": "model.extraction",
+    **dict.fromkeys(("Activations", "Explanation", "Results", "RoundTrip", "Score"), "results"),
     "Contract": "contract",
-    "NLAError": "errors",
-    "NLAWarning": "errors",
+    **dict.fromkeys(("NLAError", "NLAWarning"), "errors"),
 }
-__all__ = [*_HOMES, "__version__"]
 
+if not TYPE_CHECKING:  # a checker would take every name that this package lacks for Any
 
-def __getattr__(name: str):
-    if name in _HOMES:
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name in _HOMES:
+            return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

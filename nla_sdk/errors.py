@@ -95,6 +95,10 @@ class MismatchedHalvesError(PairError, ValueError):
     """AV and AR come from different base models or layers, so a round trip has no meaning."""
 
 
+class OccupiedFolderError(PairError, ValueError):
+    """Something stands where a half would be saved, and it may not be replaced."""
+
+
 # --- input ------------------------------------------------------------------------------------------------------
 class InputError(NLAError, ValueError):
     """What a caller passed in cannot be used."""

@@ -8,18 +8,22 @@ module without torch. All inputs are array-likes of shape [d] or [n, d], any flo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
+
+Errors = TypeVar("Errors", float, np.ndarray)
 
 
-def unit(vectors) -> np.ndarray:
+def unit(vectors: npt.ArrayLike) -> np.ndarray:
     """L2-normalise along the last axis, in float64. A zero vector gives NaN (it has no direction)."""
     array = np.asarray(vectors, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         return array / np.linalg.norm(array, axis=-1, keepdims=True)
 
 
-def cosine(a, b) -> np.ndarray | float:
+def cosine(a: npt.ArrayLike, b: npt.ArrayLike) -> np.ndarray | float:
     """Cosine of the angle between `a` and `b`, row by row.
 
     Args:
@@ -34,7 +38,7 @@ def cosine(a, b) -> np.ndarray | float:
     return float(result) if result.ndim == 0 else result
 
 
-def direction_mse(a, b) -> np.ndarray | float:
+def direction_mse(a: npt.ArrayLike, b: npt.ArrayLike) -> np.ndarray | float:
     """Mean squared difference of the two directions, each scaled to norm √d: 2 (1 − cos), between 0 and 4."""
     return 2.0 * (1.0 - cosine(a, b))
 
@@ -53,7 +57,7 @@ class MeanBaselines:
     raw_variance: float
 
 
-def mean_baselines(vectors) -> MeanBaselines:
+def mean_baselines(vectors: npt.ArrayLike) -> MeanBaselines:
     """The two predict-the-mean baselines of FVE over held-out vectors [n, d], in closed form.
 
     With u_i the unit vectors, m their mean and r = ‖m‖: the mean of 2 (1 − cos(u_i, m)) is 2 (1 − r), and the mean of
@@ -63,7 +67,7 @@ def mean_baselines(vectors) -> MeanBaselines:
     return MeanBaselines(mean_norm=2.0 * (1.0 - length), raw_variance=1.0 - length**2)
 
 
-def fve(mse, baseline_mse: float):
+def fve(mse: Errors, baseline_mse: float) -> Errors:
     """Fraction of variance explained: 1 − mse / baseline. Of one row or of an array (rows average to the whole)."""
     return 1.0 - mse / baseline_mse
 
@@ -73,7 +77,7 @@ def gain(mse_real: float, mse_empty: float) -> float:
     return 1.0 - mse_real / mse_empty
 
 
-def retrieval_ranks(predictions, targets) -> np.ndarray:
+def retrieval_ranks(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> np.ndarray:
     """Rank (0 = first) of each row's own target among all targets, by cosine to the row's prediction.
 
     Args:
@@ -89,12 +93,3 @@ def retrieval_ranks(predictions, targets) -> np.ndarray:
     own = np.diag(scores)[:, None]
     ties_and_better = (scores >= own).sum(axis=1) - 1
     return ties_and_better.astype(np.int64)
-
-
-def bootstrap_interval(values, *, seed: int = 0, draws: int = 2000, level: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of `values` [n]."""
-    array = np.asarray(values, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    means = array[rng.integers(0, len(array), size=(draws, len(array)))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

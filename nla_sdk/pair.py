@@ -3,99 +3,37 @@
 from __future__ import annotations
 
 import os
-import shutil
-import threading
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, overload
 
-import numpy as np
 import torch
 
-from . import metrics
-from .contract import Contract
-from .errors import (
-    EmptyBatchError,
-    InputError,
-    MismatchedHalvesError,
-    MissingHalfError,
-    PrecisionWarning,
-    UnmatchedPairWarning,
-)
-from .halves import fetch as hub
-from .halves.half import Half, find_partner
-from .model.adapters import AdapterReport
-from .model.backbone import Backbone
-from .model.extraction import Activations, Extractor, is_chat
-from .model.heads import load_head, load_mean
+from .assembly import Assembly, assemble
+from .errors import InputError, MissingHalfError, PrecisionWarning
+from .halves.saving import save_halves
+from .inputs import Chat, Progress, Texts, VectorsLike, Writing, is_text
+from .model.extraction import Extractor, is_chat
 from .model.injection import as_vectors
 from .model.reconstructor import Reconstructor
-from .model.verbalizer import Verbalization, Verbalizer
+from .model.verbalizer import Verbalizer
+from .results import Activations, Explanation, Results, RoundTrip, Score
+from .sampling import Sampling
+from .scoring import score_rows, write_best
 
-SAMPLING_TEMPERATURE = 0.7  # of the candidates of `best_of`, where no other is asked for
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-
-@dataclass(frozen=True)
-class Score:
-    """How near a reconstruction came to an activation.
-
-    Attributes:
-        cosine: of raw directions, −1 to 1. Does not compare across layers or models.
-        mse: 2 (1 − cosine), 0 to 4; unrelated directions 2.
-        fve: 1 − mse / baseline_mse; None where the contract has no `baseline_mse`. 0 is what the mean direction scores.
-        matched: whether the two halves name each other; the score of a mixed pair means little.
-    """
-
-    cosine: float
-    mse: float
-    fve: float | None
-    matched: bool
+HalfInMemory = TypeVar("HalfInMemory", Verbalizer, Reconstructor)
 
 
-@dataclass(frozen=True)
-class RoundTrip(Score):
-    """An activation's way through the pair: vector → explanation → vector.
-
-    Attributes:
-        explanation: what the AV wrote, tags removed.
-        raw: its output as decoded.
-        status: "ok", "empty" or "truncated" (no end within `max_new_tokens`).
-        activation, reconstruction: float32 [d_model].
-        best_of: among how many explanations this one was chosen by its score; 1: it is the only one written.
-    """
-
-    explanation: str
-    raw: str
-    status: str
-    activation: torch.Tensor
-    reconstruction: torch.Tensor
-    best_of: int = 1
-
-
-class ChosenExplanation(str):
-    """An explanation that scored best among several of one activation; a str, with the score it was chosen by.
-
-    Attributes:
-        score: the best of `best_of` scores, so a little better than the AV's words deserve. Compare with other choices
-            among as many only.
-        best_of: how many were written.
-    """
-
-    score: Score
-    best_of: int
-
-    def __new__(cls, text: str, score: Score, best_of: int) -> ChosenExplanation:
-        chosen = super().__new__(cls, text)
-        chosen.score, chosen.best_of = score, best_of
-        return chosen
-
-
-class NLAPair:
+class NLAPair(Assembly):
     """An AV and an AR (or one of them) with the model whose activations they read.
 
     Build it with `from_pretrained`. LoRA halves and the source model share one base in memory; a half that is a full
-    checkpoint has a model of its own. All methods may be called from several threads.
+    checkpoint has a model of its own. All methods may be called from several threads. What the pair is (its contract,
+    layer, halves, base) stands in `Assembly`.
 
     Example:
         >>> pair = NLAPair.from_pretrained("demo")
@@ -103,26 +41,6 @@ class NLAPair:
         >>> trip = pair.round_trip(acts.vectors[-1])
         >>> trip.explanation, trip.fve
     """
-
-    def __init__(
-        self,
-        av: Half | None,
-        ar: Half | None,
-        *,
-        verbalizer: Verbalizer | None,
-        reconstructor: Reconstructor | None,
-        source: Backbone | None,
-        load_source,
-        matched: bool,
-        missing: str = "",
-    ) -> None:
-        self._av, self._ar = av, ar
-        self.verbalizer, self.reconstructor = verbalizer, reconstructor
-        self._source, self._load_source = source, load_source
-        self._source_lock = threading.Lock()
-        self._warned_precision = False
-        self.matched = matched
-        self._missing = missing
 
     # --- loading ------------------------------------------------------------------------------------------------
     @classmethod
@@ -161,129 +79,49 @@ class NLAPair:
         Warns:
             UnmatchedPairWarning: the halves do not name each other.
         """
-        where = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
-        av_half, ar_half, missing = _find_halves(av, ar, revision, subfolder, where)
-        halves = [half for half in (av_half, ar_half) if half is not None]
-        matched = len(halves) < 2 or av_half.names(ar_half) or ar_half.names(av_half)
-        if len(halves) == 2:
-            _check_halves(av_half, ar_half)
-            if not matched:
-                warnings.warn(
-                    f"{av_half.ref} and {ar_half.ref} do not name each other as partners; a score of this mixed pair "
-                    "says little about either (RoundTrip.matched is False).",
-                    UnmatchedPairWarning,
-                    stacklevel=2,
-                )
-        first = halves[0].contract
-        if quantization == "auto":
-            quantization = next((half.contract.quantization for half in halves if half.contract.quantization), None)
-        options = {
-            "quantization": quantization,
-            "device": device,
-            "dtype": dtype,
-            "compute_dtype": first.compute_dtype,
-            "trust_remote_code": trust_remote_code,
-        }
-
-        def load_base() -> Backbone:
-            wanted = str(base) if base is not None else first.base_model
-            pinned = None if base is not None else first.base_revision
-            files = hub.fetch_base(wanted, revision=pinned, **where)
-            return Backbone.load(files.path, ref=wanted, **options)
-
-        shared = load_base() if any(half.is_adapter for half in halves) else None
-        verbalizer = _load_av(av_half, shared, options) if av_half else None
-        reconstructor = _load_ar(ar_half, shared, options) if ar_half else None
-        return cls(
-            av_half,
-            ar_half,
-            verbalizer=verbalizer,
-            reconstructor=reconstructor,
-            source=shared,
-            load_source=load_base,
-            matched=matched,
-            missing=missing,
+        return assemble(
+            cls,
+            av,
+            ar,
+            base=base,
+            quantization=quantization,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            subfolder=subfolder,
+            trust_remote_code=trust_remote_code,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
         )
 
-    def save_pretrained(self, folder: str | os.PathLike) -> Path:
+    def save_pretrained(self, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
         """Write both halves as `folder/av` and `folder/ar`, loadable by `from_pretrained(folder)`.
 
         Weights are copied as they were loaded, contracts are written in canonical form. Nothing half-written is left
         under a final name.
+
+        Args:
+            overwrite: replace halves that stand there; anything else is never replaced.
+        Returns:
+            The folder.
+        Raises:
+            OccupiedFolderError: something stands there that may not be replaced; nothing has been written.
+            InputError: the pair was loaded from there.
         """
         folder = Path(folder)
+        halves = [half for half in (self.av, self.ar) if half is not None]
         pair_id = None
-        if self.matched and self._av is not None and self._ar is not None:
-            ids = {half.contract.provenance.get("pair_id") for half in (self._av, self._ar)}
-            pair_id = f"{self._av.repo_id} + {self._ar.repo_id}" if len(ids) > 1 or None in ids else None
-        for name, half in (("av", self._av), ("ar", self._ar)):
-            if half is None:
-                continue
-            final, temporary = folder / name, folder / f".{name}.{os.getpid()}.tmp"
-            if final.resolve() == half.folder.resolve():
-                raise InputError(f"{final} is where this pair was loaded from; save it elsewhere.")
-            try:
-                half.copy_to(temporary, pair_id)
-                for file in temporary.iterdir():
-                    with file.open("rb") as handle:
-                        os.fsync(handle.fileno())
-                if final.exists():
-                    shutil.rmtree(final)
-                temporary.rename(final)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        if self.matched and len(halves) == 2:
+            ids = {half.contract.provenance.get("pair_id") for half in halves}
+            pair_id = " + ".join(half.repo_id for half in halves) if len(ids) > 1 or None in ids else None
+        save_halves(halves, folder, pair_id=pair_id, overwrite=overwrite)
         return folder
 
-    # --- what it is ---------------------------------------------------------------------------------------------
-    @property
-    def av_contract(self) -> Contract | None:
-        """The AV's contract, verified against the tokenizer."""
-        return self.verbalizer.contract if self.verbalizer else None
-
-    @property
-    def ar_contract(self) -> Contract | None:
-        """The AR's contract, verified against the tokenizer."""
-        return self.reconstructor.contract if self.reconstructor else None
-
-    @property
-    def contract(self) -> Contract:
-        """The contract of whichever half there is, the AV's first: for what both agree on (base, layer, d_model)."""
-        return self.av_contract or self.ar_contract
-
-    @property
-    def layer(self) -> int:
-        """The block whose output the pair reads, 0-indexed."""
-        return self.contract.layer
-
-    @property
-    def d_model(self) -> int:
-        """The length of an activation."""
-        return self.contract.d_model
-
-    @property
-    def baseline_mse(self) -> float | None:
-        """mse of predicting the mean direction, from the contract; None where it has none."""
-        for contract in (self.ar_contract, self.av_contract):
-            if contract is not None and contract.baseline_mse is not None:
-                return contract.baseline_mse
-        return None
-
-    @property
-    def adapter_reports(self) -> dict[str, AdapterReport]:
-        """What became of every adapter tensor, by role."""
-        halves = {"av": self.verbalizer, "ar": self.reconstructor}
-        return {role: half.backbone.reports[half.adapter] for role, half in halves.items() if half and half.adapter}
-
-    @property
-    def source(self) -> Backbone:
-        """The model activations are read from: the shared base, or, for full checkpoints, loaded when first needed."""
-        with self._source_lock:
-            if self._source is None:
-                self._source = self._load_source()
-            return self._source
-
     # --- doing --------------------------------------------------------------------------------------------------
-    def extract(self, text, positions: int | str | Sequence[int] = -1, layer: int | None = None) -> Activations:
+    def extract(
+        self, text: str | Chat | Texts, positions: int | str | Sequence[int] = -1, layer: int | None = None
+    ) -> Activations:
         """Read activations of the source model (the base with all adapters off).
 
         Args:
@@ -310,17 +148,23 @@ class NLAPair:
             )
         return Extractor(source)(text, positions, layer=self.layer if layer is None else layer)
 
+    @overload
+    def explain(self, activation: VectorsLike, **writing: Unpack[Writing]) -> Explanation | Results[Explanation]: ...
+    @overload
+    def explain(
+        self, activation: VectorsLike, *, n: int, **writing: Unpack[Writing]
+    ) -> Results[Explanation] | Results[Results[Explanation]]: ...
     def explain(
         self,
-        activation,
+        activation: VectorsLike,
         *,
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         n: int = 1,
         best_of: int = 1,
         seed: int = 0,
-        progress=None,
-    ) -> str | list[str] | list[list[str]]:
+        progress: Progress | None = None,
+    ) -> Explanation | Results[Explanation] | Results[Results[Explanation]]:
         """Put activations into words.
 
         Args:
@@ -328,32 +172,30 @@ class NLAPair:
             max_new_tokens: default: the contract's.
             temperature: 0 is greedy.
             n: explanations per activation.
-            best_of: write so many per activation and return the one from which the AR comes nearest to it, as a
-                ChosenExplanation with its score. The first is greedy, the others are sampled (at temperature 0.7, if
-                `temperature` is 0). Costs as many explanations.
+            best_of: write so many per activation and return the one from which the AR comes nearest to it, with its
+                `score`. The first is greedy, the others are sampled (at temperature 0.7, if `temperature` is 0). Costs
+                as many explanations.
             seed: of the sampling; a row's samples do not depend on the other rows.
             progress: called with the number of explanations just finished.
         Returns:
-            A string for one vector, a list for a matrix; with n > 1 a list of n strings in place of each string.
+            An Explanation (a str with .status, .raw, .tokens, .score) for one vector, a list for a matrix; with n > 1 a
+            list of n in place of each. The lists are Results: .to_pandas(), .to_arrow().
         Raises:
             MissingHalfError, ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError,
-            InputError (best_of below 1, or with n > 1).
+            InputError (a setting out of range, or best_of with n > 1).
+        Example:
+            >>> pair.explain(acts.vectors[-1]).status  # doctest: +SKIP
+            'ok'
         """
         vectors, single = as_vectors(activation, self.d_model)
-        if best_of != 1:
-            if n != 1:
-                raise InputError(f"n={n} and best_of={best_of}: ask for several explanations or for the best one.")
-            written, reconstructions = self._best(
-                vectors, best_of, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, progress=progress
-            )
-            scores = self._scores(reconstructions, vectors)
-            chosen = [ChosenExplanation(one.text, score, best_of) for one, score in zip(written, scores, strict=True)]
-            return chosen[0] if single else chosen
-        written = self._verbalize(
-            vectors, max_new_tokens=max_new_tokens, temperature=temperature, n=n, seed=seed, progress=progress
-        )
-        texts = [one.text for one in written]
-        rows = texts if n == 1 else [texts[at : at + n] for at in range(0, len(texts), n)]
+        if best_of != 1 and n != 1:
+            raise InputError(f"n={n} and best_of={best_of}: ask for several explanations or for the best one.")
+        sampling = Sampling(max_new_tokens, temperature, n, seed)
+        if best_of == 1:
+            written = Results(self._need(self.verbalizer, "explain", "AV")(vectors, sampling, progress=progress))
+        else:
+            written, _, _ = self._best(vectors, sampling, best_of, progress)
+        rows = written if n == 1 else Results(written[start : start + n] for start in range(0, len(written), n))
         return rows[0] if single else rows
 
     def reconstruct(self, text: str | Sequence[str]) -> torch.Tensor:
@@ -375,62 +217,60 @@ class NLAPair:
         vectors = reconstructor([text] if single else list(text))
         return vectors[0] if single else vectors
 
+    @overload
+    def round_trip(self, activation: str | Chat, **writing: Unpack[Writing]) -> RoundTrip: ...
+    @overload
+    def round_trip(self, activation: Texts, **writing: Unpack[Writing]) -> Results[RoundTrip]: ...
+    @overload
+    def round_trip(self, activation: VectorsLike, **writing: Unpack[Writing]) -> RoundTrip | Results[RoundTrip]: ...
     def round_trip(
         self,
-        activation,
+        activation: str | Chat | Texts | VectorsLike,
         *,
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         best_of: int = 1,
         seed: int = 0,
-        progress=None,
-    ) -> RoundTrip | list[RoundTrip]:
+        progress: Progress | None = None,
+    ) -> RoundTrip | Results[RoundTrip]:
         """Vector → explanation → vector, scored.
 
         Args:
             activation: [d_model] or [rows, d_model]; or a text (its last token is read), a chat, or a list of texts.
+            max_new_tokens, temperature, seed, progress: as in `explain`.
             best_of: as in `explain`; the score is that of the explanation chosen by it.
         Returns:
-            One RoundTrip, or a list for a matrix or a list of texts.
+            One RoundTrip, or a list (Results) for a matrix or a list of texts.
         Raises:
             as `extract`, `explain` and `reconstruct`.
         """
         self._need(self.reconstructor, "round_trip", "AR")
         self._need(self.verbalizer, "round_trip", "AV")
-        if _is_text(activation):
+        if is_text(activation):
             single = isinstance(activation, str) or is_chat(activation)
-            vectors = self.extract(activation).vectors
+            # float16 overflows in some models: what is read from a text is looked at like what a caller brings.
+            vectors, _ = as_vectors(self.extract(activation).vectors, self.d_model)
         else:
             vectors, single = as_vectors(activation, self.d_model)
-        written, reconstructions = self._best(
-            vectors, best_of, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, progress=progress
-        )
-        scores = self._scores(reconstructions, vectors)
-        trips = [
-            RoundTrip(
-                cosine=score.cosine,
-                mse=score.mse,
-                fve=score.fve,
-                matched=score.matched,
-                explanation=one.text,
-                raw=one.raw,
-                status=one.status,
-                activation=vector.cpu(),
-                reconstruction=reconstruction,
-                best_of=best_of,
+        sampling = Sampling(max_new_tokens, temperature, seed=seed)
+        written, reconstructions, scores = self._best(vectors, sampling, best_of, progress)
+        trips = Results(
+            RoundTrip(**score.to_row(), explanation=explanation, activation=vector.cpu(), reconstruction=reconstruction)
+            for explanation, score, vector, reconstruction in zip(
+                written, scores, vectors, reconstructions, strict=True
             )
-            for one, score, vector, reconstruction in zip(written, scores, vectors, reconstructions, strict=True)
-        ]
+        )
         return trips[0] if single else trips
 
-    def score(self, text: str | Sequence[str], activation) -> Score | list[Score]:
+    def score(self, text: str | Sequence[str], activation: VectorsLike) -> Score | Results[Score]:
         """How well explanations reconstruct activations: any text, not only the AV's own.
 
         Args:
             text: one explanation, or as many as there are activations.
             activation: [d_model] or [n, d_model].
         Returns:
-            One Score for one text and one vector; else a list (one text is scored against every vector, and so on).
+            One Score for one text and one vector; else a list (one text is scored against every vector,
+            and so on).
         Raises:
             InputError: the numbers of texts and vectors do not match.
         """
@@ -442,130 +282,34 @@ class NLAPair:
                 f"{len(reconstructions)} explanations and {len(vectors)} activations; expected as many of each."
             )
         rows = max(len(reconstructions), len(vectors))
-        scores = self._scores(reconstructions.expand(rows, -1), vectors.expand(rows, -1))
+        scores = score_rows(
+            reconstructions.expand(rows, -1),
+            vectors.expand(rows, -1),
+            baseline_mse=self.baseline_mse,
+            matched=self.matched,
+        )
         return scores[0] if single_text and single_vector else scores
 
     # --- within -------------------------------------------------------------------------------------------------
-    def _verbalize(self, vectors: torch.Tensor, **options) -> list[Verbalization]:
-        return self._need(self.verbalizer, "explain", "AV")(vectors, **options)
-
     def _best(
-        self, vectors: torch.Tensor, best_of: int, *, temperature: float, **options
-    ) -> tuple[list[Verbalization], torch.Tensor]:
-        """For each vector the best of `best_of` verbalizations by the AR's cosine, and its reconstruction [n, d]."""
+        self, vectors: torch.Tensor, sampling: Sampling, best_of: int, progress: Progress | None
+    ) -> tuple[Results[Explanation], torch.Tensor, Results[Score]]:
+        """For each vector the best of `best_of` explanations (1: the only one), its reconstruction and its score."""
         if best_of < 1:
             raise InputError(f"best_of={best_of}: expected at least 1.")
-        self._need(self.reconstructor, "best_of" if best_of > 1 else "round_trip", "AR")
+        reconstructor = self._need(self.reconstructor, "best_of" if best_of > 1 else "round_trip", "AR")
+        verbalizer = self._need(self.verbalizer, "explain", "AV")
         if best_of == 1:
-            written = self._verbalize(vectors, temperature=temperature, **options)
-            return written, self.reconstruct([one.text for one in written])
-        greedy = self._verbalize(vectors, temperature=0.0, **options)
-        sampled = self._verbalize(vectors, temperature=temperature or SAMPLING_TEMPERATURE, n=best_of - 1, **options)
-        size = best_of - 1
-        candidates = [
-            one for row, first in enumerate(greedy) for one in (first, *sampled[row * size : (row + 1) * size])
-        ]
-        number: dict[str, int] = {}
-        places = [number.setdefault(one.text, len(number)) for one in candidates]
-        made = self.reconstruct(list(number))[places].view(len(vectors), best_of, -1)
-        cosines = np.nan_to_num(metrics.cosine(made, vectors.cpu()[:, None]), nan=-np.inf)
-        best = cosines.argmax(axis=1).tolist()  # of equals the first: the greedy one
-        chosen = [candidates[row * best_of + at] for row, at in enumerate(best)]
-        return chosen, torch.stack([made[row, at] for row, at in enumerate(best)])
+            written = verbalizer(vectors, sampling, progress=progress)
+            reconstructions = reconstructor(written)
+        else:
+            written, reconstructions = write_best(verbalizer, reconstructor, vectors, sampling, best_of, progress)
+        scores = score_rows(reconstructions, vectors, baseline_mse=self.baseline_mse, matched=self.matched)
+        if best_of > 1:
+            written = [explanation.scored(score, best_of) for explanation, score in zip(written, scores, strict=True)]
+        return Results(written), reconstructions, scores
 
-    def _scores(self, reconstructions: torch.Tensor, vectors: torch.Tensor) -> list[Score]:
-        cosines = metrics.cosine(reconstructions.cpu(), vectors.cpu())
-        baseline = self.baseline_mse
-        return [
-            Score(
-                cosine=float(cosine),
-                mse=(mse := 2.0 * (1.0 - float(cosine))),
-                fve=None if baseline is None else metrics.fve(mse, baseline),
-                matched=self.matched,
-            )
-            for cosine in cosines
-        ]
-
-    def _need(self, half, method: str, role: str):
+    def _need(self, half: HalfInMemory | None, method: str, role: str) -> HalfInMemory:
         if half is None:
-            raise MissingHalfError(f"{method} needs an {role}, and this pair has none: {self._missing}")
+            raise MissingHalfError(f"{method} needs an {role}, and this pair has none: {self.missing}")
         return half
-
-
-def _is_text(value) -> bool:
-    """Whether `value` is a text, a chat, or a list of texts or chats, rather than numbers."""
-    if isinstance(value, str):
-        return True
-    if isinstance(value, (list, tuple)):
-        if not value:
-            raise EmptyBatchError("The list is empty; expected activations or texts.")
-        return isinstance(value[0], (str, Mapping)) or is_chat(value[0])
-    return False
-
-
-def _find_halves(av, ar, revision, subfolder, where) -> tuple[Half | None, Half | None, str]:
-    """Both halves, or one and why the other is missing."""
-    if av is None and ar is None:
-        raise InputError("Neither an AV nor an AR was given; expected at least one Hub id, folder or 'demo'.")
-    av_half = ar_half = None
-    missing = ""
-    first = {"revision": revision, "subfolder": subfolder}
-    if av is not None:
-        inside = [Path(av) / "av", Path(av) / "ar"]  # as save_pretrained writes them
-        is_pair = str(av) != "demo" and any(half.is_dir() for half in inside)
-        if is_pair and ar is None and subfolder is None and not (Path(av) / "nla_meta.yaml").exists():
-            av, ar = (half if half.is_dir() else None for half in inside)
-    if av is not None:
-        av_half = Half.find(str(av), "av", **first, **where)
-        first = {}
-    if str(av) == "demo" and ar is None:
-        ar = "demo"
-    if ar is not None:
-        ar_half = Half.find(str(ar), "ar", **first, **where)
-    if av_half is None:
-        av_half, missing = find_partner(ar_half, **where)
-    elif ar_half is None:
-        ar_half, missing = find_partner(av_half, **where)
-    return av_half, ar_half, missing
-
-
-def _check_halves(av: Half, ar: Half) -> None:
-    for name in ("base_model", "d_model", "layer"):
-        ours, theirs = getattr(av.contract, name), getattr(ar.contract, name)
-        if str(ours).lower() != str(theirs).lower():
-            raise MismatchedHalvesError(
-                f"The AV {av.ref} has {name} {ours}, the AR {ar.ref} has {theirs}: they read different vectors, so "
-                "a round trip through both has no meaning. Use halves of one pair."
-            )
-
-
-def _load_av(half: Half, shared: Backbone | None, options: dict) -> Verbalizer:
-    backbone, adapter = _backbone_of(half, "av", shared, options, None)
-    contract = half.contract.verify(backbone.tokenizer)
-    return Verbalizer(backbone, adapter, contract, load_mean(half.folder, contract))
-
-
-def _load_ar(half: Half, shared: Backbone | None, options: dict) -> Reconstructor:
-    backbone, adapter = _backbone_of(half, "ar", shared, options, half.contract.ar_num_blocks)
-    contract = half.contract.verify(backbone.tokenizer)
-    if contract.ar_num_blocks > backbone.num_blocks:
-        raise MismatchedHalvesError(
-            f"The AR {half.ref} runs {contract.ar_num_blocks} blocks, its model {backbone.ref} has "
-            f"{backbone.num_blocks}."
-        )
-    head = load_head(half.folder, contract.d_model, bias=contract.head_bias)
-    return Reconstructor(backbone, adapter, contract, head, load_mean(half.folder, contract))
-
-
-def _backbone_of(half: Half, role: str, shared, options, num_blocks_run) -> tuple[Backbone, str | None]:
-    if half.is_adapter:
-        backbone = shared
-        backbone.load_adapter(role, half.folder, num_blocks_run=num_blocks_run)
-    else:
-        backbone = Backbone.load(half.folder, ref=half.ref, truncated=role == "ar", **options)
-    if backbone.d_model != half.contract.d_model:
-        raise MismatchedHalvesError(
-            f"{half.ref} is for d_model {half.contract.d_model}; {backbone.ref} has {backbone.d_model}. Wrong base "
-            "model?"
-        )
-    return backbone, role if half.is_adapter else None

@@ -168,11 +168,3 @@ def test_a_prediction_without_a_direction_is_last():
     predictions = targets.copy()
     predictions[2] = 0
     np.testing.assert_array_equal(metrics.retrieval_ranks(predictions, targets), [0, 0, 3, 0])
-
-
-def test_the_bootstrap_interval_holds_the_mean_and_depends_on_the_seed_only():
-    values = np.random.default_rng(4).normal(size=200)
-    low, high = metrics.bootstrap_interval(values, seed=1)
-    assert low < values.mean() < high
-    assert (high - low) == pytest.approx(2 * 1.96 * values.std() / math.sqrt(200), rel=0.15)
-    assert metrics.bootstrap_interval(values, seed=1) == (low, high)

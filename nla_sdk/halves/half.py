@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from nla_sdk.errors import InputError, MismatchedHalvesError
 
 from ..contract import SIDECAR_NAME, Contract, guess_partner, known_release, release_partner
 from ..errors import ContractError, MissingFileError, NLAError, RepositoryError, WrongRoleError
@@ -35,6 +38,12 @@ class Half:
     subfolder: str | None = None
     commit: str | None = None
 
+    @property
+    def role(self) -> str:
+        """ "av" or "ar", as its contract says."""
+        assert self.contract.role is not None, "the contract of a checkpoint has a role"
+        return self.contract.role
+
     @classmethod
     def find(cls, ref: str, role: str, **where: Any) -> Half:
         """Fetch a half and read its contract.
@@ -49,14 +58,15 @@ class Half:
         files = fetch_half(ref, role=role, **where)
         repo = "/".join(files.ref.split("/")[:2]) if files.commit else files.ref  # known without its subfolder
         contract = read_contract(files.path, repo, files.subfolder)
-        if contract.role != role:
+        is_adapter = (files.path / ADAPTER_FILES[0]).is_file() or (files.path / ADAPTER_FILES[1]).is_file()
+        half = cls(str(ref), files.path, contract, is_adapter, files.subfolder, files.commit)
+        if half.role != role:
             article = {"av": "an AV (it explains)", "ar": "an AR (it reconstructs)"}
             raise WrongRoleError(
-                f"{ref} is {article[contract.role]}; {article[role]} is needed here. Pass it as {contract.role}=, and "
-                f"the other half as {role}=."
+                f"{ref} is {article[half.role]}; {article[role]} is needed here. Pass it as {half.role}=, and the "
+                f"other half as {role}=."
             )
-        is_adapter = (files.path / ADAPTER_FILES[0]).is_file() or (files.path / ADAPTER_FILES[1]).is_file()
-        return cls(str(ref), files.path, contract, is_adapter, files.subfolder, files.commit)
+        return half
 
     def partner_ref(self) -> tuple[str, bool] | None:
         """Where the other half should be, and whether that is a statement (contract, release) or a guess by name."""
@@ -115,9 +125,50 @@ def read_contract(folder: Path, ref: str, subfolder: str | None) -> Contract:
     return Contract.from_dict({}, source=f"the release entry of {ref}", known=known)
 
 
+def find_halves(
+    av: str | os.PathLike | None,
+    ar: str | os.PathLike | None,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    **where: Any,
+) -> tuple[Half | None, Half | None, str]:
+    """Both halves, or one and why the other is missing.
+
+    Args:
+        av, ar: as `NLAPair.from_pretrained` takes them.
+        revision, subfolder: of the first half given.
+        where: cache_dir, token, local_files_only, as for `fetch_half`.
+    Raises:
+        RepositoryError, ContractError, WrongRoleError, InputError: neither was given.
+    """
+    if av is None and ar is None:
+        raise InputError("Neither an AV nor an AR was given; expected at least one Hub id, folder or 'demo'.")
+    av_half = ar_half = None
+    missing = ""
+    first = {"revision": revision, "subfolder": subfolder}
+    if av is not None:
+        inside = [Path(av) / "av", Path(av) / "ar"]  # as save_pretrained writes them
+        is_pair = str(av) != "demo" and any(half.is_dir() for half in inside)
+        if is_pair and ar is None and subfolder is None and not (Path(av) / SIDECAR_NAME).exists():
+            av, ar = (half if half.is_dir() else None for half in inside)
+    if av is not None:
+        av_half = Half.find(str(av), "av", **first, **where)
+        first = {}
+    if str(av) == "demo" and ar is None:
+        ar = "demo"
+    if ar is not None:
+        ar_half = Half.find(str(ar), "ar", **first, **where)
+    if av_half is None and ar_half is not None:
+        av_half, missing = find_partner(ar_half, **where)
+    elif ar_half is None and av_half is not None:
+        ar_half, missing = find_partner(av_half, **where)
+    return av_half, ar_half, missing
+
+
 def find_partner(half: Half, **where: Any) -> tuple[Half | None, str]:
     """The other half of `half`, or None and the reason why there is none."""
-    role = OTHER[half.contract.role]
+    role = OTHER[half.role]
     partner = half.partner_ref()
     if partner is None:
         return None, f"{half.ref} names no {role.upper()} and its name does not tell one; pass {role}=."
@@ -129,3 +180,18 @@ def find_partner(half: Half, **where: Any) -> tuple[Half | None, str]:
         return None, f"{how} the {role.upper()} {ref}, which could not be had: {error}"
     except NLAError as error:
         return None, str(error)
+
+
+def check_halves(av: Half, ar: Half) -> None:
+    """Both read the same vectors.
+
+    Raises:
+        MismatchedHalvesError: they are of different bases, layers or d_model.
+    """
+    for name in ("base_model", "d_model", "layer"):
+        ours, theirs = getattr(av.contract, name), getattr(ar.contract, name)
+        if str(ours).lower() != str(theirs).lower():
+            raise MismatchedHalvesError(
+                f"The AV {av.ref} has {name} {ours}, the AR {ar.ref} has {theirs}: they read different vectors, so "
+                "a round trip through both has no meaning. Use halves of one pair."
+            )

@@ -58,17 +58,15 @@ def extract(
 
 def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing) -> Work:
     """Activations (or texts, read at `positions`) → `api_explanation`, `explanation_status`; `cosine` of a choice."""
-    best_of = writing.pop("best_of", 1)
 
     def work(table: pa.Table, vectors: torch.Tensor) -> dict:
-        chosen = pair.round_trip(vectors, best_of=best_of, **writing) if best_of > 1 else None
-        written = chosen or pair._verbalize(vectors, **writing)
-        texts = [one.explanation for one in chosen] if chosen else [one.text for one in written]
-        found = {
-            "api_explanation": pa.array(texts, pa.string()),
-            "explanation_status": pa.array([one.status for one in written], pa.string()),
+        explanations = pair.explain(vectors, **writing)
+        scores = [explanation.score for explanation in explanations if explanation.score]
+        columns = {
+            "api_explanation": pa.array(explanations, pa.string()),
+            "explanation_status": pa.array([explanation.status for explanation in explanations], pa.string()),
         }
-        return found | ({"cosine": pa.array([one.cosine for one in chosen], pa.float64())} if chosen else {})
+        return columns | ({"cosine": pa.array([score.cosine for score in scores], pa.float64())} if scores else {})
 
     return _on_vectors(pair, source, positions, work)
 
@@ -142,7 +140,7 @@ def identify(pair: NLAPair) -> dict:
         "device": backbone.device.type,
         "base": backbone.ref,
     }
-    for role, half in (("av", pair._av), ("ar", pair._ar)):
+    for role, half in (("av", pair.av), ("ar", pair.ar)):
         if half is None:
             continue
         stats = {file.name: file.stat() for file in sorted(half.folder.iterdir()) if file.is_file()}

@@ -4,44 +4,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import EmptyBatchError, InputError, LayerError, PositionError
+from ..results import Activations
 from .backbone import Backbone
 from .batches import by_length, pad_right
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class Activations:
-    """Activations read from a source model.
-
-    Attributes:
-        vectors: float32 [n, d_model], raw, on the CPU.
-        tokens: the n token strings read at, as text.
-        positions: the n positions, counted from 0 at the first token (BOS included where there is one).
-        texts: for each row, the index of the text it comes from.
-        layer: the block whose output was read (0-indexed).
-    """
-
-    vectors: torch.Tensor
-    tokens: list[str]
-    positions: list[int]
-    texts: list[int]
-    layer: int
-
-    @property
-    def norms(self) -> torch.Tensor:
-        """float32 [n]: L2 norms of the vectors."""
-        return self.vectors.norm(dim=-1)
-
-    def __len__(self) -> int:
-        return len(self.vectors)
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str | Sequence[Mapping[str, str]]) -> list[int]:

@@ -11,12 +11,13 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
 
 from ..contract import Contract
 from ..errors import InputError, ZeroActivationError
+from ..results import Explanation
+from ..sampling import GREEDY, Sampling
 from .backbone import Backbone
 from .injection import inject, rescale
 
@@ -25,31 +26,20 @@ ROWS_PER_BATCH = 64
 DEFAULT_NEW_TOKENS = 120
 
 
-@dataclass(frozen=True)
-class Verbalization:
-    """What the AV wrote for one vector.
+def parse_output(raw: str, finished: bool, tokens: int = 0) -> Explanation:
+    """Take the explanation out of raw output: what stands between the tags where there are any, else all of it.
 
-    Attributes:
-        text: the explanation, tags and outer white space removed.
+    Args:
         raw: the output as decoded.
-        status: "ok"; "empty" (no text); "truncated" (neither an end token nor a closing tag within the limit).
-        tokens: how many were written, the end token not counted.
+        finished: whether it came to an end of its own.
+        tokens: how many were written.
     """
-
-    text: str
-    raw: str
-    status: str
-    tokens: int = 0
-
-
-def parse_output(raw: str, finished: bool, tokens: int = 0) -> Verbalization:
-    """Take the explanation out of raw output: what stands between the tags where there are any, else all of it."""
     text, closed, _ = raw.partition(CLOSE_TAG)
     if OPEN_TAG in text:
         text = text.split(OPEN_TAG, 1)[1].replace(OPEN_TAG, "")
     text = text.strip()
     status = "empty" if not text else "ok" if finished or closed else "truncated"
-    return Verbalization(text=text, raw=raw, status=status, tokens=tokens)
+    return Explanation(text, status=status, raw=raw, tokens=tokens)
 
 
 class Verbalizer:
@@ -116,101 +106,82 @@ class Verbalizer:
     def __call__(
         self,
         vectors: torch.Tensor,
+        sampling: Sampling = GREEDY,
         *,
-        max_new_tokens: int | None = None,
-        temperature: float = 0.0,
-        n: int = 1,
-        seed: int = 0,
-        ignore_end: bool = False,
         progress: Callable[[int], None] | None = None,
-    ) -> list[Verbalization]:
+    ) -> list[Explanation]:
         """Explain vectors.
 
         Args:
             vectors: raw float32 [rows, d_model].
-            max_new_tokens: default: the contract's.
-            temperature: 0 is greedy.
-            n: samples per vector.
-            seed: of the sampling.
-            ignore_end: write exactly `max_new_tokens` tokens, whatever they are (for benchmarks).
+            sampling: how to write.
             progress: called with the number of explanations just finished.
         Returns:
-            rows × n verbalizations, the samples of one vector together.
+            rows × n explanations, the samples of one vector together.
+        Raises:
+            ZeroActivationError: see `prepare`.
         """
-        default = self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
-        limit = default if max_new_tokens is None else max_new_tokens
-        if limit < 1 or n < 1 or temperature < 0:
-            raise InputError(f"max_new_tokens={limit}, n={n}, temperature={temperature}: expected ≥ 1, ≥ 1, ≥ 0.")
         generators = None
-        if temperature > 0:
-            generators = [row_generator(vector, seed, sample) for vector in vectors for sample in range(n)]
+        if sampling.temperature > 0:
+            generators = [
+                row_generator(vector, sampling.seed, sample) for vector in vectors for sample in range(sampling.n)
+            ]
         inputs = self.prepare(vectors)
         if generators is not None:
-            inputs = inputs.repeat_interleave(n, dim=0)
-        texts_each = n if generators is None else 1  # greedy samples of one vector are one text
+            inputs = inputs.repeat_interleave(sampling.n, dim=0)
+        texts_each = sampling.n if generators is None else 1  # greedy samples of one vector are one text
         outputs = self.write(
             inputs,
-            limit=limit,
-            temperature=temperature,
+            sampling,
             generators=generators,
-            ignore_end=ignore_end,
             progress=progress and (lambda done: progress(done * texts_each)),
         )
-        return [one for one in outputs for _ in range(texts_each)]
+        return [explanation for explanation in outputs for _ in range(texts_each)]
 
     def write(
         self,
         inputs: torch.Tensor | None,
+        sampling: Sampling = GREEDY,
         *,
-        limit: int | None = None,
-        temperature: float = 0.0,
         generators: Sequence[torch.Generator] | None = None,
-        ignore_end: bool = False,
         progress: Callable[[int], None] | None = None,
-    ) -> list[Verbalization]:
+    ) -> list[Explanation]:
         """Write from what is injected, as it is: for controls that are no activations.
 
         Args:
             inputs: [rows, d_model], what takes the place of the marker's embedding; None: nothing does, and the model
                 sees the marker itself (one output).
-            limit: most tokens; default: the contract's.
+            sampling: how to write; its `n` and `seed` have been used up: by the rows and by the generators.
             generators: one per row, for a temperature above 0.
         Returns:
-            One verbalization per row.
+            One explanation per row.
+        Raises:
+            InputError: a temperature above 0 and no generators.
         """
-        written = self.tokens(
-            inputs,
-            limit=limit,
-            temperature=temperature,
-            generators=generators,
-            ignore_end=ignore_end,
-            progress=progress,
-        )
         decode = self.backbone.tokenizer.decode
         return [
             parse_output(decode(tokens, skip_special_tokens=True), finished, len(tokens))
-            for tokens, finished in written
+            for tokens, finished in self.tokens(inputs, sampling, generators=generators, progress=progress)
         ]
 
     def tokens(
         self,
         inputs: torch.Tensor | None,
+        sampling: Sampling = GREEDY,
         *,
-        limit: int | None = None,
-        temperature: float = 0.0,
         generators: Sequence[torch.Generator] | None = None,
-        ignore_end: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> list[tuple[list[int], bool]]:
         """Like `write`, but the tokens written for each row (without an end token) and whether it came to an end."""
-        limit = limit or self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
+        if sampling.temperature > 0 and generators is None:
+            raise InputError(f"temperature={sampling.temperature} needs a generator for each row; there are none.")
         outputs: list[tuple[list[int], bool]] = []
         parts = [None] if inputs is None else inputs.split(ROWS_PER_BATCH)
         with torch.no_grad(), self.backbone.using(self.adapter):
             for number, rows in enumerate(parts):
                 first = number * ROWS_PER_BATCH
                 draw = None if generators is None else generators[first : first + ROWS_PER_BATCH]
-                outputs += self._write(rows, limit, temperature, draw, ignore_end)
+                outputs += self._write(rows, sampling, draw)
                 if progress is not None:
                     progress(1 if rows is None else len(rows))
         return outputs
@@ -238,14 +209,13 @@ class Verbalizer:
 
     def _write(
         self,
-        inputs: torch.Tensor,
-        limit: int,
-        temperature: float,
+        inputs: torch.Tensor | None,
+        sampling: Sampling,
         generators: Sequence[torch.Generator] | None,
-        ignore_end: bool,
     ) -> list[tuple[list[int], bool]]:
         """Tokens written for each row, and whether it came to an end."""
-        backbone = self.backbone
+        backbone, ignore_end = self.backbone, sampling.ignore_end
+        limit = sampling.max_new_tokens or self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
         rows = 1 if inputs is None else len(inputs)
         cache = self._prefix_cache(rows)
         tail = torch.tensor([self.prompt_ids[self.marker :]], device=backbone.device).expand(rows, -1)
@@ -256,7 +226,7 @@ class Verbalizer:
         with injection:
             logits = self._logits(tail, cache)
         for step in range(limit):
-            chosen = self._choose(logits, temperature, generators, alive)
+            chosen = self._choose(logits, sampling.temperature, generators, alive)
             if self._vocabulary is not None:
                 chosen = self._vocabulary[chosen]
             going = []

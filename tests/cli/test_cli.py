@@ -23,6 +23,7 @@ from nla_sdk.errors import InputError, NLAError
 from nla_sdk.io import tables
 from nla_sdk.io.files import sha256_of
 from nla_sdk.jobs import work as rows
+from nla_sdk.model.verbalizer import Verbalizer
 from tests import tiny
 from tests.hub.fixtures import hub  # noqa: F401
 
@@ -241,15 +242,15 @@ def stop_after(monkeypatch):
 
     def arrange(calls: int, error: BaseException) -> list[int]:
         seen: list[int] = []
-        original = NLAPair._verbalize
+        original = Verbalizer.__call__
 
-        def verbalize(self, vectors, **options):
+        def verbalize(self, vectors, *settings, **options):
             if len(seen) == calls:
                 raise error
             seen.append(len(vectors))
-            return original(self, vectors, **options)
+            return original(self, vectors, *settings, **options)
 
-        monkeypatch.setattr(NLAPair, "_verbalize", verbalize)
+        monkeypatch.setattr(Verbalizer, "__call__", verbalize)
         return seen
 
     yield arrange

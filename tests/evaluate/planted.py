@@ -16,7 +16,8 @@ from nla_sdk.contract import Contract
 from nla_sdk.evaluation.parts import Settings
 from nla_sdk.io.files import hash64
 from nla_sdk.io.tables import vector_column
-from nla_sdk.model.verbalizer import Verbalization
+from nla_sdk.results import Explanation
+from nla_sdk.sampling import GREEDY, Sampling
 from training.evaluate import heldout, run
 
 D = 24
@@ -90,27 +91,37 @@ class PlantedPair:
             save_file({"weight": torch.ones(2)}, folder / role / "adapter_model.safetensors")
         self.av_contract, self.ar_contract = contracts["av"], contracts["ar"]
         self.contract = self.av_contract
-        self._av, self._ar = (
+        self.av, self.ar = (
             SimpleNamespace(folder=folder / role, ref=str(folder / role), commit=None, contract=contracts[role])
             for role in ("av", "ar")
         )
-        self.verbalizer = SimpleNamespace(backbone=backbone, prepare=lambda v: v, write=self._write)
+        self.verbalizer = _Verbalizer(self, backbone)
         self.reconstructor = SimpleNamespace(backbone=backbone, mean=None, contract=contracts["ar"])
-        self._missing = ""
-
-    def _verbalize(self, vectors, max_new_tokens=None):
-        self.calls.append(len(vectors))
-        return [self._said(vector.numpy()) for vector in vectors]
-
-    def _write(self, inputs, limit=None):
-        return [self._said(None)] if inputs is None else [self._said(vector.numpy()) for vector in inputs]
-
-    def _said(self, vector) -> Verbalization:
-        text = self.say(vector)
-        return Verbalization(text=text, raw=text, status="ok" if text else "empty", tokens=len(text.split()))
+        self.missing = ""
 
     def reconstruct(self, texts):
         return torch.tensor(np.stack([self.hear(text) for text in texts]), dtype=torch.float32)
+
+
+class _Verbalizer:
+    """The AV of a planted pair."""
+
+    def __init__(self, pair: PlantedPair, backbone: SimpleNamespace) -> None:
+        self.pair, self.backbone = pair, backbone
+
+    def __call__(self, vectors: torch.Tensor, sampling: Sampling = GREEDY) -> list[Explanation]:
+        self.pair.calls.append(len(vectors))
+        return self.write(vectors)
+
+    def prepare(self, vectors: torch.Tensor) -> torch.Tensor:
+        return vectors
+
+    def write(self, inputs: torch.Tensor | None, sampling: Sampling = GREEDY) -> list[Explanation]:
+        return [self._say(None)] if inputs is None else [self._say(vector.numpy()) for vector in inputs]
+
+    def _say(self, vector) -> Explanation:
+        text = self.pair.say(vector)
+        return Explanation(text, status="ok" if text else "empty", tokens=len(text.split()))
 
 
 class _Words:

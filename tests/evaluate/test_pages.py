@@ -31,7 +31,7 @@ def test_the_benchmark_runs_on_a_planted_pair(tmp_path, monkeypatch):
     known = Oracle(data)
     pair = PlantedPair(tmp_path, known.say, known.hear)
     pair.contract = pair.contract.replace(max_new_tokens=8)
-    pair.explain = lambda vectors: [one.text for one in pair._verbalize(vectors)]
+    pair.explain = lambda vectors: pair.verbalizer(vectors)
     pair.round_trip = lambda vectors: None
     real = heldout.read
     monkeypatch.setattr(NLAPair, "from_pretrained", classmethod(lambda cls, name: pair))

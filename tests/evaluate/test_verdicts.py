@@ -202,7 +202,7 @@ def test_explanations_that_the_ar_cut_are_counted_and_said(tmp_path, data):
     found = Oracle(data)
     pair = PlantedPair(tmp_path, found.say, found.hear)
     pair.reconstructor.contract = pair.reconstructor.contract.replace(max_length=5)
-    pair._ar.contract = pair.reconstructor.contract
+    pair.ar.contract = pair.reconstructor.contract
     cut = evaluate(pair, data, tmp_path / "out", limit=12)
     assert cut.round_trip.ar_cut == 12 and "12 were cut by the AR" in report(cut)
     assert pq.read_table(tmp_path / "out" / ROWS)["ar_cut"].to_pylist() == [True] * 12

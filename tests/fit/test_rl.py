@@ -21,6 +21,7 @@ from nla_sdk.halves.half import Half
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.tables import read_vectors
 from nla_sdk.model.verbalizer import parse_output
+from nla_sdk.sampling import Sampling
 from tests.fit.test_training import config_file, text
 from training import pipeline
 from training.configs.config import Config, Readout
@@ -159,17 +160,17 @@ def test_a_restricted_av_writes_the_same_where_it_may_and_nothing_else(trained):
     vectors = torch.from_numpy(read_vectors(pq.read_table(config.out / "eval.parquet")).copy())[:8]
     verbalizer = pair.verbalizer
     inputs = verbalizer.prepare(vectors)
-    free = verbalizer.tokens(inputs, limit=8)
+    free = verbalizer.tokens(inputs, Sampling(8))
     used = {token for tokens, _ in free for token in tokens}
     verbalizer.restrict(used)
-    assert verbalizer.tokens(inputs, limit=8) == free
+    assert verbalizer.tokens(inputs, Sampling(8)) == free
     fewer = sorted(used)[: len(used) // 2]
     verbalizer.restrict(fewer)
     draws = [torch.Generator().manual_seed(row) for row in range(8)]
-    sampled = verbalizer.tokens(inputs, limit=8, temperature=1.5, generators=draws)
+    sampled = verbalizer.tokens(inputs, Sampling(8, temperature=1.5), generators=draws)
     assert {token for tokens, _ in sampled for token in tokens} <= set(fewer)
     verbalizer.restrict(None)
-    assert verbalizer.tokens(inputs, limit=8) == free
+    assert verbalizer.tokens(inputs, Sampling(8)) == free
     with pytest.raises(InputError, match="expected ids below"):
         verbalizer.restrict([10**9])
 
@@ -230,11 +231,11 @@ def test_a_step_has_the_gradient_of_an_independent_computation(trained, vocabula
         vector = trainer.vectors[row]
         draws = [grpo.row_generator(vector, config.seed, sample) for sample in range(4)]
         prepared = verbalizer.prepare(vector[None])
-        written = verbalizer.tokens(prepared.repeat(4, 1), temperature=0.8, generators=draws)
+        written = verbalizer.tokens(prepared.repeat(4, 1), Sampling(temperature=0.8), generators=draws)
         rewards = []
         for tokens, finished in written:
             words = grpo.parse_output(tokenizer.decode(tokens, skip_special_tokens=True), finished)
-            made = trainer.reconstructor([words.text])
+            made = trainer.reconstructor([words])
             rewards.append(-float(metrics.direction_mse(made, vector[None])[0]) - 0.5 * (words.status == "truncated"))
         for gain, (tokens, finished) in zip(grpo.advantages(torch.tensor([rewards]))[0], written, strict=True):
             ids = [*tokens, trainer.end] if finished else tokens

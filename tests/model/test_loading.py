@@ -141,7 +141,7 @@ def test_a_device_is_taken_in_any_form():
 
 
 def test_bfloat16_gives_about_the_same_activations_in_float32(gemma_base, pair):
-    vectors = NLAPair.from_pretrained(pair._av.folder, pair._ar.folder, dtype="bfloat16").extract(TEXT).vectors
+    vectors = NLAPair.from_pretrained(pair.av.folder, pair.ar.folder, dtype="bfloat16").extract(TEXT).vectors
     assert vectors.dtype == torch.float32
     assert 0 < reference.distance(vectors, pair.extract(TEXT).vectors) < 0.1
 

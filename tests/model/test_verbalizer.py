@@ -8,6 +8,7 @@ import torch
 from nla_sdk import NLAPair
 from nla_sdk.errors import InputError, ZeroActivationError
 from nla_sdk.model.verbalizer import parse_output
+from nla_sdk.sampling import Sampling
 from tests import tiny
 
 SCRIPTS = {
@@ -45,7 +46,7 @@ def starts(folder, names) -> torch.Tensor:
 def test_rows_that_end_at_different_steps_do_not_disturb_each_other(scripted, folder):
     names = list("DABCEFDCBA")
     written = scripted.verbalizer(starts(folder, names))
-    assert [(one.text, one.status) for one in written] == [EXPECTED[name] for name in names]
+    assert [(one, one.status) for one in written] == [EXPECTED[name] for name in names]
     assert scripted.explain(starts(folder, names)) == [EXPECTED[name][0] for name in names]
 
 
@@ -68,11 +69,11 @@ def test_raw_output_is_kept_as_decoded(scripted, folder):
 
 
 def test_the_limit_cuts_and_a_text_that_ends_exactly_there_is_whole(scripted, folder):
-    cut, whole = (scripted.verbalizer(starts(folder, "B"), max_new_tokens=limit)[0] for limit in (3, 4))
-    assert (cut.text, cut.status) == ("one day", "truncated")
-    assert (whole.text, whole.status) == ("one day", "ok")
-    cut, whole = (scripted.verbalizer(starts(folder, "A"), max_new_tokens=limit)[0] for limit in (2, 3))
-    assert (cut.text, cut.status) == ("red fish", "truncated"), "nothing says that it would have ended"
+    cut, whole = (scripted.verbalizer(starts(folder, "B"), Sampling(limit))[0] for limit in (3, 4))
+    assert (cut, cut.status) == ("one day", "truncated")
+    assert (whole, whole.status) == ("one day", "ok")
+    cut, whole = (scripted.verbalizer(starts(folder, "A"), Sampling(limit))[0] for limit in (2, 3))
+    assert (cut, cut.status) == ("red fish", "truncated"), "nothing says that it would have ended"
     assert whole.status == "ok"
 
 
@@ -82,9 +83,7 @@ def test_exactly_as_many_tokens_as_asked_for_are_written_when_the_end_is_ignored
 
 
 def run(pair, vectors, *, limit, ignore_end=False):
-    verbalizer = pair.verbalizer
-    with torch.no_grad(), verbalizer.backbone.using(verbalizer.adapter):
-        return verbalizer._write(verbalizer.prepare(vectors), limit, 0.0, None, ignore_end)
+    return pair.verbalizer.tokens(pair.verbalizer.prepare(vectors), Sampling(limit, ignore_end=ignore_end))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +104,7 @@ def run(pair, vectors, *, limit, ignore_end=False):
 )
 def test_tags_are_stripped_where_present(raw, finished, text, status):
     parsed = parse_output(raw, finished)
-    assert (parsed.text, parsed.status, parsed.raw) == (text, status, raw)
+    assert (parsed, parsed.status, parsed.raw) == (text, status, raw)
 
 
 def test_the_closing_tag_is_seen_even_where_it_is_many_tokens(pair, monkeypatch):
@@ -114,7 +113,7 @@ def test_the_closing_tag_is_seen_even_where_it_is_many_tokens(pair, monkeypatch)
     assert len(tag) > 8
     script = tokenizer("a cat</explanation>no more", add_special_tokens=False).input_ids
     monkeypatch.setattr(pair.verbalizer, "_choose", lambda logits, *rest: torch.tensor([script.pop(0)]))
-    [written] = pair.verbalizer(tiny.random(1, tiny.D_MODEL, seed=1), max_new_tokens=40)
+    [written] = pair.verbalizer(tiny.random(1, tiny.D_MODEL, seed=1), Sampling(40))
     assert (written.raw, written.status) == ("a cat</explanation>", "ok")
 
 

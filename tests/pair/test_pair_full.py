@@ -96,6 +96,7 @@ def test_the_source_is_loaded_only_when_something_is_extracted(full_folder):
     assert len(pair.explain(vectors(2))) == 2
     with pytest.raises(Exception, match="no/such/base"):
         pair.extract("a")
+    assert pair.base_path == full_folder / "av", "nobody needed the base"
 
 
 def test_a_full_av_and_an_adapter_ar_make_a_pair(tmp_path, full_folder, full_pair, llama_base):

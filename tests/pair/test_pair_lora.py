@@ -13,6 +13,7 @@ from nla_sdk import NLAPair, metrics
 from nla_sdk.errors import (
     InputError,
     MissingHalfError,
+    NonFiniteActivationError,
     PrecisionWarning,
     TruncatedExplanationWarning,
     UnmatchedPairWarning,
@@ -324,3 +325,33 @@ def test_quantization_auto_is_what_the_contract_says(copied):
         warnings.simplefilter("error")
         pair.extract("a cat")
     assert NLAPair.from_pretrained(folder, quantization=None).source.quantization is None
+
+
+# --- what a pair says of itself -----------------------------------------------------------------------------------
+def test_a_pair_reads_as_two_lines(pair):
+    first, second = repr(pair).splitlines()
+    assert first.startswith("NLAPair(av='") and first.endswith("/ar',")
+    assert second.endswith(f", d_model {tiny.D_MODEL}, float32 on cpu)") and "layer 4 of " in second
+    assert "<table>" in pair._repr_html_()
+
+
+def test_the_halves_and_the_place_of_the_base_are_public(pair, lora_folders, gemma_base):
+    assert (pair.av.folder, pair.ar.folder) == (lora_folders["shared"] / "av", lora_folders["shared"] / "ar")
+    assert (pair.av.role, pair.ar.role, pair.missing) == ("av", "ar", "")
+    assert pair.base_path == gemma_base
+
+
+def test_explanations_know_how_they_were_written(pair):
+    rows = vectors(2)
+    written = pair.explain(rows, max_new_tokens=3)
+    assert [(one.status, one.tokens, one.score) for one in written] == [("truncated", 3, None)] * 2
+    assert written[0].raw.startswith(written[0][:1]) and type(pair.explain(rows, n=2)[0][0]) is type(written[0])
+    assert written.to_arrow()["tokens_written"].to_pylist() == [3, 3]
+
+
+def test_an_activation_of_a_text_that_is_not_finite_is_refused_like_any_other(pair, monkeypatch):
+    broken = pair.extract(TEXTS[:2])
+    broken.vectors[1, 3] = math.inf
+    monkeypatch.setattr(type(pair), "extract", lambda self, text: broken)
+    with pytest.raises(NonFiniteActivationError, match="The activation in row 1 holds NaN or infinity"):
+        pair.round_trip(TEXTS[:2])

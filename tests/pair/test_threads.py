@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from nla_sdk import NLAPair
+from nla_sdk.halves import fetch
 from tests import reference, tiny
 
 TEXTS = ["The cat sat on the mat.", "Go", "An old sailor tells of his ships."]
@@ -73,8 +74,8 @@ def test_an_adapter_is_never_switched_under_a_running_forward(lora_pair):
 
 def test_the_source_of_a_full_pair_is_loaded_once_however_many_ask(full_folder, monkeypatch):
     pair = NLAPair.from_pretrained(full_folder)
-    loads, load = [], pair._load_source
-    monkeypatch.setattr(pair, "_load_source", lambda: loads.append(1) or load())
+    loads, fetch_base = [], fetch.fetch_base
+    monkeypatch.setattr(fetch, "fetch_base", lambda *ref, **where: loads.append(1) or fetch_base(*ref, **where))
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda text: pair.extract(text).vectors, TEXTS * 2))
     assert loads == [1]

@@ -85,7 +85,7 @@ def evaluate(
         paraphrase = extras.paraphraser(paraphraser) if paraphraser else None
         quantised = None if quantization == "none" else quantization
         pair = NLAPair.from_pretrained(av, ar, base=base, quantization=quantised, device=device, dtype=dtype)
-        if record and (foreign := [half.ref for half in (pair._av, pair._ar) if half is not None and half.commit]):
+        if record and (foreign := [half.ref for half in (pair.av, pair.ar) if half is not None and half.commit]):
             raise InputError(f"--record writes into the checkpoints, and {foreign[0]} is a copy of a Hub repository.")
         settings = Settings(
             seed=seed,
@@ -112,7 +112,7 @@ def evaluate(
         found = run(job)
         outputs.write(found, folder, pair)
         if record:
-            write_record(found, folder / EVALUATION, {"av": pair._av.folder, "ar": pair._ar.folder})
+            write_record(found, folder / EVALUATION, {"av": pair.av.folder, "ar": pair.ar.folder})
         print(summary(found))
         print(folder / EVALUATION)
 

@@ -22,6 +22,7 @@ from nla_sdk.evaluation.measures import EVALUATED
 from nla_sdk.evaluation.parts import Settings
 from nla_sdk.io.chunks import Chunks
 from nla_sdk.io.tables import vector_column
+from nla_sdk.sampling import Sampling
 
 from ..label import quotes
 from .heldout import Heldout
@@ -108,7 +109,7 @@ class Rows:
             outputs = clock.timed("explain", self._explain, vectors[usable])
             written = dict(zip(np.flatnonzero(usable).tolist(), outputs, strict=True))
             clock.tokens["explain"] = sum(one.tokens for one in outputs)
-        said = [written[at].text if at in written else "" for at in range(len(part))]
+        said = [str(written[at]) if at in written else "" for at in range(len(part))]
         status = [written[at].status if at in written else "failed" for at in range(len(part))]
         there = np.array([one in EVALUATED for one in status])
         own, there = clock.timed("reconstruct", self._reconstruct, said, there)
@@ -160,7 +161,7 @@ class Rows:
         return [cut for _, cut in ar.contract.ar_prompt_ids_batch(ar.backbone.tokenizer, list(said))]
 
     def _explain(self, vectors: np.ndarray):
-        return self.pair._verbalize(torch.from_numpy(vectors.copy()), max_new_tokens=self.settings.max_new_tokens)
+        return self.pair.verbalizer(torch.from_numpy(vectors.copy()), Sampling(self.settings.max_new_tokens))
 
     def _prepare(self) -> None:
         """What is the same for every row: all of it at once, so that no reconstruction depends on where a run began."""
@@ -260,10 +261,10 @@ class Variants:
             return
         rows = [self.picked[at] for at in numbers]
         written = clock.timed("controls", self._random, rows)
-        vectors = clock.timed("controls", self._vectors, [one.text for one in written])
+        vectors = clock.timed("controls", self._vectors, written)
         constant = clock.timed("controls", self._same_for_all)
         for at, row, one, vector in zip(numbers, rows, written, vectors, strict=True):
-            yield self._record(row, "random", 0, one.text, one.status, vector)
+            yield self._record(row, "random", 0, str(one), one.status, vector)
             for name, (text, status, found) in constant.items():
                 yield self._record(row, name, 0, text, status, found)
             if (other := self.other[at]) is not None:
@@ -278,17 +279,16 @@ class Variants:
         )
         directions = torch.from_numpy(directions).to(inputs)
         scaled = directions * (inputs.norm(dim=-1) / directions.norm(dim=-1))[:, None]
-        return verbalizer.write(scaled, limit=self.settings.max_new_tokens)
+        return verbalizer.write(scaled, Sampling(self.settings.max_new_tokens))
 
     def _same_for_all(self) -> dict[str, tuple[str, str, np.ndarray]]:
         """What the AV writes for a zero vector, and with nothing injected."""
         if self._constant is None:
-            write, limit = self.pair.verbalizer.write, self.settings.max_new_tokens
-            zero = write(torch.zeros(1, self.pair.d_model), limit=limit)[0]
-            none = write(None, limit=limit)[0]
+            write, sampling = self.pair.verbalizer.write, Sampling(self.settings.max_new_tokens)
+            zero = write(torch.zeros(1, self.pair.d_model), sampling)[0]
+            none = write(None, sampling)[0]
             self._constant = {
-                name: (one.text, one.status, self._vectors([one.text])[0])
-                for name, one in (("zero", zero), ("none", none))
+                name: (str(one), one.status, self._vectors([one])[0]) for name, one in (("zero", zero), ("none", none))
             }
         return self._constant
 
@@ -327,10 +327,10 @@ class Variants:
         vectors = {at: row.reconstruction for at, row in enumerate(rows)}
         for number in range(2, ROUND_TRIPS + 1):
             at_norm = np.stack([self._at_norm(vector, rows[at].vector) for at, vector in vectors.items()])
-            written = self.pair._verbalize(torch.from_numpy(at_norm), max_new_tokens=self.settings.max_new_tokens)
-            again = self._vectors([one.text for one in written])
+            written = self.pair.verbalizer(torch.from_numpy(at_norm), Sampling(self.settings.max_new_tokens))
+            again = self._vectors(written)
             for at, one, vector in zip(list(vectors), written, again, strict=True):
-                found.append(self._record(rows[at], "round_trip", number, one.text, one.status, vector))
+                found.append(self._record(rows[at], "round_trip", number, str(one), one.status, vector))
             vectors = {at: vector for at, vector in zip(vectors, again, strict=True) if np.isfinite(vector).all()}
             if not vectors:
                 break

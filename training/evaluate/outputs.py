@@ -18,7 +18,7 @@ def write(evaluation: Evaluation, folder: Path, pair: NLAPair) -> list[Path]:
     import pyarrow.parquet as pq
 
     rows = pq.read_table(folder / ROWS)
-    logs = {half.contract.role: log for half in (pair._av, pair._ar) if (log := _log(half.folder, half.contract.role))}
+    logs = {half.contract.role: log for half in (pair.av, pair.ar) if (log := _log(half.folder, half.contract.role))}
     page = folder / "report.md"
     with atomic(page) as sibling:  # first: matplotlib, which figures need, may be missing
         sibling.write_text(report(evaluation, figures="figures"), encoding="utf-8")

@@ -67,12 +67,12 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
     pair, heldout = job.pair, job.heldout
     if pair.verbalizer is None or pair.reconstructor is None:
         role = "AV" if pair.verbalizer is None else "AR"
-        raise MissingHalfError(f"An evaluation needs both halves, and this pair has no {role}: {pair._missing}")
+        raise MissingHalfError(f"An evaluation needs both halves, and this pair has no {role}: {pair.missing}")
     check_installed()
     code = code_version()  # of the code that is loaded, not of what the tree holds hours later
     made_from = {
-        **inputs.half_digests("av", pair._av.folder, pair._av.contract),
-        **inputs.half_digests("ar", pair._ar.folder, pair._ar.contract),
+        **inputs.half_digests("av", pair.av.folder, pair.av.contract),
+        **inputs.half_digests("ar", pair.ar.folder, pair.ar.contract),
         heldout.path.name: heldout.sha256,
     }
     if job.paraphrase is not None:
@@ -157,8 +157,8 @@ def assemble(
     return Evaluation(
         origin="measured",
         subject=Subject(
-            av=_public_name(pair._av),
-            ar=_public_name(pair._ar),
+            av=_public_name(pair.av),
+            ar=_public_name(pair.ar),
             base_model=_without_folders(contract.base_model),
             layer=contract.layer,
             d_model=contract.d_model,

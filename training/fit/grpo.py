@@ -35,7 +35,9 @@ from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.batches import last_token_states
 from nla_sdk.model.heads import load_head, load_mean
 from nla_sdk.model.reconstructor import Reconstructor
-from nla_sdk.model.verbalizer import CLOSE_TAG, Verbalization, Verbalizer, parse_output, row_generator
+from nla_sdk.model.verbalizer import CLOSE_TAG, Verbalizer, parse_output, row_generator
+from nla_sdk.results import Explanation
+from nla_sdk.sampling import Sampling
 
 from ..configs.config import Config, Grpo
 from ..data.statistics import Statistics
@@ -81,7 +83,7 @@ class Group:
 
     inputs: torch.Tensor
     targets: list[list[int]]
-    outputs: list[Verbalization]
+    outputs: list[Explanation]
     activations: torch.Tensor
 
 
@@ -160,7 +162,7 @@ class GRPOTrainer:
         draws = [
             row_generator(vector, self.config.seed + step, sample) for vector in vectors for sample in range(samples)
         ]
-        written = self.verbalizer.tokens(inputs, temperature=self.settings.temperature, generators=draws)
+        written = self.verbalizer.tokens(inputs, Sampling(temperature=self.settings.temperature), generators=draws)
         decode = self.backbone.tokenizer.decode
         outputs = [
             parse_output(decode(tokens, skip_special_tokens=True), finished, len(tokens))
@@ -176,7 +178,7 @@ class GRPOTrainer:
 
     def _learn_to_read(self, group: Group, batch_size: int) -> tuple[torch.Tensor, float]:
         """mse [n] of the AR's reconstructions, and the loss whose gradient it was given (0 where it is not trained)."""
-        texts = [output.text for output in group.outputs]
+        texts = [str(output) for output in group.outputs]
         prompts = [ids for ids, _ in self.contracts["ar"].ar_prompt_ids_batch(self.backbone.tokenizer, texts)]
         learns = bool(self.settings.ar_lr)
         with self.backbone.using("ar"), torch.set_grad_enabled(learns):
@@ -228,15 +230,14 @@ class GRPOTrainer:
         """Greedy round trips of held-out rows: FVE with own words, with other rows' words, and how many differ."""
         self.verbalizer.reset()
         self.backbone.model.eval()
-        written = self.verbalizer(self.eval_vectors)
-        texts = [one.text for one in written]
+        texts = self.verbalizer(self.eval_vectors)
         baseline = metrics.mean_baselines(self.eval_vectors).mean_norm
         result = {}
         for name, given in (("round_trip", texts), ("shuffled", [*texts[1:], texts[0]])):
             mse = metrics.direction_mse(self.reconstructor(given), self.eval_vectors)
             result[f"heldout_fve_{name}"] = float(metrics.fve(mse, baseline).mean())
         result["heldout_unique"] = len(set(texts)) / len(texts)
-        result["heldout_truncated"] = sum(one.status == "truncated" for one in written) / len(written)
+        result["heldout_truncated"] = sum(one.status == "truncated" for one in texts) / len(texts)
         return result
 
     def save(self, folder: Path, facts: Mapping[str, Any]) -> None:

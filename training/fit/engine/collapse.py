@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from nla_sdk.model.verbalizer import Verbalization
+from nla_sdk.results import Explanation
 
 from ...configs.config import Grpo
 from .checkpoints import TrainingError
@@ -41,16 +41,14 @@ class Seen:
         self.divergence = 0.0
         self.sums = dict.fromkeys(("reward", "sampled_mse", "truncated", "empty", "tokens"), 0.0)
 
-    def add(
-        self, outputs: Sequence[Verbalization], reward: torch.Tensor, error: torch.Tensor, divergence: float
-    ) -> None:
+    def add(self, outputs: Sequence[Explanation], reward: torch.Tensor, error: torch.Tensor, divergence: float) -> None:
         """Count some explanations.
 
         Args:
             reward, error: [n] each; the error is the mse of the AR's reconstructions.
             divergence: their share of the step's nats a token from the start.
         """
-        self.texts += [output.text for output in outputs]
+        self.texts += [str(output) for output in outputs]
         self.divergence += divergence
         self.sums["reward"] += float(reward.sum())
         self.sums["sampled_mse"] += float(error.sum())

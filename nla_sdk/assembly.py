@@ -1,0 +1,247 @@
+"""The halves of a pair and their base, found, checked against each other and loaded: what an `NLAPair` works with."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+
+from .contract import Contract
+from .errors import MismatchedHalvesError, UnmatchedPairWarning
+from .halves import fetch
+from .halves.half import Half, check_halves, find_halves
+from .model.adapters import AdapterReport
+from .model.backbone import Backbone
+from .model.heads import load_head, load_mean
+from .model.reconstructor import Reconstructor
+from .model.verbalizer import Verbalizer
+from .results import html_table
+
+
+class Base:
+    """The model that both halves were trained on, loaded when it is first asked for.
+
+    Args:
+        ref: Hub id or folder.
+        revision: of the Hub repository.
+        where: cache_dir, token, local_files_only, as for `fetch_base`.
+        options: how to load it, as for `Backbone.load`.
+    Attributes:
+        path: where its files are; None until it is loaded.
+    """
+
+    def __init__(self, ref: str, *, revision: str | None, where: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        self.ref, self.revision = ref, revision
+        self.path: Path | None = None
+        self._where, self._options = where, options
+        self._backbone: Backbone | None = None
+        self._lock = threading.Lock()
+
+    def load(self) -> Backbone:
+        """The model in memory, the same one for all who ask."""
+        with self._lock:
+            if self._backbone is None:
+                files = fetch.fetch_base(self.ref, revision=self.revision, **self._where)
+                self._backbone = Backbone.load(files.path, ref=self.ref, **self._options)
+                self.path = files.path
+            return self._backbone
+
+
+@dataclass(eq=False, repr=False)
+class Assembly:
+    """A pair's parts, and what they say of it.
+
+    Attributes:
+        av, ar: the halves as they lie on disk: what they were called, their folder, contract and commit. None for one
+            that the pair was loaded without.
+        missing: why a half is not there; "" where both are.
+        base: the model that activations are read from, and where it lies.
+        verbalizer, reconstructor: the halves in memory, for what `NLAPair` does not offer.
+        matched: whether the halves name each other; the scores of a mixed pair mean little.
+    """
+
+    av: Half | None
+    ar: Half | None
+    missing: str
+    base: Base
+    verbalizer: Verbalizer | None
+    reconstructor: Reconstructor | None
+    matched: bool
+    _warned_precision: bool = field(default=False, init=False)
+
+    @property
+    def av_contract(self) -> Contract | None:
+        """The AV's contract, verified against the tokenizer."""
+        return self.verbalizer.contract if self.verbalizer else None
+
+    @property
+    def ar_contract(self) -> Contract | None:
+        """The AR's contract, verified against the tokenizer."""
+        return self.reconstructor.contract if self.reconstructor else None
+
+    @property
+    def contract(self) -> Contract:
+        """The contract of whichever half there is, the AV's first: for what both agree on (base, layer, d_model)."""
+        contract = self.av_contract or self.ar_contract
+        assert contract is not None, "a pair has at least one half"
+        return contract
+
+    @property
+    def layer(self) -> int:
+        """The block whose output the pair reads, 0-indexed."""
+        return cast(int, self.contract.layer)  # no checkpoint is read without one
+
+    @property
+    def d_model(self) -> int:
+        """The length of an activation."""
+        return cast(int, self.contract.d_model)  # likewise
+
+    @property
+    def baseline_mse(self) -> float | None:
+        """mse of predicting the mean direction, from the contract; None where it has none."""
+        for contract in (self.ar_contract, self.av_contract):
+            if contract is not None and contract.baseline_mse is not None:
+                return contract.baseline_mse
+        return None
+
+    @property
+    def adapter_reports(self) -> dict[str, AdapterReport]:
+        """What became of every adapter tensor, by role."""
+        halves = {"av": self.verbalizer, "ar": self.reconstructor}
+        return {role: half.backbone.reports[half.adapter] for role, half in halves.items() if half and half.adapter}
+
+    @property
+    def source(self) -> Backbone:
+        """The model activations are read from: the shared base, or, for full checkpoints, loaded when first needed."""
+        return self.base.load()
+
+    @property
+    def base_path(self) -> Path:
+        """Where the base's files are on this disk; of full checkpoints whose base nobody needed yet, the first half's.
+
+        Example:
+            >>> AutoConfig.from_pretrained(pair.base_path)  # doctest: +SKIP
+        """
+        return self.base.path or next(half.folder for half in (self.av, self.ar) if half is not None)
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        halves = ", ".join(f"{role}={facts[role]!r}" for role in ("av", "ar") if facts[role])
+        return (
+            f"NLAPair({halves}{'' if self.matched else ', matched=False'},\n"
+            f"  layer {self.layer} of {self.base.ref}, d_model {self.d_model}, {facts['running']})"
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table([self._facts()])
+
+    def _facts(self) -> dict[str, Any]:
+        backbone = next(half.backbone for half in (self.verbalizer, self.reconstructor) if half is not None)
+        precision = backbone.quantization or str(backbone.dtype).removeprefix("torch.")
+        return {
+            "av": self.av and self.av.ref,
+            "ar": self.ar and self.ar.ref,
+            "base": self.base.ref,
+            "layer": self.layer,
+            "d_model": self.d_model,
+            "running": f"{precision} on {backbone.device}",
+            "matched": self.matched,
+        }
+
+
+Pair = TypeVar("Pair", bound=Assembly)
+
+
+def assemble(
+    kind: type[Pair],
+    av: str | os.PathLike | None,
+    ar: str | os.PathLike | None,
+    *,
+    base: str | os.PathLike | None,
+    quantization: str | None,
+    device: str | torch.device,
+    dtype: str | torch.dtype,
+    revision: str | None,
+    subfolder: str | None,
+    trust_remote_code: bool,
+    **where: Any,
+) -> Pair:
+    """Find and load a pair; arguments, errors and warnings are those of `NLAPair.from_pretrained`."""
+    av_half, ar_half, missing = find_halves(av, ar, revision=revision, subfolder=subfolder, **where)
+    halves = [half for half in (av_half, ar_half) if half is not None]
+    matched = True
+    if av_half is not None and ar_half is not None:
+        check_halves(av_half, ar_half)
+        matched = av_half.names(ar_half) or ar_half.names(av_half)
+        if not matched:
+            warnings.warn(
+                f"{av_half.ref} and {ar_half.ref} do not name each other as partners; a score of this mixed pair "
+                "says little about either (RoundTrip.matched is False).",
+                UnmatchedPairWarning,
+                stacklevel=3,
+            )
+    first = halves[0].contract
+    if quantization == "auto":
+        quantization = next((half.contract.quantization for half in halves if half.contract.quantization), None)
+    options = {
+        "quantization": quantization,
+        "device": device,
+        "dtype": dtype,
+        "compute_dtype": first.compute_dtype,
+        "trust_remote_code": trust_remote_code,
+    }
+    source = Base(
+        str(first.base_model if base is None else base),
+        revision=first.base_revision if base is None else None,
+        where=where,
+        options=options,
+    )
+    return kind(
+        av=av_half,
+        ar=ar_half,
+        missing=missing,
+        base=source,
+        verbalizer=_load_av(av_half, source, options) if av_half else None,
+        reconstructor=_load_ar(ar_half, source, options) if ar_half else None,
+        matched=matched,
+    )
+
+
+def _load_av(half: Half, base: Base, options: Mapping[str, Any]) -> Verbalizer:
+    backbone, adapter = _backbone_of(half, "av", base, options, None)
+    contract = half.contract.verify(backbone.tokenizer)
+    return Verbalizer(backbone, adapter, contract, load_mean(half.folder, contract))
+
+
+def _load_ar(half: Half, base: Base, options: Mapping[str, Any]) -> Reconstructor:
+    backbone, adapter = _backbone_of(half, "ar", base, options, half.contract.ar_num_blocks)
+    contract = half.contract.verify(backbone.tokenizer)
+    if (blocks := cast(int, contract.ar_num_blocks)) > backbone.num_blocks:
+        raise MismatchedHalvesError(
+            f"The AR {half.ref} runs {blocks} blocks, its model {backbone.ref} has {backbone.num_blocks}."
+        )
+    head = load_head(half.folder, backbone.d_model, bias=contract.head_bias)
+    return Reconstructor(backbone, adapter, contract, head, load_mean(half.folder, contract))
+
+
+def _backbone_of(
+    half: Half, role: str, base: Base, options: Mapping[str, Any], num_blocks_run: int | None
+) -> tuple[Backbone, str | None]:
+    """The model that a half runs on and its adapter's name there; a full checkpoint is its own and has none."""
+    if half.is_adapter:
+        backbone = base.load()
+        backbone.load_adapter(role, half.folder, num_blocks_run=num_blocks_run)
+    else:
+        backbone = Backbone.load(half.folder, ref=half.ref, truncated=role == "ar", **options)
+    if backbone.d_model != half.contract.d_model:
+        raise MismatchedHalvesError(
+            f"{half.ref} is for d_model {half.contract.d_model}; {backbone.ref} has {backbone.d_model}. Wrong base "
+            "model?"
+        )
+    return backbone, role if half.is_adapter else None

@@ -1,0 +1,85 @@
+"""Write halves into folders: whole or not at all, and never over anything but a half that may be replaced."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from ..contract import SIDECAR_NAME
+from ..errors import InputError, OccupiedFolderError
+from .half import ADAPTER_FILES, Half
+
+
+def save_halves(halves: Sequence[Half], folder: Path, *, pair_id: str | None = None, overwrite: bool = False) -> None:
+    """Write halves as `folder/av` and `folder/ar`, their contracts in canonical form.
+
+    Args:
+        pair_id: put on record that they belong together; in a folder neither goes by its repository's name.
+        overwrite: replace halves that stand there.
+    Raises:
+        InputError: a half lies there itself.
+        OccupiedFolderError: something else than a half stands there, or a half and `overwrite` is off. Nothing has
+            been written then.
+    """
+    places = [(half, folder / half.role) for half in halves]
+    for half, place in places:
+        if place.resolve() == half.folder.resolve():
+            raise InputError(f"{place} is where this pair was loaded from; save it elsewhere.")
+        _check_free(place, overwrite)
+    for half, place in places:
+        temporary, replaced = (place.with_name(f".{place.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+        try:
+            half.copy_to(temporary, pair_id)
+            for file in temporary.iterdir():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+            _swap(temporary, place, replaced)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_free(place: Path, overwrite: bool) -> None:
+    if not os.path.lexists(place) or (place.is_dir() and not place.is_symlink() and not any(place.iterdir())):
+        return
+    if place.is_symlink() or not place.is_dir():
+        raise OccupiedFolderError(f"{place} is a {'link' if place.is_symlink() else 'file'}; save the pair elsewhere.")
+    if not _is_half(place):
+        names = sorted(file.name for file in place.iterdir())
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        raise OccupiedFolderError(
+            f"{place} holds {shown} and is no half of a pair, so it is never replaced. Save the pair elsewhere, or "
+            "move that away."
+        )
+    if not overwrite:
+        raise OccupiedFolderError(f"{place} holds a half of a pair; pass overwrite=True to replace it.")
+
+
+def _is_half(folder: Path) -> bool:
+    """Whether the folder holds a model's contract, its weights, and no folders, which no half has."""
+    try:
+        contract = yaml.safe_load((folder / SIDECAR_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    names = {item.name for item in folder.iterdir() if item.is_file()}
+    weights = {ADAPTER_FILES[1]} <= names or ("config.json" in names and any(folder.glob("*.safetensors")))
+    is_model = isinstance(contract, dict) and contract.get("kind") == "nla_model"
+    return is_model and weights and not any(item.is_dir() for item in folder.iterdir())
+
+
+def _swap(temporary: Path, place: Path, replaced: Path) -> None:
+    """Put `temporary` in the place of what stands there, which is gone only once the new one is there."""
+    there = place.exists()
+    if there:
+        place.rename(replaced)
+    try:
+        temporary.rename(place)
+    except OSError:
+        if there:
+            replaced.rename(place)
+        raise
+    if there:
+        shutil.rmtree(replaced, ignore_errors=True)

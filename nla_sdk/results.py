@@ -1,0 +1,281 @@
+"""What the methods of a pair return: values that read as a line or two at a prompt and as a small table in a notebook.
+
+Their tables have the columns that the `nla` commands write, so that they go back into files and commands.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+    import torch
+
+Result = TypeVar("Result")
+SHOWN = 10  # of a long list, at a prompt and in a notebook
+_VECTORS = ("activation_vector", "reconstruction")
+_NOT_SHOWN = ("explanation_raw", *_VECTORS)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How near a reconstruction came to an activation.
+
+    Attributes:
+        cosine: of raw directions, −1 to 1. Does not compare across layers or models.
+        mse: 2 (1 − cosine), 0 to 4; unrelated directions 2.
+        fve: 1 − mse / baseline_mse; None where the contract has no `baseline_mse`. 0 is what the mean direction scores.
+        matched: whether the two halves name each other; the score of a mixed pair means little.
+    """
+
+    cosine: float
+    mse: float
+    fve: float | None
+    matched: bool
+
+    def to_row(self) -> dict[str, Any]:
+        """The score's columns in a table."""
+        return {"cosine": self.cosine, "mse": self.mse, "fve": self.fve, "matched": self.matched}
+
+    def __repr__(self) -> str:
+        return f"Score({_figures(self)})"
+
+    def _repr_html_(self) -> str:
+        return html_table([self.to_row()])
+
+
+class Explanation(str):
+    """What the AV wrote for one vector: a str, tags and outer white space removed, that knows how it was written.
+
+    Attributes:
+        status: "ok"; "empty" (no text); "truncated" (neither an end token nor a closing tag within the limit).
+        raw: the output as decoded.
+        tokens: how many were written, the end token not counted.
+        score: of the explanation that `best_of` chose, a little better than the AV's words deserve: compare it with
+            choices among as many only. None where nothing was chosen.
+        best_of: among how many it was chosen; 1: it is the only one written.
+    """
+
+    status: str
+    raw: str
+    tokens: int
+    score: Score | None
+    best_of: int
+
+    # Everything but the text has a default: pickle and copy build the str first and fill in the attributes after.
+    def __new__(
+        cls,
+        text: str,
+        *,
+        status: str = "ok",
+        raw: str | None = None,
+        tokens: int = 0,
+        score: Score | None = None,
+        best_of: int = 1,
+    ) -> Explanation:
+        explanation = super().__new__(cls, text)
+        explanation.status, explanation.tokens = status, tokens
+        explanation.raw = text if raw is None else raw
+        explanation.score, explanation.best_of = score, best_of
+        return explanation
+
+    def scored(self, score: Score, best_of: int) -> Explanation:
+        """The same explanation, chosen among `best_of` by `score`."""
+        return Explanation(
+            str(self), status=self.status, raw=self.raw, tokens=self.tokens, score=score, best_of=best_of
+        )
+
+    def to_row(self) -> dict[str, Any]:
+        """The explanation's columns in a table; those of its score where it has one."""
+        row = {
+            "api_explanation": str(self),
+            "explanation_status": self.status,
+            "explanation_raw": self.raw,
+            "tokens_written": self.tokens,
+        }
+        return row if self.score is None else {**row, "best_of": self.best_of, **self.score.to_row()}
+
+    def __repr__(self) -> str:
+        notes = [] if self.status == "ok" else [self.status]
+        if self.score is not None:
+            notes.append(f"best of {self.best_of}: {_figures(self.score)}")
+        return super().__repr__() + (f" [{'; '.join(notes)}]" if notes else "")
+
+    def _repr_html_(self) -> str:
+        return html_table([self.to_row()])
+
+
+@dataclass(frozen=True)
+class RoundTrip(Score):
+    """An activation's way through the pair: vector → explanation → vector.
+
+    Attributes:
+        explanation: what the AV wrote, a str with its status.
+        activation, reconstruction: float32 [d_model].
+    """
+
+    explanation: Explanation
+    activation: torch.Tensor
+    reconstruction: torch.Tensor
+
+    @property
+    def status(self) -> str:
+        """The explanation's: "ok", "empty" or "truncated"."""
+        return self.explanation.status
+
+    @property
+    def raw(self) -> str:
+        """The AV's output as decoded."""
+        return self.explanation.raw
+
+    @property
+    def best_of(self) -> int:
+        """Among how many explanations this one was chosen by its score; 1: it is the only one written."""
+        return self.explanation.best_of
+
+    def to_row(self) -> dict[str, Any]:
+        """The round trip's columns in a table, both vectors as float32 arrays."""
+        vectors = {"activation_vector": self.activation.numpy(), "reconstruction": self.reconstruction.numpy()}
+        return {**self.explanation.to_row(), **super().to_row(), **vectors}
+
+    def __repr__(self) -> str:
+        chosen = f", best of {self.best_of}" if self.best_of > 1 else ""
+        status = "" if self.status == "ok" else f" [{self.status}]"
+        return f"RoundTrip({_figures(self)}{chosen})\n  {str(self.explanation)!r}{status}"
+
+    def _repr_html_(self) -> str:
+        return html_table([self.to_row()])
+
+
+class Results(list[Result]):
+    """A list of results, one for each activation: explanations, round trips or scores.
+
+    Example:
+        >>> pair.round_trip(acts.vectors).to_pandas()[["api_explanation", "fve"]]  # doctest: +SKIP
+    """
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """A dict of columns for each result; of several samples each, `row` and `sample` say which it is."""
+        rows: list[dict[str, Any]] = []
+        for number, result in enumerate(self):
+            if isinstance(result, Results):
+                rows += [{"row": number, "sample": sample, **row} for sample, row in enumerate(result.to_rows())]
+            else:
+                rows.append(result.to_row())  # pyright: ignore[reportAttributeAccessIssue]
+        return rows
+
+    def to_arrow(self) -> pyarrow.Table:
+        """A pyarrow table, vectors as FixedSizeList<float32>[d]."""
+        import numpy as np
+        import pyarrow as pa
+
+        from .io.tables import vector_column
+
+        types: dict[str, pa.DataType] = {"fve": pa.float64()}  # which may be null in every row
+        columns = _columns(self.to_rows())
+        return pa.table(
+            {
+                name: vector_column(np.stack(values)) if name in _VECTORS else pa.array(values, types.get(name))
+                for name, values in columns.items()
+            }
+        )
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A data frame, one row a result.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise InputError("to_pandas needs pandas: pip install pandas. to_arrow works without it.") from None
+        return pd.DataFrame({name: list(values) for name, values in _columns(self.to_rows()).items()})
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> Result: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> Results[Result]: ...
+    def __getitem__(self, index: SupportsIndex | slice, /) -> Result | Results[Result]:
+        return Results(super().__getitem__(index)) if isinstance(index, slice) else super().__getitem__(index)
+
+    def __repr__(self) -> str:
+        lines = [repr(result) for result in self[:SHOWN]]
+        more = [f"… {len(self) - SHOWN} more"] if len(self) > SHOWN else []
+        return "[" + ",\n ".join(line.replace("\n", "\n ") for line in lines + more) + "]"
+
+    def _repr_html_(self) -> str:
+        return html_table(self.to_rows())
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Activations read from a source model.
+
+    Attributes:
+        vectors: float32 [n, d_model], raw, on the CPU.
+        tokens: the n token strings read at, as text.
+        positions: the n positions, counted from 0 at the first token (BOS included where there is one).
+        texts: for each row, the index of the text it comes from.
+        layer: the block whose output was read (0-indexed).
+    """
+
+    vectors: torch.Tensor
+    tokens: list[str]
+    positions: list[int]
+    texts: list[int]
+    layer: int
+
+    @property
+    def norms(self) -> torch.Tensor:
+        """float32 [n]: L2 norms of the vectors."""
+        return self.vectors.norm(dim=-1)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __repr__(self) -> str:
+        shown = [repr(token) for token in self.tokens]
+        if len(shown) > SHOWN:
+            shown = [*shown[: SHOWN - 2], "…", shown[-1]]
+        rows, width = self.vectors.shape
+        return f"Activations({rows} × {width}, layer {self.layer}, at {' '.join(shown)})"
+
+    def _repr_html_(self) -> str:
+        norms = [f"{norm:.1f}" for norm in self.norms.tolist()]
+        columns = zip(self.texts, self.positions, self.tokens, norms, strict=True)
+        return html_table([dict(zip(("text", "position", "token", "norm"), row, strict=True)) for row in columns])
+
+
+def _figures(score: Score) -> str:
+    figures = [f"cosine={score.cosine:.4f}", f"mse={score.mse:.4f}"]
+    figures += [] if score.fve is None else [f"fve={score.fve:.4f}"]
+    return ", ".join(figures + ([] if score.matched else ["matched=False"]))
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Column by column; None where a row has no such value."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def html_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A small table; what a model wrote is text in it, never markup."""
+    columns = {name: values for name, values in _columns(rows[:SHOWN]).items() if name not in _NOT_SHOWN}
+
+    def cells(values: Iterator[object] | Sequence[object], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(_cell(value))}</{tag}>" for value in values) + "</tr>"
+
+    body = "".join(cells(row, "td") for row in zip(*columns.values(), strict=True))
+    more = f"<p>… {len(rows) - SHOWN} more</p>" if len(rows) > SHOWN else ""
+    return f"<table><thead>{cells(list(columns), 'th')}</thead><tbody>{body}</tbody></table>{more}"
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)

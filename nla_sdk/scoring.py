@@ -1,0 +1,69 @@
+"""How near reconstructions came to activations, and of several explanations the one that came nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from . import metrics
+from .model.reconstructor import Reconstructor
+from .model.verbalizer import Verbalizer
+from .results import Explanation, Results, Score
+from .sampling import Sampling
+
+TEMPERATURE = 0.7  # of the candidates of `best_of`, where no other is asked for
+
+
+def score_rows(
+    reconstructions: torch.Tensor, vectors: torch.Tensor, *, baseline_mse: float | None, matched: bool
+) -> Results[Score]:
+    """The score of each row of [n, d_model] against the same row of another."""
+    cosines = np.atleast_1d(metrics.cosine(reconstructions.cpu(), vectors.cpu()))
+    return Results(
+        Score(
+            cosine=float(cosine),
+            mse=(mse := 2.0 * (1.0 - float(cosine))),
+            fve=None if baseline_mse is None else metrics.fve(mse, baseline_mse),
+            matched=matched,
+        )
+        for cosine in cosines
+    )
+
+
+def write_best(
+    verbalizer: Verbalizer,
+    reconstructor: Reconstructor,
+    vectors: torch.Tensor,
+    sampling: Sampling,
+    count: int,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[Explanation], torch.Tensor]:
+    """For each vector the best of `count` explanations by the AR's cosine, and its reconstruction.
+
+    Args:
+        vectors: float32 [n, d_model], raw.
+        sampling: of the candidates. The first one is greedy, so that a choice is never worse than `explain` alone.
+        count: candidates per vector, at least 2.
+        progress: called with the number of explanations just finished.
+    Returns:
+        n explanations and float32 [n, d_model] on the CPU.
+    """
+    greedy = verbalizer(vectors, replace(sampling, temperature=0.0, n=1), progress=progress)
+    samples = replace(sampling, temperature=sampling.temperature or TEMPERATURE, n=count - 1)
+    sampled = verbalizer(vectors, samples, progress=progress)
+    candidates = [
+        candidate
+        for row, first in enumerate(greedy)
+        for candidate in (first, *sampled[row * samples.n : (row + 1) * samples.n])
+    ]
+    # Short explanations are often written twice: each text is reconstructed once.
+    number: dict[str, int] = {}
+    places = [number.setdefault(candidate, len(number)) for candidate in candidates]
+    made = reconstructor(list(number))[places].view(len(vectors), count, -1)
+    cosines = np.nan_to_num(metrics.cosine(made, vectors.cpu()[:, None]), nan=-np.inf)
+    best = cosines.argmax(axis=1).tolist()  # of equals the first: the greedy one
+    chosen = [candidates[row * count + place] for row, place in enumerate(best)]
+    return chosen, torch.stack([made[row, place] for row, place in enumerate(best)])

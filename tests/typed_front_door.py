@@ -1,0 +1,46 @@
+"""What a type checker knows of `from nla_sdk import …`. Checked by `basedpyright`, never run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from typing_extensions import assert_type
+
+from nla_sdk import Activations, Contract, Explanation, NLAPair, Results, RoundTrip, Score
+from nla_sdk.halves.half import Half
+from nla_sdk.sampling import Sampling
+
+
+def what_a_pair_gives(pair: NLAPair, matrix: torch.Tensor) -> None:
+    assert_type(NLAPair.from_pretrained("demo"), NLAPair)
+    assert_type(pair.extract("The cat sat on the mat.", "all"), Activations)
+    assert_type(pair.extract([{"role": "user", "content": "Who?"}]).vectors, torch.Tensor)
+    assert_type(pair.round_trip("The cat sat on the mat."), RoundTrip)
+    assert_type(pair.round_trip([{"role": "user", "content": "Who?"}]), RoundTrip)
+    assert_type(pair.round_trip(["a text", "another"], best_of=2), Results[RoundTrip])
+    assert_type(pair.round_trip(["a text", "another"])[0].explanation, Explanation)
+    # A tensor's type does not tell a vector from a matrix.
+    assert_type(pair.round_trip(matrix, seed=1), RoundTrip | Results[RoundTrip])
+    assert_type(pair.explain(matrix), Explanation | Results[Explanation])
+    assert_type(pair.explain([0.0, 1.0]), Explanation | Results[Explanation])
+    assert_type(pair.explain(np.ones(3), n=2), Results[Explanation] | Results[Results[Explanation]])
+    assert_type(pair.reconstruct(pair.explain(matrix)), torch.Tensor)
+    assert_type(pair.score("a cat", matrix), Score | Results[Score])
+    assert_type(pair.save_pretrained("my-pair", overwrite=True), Path)
+    pair.round_trip("a text", temprature=0.7)  # pyright: ignore[reportCallIssue]
+    pair.explain("a text")  # pyright: ignore[reportArgumentType]
+
+
+def what_it_is(pair: NLAPair, trip: RoundTrip, trips: Results[RoundTrip]) -> None:
+    assert_type(pair.av, Half | None)
+    assert_type(pair.contract, Contract)
+    assert_type(pair.layer, int)
+    assert_type(pair.base_path, Path)
+    assert_type(trip.explanation.score, Score | None)
+    assert_type(trip.fve, float | None)
+    assert_type(trips[1:], Results[RoundTrip])
+    assert_type(trips[0].status, str)
+    assert_type(Sampling(temperature=0.7).n, int)
+    print(trip.cosin)  # pyright: ignore[reportAttributeAccessIssue]
