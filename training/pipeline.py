@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from .configs.config import Config, Source
+from .configs.config import Config
+from .configs.data import CorpusSource
 from .data import build, extract, split
 from .label import readout
 from .label import stage as label
@@ -50,7 +51,9 @@ def with_corpus(config: Config, corpus: str) -> Config:
     """The config with `--corpus`, read as its first source says, in the place of its own sources."""
     if not corpus:
         return config
-    first = next((source for source in config.extract.sources if source.positions != "last"), Source(corpus=corpus))
+    first = next(
+        (source for source in config.extract.sources if source.positions != "last"), CorpusSource(corpus=corpus)
+    )
     sources = [first.model_copy(update={"corpus": corpus})]
     return config.model_copy(update={"extract": config.extract.model_copy(update={"sources": sources})})
 

@@ -24,7 +24,8 @@ from nla_sdk.io.chunks import ChunkError, Chunks, write_stream
 from nla_sdk.io.files import read_sidecar, read_vectors, sha256_of, vector_column
 from nla_sdk.metrics import mean_baselines
 from tests import configs, tiny
-from training.configs.config import Config, Split
+from training.configs.config import Config
+from training.configs.data import Split
 from training.data import build, label_report
 from training.data.split import split_of
 from training.data.statistics import Statistics

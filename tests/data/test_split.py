@@ -18,7 +18,8 @@ from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import ChunkError
 from nla_sdk.io.files import read_sidecar, sha256_of
 from tests.data.test_extract import config_of
-from training.configs.config import Config, Split
+from training.configs.config import Config
+from training.configs.data import Split
 from training.data import split
 from training.data.extract import row_id, schema
 

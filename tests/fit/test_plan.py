@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from nla_sdk.errors import InputError, LoadError
 from nla_sdk.model.backbone import Backbone
 from tests import tiny
-from training.configs.config import Config, Lora
+from training.configs.config import Config
+from training.configs.fit import Lora
 from training.fit.plan import dry_run, footprint
 from training.fit.plan import estimate as planning
 from training.fit.plan.estimate import GIB, plan

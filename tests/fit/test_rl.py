@@ -18,7 +18,8 @@ from nla_sdk.halves.half import Half
 from nla_sdk.io.files import read_vectors, sha256_of
 from tests.fit.test_training import config_file, text
 from training import pipeline
-from training.configs.config import Config, Readout
+from training.configs.config import Config
+from training.configs.data import Readout
 from training.fit import ar as sft_ar
 from training.fit import av as sft_av
 from training.fit import expert, grpo, loop, on_policy

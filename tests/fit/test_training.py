@@ -18,7 +18,8 @@ from nla_sdk.model.backbone import Backbone
 from tests import configs, tiny
 from tests.configs import WORDS
 from training import pipeline
-from training.configs.config import Config, Train
+from training.configs.config import Config
+from training.configs.fit import Train
 from training.data import build
 from training.fit import ar as sft_ar
 from training.fit import av as sft_av

@@ -12,7 +12,7 @@ import pytest
 
 from nla_sdk.errors import InputError
 from tests.label import data
-from training.configs.label import Provider
+from training.configs.label import ProviderSettings
 from training.label import extractive, passes, stage
 from training.label.faults import LabelError, QuotaWall, Refused, Transient
 from training.label.providers import Request, provider_of
@@ -54,7 +54,7 @@ def program(path: Path, answer: object, *, code: int = 0, stderr: str = "", befo
 
 
 def ask(settings: dict, prompt: str = "Label this; é ㊗ {x} $(echo no) `no`"):
-    provider = provider_of(Provider(**settings))
+    provider = provider_of(ProviderSettings(**settings))
     try:
         return provider.complete(Request("text", (), prompt))
     finally:

@@ -39,7 +39,8 @@ from nla_sdk.model.backbone import Backbone, pick_device, pick_dtype
 from nla_sdk.model.extraction import tokenize
 from nla_sdk.model.reconstructor import pad_right
 
-from ..configs.config import Config, Source
+from ..configs.config import Config
+from ..configs.data import CorpusSource
 from ..runs.command import ConfigOption, OverwriteOption, PushOption, friendly
 from ..runs.results import keep
 from .corpus import Corpus, Text
@@ -63,7 +64,7 @@ class Reading:
     prefixes: list[str]
 
 
-def plan(text: Text, source: Source, config: Config, tokenizer) -> tuple[list[Reading], Counter[str]]:
+def plan(text: Text, source: CorpusSource, config: Config, tokenizer) -> tuple[list[Reading], Counter[str]]:
     """The windows of a text with their positions, and what was dropped: the same in every run, shard and order.
 
     A text longer than `max_tokens` is read in consecutive windows, each with its own BOS: what stands before a window
@@ -350,7 +351,7 @@ def _extract_missing(config: Config, corpora, base, layers, shard, chunks: Chunk
     bar.close()
 
 
-def _texts_of(sources: Sequence[Source], corpora: Sequence[Corpus]) -> Iterator[tuple[Source, Text]]:
+def _texts_of(sources: Sequence[CorpusSource], corpora: Sequence[Corpus]) -> Iterator[tuple[CorpusSource, Text]]:
     for source, corpus in zip(sources, corpora, strict=True):
         for text in corpus:
             yield source, text

@@ -20,7 +20,8 @@ from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import CARRIED, hash64, read_sidecar, sha256_of
 
-from ..configs.config import Config, Split
+from ..configs.config import Config
+from ..configs.data import Split
 from ..runs.command import data_stage
 from ..runs.results import keep
 

@@ -18,7 +18,8 @@ from nla_sdk.halves.half import Half
 from nla_sdk.io.files import code_version, sha256_of
 from nla_sdk.model.backbone import Backbone, keep_compute_dtype, pick_device, quiet
 
-from ..configs.config import Config, Train
+from ..configs.config import Config
+from ..configs.fit import Train
 from ..data.statistics import Statistics
 from ..runs.machine import hardware, libraries
 from .loop import Loop, data_order, make_optimizer

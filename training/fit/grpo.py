@@ -39,7 +39,8 @@ from nla_sdk.model.reconstructor import Reconstructor, last_token_states, load_h
 from nla_sdk.model.verbalizer import CLOSE_TAG, Verbalizer, parse_output, row_generator
 from nla_sdk.pair import load_mean
 
-from ..configs.config import Config, Grpo
+from ..configs.config import Config
+from ..configs.fit import Grpo
 from ..data.statistics import Statistics
 from ..runs.command import ConfigOption, friendly
 from .ar import direction_loss

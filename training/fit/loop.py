@@ -29,7 +29,7 @@ from tqdm import tqdm
 from nla_sdk.errors import NLAError
 from nla_sdk.io.files import atomic
 
-from ..configs.config import Train
+from ..configs.fit import Train
 from ..runs.telemetry import Telemetry
 from ..runs.trend import Trend, read_losses, trend
 

@@ -18,8 +18,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from ..configs.label import Label, LabelSet
-from ..configs.label import Provider as ProviderSettings
+from ..configs.label import Label, LabelSet, ProviderSettings
 from . import answers, extractive, prompts
 from .budget import Budget, Price, Prices, price_of
 from .cache import Cache, key_of

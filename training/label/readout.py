@@ -30,7 +30,8 @@ from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import identity_of, is_finished
 from nla_sdk.io.files import CARRIED, atomic, read_sidecar, read_vectors, sha256_of, write_sidecar
 
-from ..configs.config import READOUT, Config, Readout
+from ..configs.config import READOUT, Config
+from ..configs.data import Readout
 from ..runs.command import data_stage
 from .extractive import alternatives, capital, register_of
 

@@ -23,7 +23,7 @@ from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import CARRIED, read_sidecar, sha256_of
 
 from ..configs.config import Config
-from ..configs.label import LabelSet, Provider
+from ..configs.label import LabelSet, ProviderSettings
 from ..runs.results import keep
 from .budget import Budget, Prices, check_priced
 from .cache import Cache, default_path
@@ -120,7 +120,7 @@ def _table(config: Config, label_set: LabelSet, split: str) -> Table:
     return Table(label_set, split, source, target, Chunks(config.out / "chunks", "label", facts))
 
 
-def _facts(provider: Provider) -> dict:
+def _facts(provider: ProviderSettings) -> dict:
     """What labels depend on; how long to wait and where the program is are not of it."""
     facts = provider.model_dump(mode="json", exclude={"timeout", "command", "key_env", "path"})
     if provider.path is not None:

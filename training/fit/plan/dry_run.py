@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from nla_sdk.errors import InputError, LoadError, first_line
 from nla_sdk.model.backbone import TOWER_CONFIGS, Backbone, drop_towers, quiet
 
-from ...configs.config import Train
+from ...configs.fit import Train
 from ..av import ResponseLoss
 from ..checkpoints import checkpoint_gradients, lora_config
 
