@@ -6,7 +6,6 @@ colour-blindness tell apart. The same evaluation gives the same bytes.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from nla_sdk.errors import NLAError
 from nla_sdk.evaluation.file import CONDITIONS, Evaluation, Figure
+from nla_sdk.io.logs import log_lines
 from nla_sdk.metrics import cosine
 
 if TYPE_CHECKING:
@@ -378,12 +378,8 @@ KEYS = {
 def _curves(path: Path, role: str) -> dict[str, tuple[list[int], list[float]]]:
     """The held-out curves of a training log (JSON lines), as far as it has them; {} for a log without any."""
     found: dict[str, tuple[list[int], list[float]]] = {}
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the line a killed run was writing
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int | float):
+    for _, record in log_lines(path, strict=False):
+        if not isinstance(record.get("step"), int | float):
             continue  # of something else than a step
         for key, *_ in KEYS[role]:
             if isinstance(record.get(key), int | float):

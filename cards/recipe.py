@@ -6,7 +6,6 @@ claims that nobody checked, so what is shown is listed here, by name, and each v
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nla_sdk.contract import Contract
+from nla_sdk.io.logs import log_lines
 
 from . import text
 
@@ -115,7 +115,7 @@ def _hours(seconds: object) -> str | None:
 
 
 def _logged(log: Path | None) -> Iterator[tuple[str, str]]:
-    records = list(_records(log)) if log is not None else []
+    records = [record for _, record in log_lines(log, strict=False)] if log is not None else []
     if records and isinstance(records[-1].get("step"), int):
         yield "steps in the log", str(records[-1]["step"])
     seconds = [one["seconds"] for one in records if isinstance(one.get("seconds"), int | float)]
@@ -124,14 +124,3 @@ def _logged(log: Path | None) -> Iterator[tuple[str, str]]:
     memory = [one["peak_memory_gib"] for one in records if isinstance(one.get("peak_memory_gib"), int | float)]
     if memory:
         yield "peak memory, GiB", text.number(max(memory), 2)
-
-
-def _records(log: Path) -> Iterator[dict]:
-    """The log's lines; one torn by a kill is left out."""
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict):
-            yield record

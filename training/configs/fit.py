@@ -44,6 +44,11 @@ class Train(Section):
     max_rows: int | None = Field(None, ge=1)
     max_length: int = Field(512, ge=16, description="Most tokens of a prompt (with its response); longer rows go.")
     log_interval: int = Field(1, ge=1, description="Log every how many steps; with more than 1 the trend sees fewer.")
+    trackers: list[Literal["tensorboard", "wandb"]] = Field(
+        ["tensorboard"],
+        exclude=True,  # of no result, so of no checkpoint's settings either
+        description="Where a run's numbers go besides its log; tensorboard only if it is installed.",
+    )
     save_interval: int = Field(50, ge=1)
     keep_checkpoints: int = Field(2, ge=1, description="How many of the latest checkpoints stay on the disk.")
     save_dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Of the written adapters.")

@@ -28,10 +28,11 @@ from tqdm import tqdm
 
 from nla_sdk.errors import NLAError
 from nla_sdk.io.files import atomic
+from nla_sdk.io.logs import read_losses
 
 from ..configs.fit import Train
-from ..runs.telemetry import Telemetry
-from ..runs.trend import Trend, read_losses, trend
+from ..runs.log import Telemetry
+from ..runs.verdict import Trend, trend
 
 STEP = re.compile(r"step_(\d+)")
 STATE = Path("trainer") / "state.pt"
@@ -122,7 +123,7 @@ class Loop:
         self.world = accelerator.num_processes if accelerator is not None else 1
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.step, self.seconds, self.best = 0, 0.0, None
-        self.telemetry = Telemetry(folder, settings.log_interval) if self.rank == 0 else None
+        self.telemetry = Telemetry(folder, settings.log_interval, settings.trackers) if self.rank == 0 else None
         torch.manual_seed(seed + self.rank)  # of dropout; weights are there already, the same in every process
         self._stop = False
         if (latest := latest_checkpoint(folder)) is not None:

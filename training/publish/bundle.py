@@ -36,7 +36,7 @@ from ..configs.config import Config
 from ..evaluate.verify import verify
 from ..fit.av import kind_of
 from ..runs.command import friendly
-from ..runs.trend import said_of
+from ..runs.verdict import said_of
 
 DEMO = Path(__file__).parents[2] / "nla_sdk" / "demo"
 HELDOUT_ROWS = 416  # evenly spaced; measured in a quarter of an hour on two cores

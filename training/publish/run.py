@@ -22,7 +22,7 @@ from nla_sdk.errors import AccessTokenError, InputError, NLAError, first_line
 from nla_sdk.evaluation.file import EVALUATION, Evaluation
 from nla_sdk.halves.half import OTHER, Half
 
-from ..runs.trend import said_of
+from ..runs.verdict import said_of
 from . import checks, stage
 from .errors import PublishError, RefusedError
 from .remote import MANIFEST, Change, Remote, Staged, patiently

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -14,6 +14,7 @@ from nla_sdk.contract import Contract
 from nla_sdk.evaluation.file import EVALUATION, ROWS, Evaluation, save
 from nla_sdk.halves.half import ADAPTER_FILES, OTHER, Half
 from nla_sdk.io.files import sidecar_of
+from nla_sdk.io.logs import log_lines
 
 from .checks import named_by_folder
 from .scan import Scanner
@@ -93,18 +94,9 @@ def copy_log(log: Path, copy: Path, step: int | None, of_others: bool) -> None:
         if not of_others:
             shutil.copyfile(log, copy)
         return
-    copy.write_text("".join(_until(log, step)), encoding="utf-8", newline="\n")
-
-
-def _until(log: Path, step: int) -> Iterator[str]:
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:  # torn by a kill
-            continue
-        at = record.get("step") if isinstance(record, dict) else None
-        if isinstance(at, int) and at <= step:
-            yield line + "\n"
+    records = log_lines(log, strict=False)
+    kept = [f"{line}\n" for line, record in records if isinstance(at := record.get("step"), int) and at <= step]
+    copy.write_text("".join(kept), encoding="utf-8", newline="\n")
 
 
 def name_base(config: Path, contract: Contract) -> None:
