@@ -22,11 +22,11 @@ from nla_sdk.errors import AccessTokenError, InputError, NLAError, first_line
 from nla_sdk.evaluation.file import EVALUATION, Evaluation
 from nla_sdk.halves.half import OTHER, Half
 
+from ..runs.scan import Scanner
 from ..runs.verdict import said_of
 from . import checks, stage
 from .errors import PublishError, RefusedError
 from .remote import MANIFEST, Change, Remote, Staged, patiently
-from .scan import Scanner
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from nla_sdk.halves.half import ADAPTER_FILES, OTHER, Half
 from nla_sdk.io.files import sidecar_of
 from nla_sdk.io.logs import log_lines
 
+from ..runs.scan import Scanner
 from .checks import named_by_folder
-from .scan import Scanner
 
 # What a half consists of, by name; anything else in its folder (optimizer states, logs, notes to self) stays here.
 PARTS = (

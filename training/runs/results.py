@@ -17,6 +17,7 @@ from nla_sdk.errors import NLAError, first_line
 from nla_sdk.io.files import atomic, read_sidecar, sha256_of, sidecar_of, write_json
 
 from ..configs.config import Config
+from .scan import Scanner
 
 
 class ResultsError(NLAError):
@@ -78,8 +79,6 @@ def push(repo: str, table: Path, name: Path) -> None:
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
-
-    from ..publish.scan import Scanner
 
     scanner = Scanner([repo])
     found = [one for file in (table, sidecar_of(table)) for one in scanner.file(file, file.name)]
