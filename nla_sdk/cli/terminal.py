@@ -1,4 +1,4 @@
-"""What the command line prints: tables of rows, name-and-value lists, one-line messages."""
+"""What the command line prints: tables of rows, name-and-value lists."""
 
 from __future__ import annotations
 
@@ -22,14 +22,6 @@ COLUMNS = {
     "reconstruct": [_ROW, ("explanation", "text", None), ("norm", "norm", 10)],
     "extract": [_ROW, ("position", "position", 8), _TOKEN, ("norm", "norm", 10), ("text", "text", None)],
 }
-
-
-def say(message: str) -> None:
-    """A line on stderr, above the progress bar if there is one."""
-    if "tqdm" in sys.modules:
-        sys.modules["tqdm"].tqdm.write(message, file=sys.stderr)
-    else:
-        print(message, file=sys.stderr)
 
 
 def _print(grid) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nla_sdk.errors import InputError
+from tests.commands import invoke
 from training.runs import figure
 from training.runs.curves import render, running_mean
 from training.runs.log import Telemetry
@@ -146,14 +147,12 @@ def test_a_figure_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     assert (tmp_path / "training.png").read_bytes() == b"old"
 
 
-def test_a_log_with_nothing_to_draw_is_an_error_and_one_line_of_the_command(tmp_path, capsys):
+def test_a_log_with_nothing_to_draw_is_an_error_and_one_line_of_the_command(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 0}\n', encoding="utf-8")
     with pytest.raises(InputError, match="holds no step to draw"):
         render(tmp_path / "log.jsonl", tmp_path / "out.png")
-    with pytest.raises(SystemExit) as stopped:
-        figure.main(tmp_path / "log.jsonl", None)
-    assert stopped.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    stopped = invoke(figure.main, tmp_path / "log.jsonl")
+    assert stopped.exit_code == 2 and len(stopped.stderr.splitlines()) == 1
 
 
 def test_the_command_draws_beside_the_log_or_where_it_is_told(tmp_path, panels, capsys):

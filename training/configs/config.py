@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -11,7 +13,8 @@ from nla_sdk.halves.demo_base import DEMO_BASE_ID
 from .data import Build, Extract, Readout, Split
 from .fit import AR, AV, Expert, Grpo
 from .label import Label, ProviderSettings
-from .section import Section
+from .overrides import apply
+from .section import Section, read_yaml
 
 READOUT = "readout.jsonl"
 
@@ -66,10 +69,18 @@ class Config(Section):
         return DEMO_BASE_ID if self.base == "demo" else self.base
 
     @classmethod
-    def load(cls, path: Path) -> Config:
+    def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
         """Read a config file.
 
+        Args:
+            overrides: values to take instead of the file's, by dotted name: {"av.lr": 3e-5}.
         Raises:
-            InputError: it is missing or malformed; the message names the key.
+            InputError: it is missing or malformed, or an override is; the message names the key.
+        Example:
+            >>> Config.load(Path("training/configs/demo.yaml"), {"av.lr": 3e-5}).av.lr
+            3e-05
         """
-        return cls.read(path, "config")
+        values = read_yaml(path, "config")
+        if overrides and isinstance(values, dict):
+            values = apply(values, cls, overrides)
+        return cls.checked(values, f"The config {path}", overrides or {})

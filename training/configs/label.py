@@ -94,7 +94,7 @@ class Label(Section):
     max_attempts: int = Field(
         4, ge=1, description="Calls per provider, row and pass, before the next provider is tried."
     )
-    max_usd: float | None = Field(None, gt=0, description="Stop before spending more than this.")
+    max_usd: float | None = Field(None, ge=0, description="Stop before spending more than this.")
     max_calls: int | None = Field(None, ge=1, description="Stop before making more calls than this.")
     prices: Path | None = Field(None, description="Price file; default: the one in the package.")
     wait_for_quota: bool = Field(False, description="Sleep until a quota resets and go on, instead of stopping.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,15 +29,38 @@ class Section(BaseModel):
         Raises:
             InputError: it is missing or malformed; the message names the key.
         """
+        return cls.checked(read_yaml(path, what), f"The {what} {path}")
+
+    @classmethod
+    def checked(cls, values: Any, where: str, overrides: Container[str] = ()) -> Self:
+        """Validate what was read.
+
+        Args:
+            where: it was read, for messages.
+            overrides: dotted names whose values are of the command line instead.
+        Raises:
+            InputError: it is malformed; the message names the key.
+        """
         try:
-            return cls.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-        except OSError as error:
-            raise InputError(f"Cannot read the {what} {path}: {error.strerror}.") from error
-        except yaml.YAMLError as error:
-            raise InputError(f"The {what} {path} is not valid YAML: {first_line(error)}") from error
+            return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise InputError(
-                f"The {what} {path}: {where}: {first['msg']} (found {first.get('input')!r:.60})."
-            ) from None
+            path = [str(part) for part in first["loc"]]
+            key = ".".join(path) or "the file"
+            set_here = any(".".join(path[:length]) in overrides for length in range(1, len(path) + 1))
+            found = f"{first.get('input')!r:.60}" + (", set on the command line" if set_here else "")
+            raise InputError(f"{where}: {key}: {first['msg']} (found {found}).") from None
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        InputError: it cannot be read, or is no YAML.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read the {what} {path}: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"The {what} {path} is not valid YAML: {first_line(error)}") from error

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import typer
 from tqdm import tqdm
 
 from nla_sdk.errors import InputError, LoadError, first_line
@@ -29,7 +28,7 @@ from nla_sdk.io.chunks import ChunkError, Chunks, identity_of, is_finished
 from nla_sdk.io.files import CARRIED, hash64, read_sidecar, read_vectors, sha256_of
 
 from ..configs.config import Config
-from ..runs.command import data_stage
+from ..runs.command import data_stage, run_command
 from ..runs.results import keep
 from . import label_report
 from .split import SPLITS, split_of
@@ -362,4 +361,4 @@ def _width(base: Path) -> int:
 
 
 if __name__ == "__main__":
-    typer.run(data_stage(run))
+    run_command(data_stage(run))

@@ -31,6 +31,7 @@ import torch
 import typer
 from tqdm import tqdm
 
+from nla_sdk.cli.options import expand
 from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.chunks import ChunkError, Chunks, identity_of, is_finished, write_stream
@@ -41,7 +42,7 @@ from nla_sdk.model.reconstructor import pad_right
 
 from ..configs.config import Config
 from ..configs.data import CorpusSource
-from ..runs.command import ConfigOption, OverwriteOption, PushOption, friendly
+from ..runs.command import ConfigOptions, OverwriteOption, PushOption, run_command
 from ..runs.results import keep
 from .corpus import Corpus, Text
 from .moments import moments
@@ -438,34 +439,33 @@ def merge(config: Config, *, overwrite: bool = False, push_dataset: str | None =
     return made
 
 
+@expand
 def main(
-    config: ConfigOption,
+    config: ConfigOptions,
     layers: Annotated[str, typer.Option(help="More layers to read in the same pass, as in 10,12,14.")] = "",
     shard: Annotated[str, typer.Option(metavar="I/N", help="Read only every N-th chunk, from the I-th on.")] = "1/1",
     merge_shards: Annotated[bool, typer.Option("--merge", help="Put finished shards together.")] = False,
     overwrite: OverwriteOption = False,
     push_dataset: PushOption = None,
 ) -> None:
-    with friendly():
-        settings = with_layers(Config.load(config), layers)
-        if merge_shards:
-            made = merge(settings, overwrite=overwrite, push_dataset=push_dataset)
-        else:
-            made = run(settings, shard=parse_shard(shard), overwrite=overwrite, push_dataset=push_dataset)
-        print("\n".join(map(str, made)))
+    settings = config.load({"extract.layers": parse_layers(layers)})
+    if merge_shards:
+        made = merge(settings, overwrite=overwrite, push_dataset=push_dataset)
+    else:
+        made = run(settings, shard=parse_shard(shard), overwrite=overwrite, push_dataset=push_dataset)
+    print("\n".join(map(str, made)))
 
 
-def with_layers(config: Config, layers: str) -> Config:
-    """The config with `--layers` in the place of its own."""
+def parse_layers(layers: str) -> list[int] | None:
+    """`10,12,14`, as `--layers` takes them; None for nothing."""
     if not layers:
-        return config
+        return None
     if not re.fullmatch(r"\d+(,\d+)*", layers):
         raise InputError(f"--layers {layers}: expected numbers with commas between, as in 10,12,14.")
-    extract = config.extract.model_copy(update={"layers": [int(layer) for layer in layers.split(",")]})
-    return config.model_copy(update={"extract": extract})
+    return [int(layer) for layer in layers.split(",")]
 
 
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import typer
 from tqdm import tqdm
 
 from nla_sdk.errors import InputError
@@ -22,7 +21,7 @@ from nla_sdk.io.files import CARRIED, hash64, read_sidecar, sha256_of
 
 from ..configs.config import Config
 from ..configs.data import Split
-from ..runs.command import data_stage
+from ..runs.command import data_stage, run_command
 from ..runs.results import keep
 
 SPLITS = ("av_sft", "ar_sft", "rl", "eval")
@@ -144,4 +143,4 @@ def _make(config: Config, source: Path, chunks: Chunks, paths: dict[str, Path], 
 
 
 if __name__ == "__main__":
-    typer.run(data_stage(run))
+    run_command(data_stage(run))

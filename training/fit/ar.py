@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import typer
 from torch import nn
 from torch.nn import functional
 
@@ -27,7 +26,7 @@ from nla_sdk.model.reconstructor import Reconstructor, last_token_states, load_h
 from ..configs.config import Config
 from ..data.statistics import Statistics
 from ..evaluate.measures.texts import prose
-from ..runs.command import trainer_command
+from ..runs.command import run_command, trainer_command
 from .av import load_rows
 from .checkpoints import add_adapter, train
 
@@ -169,4 +168,6 @@ def run(config: Config, *, name: str = ADAPTER) -> Path:
 
 
 if __name__ == "__main__":
-    typer.run(trainer_command(run, "ar"))
+    from .plan.estimate import show
+
+    run_command(trainer_command(run, "ar", show))

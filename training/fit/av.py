@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-import typer
 from torch.nn import functional
 
 from nla_sdk.errors import InputError
@@ -28,7 +27,7 @@ from nla_sdk.model.verbalizer import OPEN_TAG, Verbalizer, end_token_ids
 from ..configs.config import Config
 from ..data.statistics import Statistics
 from ..data.tables.columns import target_text
-from ..runs.command import trainer_command
+from ..runs.command import run_command, trainer_command
 from .checkpoints import add_adapter, train
 
 ADAPTER = "av"
@@ -242,4 +241,6 @@ def run(config: Config, *, name: str = ADAPTER) -> Path:
 
 
 if __name__ == "__main__":
-    typer.run(trainer_command(run, "av"))
+    from .plan.estimate import show
+
+    run_command(trainer_command(run, "av", show))

@@ -30,6 +30,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from nla_sdk import metrics
+from nla_sdk.cli.options import expand
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.halves.half import Half
@@ -42,7 +43,7 @@ from nla_sdk.pair import load_mean
 from ..configs.config import Config
 from ..configs.fit import Grpo
 from ..data.statistics import Statistics
-from ..runs.command import ConfigOption, friendly
+from ..runs.command import ConfigOptions, run_command
 from .ar import direction_loss
 from .av import response_states
 from .checkpoints import identity_of_run, load_base, processes, run_facts, save_half
@@ -321,15 +322,15 @@ def run(config: Config, *, name: str = "grpo") -> Path:
     return config.out / name / "final"
 
 
+@expand
 def main(
-    config: ConfigOption,
+    config: ConfigOptions,
     name: Annotated[str, typer.Option(help="Of the run: its folder inside the config's `out:`.")] = "grpo",
 ) -> None:
-    with friendly():
-        print(run(Config.load(config), name=name))
+    print(run(config.load(), name=name))
 
 
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import typer
 from tqdm import tqdm
 
 from nla_sdk import NLAPair
@@ -27,7 +26,7 @@ from nla_sdk.io.files import read_vectors, sha256_of, vector_column
 
 from ..configs.config import Config
 from ..data.tables.columns import prompt_column, response_of, target_text
-from ..runs.command import run_stage
+from ..runs.command import run_command, run_stage
 from .av import kind_of
 
 ROWS_PER_CHUNK = 64
@@ -140,4 +139,4 @@ def label_tokens(config: Config, tokenizer) -> set[int]:
 
 
 if __name__ == "__main__":
-    typer.run(run_stage(run))
+    run_command(run_stage(run))

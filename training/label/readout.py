@@ -23,7 +23,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import scipy.linalg
 import scipy.sparse
-import typer
 from tqdm import tqdm
 
 from nla_sdk.errors import InputError
@@ -32,7 +31,7 @@ from nla_sdk.io.files import CARRIED, atomic, read_sidecar, read_vectors, sha256
 
 from ..configs.config import READOUT, Config
 from ..configs.data import Readout
-from ..runs.command import data_stage
+from ..runs.command import data_stage, run_command
 from .extractive import alternatives, capital, register_of
 
 VERSION = "readout-1"
@@ -320,4 +319,4 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    typer.run(data_stage(run))
+    run_command(data_stage(run))

@@ -19,7 +19,7 @@ import typer
 
 from nla_sdk.errors import InputError
 
-from ..runs.command import friendly
+from ..runs.command import run_command
 
 
 def main(
@@ -55,40 +55,39 @@ def main(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    with friendly():
-        from . import run
+    from . import run
 
-        beside = checkpoint / "card_notes.md" if checkpoint else None
-        request = run.Request(
-            repo=repo,
-            checkpoint=checkpoint,
-            evaluation=evaluation,
-            tables=dataset or (),
-            pair=pair,
-            trajectory=trajectory or (),
-            notes=notes or (beside if beside and beside.is_file() else None),
-            licence=licence,
-            private=private,
-            create_pr=create_pr,
-            revision=revision,
-            tag=tag,
-            collection=collection,
-        )
-        with run.prepared(request) as plan:
-            for warning in plan.warnings:
-                print(f"warning: {warning}")
-            if dry_run:
-                _show_offline(plan)
-                return
-            if not yes and not sys.stdin.isatty():
-                raise InputError("Nobody can be asked here: pass --yes to publish, or --dry-run to see what would be.")
-            api = run.connect(token)
-            _show(plan, run.look(api, plan, request))
-            if not yes and not typer.confirm("Publish?"):
-                print("Nothing was published.")
-                return
-            for outcome in run.publish(api, plan, request):
-                print(outcome.loads)
+    beside = checkpoint / "card_notes.md" if checkpoint else None
+    request = run.Request(
+        repo=repo,
+        checkpoint=checkpoint,
+        evaluation=evaluation,
+        tables=dataset or (),
+        pair=pair,
+        trajectory=trajectory or (),
+        notes=notes or (beside if beside and beside.is_file() else None),
+        licence=licence,
+        private=private,
+        create_pr=create_pr,
+        revision=revision,
+        tag=tag,
+        collection=collection,
+    )
+    with run.prepared(request) as plan:
+        for warning in plan.warnings:
+            print(f"warning: {warning}")
+        if dry_run:
+            _show_offline(plan)
+            return
+        if not yes and not sys.stdin.isatty():
+            raise InputError("Nobody can be asked here: pass --yes to publish, or --dry-run to see what would be.")
+        api = run.connect(token)
+        _show(plan, run.look(api, plan, request))
+        if not yes and not typer.confirm("Publish?"):
+            print("Nothing was published.")
+            return
+        for outcome in run.publish(api, plan, request):
+            print(outcome.loads)
 
 
 def _show_offline(plan) -> None:
@@ -128,4 +127,4 @@ def _show(plan, found) -> None:
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

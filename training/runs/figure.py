@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .command import friendly
+from .command import run_command
 from .curves import FIGURE, render
 
 
@@ -20,13 +20,12 @@ def main(
         Path | None, typer.Option("--out", metavar="PNG", help="Default: training.png beside the log.")
     ] = None,
 ) -> None:
-    with friendly():
-        drawn = render(log, out or log.parent / FIGURE)
-        if drawn:
-            print(drawn)
+    drawn = render(log, out or log.parent / FIGURE)
+    if drawn:
+        print(drawn)
 
 
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

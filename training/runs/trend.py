@@ -16,7 +16,7 @@ import typer
 from nla_sdk.errors import InputError
 from nla_sdk.io.logs import read_losses
 
-from .command import friendly
+from .command import run_command
 from .verdict import FEWEST, WINDOW, trend
 
 
@@ -25,14 +25,13 @@ def main(
     window: Annotated[int, typer.Option("--window", help="How many of the last steps to look at.")] = WINDOW,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    with friendly():
-        found = trend(read_losses(log), window)
-        if found.steps < FEWEST:
-            raise InputError(f"{log} has {found.steps} losses in its last {window} steps; a trend needs {FEWEST}.")
-        print(json.dumps(asdict(found)) if as_json else found)
+    found = trend(read_losses(log), window)
+    if found.steps < FEWEST:
+        raise InputError(f"{log} has {found.steps} losses in its last {window} steps; a trend needs {FEWEST}.")
+    print(json.dumps(asdict(found)) if as_json else found)
 
 
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)
