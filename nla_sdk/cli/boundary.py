@@ -88,10 +88,15 @@ def run(
     raise SystemExit(code)
 
 
+def readable(doc: str | None) -> str:
+    """A docstring as help: indented paragraphs of it are examples, whose lines stay as they are."""
+    return re.sub(r"\n\n(?= )", "\n\n\b\n", doc or "")
+
+
 def _app(function: Callable[..., object]) -> typer.Typer:
-    """The app of one command. Indented paragraphs of its help are examples, whose lines stay as they are."""
+    """The app of one command."""
     app = typer.Typer(**STYLE)
-    app.command(help=re.sub(r"\n\n(?= )", "\n\n\b\n", function.__doc__ or ""))(function)
+    app.command(help=readable(function.__doc__))(function)
     return app
 
 

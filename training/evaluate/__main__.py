@@ -17,12 +17,12 @@ from typing import Annotated
 
 import typer
 
-from nla_sdk.cli.boundary import STYLE
+from nla_sdk.cli.boundary import STYLE, readable
 from nla_sdk.errors import InputError
 
 from ..runs.command import run_command
 
-app = typer.Typer(**STYLE, help=__doc__)
+app = typer.Typer(**STYLE, help=readable(__doc__))
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="An evaluation.json.")]
 
 

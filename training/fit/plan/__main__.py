@@ -1,4 +1,4 @@
-"""`python -m training.fit.plan`: see `estimate`."""
+"""What a training run will need of memory, before it starts. `python -m training.fit.plan`, see `estimate`"""
 
 from ...runs.command import run_command
 from .estimate import command
