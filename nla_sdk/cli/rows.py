@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import InputError
-from ..io.progress import progress, say
+from ..io.progress import progress_bar, say
 from .options import OutputOptions, PairOptions
 from .terminal import RowTable
 
@@ -84,7 +84,7 @@ def print_rows(command, source, count, work, size, hidden, *, as_json, vectors, 
     text = "detokenized_text_truncated" if command == "extract" else source.column
     table = RowTable(command, text=text, vectors=vectors)
     first = 0
-    with progress(count, "row", source.name, shown=sys.stderr.isatty(), leave=False) as bar:
+    with progress_bar(count, "row", source.name, shown=sys.stderr.isatty(), leave=False) as bar:
         for batch in source.batches(size):
             results = work(batch, first)
             first += batch.num_rows

@@ -12,7 +12,9 @@ LIVE, LOGGED = 0.5, 30.0
 """Seconds between two pictures of a bar: on a terminal, and where stderr is a file or a log."""
 
 
-def progress(total: int | None, unit: str, what: str, *, done: int = 0, shown: bool = True, leave: bool = True) -> tqdm:
+def progress_bar(
+    total: int | None, unit: str, what: str, *, done: int = 0, shown: bool = True, leave: bool = True
+) -> tqdm:
     """A progress bar on stderr, with rate and time left. Work of less than two seconds shows none.
 
     Args:
@@ -23,7 +25,7 @@ def progress(total: int | None, unit: str, what: str, *, done: int = 0, shown: b
         shown: False: no bar, for all processes but the first.
         leave: whether the full bar stays on the screen.
     Example:
-        >>> with progress(2, "row", "labels") as bar:
+        >>> with progress_bar(2, "row", "labels") as bar:
         ...     for row in range(2):
         ...         _ = bar.update(1)
     """

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from .. import __version__
 from ..contract import Contract
 from ..errors import InputError
+from ..io.progress import progress_bar, say
 from ..io.streams import Source, sha256_of, sync, write_tables
 from .work import Work
 
@@ -159,19 +159,15 @@ def _is_whole(chunk: Path) -> bool:
 
 def _work(source: Source, work: Work, target: Target, rows: int, chunk_rows: int, numbers: range) -> None:
     """Make the chunks that are not there yet."""
-    from tqdm import tqdm
-
     missing = [number for number in numbers if not _is_whole(_chunk(target, number))]
     if not missing:
         return
     start = missing[0] * chunk_rows
     done = rows - sum(min(chunk_rows, rows - number * chunk_rows) for number in missing)
-    # Short work shows no bar at all; one that goes to a file or a log draws a line twice a minute.
-    pace = {"delay": 2, "mininterval": 0.5 if sys.stderr.isatty() else 30}
-    bar = tqdm(total=rows, initial=done, unit="row", desc=target.out.name, file=sys.stderr, **pace)
+    bar = progress_bar(rows, "row", target.out.name, done=done)
     with bar:
         if done:
-            tqdm.write(f"{done} of {rows} rows are there already; going on", file=sys.stderr)
+            say(f"{done} of {rows} rows are there already; going on")
         wanted = set(missing)
         try:
             for number, table in enumerate(source.batches(chunk_rows, start), missing[0]):

@@ -26,6 +26,7 @@ from nla_sdk.errors import InputError, LoadError, first_line
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.chunks import ChunkError, Chunks, identity_of, is_finished
 from nla_sdk.io.files import CARRIED, hash64, read_sidecar, read_vectors, sha256_of
+from nla_sdk.io.progress import progress_bar
 
 from ..configs.config import Config
 from ..runs.command import data_stage, run_command
@@ -176,7 +177,7 @@ class _Table:
         prompt = prompt_column(config.av.template)
         seen: set[int] = set()
         index = own = 0
-        bar = tqdm(total=sum(feed.rows for feed in self.feeds), unit="row", desc=self.name, mininterval=1)
+        bar = progress_bar(sum(feed.rows for feed in self.feeds), "row", self.name)
         for feed in self.feeds:
             for block in feed.blocks():
                 drops: Counter[str] = Counter()

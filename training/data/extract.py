@@ -29,13 +29,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import typer
-from tqdm import tqdm
 
 from nla_sdk.cli.options import expand
 from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.chunks import ChunkError, Chunks, identity_of, is_finished, write_stream
 from nla_sdk.io.files import atomic, read_sidecar, read_vectors, sha256_of, vector_column
+from nla_sdk.io.progress import progress_bar
 from nla_sdk.model.backbone import Backbone, pick_device, pick_dtype
 from nla_sdk.model.extraction import tokenize
 from nla_sdk.model.reconstructor import pad_right
@@ -321,7 +321,7 @@ def _extract_missing(config: Config, corpora, base, layers, shard, chunks: Chunk
     settings = config.extract
     backbone = None
     known = [corpus.length() for corpus in corpora]
-    bar = tqdm(total=None if None in known else sum(known), unit="text", desc="extract", mininterval=2)
+    bar = progress_bar(None if None in known else sum(known), "text", "extract")
     for index, part in in_chunks(_texts_of(settings.sources, corpora), settings.texts_per_chunk):
         if index % shard[1] != shard[0] - 1 or chunks.has(index):
             bar.initial += len(part)  # another shard's, or done before: not part of the rate shown

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import CARRIED, hash64, read_sidecar, sha256_of
+from nla_sdk.io.progress import progress_bar
 
 from ..configs.config import Config
 from ..configs.data import Split
@@ -104,7 +104,7 @@ def _make(config: Config, source: Path, chunks: Chunks, paths: dict[str, Path], 
     documents = check_doc_ids(source)
     file = pq.ParquetFile(source)
     seen: set[int] = set()
-    bar = tqdm(total=file.metadata.num_rows, unit="row", desc="split", mininterval=1)
+    bar = progress_bar(file.metadata.num_rows, "row", "split")
     for index in range(file.num_row_groups):
         # Which texts came before is needed of every chunk, so finished ones are read for their text column only.
         columns = ["detokenized_text_truncated"] if chunks.has(index) else None

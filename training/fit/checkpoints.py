@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from tqdm import tqdm
 
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.halves.half import Half
 from nla_sdk.io.files import code_version, sha256_of
+from nla_sdk.io.progress import say
 from nla_sdk.model.backbone import Backbone, keep_compute_dtype, pick_device, quiet
 
 from ..configs.config import Config
@@ -220,7 +219,7 @@ def train(config: Config, role: str, trainer_of, name: str, metric: tuple[str, b
     if settings.shard_base:
         shard_base(backbone, trainer.parameters, settings)
     if trainer.left_out and accelerator.is_main_process:
-        tqdm.write(f"{trainer.left_out} rows are longer than {role}.max_length and are left out", file=sys.stderr)
+        say(f"{trainer.left_out} rows are longer than {role}.max_length and are left out")
     facts = run_facts(settings, backbone, parent, trainer.tables, len(trainer.rows))
 
     def save(folder: Path, measured: Mapping[str, Any]) -> None:

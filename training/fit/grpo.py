@@ -16,7 +16,6 @@ so; `final/` and the checkpoints stay.
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,6 @@ import pyarrow.parquet as pq
 import torch
 import typer
 from torch.nn import functional
-from tqdm import tqdm
 
 from nla_sdk import metrics
 from nla_sdk.cli.options import expand
@@ -35,6 +33,7 @@ from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.halves.half import Half
 from nla_sdk.io.files import read_vectors, sha256_of
+from nla_sdk.io.progress import say
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.reconstructor import Reconstructor, last_token_states, load_head
 from nla_sdk.model.verbalizer import CLOSE_TAG, Verbalizer, parse_output, row_generator
@@ -301,7 +300,7 @@ def run(config: Config, *, name: str = "grpo") -> Path:
     }
     facts = run_facts(settings, backbone, parents, trainer.tables, len(trainer.vectors)) | {"method": "grpo"}
     if accelerator.is_main_process and len(trainer.vectors) < settings.batch_size:
-        tqdm.write(f"{len(trainer.vectors)} activations are less than one step's", file=sys.stderr)
+        say(f"{len(trainer.vectors)} activations are less than one step's")
     with backbone.using("av"):
         loop = Loop(
             config.out / name,

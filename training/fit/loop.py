@@ -24,11 +24,11 @@ from pathlib import Path
 
 import psutil
 import torch
-from tqdm import tqdm
 
 from nla_sdk.errors import NLAError
 from nla_sdk.io.files import atomic
 from nla_sdk.io.logs import read_losses
+from nla_sdk.io.progress import progress_bar, say
 
 from ..configs.fit import Train
 from ..runs.log import Telemetry
@@ -156,7 +156,7 @@ class Loop:
             KeyboardInterrupt: after Ctrl-C, with everything saved.
         """
         total = len(batches)
-        bar = tqdm(total=total, initial=self.step, unit="step", desc=name, mininterval=5, disable=not self.is_main)
+        bar = progress_bar(total, "step", name, done=self.step, shown=self.is_main)
         if self.step == 0:
             self._evaluated({"step": 0}, evaluate)
         with self._interrupts_wait():
@@ -237,7 +237,7 @@ class Loop:
                 raise KeyboardInterrupt
             self._stop = True
             if self.is_main:
-                tqdm.write("stopping after this step; Ctrl-C again to stop at once", file=sys.stderr)
+                say("stopping after this step; Ctrl-C again to stop at once")
 
         try:
             before = signal.signal(signal.SIGINT, ask)

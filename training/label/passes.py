@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from tqdm import tqdm
+from nla_sdk.io.progress import say
 
 from ..configs.label import Label, LabelSet, ProviderSettings
 from . import answers, extractive, prompts
@@ -266,7 +266,7 @@ class Passes:
         with self._lock:
             if self._announced < first.open_at:
                 self._announced = first.open_at
-                tqdm.write(f"The quota of {names} is used up ({wall}); waiting until {when}.", file=sys.stderr)
+                say(f"The quota of {names} is used up ({wall}); waiting until {when}.")
                 sys.stderr.flush()
         while (left := first.open_at - time.time()) > 0:  # by the clock on the wall: a laptop may sleep meanwhile
             self._sleep(min(left, 30.0))

@@ -23,11 +23,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import scipy.linalg
 import scipy.sparse
-from tqdm import tqdm
 
 from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import identity_of, is_finished
 from nla_sdk.io.files import CARRIED, atomic, read_sidecar, read_vectors, sha256_of, write_sidecar
+from nla_sdk.io.progress import progress_bar
 
 from ..configs.config import READOUT, Config
 from ..configs.data import Readout
@@ -64,7 +64,7 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
     with atomic(target) as sibling, sibling.open("w", encoding="utf-8") as file:
         for name in LABELLED:
             vectors, rows = tables[name]
-            bar = tqdm(total=len(rows), unit="row", desc=f"readout {name}", mininterval=1)
+            bar = progress_bar(len(rows), "row", f"readout {name}")
             for start in range(0, len(rows), 512):
                 explanations = probes.explain(vectors[start : start + 512])
                 for row, explanation in zip(rows[start : start + 512], explanations, strict=True):

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import CARRIED, read_sidecar, sha256_of
+from nla_sdk.io.progress import progress_bar
 
 from ..configs.config import Config
 from ..configs.label import LabelSet, ProviderSettings
@@ -139,7 +140,7 @@ def _make(config: Config, table: Table, passes: Passes, push_dataset: str | None
     """One table, chunk by chunk."""
     file, chunks, name = pq.ParquetFile(table.source), table.chunks, f"{table.label_set.name}/{table.split}"
     passes.run = chunks.identity
-    bar = tqdm(total=file.metadata.num_rows, unit="row", desc=f"label {name}", mininterval=1, file=sys.stderr)
+    bar = progress_bar(file.metadata.num_rows, "row", f"label {name}")
     with closing(bar):
         columns = _columns(file, table.source)
         batches = file.iter_batches(batch_size=config.label.rows_per_chunk, columns=columns)
