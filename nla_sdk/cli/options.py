@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, get_type_hints
+from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from ..pair import NLAPair
 
 
 class Quantization(str, Enum):
@@ -41,7 +44,7 @@ class PairOptions:
     subfolder: Annotated[str | None, typer.Option(help="Its subfolder, where a repository holds several.")] = None
     local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Ask no network.")] = False
 
-    def load(self):
+    def load(self) -> NLAPair:
         """The pair; the demo pair if none was named."""
         from ..pair import NLAPair
 

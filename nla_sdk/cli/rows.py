@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..io.progress import progress_bar, say
 from .options import OutputOptions, PairOptions
 from .terminal import RowTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..io.streams import Source
+    from ..jobs.work import Work
 
 ROWS_PER_CHUNK = {"explain": 64, "round_trip": 64, "extract": 64, "reconstruct": 512}
 """What a killed run loses at most; the first two are a batch of the AV's, about a minute on a laptop."""
@@ -29,7 +35,7 @@ def process(
     output: OutputOptions,
     positions: str | None = None,
     options: dict[str, Any] | None = None,
-    watch: Callable | None = None,
+    watch: Callable[[pa.Table], None] | None = None,
 ) -> None:
     """Do one of the four.
 
@@ -77,7 +83,18 @@ def process(
     say(f"wrote {output.out}")
 
 
-def print_rows(command, source, count, work, size, hidden, *, as_json, vectors, watch) -> None:
+def print_rows(
+    command: str,
+    source: Source,
+    count: int | None,
+    work: Work,
+    size: int,
+    hidden: list[str],
+    *,
+    as_json: bool,
+    vectors: str | None,
+    watch: Callable[[pa.Table], None] | None,
+) -> None:
     """Work through INPUT and print the results as they come."""
     from ..io import streams
 
