@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from nla_sdk import metrics
 from nla_sdk.io.tables import read_vectors
-from training.configs.config import Config, Readout
+from training.configs.config import Config
+from training.configs.data import Readout
 from training.data.build import spread
 from training.data.split import split_of
 from training.label import extractive

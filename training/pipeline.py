@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .configs.config import Config, Source
+from nla_sdk.cli.options import expand
+
+from .configs.config import Config
 from .data import build, extract, split
 from .label import readout
 from .label import stage as label
-from .runs.command import ConfigOption, OverwriteOption, PushOption, friendly
+from .runs.command import ConfigOptions, OverwriteOption, PushOption, run_command
 
 STAGES = {"extract": extract.run, "split": split.run, "readout": readout.run, "label": label.run, "build": build.run}
 
@@ -34,28 +36,28 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
     return config.out
 
 
+@expand
 def main(
-    config: ConfigOption,
+    config: ConfigOptions,
     corpus: Annotated[
         str, typer.Option(help="Read this (a file, a folder, a Hub dataset) instead of extract.sources.")
     ] = "",
     overwrite: OverwriteOption = False,
     push_dataset: PushOption = None,
 ) -> None:
-    with friendly():
-        print(run(with_corpus(Config.load(config), corpus), overwrite=overwrite, push_dataset=push_dataset))
+    loaded = config.load(sources_of(config.load(), corpus))
+    print(run(loaded, overwrite=overwrite, push_dataset=push_dataset))
 
 
-def with_corpus(config: Config, corpus: str) -> Config:
-    """The config with `--corpus`, read as its first source says, in the place of its own sources."""
+def sources_of(config: Config, corpus: str) -> dict[str, Any]:
+    """What `--corpus` changes: it is read as the config's first source is, in the place of all of them."""
     if not corpus:
-        return config
-    first = next((source for source in config.extract.sources if source.positions != "last"), Source(corpus=corpus))
-    sources = [first.model_copy(update={"corpus": corpus})]
-    return config.model_copy(update={"extract": config.extract.model_copy(update={"sources": sources})})
+        return {}
+    first = next((source for source in config.extract.sources if source.positions != "last"), None)
+    return {"extract.sources": [(first.model_dump(exclude_unset=True) if first else {}) | {"corpus": corpus}]}
 
 
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

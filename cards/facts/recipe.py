@@ -6,7 +6,6 @@ claims that nobody checked, so what is shown is listed here, by name, and each v
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nla_sdk.contract import Contract
+from nla_sdk.io.logs import log_lines
 
 from .. import text
 
@@ -116,7 +116,7 @@ def _hours(seconds: object) -> str | None:
 
 
 def _logged(log: Path | None) -> Iterator[tuple[str, str]]:
-    records = list(_records(log)) if log is not None else []
+    records = [record for _, record in log_lines(log, strict=False)] if log is not None else []
     if records and isinstance(records[-1].get("step"), int):
         yield "steps in the log", str(records[-1]["step"])
     seconds = [record["seconds"] for record in records if isinstance(record.get("seconds"), int | float)]
@@ -125,14 +125,3 @@ def _logged(log: Path | None) -> Iterator[tuple[str, str]]:
     peaks = (record.get("peak_memory_gib") for record in records)
     if memory := [peak for peak in peaks if isinstance(peak, int | float)]:
         yield "peak memory, GiB", text.number(max(memory), 2)
-
-
-def _records(log: Path) -> Iterator[dict]:
-    """The log's lines; one torn by a kill is left out."""
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict):
-            yield record

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nla_sdk.evaluation.schema import Evaluation
+from nla_sdk.io.logs import log_lines
 
 from .style import BLACK, BLUE, GREY, ORANGE, bare, minus
 
@@ -31,12 +31,8 @@ KEYS = {
 def heldout_curves(log: Path, role: str) -> dict[str, Curve]:
     """The held-out curves of a training log (JSON lines), as far as it has them; {} for a log without any."""
     curves: dict[str, Curve] = {}
-    for line in Path(log).read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the line a killed run was writing
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int | float):
+    for _, record in log_lines(log, strict=False):
+        if not isinstance(record.get("step"), int | float):
             continue  # of something else than a step
         for key, *_ in KEYS[role]:
             if isinstance(record.get(key), int | float):

@@ -1,14 +1,19 @@
-"""Options that `nla`'s commands share: which pair, where results go, how explanations are written."""
+"""Options that commands share: which pair, where results go, how explanations are written; and how groups are taken."""
 
-# No `from __future__ import annotations` here: typer reads the annotations as they are.
+from __future__ import annotations
+
 import functools
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from ..pair import NLAPair
 
 
 class Quantization(str, Enum):
@@ -39,7 +44,7 @@ class PairOptions:
     subfolder: Annotated[str | None, typer.Option(help="Its subfolder, where a repository holds several.")] = None
     local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Ask no network.")] = False
 
-    def load(self):
+    def load(self) -> NLAPair:
         """The pair; the demo pair if none was named."""
         from ..pair import NLAPair
 
@@ -77,30 +82,25 @@ class WritingOptions:
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0
 
 
-class Stopped(Exception):
-    """Ctrl-C, or a reader that went away (`nla … | head`), inside a command, past typer's own handling of both."""
-
-
-def expand(command):
+def expand(command: Callable[..., object]) -> Callable[..., object]:
     """Let a typer command take dataclasses of options: each of their fields becomes an option of its own."""
-    groups = {name: kind for name, kind in command.__annotations__.items() if is_dataclass(kind)}
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
 
     @functools.wraps(command)
-    def expanded(**given):
+    def expanded(**given: object) -> object:
         for name, kind in groups.items():
             given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
-        try:
-            return command(**given)
-        except KeyboardInterrupt as stop:
-            raise Stopped(str(stop) or "stopped") from None
-        except BrokenPipeError:
-            raise Stopped from None
+        return command(**given)
 
     parameters = []
     for parameter in inspect.signature(command).parameters.values():
         group = groups.get(parameter.name)
         inner = inspect.signature(group).parameters.values() if group else [parameter]
-        parameters += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in inner]
+        types = get_type_hints(group, include_extras=True) if group else hints
+        for option in inner:
+            annotation = types[option.name]
+            parameters.append(option.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=annotation))
     expanded.__signature__ = inspect.Signature(parameters)
     expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return expanded

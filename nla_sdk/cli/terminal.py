@@ -1,4 +1,4 @@
-"""What the command line prints: tables of rows, name-and-value lists, one-line messages."""
+"""What the command line prints: tables of rows, name-and-value lists."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 HOW_TO_READ = "FVE: 0 = predicting the mean direction, 1 = perfect. (empty): what no words at all would have scored."
 
@@ -22,14 +26,6 @@ COLUMNS = {
     "reconstruct": [_ROW, ("explanation", "text", None), ("norm", "norm", 10)],
     "extract": [_ROW, ("position", "position", 8), _TOKEN, ("norm", "norm", 10), ("text", "text", None)],
 }
-
-
-def say(message: str) -> None:
-    """A line on stderr, above the progress bar if there is one."""
-    if "tqdm" in sys.modules:
-        sys.modules["tqdm"].tqdm.write(message, file=sys.stderr)
-    else:
-        print(message, file=sys.stderr)
 
 
 def _print(grid) -> None:
@@ -57,7 +53,7 @@ class RowTable:
         self.columns, self.text, self.vectors = COLUMNS[command], text, vectors
         self.number = 0
 
-    def print(self, table) -> None:
+    def print(self, table: pa.Table) -> None:
         """Print a pyarrow table's rows."""
         from rich import box
         from rich.table import Table
@@ -98,7 +94,7 @@ class Summary:
         self.rows = 0
         self.has_fve = True
 
-    def add(self, table) -> None:
+    def add(self, table: pa.Table) -> None:
         self.rows += table.num_rows
         self.statuses.update(table["explanation_status"].to_pylist())
         self.has_fve = self.has_fve and not table["fve"].null_count

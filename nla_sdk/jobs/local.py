@@ -7,7 +7,6 @@ one is there they are merged into OUT, which appears whole or not at all, and th
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..errors import InputError
 from ..io.chunks import LOCK, ChunkFolder, locked
 from ..io.files import atomic, sha256_of, write_json
 from ..io.formats import write_tables
+from ..io.progress import progress_bar, say
 from ..io.sources import RowSource
 from ..io.tables import conform, unified
 from .work import Work
@@ -132,19 +132,15 @@ def _differences(there: dict, here: dict, path: str = "") -> Iterator[str]:
 
 def _work(source: RowSource, work: Work, target: Target, chunks: ChunkFolder, rows: int, chunk_rows: int) -> None:
     """Make the chunks that are not there yet."""
-    from tqdm import tqdm
-
     missing = [number for number in range(-(-rows // chunk_rows)) if not chunks.is_whole(number)]
     if not missing:
         return
     start = missing[0] * chunk_rows
     done = rows - sum(min(chunk_rows, rows - number * chunk_rows) for number in missing)
-    # Short work shows no bar at all; one that goes to a file or a log draws a line twice a minute.
-    pace = {"delay": 2, "mininterval": 0.5 if sys.stderr.isatty() else 30}
-    bar = tqdm(total=rows, initial=done, unit="row", desc=target.out.name, file=sys.stderr, **pace)
+    bar = progress_bar(rows, "row", target.out.name, done=done)
     with bar:
         if done:
-            tqdm.write(f"{done} of {rows} rows are there already; going on", file=sys.stderr)
+            say(f"{done} of {rows} rows are there already; going on")
         wanted = set(missing)
         try:
             for number, table in enumerate(source.batches(chunk_rows, start), missing[0]):

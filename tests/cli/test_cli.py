@@ -19,6 +19,7 @@ import yaml
 
 from nla_sdk import NLAPair
 from nla_sdk.cli import app as cli
+from nla_sdk.cli import rows as row_commands
 from nla_sdk.errors import InputError, NLAError
 from nla_sdk.io import tables
 from nla_sdk.io.files import sha256_of
@@ -233,7 +234,7 @@ def test_reconstruct_writes_vectors(nla, av, pair, tmp_path, suffix):
 # --- killed and started again ------------------------------------------------------------------------------------
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(cli, "ROWS_PER_CHUNK", dict.fromkeys(cli.ROWS_PER_CHUNK, 3))
+    monkeypatch.setattr(row_commands, "ROWS_PER_CHUNK", dict.fromkeys(row_commands.ROWS_PER_CHUNK, 3))
 
 
 @pytest.fixture
@@ -269,7 +270,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(
     assert code == 130 and "6 of 10 rows are kept" in err and "Run the same command again" in err
     assert not out.exists()
     monkeypatch.undo()
-    monkeypatch.setattr(cli, "ROWS_PER_CHUNK", dict.fromkeys(cli.ROWS_PER_CHUNK, 3))
+    monkeypatch.setattr(row_commands, "ROWS_PER_CHUNK", dict.fromkeys(row_commands.ROWS_PER_CHUNK, 3))
 
     # What a crash of the machine might leave: half a chunk under a temporary name, and a chunk cut short.
     chunks = tmp_path / f"out.{suffix}.chunks"
@@ -431,7 +432,7 @@ def test_a_reader_that_leaves_early_is_no_error(nla, av, monkeypatch):
     def broken(*args, **options):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(cli, "print_rows", broken)
+    monkeypatch.setattr(row_commands, "print_rows", broken)
     assert nla("explain", "hi", "--av", av) == (141, "", "")
 
 
@@ -531,7 +532,7 @@ def test_clashing_columns_are_renamed_not_lost():
 
 
 def test_positions_are_read_as_typed():
-    assert [cli.parse_positions(text) for text in ("-1", "all", "3, -1")] == [-1, "all", [3, -1]]
+    assert [row_commands.parse_positions(text) for text in ("-1", "all", "3, -1")] == [-1, "all", [3, -1]]
     with pytest.raises(InputError, match="--positions"):
-        cli.parse_positions("1..3")
+        row_commands.parse_positions("1..3")
     assert issubclass(InputError, NLAError)

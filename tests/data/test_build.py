@@ -27,7 +27,8 @@ from nla_sdk.io.sidecars import read_sidecar
 from nla_sdk.io.tables import read_vectors, vector_column
 from nla_sdk.metrics import mean_baselines
 from tests import configs, tiny
-from training.configs.config import Config, Split
+from training.configs.config import Config
+from training.configs.data import Split
 from training.data import build, label_report
 from training.data.split import split_of
 from training.data.statistics import Statistics

@@ -21,7 +21,8 @@ from nla_sdk.io.sidecars import read_sidecar, sidecar_of
 from nla_sdk.io.tables import read_vectors
 from tests import configs, tiny
 from tests.configs import WORDS
-from training.configs.config import Config, Source
+from training.configs.config import Config
+from training.configs.data import CorpusSource
 from training.data import extract
 from training.data.corpus import Corpus
 
@@ -239,23 +240,23 @@ def test_parquet_share_limit_and_other_field_names(tmp_path):
     rows = [{"id": f"d{i // 2}", "body": f"text {i}", "kind": "x"} for i in range(400)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
     fields = {"corpus": str(tmp_path / "c.parquet"), "text": "body", "doc_id": "id", "family": "kind"}
-    everything = list(Corpus(Source(**fields)))
+    everything = list(Corpus(CorpusSource(**fields)))
     assert [(one.doc_id, one.text, one.family) for one in everything] == [
         (row["id"], row["body"], row["kind"]) for row in rows
     ]
-    assert list(Corpus(Source(**fields, limit=7))) == everything[:7]
-    some = list(Corpus(Source(**fields, share=0.3), seed=1))
+    assert list(Corpus(CorpusSource(**fields, limit=7))) == everything[:7]
+    some = list(Corpus(CorpusSource(**fields, share=0.3), seed=1))
     assert 60 < len(some) < 180 and set(some) < set(everything)
     chosen = {one.doc_id for one in some}
     assert some == [one for one in everything if one.doc_id in chosen]  # whole documents
-    assert {one.doc_id for one in Corpus(Source(**fields, share=0.3), seed=2)} != chosen
+    assert {one.doc_id for one in Corpus(CorpusSource(**fields, share=0.3), seed=2)} != chosen
 
 
 def test_every_text_can_be_a_document_of_its_own(tmp_path):
     path = write_jsonl(tmp_path / "c.jsonl", [{"text": "one"}, {"text": "two"}, {"text": "one"}])
     with pytest.raises(InputError, match=r"row 1: no 'doc_id'.*doc_id: null"):
-        list(Corpus(Source(corpus=str(path))))
-    ids = [one.doc_id for one in Corpus(Source(corpus=str(path), doc_id=None))]
+        list(Corpus(CorpusSource(corpus=str(path))))
+    ids = [one.doc_id for one in Corpus(CorpusSource(corpus=str(path), doc_id=None))]
     assert ids[0] == ids[2] != ids[1]
 
 
@@ -277,14 +278,14 @@ def test_a_corpus_that_cannot_be_read_says_where(tmp_path, name, content, messag
     elif content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=message):
-        list(Corpus(Source(corpus=str(path))))
+        list(Corpus(CorpusSource(corpus=str(path))))
 
 
 def test_a_hub_dataset_that_cannot_be_reached_says_so(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(InputError, match="neither a file or folder here nor a Hub dataset that can be read"):
-        Corpus(Source(corpus="nobody/nothing")).fingerprint()
+        Corpus(CorpusSource(corpus="nobody/nothing")).fingerprint()
 
 
 def test_nothing_read_is_an_error_and_not_an_empty_table(tmp_path, base, corpus):

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
 from nla_sdk.contract import Contract
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.sidecars import read_sidecar, sidecar_of
 from tests import configs, tiny
+from tests.commands import invoke
 from tests.configs import WORDS
 from training import pipeline
 from training.configs.config import Config
@@ -88,13 +88,9 @@ def test_killed_at_ten_random_moments_it_ends_in_the_bytes_of_an_undisturbed_run
 
 
 def test_one_command_makes_all_tables_and_a_second_one_has_nothing_to_do(tmp_path, base, texts):
-    import typer
-
     path = config_file(tmp_path / "run", base, texts)
-    app = typer.Typer()
-    app.command()(pipeline.main)
-    done = CliRunner().invoke(app, ["--config", str(path)])
-    assert done.exit_code == 0, done.output
+    done = invoke(pipeline.main, "--config", path)
+    assert done.exit_code == 0, done.stderr
     config = Config.load(path)
     made = tables(config.out)
     for name in ("av_sft", "ar_sft", "eval", "rl"):
@@ -105,30 +101,26 @@ def test_one_command_makes_all_tables_and_a_second_one_has_nothing_to_do(tmp_pat
     ]
     assert documents[0] and documents[1] and not documents[0] & documents[1]
     times = {name: (config.out / name).stat().st_mtime_ns for name in made}
-    again = CliRunner().invoke(app, ["--config", str(path)])
+    again = invoke(pipeline.main, "--config", path)
     assert again.exit_code == 0
     assert times == {name: (config.out / name).stat().st_mtime_ns for name in tables(config.out)}
 
 
 def test_changed_settings_do_not_overwrite_finished_tables(tmp_path, base, texts):
-    import typer
-
     path = config_file(tmp_path / "run", base, texts)
-    app = typer.Typer()
-    app.command()(pipeline.main)
-    assert CliRunner().invoke(app, ["--config", str(path)]).exit_code == 0
+    assert invoke(pipeline.main, "--config", path).exit_code == 0
     before = tables(tmp_path / "run" / "out")
     path.write_text(path.read_text().replace("positions: 2", "positions: 3"))
-    refused = CliRunner().invoke(app, ["--config", str(path)])
+    refused = invoke(pipeline.main, "--config", path)
     assert refused.exit_code == 2 and "Nothing is overwritten" in refused.stderr and "Traceback" not in refused.stderr
     assert tables(tmp_path / "run" / "out") == before
-    assert CliRunner().invoke(app, ["--config", str(path), "--overwrite"]).exit_code == 0
+    assert invoke(pipeline.main, "--config", path, "--overwrite").exit_code == 0
     assert set(tables(tmp_path / "run" / "out").values()).isdisjoint(before[name] for name in ("av_sft.parquet",))
 
 
 def test_another_corpus_can_be_named_on_the_command_line(base, texts, tmp_path):
-    config = Config.load(config_file(tmp_path / "run", base, tmp_path / "elsewhere"))
-    changed = pipeline.with_corpus(config, str(texts))
+    file = config_file(tmp_path / "run", base, tmp_path / "elsewhere")
+    changed = Config.load(file, pipeline.sources_of(Config.load(file), str(texts)))
     assert [source.corpus for source in changed.extract.sources] == [str(texts)]
     assert changed.extract.sources[0].positions == 2
 

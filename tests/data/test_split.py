@@ -18,7 +18,8 @@ from nla_sdk.errors import ChunkError, InputError
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.sidecars import read_sidecar
 from tests.data.test_extract import config_of
-from training.configs.config import Config, Split
+from training.configs.config import Config
+from training.configs.data import Split
 from training.data import split
 from training.data.reading import row_id, schema
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from transformers import Gemma3TextConfig
-from typer.testing import CliRunner
 
 from nla_sdk.errors import InputError, LoadError
 from nla_sdk.model.backbone import Backbone
 from tests import tiny
-from training.configs.config import Config, Lora
+from tests.commands import invoke as invoke_command
+from training.configs.config import Config
+from training.configs.fit import Lora
 from training.fit.plan import dry_run, footprint
 from training.fit.plan import estimate as planning
 from training.fit.plan.estimate import GIB, plan
@@ -318,14 +318,14 @@ def test_a_config_of_no_language_model_is_refused():
 @pytest.fixture
 def run(tmp_path):
     """Arguments → exit code, stdout, stderr; the config and the base's config.json are on disk."""
-    app = typer.Typer()
-    app.command()(planning.command)
     (tmp_path / "pair.yaml").write_text(json.dumps(json.loads(config_of().model_dump_json())), encoding="utf-8")
     tiny.llama_config(2).save_pretrained(tmp_path)
 
     def invoke(*arguments, base=True):
         given = ["--config", str(tmp_path / "pair.yaml"), "--length", "48", *map(str, arguments)]
-        result = CliRunner().invoke(app, [*given, *(["--base-config", str(tmp_path / "config.json")] if base else [])])
+        result = invoke_command(
+            planning.command, *given, *(["--base-config", tmp_path / "config.json"] if base else [])
+        )
         return result.exit_code, result.stdout, result.stderr
 
     invoke.folder = tmp_path

@@ -24,7 +24,8 @@ from nla_sdk.model.verbalizer import parse_output
 from nla_sdk.sampling import Sampling
 from tests.fit.test_training import config_file, text
 from training import pipeline
-from training.configs.config import Config, Readout
+from training.configs.config import Config
+from training.configs.data import Readout
 from training.fit import ar as sft_ar
 from training.fit import av as sft_av
 from training.fit import expert, grpo

@@ -25,7 +25,8 @@ from nla_sdk.model.backbone import Backbone
 from tests import configs, tiny
 from tests.fit.test_training import config_file, text
 from training import pipeline
-from training.configs.config import Config, Lora
+from training.configs.config import Config
+from training.configs.fit import Lora
 from training.fit import ar as sft_ar
 from training.fit import av as sft_av
 from training.fit import on_policy

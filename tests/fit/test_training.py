@@ -10,15 +10,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from nla_sdk import NLAPair, metrics
 from nla_sdk.errors import InputError
 from nla_sdk.model.backbone import Backbone
 from tests import configs, tiny
+from tests.commands import invoke
 from tests.configs import WORDS
 from training import pipeline
-from training.configs.config import Config, Train
+from training.configs.config import Config
+from training.configs.fit import Train
 from training.data import build
 from training.fit import ar as sft_ar
 from training.fit import av as sft_av
@@ -26,6 +27,7 @@ from training.fit import on_policy
 from training.fit.engine import checkpoints, loop, losses, schedule
 from training.fit.engine.rows import kind_of, label_tokens
 from training.label import extractive
+from training.runs.command import run_stage, trainer_command
 
 
 def text(rng: random.Random) -> str:
@@ -305,12 +307,31 @@ def test_a_malformed_config_names_the_key(tmp_path, base, corpus, change, messag
 
 
 def test_a_stage_with_bad_input_says_so_in_one_line_and_exits_2(tmp_path, base, corpus):
-    import typer
-
-    from training.runs.command import run_stage
-
-    app = typer.Typer()
-    app.command()(run_stage(build.run))
-    missing = CliRunner().invoke(app, ["--config", str(tmp_path / "none.yaml")])
-    assert missing.exit_code == 2
+    missing = invoke(run_stage(build.run), "--config", tmp_path / "none.yaml")
+    assert missing.exit_code == 2 and len(missing.stderr.splitlines()) == 1 and missing.stdout == ""
     assert missing.stderr.startswith("error: Cannot read the config") and "Traceback" not in missing.stderr
+
+
+@pytest.mark.parametrize("options", [["--lr", "0"], ["--set", "av.lr=0"], ["--lr", "nan"]])
+def test_a_learning_rate_of_nothing_is_refused_with_its_key_and_trains_nothing(tmp_path, base, corpus, options):
+    file = config_file(tmp_path, base, corpus)
+    trained: list = []
+    command = trainer_command(lambda config, *, name: trained.append(config), "av", lambda config, role: 0)
+    refused = invoke(command, "--config", file, *options)
+    assert refused.exit_code == 2 and "av.lr: Input should be" in refused.stderr and not trained
+    assert "set on the command line" in refused.stderr
+
+
+def test_a_trainers_options_and_its_settings_by_name_reach_it(tmp_path, base, corpus):
+    file = config_file(tmp_path, base, corpus)
+    seen: list = []
+    command = trainer_command(
+        lambda config, *, name: seen.append((config, name)), "av", lambda config, role: seen.append(role) or 1
+    )
+    done = invoke(
+        command, "--config", file, "--lr", "3e-5", "--set", "av.lora.r=2", "--name", "b", "--continue-from", "c"
+    )
+    assert done.exit_code == 0, done.stderr
+    config, name = seen.pop()
+    assert (config.av.lr, config.av.lora.r, config.av.continue_from, name) == (3e-5, 2, Path("c"), "b")
+    assert invoke(command, "--config", file, "--plan").exit_code == 1 and seen == ["av"]

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from nla_sdk.errors import InputError
 from tests.label import data
-from training.configs.label import Provider
+from training.configs.label import ProviderSettings
 from training.label import __main__ as command_line
 from training.label import answers, budget
 from training.label.cache import Cache, key_of
@@ -96,11 +96,11 @@ def test_openings_vary_between_texts_and_stay_for_each():
 
 
 def test_the_hash_of_the_prompts_follows_templates_settings_and_auditor(monkeypatch):
-    labeler, auditor = Provider(kind="anthropic", model="a"), Provider(kind="openai", model="b")
+    labeler, auditor = ProviderSettings(kind="anthropic", model="a"), ProviderSettings(kind="openai", model="b")
     first = prompt_sha256(labeler, auditor)
-    assert first == prompt_sha256(Provider(kind="claude-cli"), auditor)  # the prompt, not who is asked
-    assert len({first, prompt_sha256(labeler, None), prompt_sha256(Provider(kind="extractive"), None)}) == 3
-    assert first != prompt_sha256(labeler, Provider(kind="openai", model="b", temperature=0.3))
+    assert first == prompt_sha256(ProviderSettings(kind="claude-cli"), auditor)  # the prompt, not who is asked
+    assert len({first, prompt_sha256(labeler, None), prompt_sha256(ProviderSettings(kind="extractive"), None)}) == 3
+    assert first != prompt_sha256(labeler, ProviderSettings(kind="openai", model="b", temperature=0.3))
     real = templates.source_of
     monkeypatch.setattr(templates, "source_of", lambda name: real(name) + ("!" if name == templates.AUDITOR else ""))
     assert first != prompt_sha256(labeler, auditor)
@@ -183,8 +183,8 @@ def test_the_shipped_prices_can_be_read_and_malformed_ones_are_named(tmp_path):
 
 def test_a_server_on_this_machine_is_free_and_another_is_not():
     prices = budget.Prices.load()
-    local = Provider(kind="openai", model="qwen", base_url="http://127.0.0.1:8000/v1")
-    remote = Provider(kind="openai", model="qwen", base_url="https://api.example.com/v1")
+    local = ProviderSettings(kind="openai", model="qwen", base_url="http://127.0.0.1:8000/v1")
+    remote = ProviderSettings(kind="openai", model="qwen", base_url="https://api.example.com/v1")
     assert budget.price_of(local, prices) == budget.FREE and budget.price_of(remote, prices) is None
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from nla_sdk.errors import InputError
 from tests.label import data
-from training.configs.label import Provider
+from training.configs.label import ProviderSettings
 from training.label import extractive, passes, stage
 from training.label.faults import LabelError, QuotaWall, Refused, Transient
 from training.label.providers.choose import provider_of
@@ -55,7 +55,7 @@ def program(path: Path, answer: object, *, code: int = 0, stderr: str = "", befo
 
 
 def ask(settings: dict, prompt: str = "Label this; é ㊗ {x} $(echo no) `no`"):
-    provider = provider_of(Provider(**settings))
+    provider = provider_of(ProviderSettings(**settings))
     try:
         return provider.complete(LabelRequest("text", (), prompt))
     finally:
@@ -290,8 +290,8 @@ def test_every_kind_that_a_config_takes_has_a_provider_or_says_why_not(tmp_path,
         **dict.fromkeys(("claude-cli", "gemini-cli"), {"command": client}),
         "file": {"path": tmp_path / "labels.jsonl"},
     }
-    for kind in get_args(Provider.model_fields["kind"].annotation):
-        settings = Provider(kind=kind, **more.get(kind, {}))
+    for kind in get_args(ProviderSettings.model_fields["kind"].annotation):
+        settings = ProviderSettings(kind=kind, **more.get(kind, {}))
         if kind == "readout":
             with pytest.raises(InputError, match="kind: file, path: <out>/readout.jsonl"):
                 provider_of(settings)

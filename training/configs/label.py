@@ -3,47 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from nla_sdk.errors import InputError, first_line
-
-if TYPE_CHECKING:
-    from typing import Self
+from .section import Section
 
 
-class Section(BaseModel):
-    """A part of a config file; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    @classmethod
-    def read(cls, path: Path, what: str) -> Self:
-        """Read a YAML file of this shape.
-
-        Args:
-            what: the file is, for messages.
-        Raises:
-            InputError: it is missing or malformed; the message names the key.
-        """
-        try:
-            return cls.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-        except OSError as error:
-            raise InputError(f"Cannot read the {what} {path}: {error.strerror}.") from error
-        except yaml.YAMLError as error:
-            raise InputError(f"The {what} {path} is not valid YAML: {first_line(error)}") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise InputError(
-                f"The {what} {path}: {where}: {first['msg']} (found {first.get('input')!r:.60})."
-            ) from None
-
-
-class Provider(Section):
+class ProviderSettings(Section):
     """One source of completions."""
 
     kind: Literal["extractive", "readout", "file", "anthropic", "openai", "gemini-cli", "claude-cli", "transformers"]
@@ -101,8 +69,8 @@ class LabelSet(Section):
     """One label per row: the first provider that gives one."""
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
-    providers: list[Provider] = Field(min_length=1, description="Tried in this order, row by row.")
-    auditors: list[Provider] = Field(
+    providers: list[ProviderSettings] = Field(min_length=1, description="Tried in this order, row by row.")
+    auditors: list[ProviderSettings] = Field(
         [], description="Check every label against the text; none: labels are taken as they are."
     )
     splits: list[Literal["av_sft", "ar_sft", "eval"]] = ["av_sft", "ar_sft", "eval"]
@@ -118,7 +86,7 @@ class Label(Section):
     """Activations → explanations."""
 
     sets: list[LabelSet] = Field(
-        [LabelSet(name="extractive", providers=[Provider(kind="extractive")])],
+        [LabelSet(name="extractive", providers=[ProviderSettings(kind="extractive")])],
         min_length=1,
         description="Each set labels every row once; the tables hold all of them, told apart by `labeler_model`.",
     )
@@ -126,7 +94,7 @@ class Label(Section):
     max_attempts: int = Field(
         4, ge=1, description="Calls per provider, row and pass, before the next provider is tried."
     )
-    max_usd: float | None = Field(None, gt=0, description="Stop before spending more than this.")
+    max_usd: float | None = Field(None, ge=0, description="Stop before spending more than this.")
     max_calls: int | None = Field(None, ge=1, description="Stop before making more calls than this.")
     prices: Path | None = Field(None, description="Price file; default: the one in the package.")
     wait_for_quota: bool = Field(False, description="Sleep until a quota resets and go on, instead of stopping.")

@@ -20,18 +20,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import typer
 from tqdm import tqdm
 
 from nla_sdk.errors import ChunkError, InputError, LoadError, first_line
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.chunks import Chunks, identity_of, is_finished
 from nla_sdk.io.files import hash64, sha256_of
+from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar
 from nla_sdk.io.tables import read_vectors
 
 from ..configs.config import Config
-from ..runs.command import data_stage
+from ..runs.command import data_stage, run_command
 from ..runs.results import keep
 from . import label_report
 from .split import SPLITS, split_of
@@ -179,7 +179,7 @@ class _Table:
         prompt = prompt_column(config.av.template)
         seen: set[int] = set()
         index = own = 0
-        bar = tqdm(total=sum(feed.rows for feed in self.feeds), unit="row", desc=self.name, mininterval=1)
+        bar = progress_bar(sum(feed.rows for feed in self.feeds), "row", self.name)
         for feed in self.feeds:
             for block in feed.blocks():
                 drops: Counter[str] = Counter()
@@ -364,4 +364,4 @@ def _width(base: Path) -> int:
 
 
 if __name__ == "__main__":
-    typer.run(data_stage(run))
+    run_command(data_stage(run))

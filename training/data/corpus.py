@@ -17,7 +17,7 @@ from nla_sdk.errors import InputError, RepositoryError, first_line
 from nla_sdk.halves.hub_errors import hub_errors
 from nla_sdk.io.files import sha256_of
 
-from ..configs.config import Source
+from ..configs.data import CorpusSource
 from .split import share_of
 
 PLAIN = (".txt", ".md")
@@ -43,13 +43,13 @@ class Corpus:
     """One source of a config, ready to be read any number of times.
 
     Args:
-        source: what to read; see `Source`.
+        source: what to read; see `CorpusSource`.
         seed: of the choice of documents when `source.share` is below 1.
     Raises:
         InputError: there is nothing there, or it is of no kind that can be read.
     """
 
-    def __init__(self, source: Source, seed: int = 0) -> None:
+    def __init__(self, source: CorpusSource, seed: int = 0) -> None:
         self.source, self.seed = source, seed
         path = Path(source.corpus)
         self.folder = path if path.is_dir() else None

@@ -22,16 +22,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
+from nla_sdk.cli.options import expand
 from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.chunks import Chunks, identity_of, is_finished
+from nla_sdk.io.progress import progress_bar
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.loading import pick_device, pick_dtype
 
-from ..configs.config import Config, Source
-from ..runs.command import ConfigOption, OverwriteOption, PushOption, friendly
+from ..configs.config import Config
+from ..configs.data import CorpusSource
+from ..runs.command import ConfigOptions, OverwriteOption, PushOption, run_command
 from ..runs.results import keep
 from .corpus import Corpus, Text
 from .reading import Reading, extract_chunk, windows
@@ -95,7 +97,7 @@ def _extract_missing(config: Config, corpora, base, layers, shard, chunks: Chunk
     settings = config.extract
     backbone = None
     known = [corpus.length() for corpus in corpora]
-    bar = tqdm(total=None if None in known else sum(known), unit="text", desc="extract", mininterval=2)
+    bar = progress_bar(None if None in known else sum(known), "text", "extract")
     for index, part in in_chunks(_texts_of(settings.sources, corpora), settings.texts_per_chunk):
         if index % shard[1] != shard[0] - 1 or chunks.has(index):
             bar.initial += len(part)  # another shard's, or done before: not part of the rate shown
@@ -126,7 +128,7 @@ def _extract_missing(config: Config, corpora, base, layers, shard, chunks: Chunk
     bar.close()
 
 
-def _texts_of(sources: Sequence[Source], corpora: Sequence[Corpus]) -> Iterator[tuple[Source, Text]]:
+def _texts_of(sources: Sequence[CorpusSource], corpora: Sequence[Corpus]) -> Iterator[tuple[CorpusSource, Text]]:
     for source, corpus in zip(sources, corpora, strict=True):
         for text in corpus:
             yield source, text
@@ -161,34 +163,33 @@ def in_chunks(texts: Iterable, size: int) -> Iterator[tuple[int, list]]:
         yield index, part
 
 
+@expand
 def main(
-    config: ConfigOption,
+    config: ConfigOptions,
     layers: Annotated[str, typer.Option(help="More layers to read in the same pass, as in 10,12,14.")] = "",
     shard: Annotated[str, typer.Option(metavar="I/N", help="Read only every N-th chunk, from the I-th on.")] = "1/1",
     merge_shards: Annotated[bool, typer.Option("--merge", help="Put finished shards together.")] = False,
     overwrite: OverwriteOption = False,
     push_dataset: PushOption = None,
 ) -> None:
-    with friendly():
-        settings = with_layers(Config.load(config), layers)
-        if merge_shards:
-            made = merge(settings, overwrite=overwrite, push_dataset=push_dataset)
-        else:
-            made = run(settings, shard=parse_shard(shard), overwrite=overwrite, push_dataset=push_dataset)
-        print("\n".join(map(str, made)))
+    settings = config.load({"extract.layers": parse_layers(layers)})
+    if merge_shards:
+        made = merge(settings, overwrite=overwrite, push_dataset=push_dataset)
+    else:
+        made = run(settings, shard=parse_shard(shard), overwrite=overwrite, push_dataset=push_dataset)
+    print("\n".join(map(str, made)))
 
 
-def with_layers(config: Config, layers: str) -> Config:
-    """The config with `--layers` in the place of its own."""
+def parse_layers(layers: str) -> list[int] | None:
+    """`10,12,14`, as `--layers` takes them; None for nothing."""
     if not layers:
-        return config
+        return None
     if not re.fullmatch(r"\d+(,\d+)*", layers):
         raise InputError(f"--layers {layers}: expected numbers with commas between, as in 10,12,14.")
-    extract = config.extract.model_copy(update={"layers": [int(layer) for layer in layers.split(",")]})
-    return config.model_copy(update={"extract": extract})
+    return [int(layer) for layer in layers.split(",")]
 
 
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -17,10 +17,11 @@ from typing import Annotated, Any
 import pyarrow.parquet as pq
 import typer
 
+from nla_sdk.errors import InputError
 from nla_sdk.io.files import atomic, write_json
 from nla_sdk.io.sidecars import read_sidecar
 
-from ..runs.command import friendly
+from ..runs.command import run_command
 from .tables.labelled import in_steps
 
 FILE = "label_report.json"
@@ -297,13 +298,12 @@ def main(
     out: Annotated[Path, typer.Option("--out", help="Folder for the JSON and the picture.")] = Path("."),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that is there.")] = False,
 ) -> None:
-    with friendly():
-        if (out / FILE).exists() and not overwrite:
-            raise typer.BadParameter(f"{out / FILE} is there already; pass --overwrite or another --out.")
-        print(write(tables, out))
+    if (out / FILE).exists() and not overwrite:
+        raise InputError(f"{out / FILE} is there already; pass --overwrite or another --out.")
+    print(write(tables, out))
 
 
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

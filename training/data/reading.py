@@ -23,7 +23,8 @@ from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.batches import by_length, pad_right
 from nla_sdk.model.extraction import tokenize
 
-from ..configs.config import Config, Source
+from ..configs.config import Config
+from ..configs.data import CorpusSource
 from .corpus import Text
 
 
@@ -44,7 +45,7 @@ class Reading:
     prefixes: list[str]
 
 
-def windows(text: Text, source: Source, config: Config, tokenizer: Any) -> tuple[list[Reading], Counter[str]]:
+def windows(text: Text, source: CorpusSource, config: Config, tokenizer: Any) -> tuple[list[Reading], Counter[str]]:
     """The windows of a text with their positions, and what was dropped: the same in every run, shard and order.
 
     A text longer than `max_tokens` is read in consecutive windows, each with its own BOS: what stands before a window

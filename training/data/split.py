@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import typer
-from tqdm import tqdm
 
 from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import hash64, sha256_of
+from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar
 
-from ..configs.config import Config, Split
-from ..runs.command import data_stage
+from ..configs.config import Config
+from ..configs.data import Split
+from ..runs.command import data_stage, run_command
 from ..runs.results import keep
 
 SPLITS = ("av_sft", "ar_sft", "rl", "eval")
@@ -105,7 +105,7 @@ def _make(config: Config, source: Path, chunks: Chunks, paths: dict[str, Path], 
     documents = check_doc_ids(source)
     file = pq.ParquetFile(source)
     seen: set[int] = set()
-    bar = tqdm(total=file.metadata.num_rows, unit="row", desc="split", mininterval=1)
+    bar = progress_bar(file.metadata.num_rows, "row", "split")
     for index in range(file.num_row_groups):
         # Which texts came before is needed of every chunk, so finished ones are read for their text column only.
         columns = ["detokenized_text_truncated"] if chunks.has(index) else None
@@ -144,4 +144,4 @@ def _make(config: Config, source: Path, chunks: Chunks, paths: dict[str, Path], 
 
 
 if __name__ == "__main__":
-    typer.run(data_stage(run))
+    run_command(data_stage(run))

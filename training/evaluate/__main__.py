@@ -17,11 +17,12 @@ from typing import Annotated
 
 import typer
 
+from nla_sdk.cli.boundary import STYLE, readable
 from nla_sdk.errors import InputError
 
-from ..runs.command import friendly
+from ..runs.command import run_command
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__)
+app = typer.Typer(**STYLE, help=readable(__doc__))
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="An evaluation.json.")]
 
 
@@ -59,62 +60,61 @@ def evaluate(
 ) -> None:
     if context.invoked_subcommand is not None:
         return
-    with friendly():
-        if data is None:
-            if av != "demo":
-                raise InputError("Pass --data: the shipped held-out activations are of the demo pair.")
-            data = Path(str(resources.files("nla_sdk") / "demo" / "heldout.parquet"))
-        if not -1 <= floor <= 1:  # NaN too
-            raise InputError(f"--floor is {floor}; expected a cosine, -1 to 1.")
-        from cards.figures import drawing as figures
-        from cards.report import summary
-        from nla_sdk import NLAPair
-        from nla_sdk.evaluation.parts import Settings
-        from nla_sdk.evaluation.schema import EVALUATION
-        from nla_sdk.model.verbalizer import DEFAULT_NEW_TOKENS
+    if data is None:
+        if av != "demo":
+            raise InputError("Pass --data: the shipped held-out activations are of the demo pair.")
+        data = Path(str(resources.files("nla_sdk") / "demo" / "heldout.parquet"))
+    if not -1 <= floor <= 1:  # NaN too
+        raise InputError(f"--floor is {floor}; expected a cosine, -1 to 1.")
+    from cards.figures import drawing as figures
+    from cards.report import summary
+    from nla_sdk import NLAPair
+    from nla_sdk.evaluation.parts import Settings
+    from nla_sdk.evaluation.schema import EVALUATION
+    from nla_sdk.model.verbalizer import DEFAULT_NEW_TOKENS
 
-        from ..runs.machine import check_installed
-        from . import extras, heldout, outputs
-        from .record import record as write_record
-        from .run import Job, run
+    from ..runs.machine import check_installed
+    from . import extras, heldout, outputs
+    from .record import record as write_record
+    from .run import Job, run
 
-        # Whatever may be missing or wrong is found before the pair is loaded and hours are spent on it.
-        check_installed()
-        figures.check_installed()
-        embed = extras.embedder(embedder) if embedder else None
-        paraphrase = extras.paraphraser(paraphraser) if paraphraser else None
-        quantised = None if quantization == "none" else quantization
-        pair = NLAPair.from_pretrained(av, ar, base=base, quantization=quantised, device=device, dtype=dtype)
-        if record and (foreign := [half.ref for half in (pair.av, pair.ar) if half is not None and half.commit]):
-            raise InputError(f"--record writes into the checkpoints, and {foreign[0]} is a copy of a Hub repository.")
-        settings = Settings(
-            seed=seed,
-            floor=floor,
-            max_new_tokens=max_new_tokens or pair.contract.max_new_tokens or DEFAULT_NEW_TOKENS,
-            controls_n=controls,
-            signal_n=signal,
-            permutations=5000,
-            bootstrap_draws=2000,
-            embedder=embed and embed.name,
-            paraphraser=paraphrase and paraphrase.name,
-        )
-        folder = out or Path("results") / Path(av).name
-        job = Job(
-            pair,
-            heldout.read(data, pair.contract, limit),
-            settings,
-            folder,
-            with_texts=with_texts,
-            overwrite=overwrite,
-            embed=embed,
-            paraphrase=paraphrase,
-        )
-        found = run(job)
-        outputs.write(found, folder, pair)
-        if record:
-            write_record(found, folder / EVALUATION, {"av": pair.av.folder, "ar": pair.ar.folder})
-        print(summary(found))
-        print(folder / EVALUATION)
+    # Whatever may be missing or wrong is found before the pair is loaded and hours are spent on it.
+    check_installed()
+    figures.check_installed()
+    embed = extras.embedder(embedder) if embedder else None
+    paraphrase = extras.paraphraser(paraphraser) if paraphraser else None
+    quantised = None if quantization == "none" else quantization
+    pair = NLAPair.from_pretrained(av, ar, base=base, quantization=quantised, device=device, dtype=dtype)
+    if record and (foreign := [half.ref for half in (pair.av, pair.ar) if half is not None and half.commit]):
+        raise InputError(f"--record writes into the checkpoints, and {foreign[0]} is a copy of a Hub repository.")
+    settings = Settings(
+        seed=seed,
+        floor=floor,
+        max_new_tokens=max_new_tokens or pair.contract.max_new_tokens or DEFAULT_NEW_TOKENS,
+        controls_n=controls,
+        signal_n=signal,
+        permutations=5000,
+        bootstrap_draws=2000,
+        embedder=embed and embed.name,
+        paraphraser=paraphrase and paraphrase.name,
+    )
+    folder = out or Path("results") / Path(av).name
+    job = Job(
+        pair,
+        heldout.read(data, pair.contract, limit),
+        settings,
+        folder,
+        with_texts=with_texts,
+        overwrite=overwrite,
+        embed=embed,
+        paraphrase=paraphrase,
+    )
+    found = run(job)
+    outputs.write(found, folder, pair)
+    if record:
+        write_record(found, folder / EVALUATION, {"av": pair.av.folder, "ar": pair.ar.folder})
+    print(summary(found))
+    print(folder / EVALUATION)
 
 
 @app.command()
@@ -125,25 +125,23 @@ def verify(
     data: Annotated[Path | None, typer.Option(help="The held-out parquet; default: beside the file.")] = None,
 ) -> None:
     """Recompute what the rows determine, and check every hash. Exit code 2 if anything does not hold."""
-    with friendly():
-        from .verify import verify as check
+    from .verify import verify as check
 
-        found = check(file, av=av, ar=ar, data=data)
-        print(f"{file} holds: {', '.join(found.checked)}.")
-        if found.not_at_hand:
-            print(f"Not checked, not at hand: {', '.join(found.not_at_hand)}.")
-        print(f"{found.evaluation.verdict.value}: {found.evaluation.verdict.reason}")
+    found = check(file, av=av, ar=ar, data=data)
+    print(f"{file} holds: {', '.join(found.checked)}.")
+    if found.not_at_hand:
+        print(f"Not checked, not at hand: {', '.join(found.not_at_hand)}.")
+    print(f"{found.evaluation.verdict.value}: {found.evaluation.verdict.reason}")
 
 
 @app.command()
 def compare(a: FileArgument, b: FileArgument) -> None:
     """Print two evaluations side by side, with a paired test on the rows they share."""
-    with friendly():
-        from .compare import lines
+    from .compare import lines
 
-        for line in lines(a, b):
-            print(line)
+    for line in lines(a, b):
+        print(line)
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

@@ -13,7 +13,7 @@ import numpy as np
 from nla_sdk.errors import InputError, first_line
 from nla_sdk.io.files import sha256_of
 
-from ..configs.label import Provider as Settings
+from ..configs.label import ProviderSettings as Settings
 from ..label.faults import Fault, Transient
 from ..label.providers.choose import provider_of
 from ..label.providers.protocol import LabelRequest, Provider

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import torch
-from tqdm import tqdm
 
 from nla_sdk import NLAPair, metrics
 from nla_sdk.evaluation.measures import EVALUATED
 from nla_sdk.evaluation.parts import Settings
 from nla_sdk.io.chunks import Chunks
+from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.tables import vector_column
 from nla_sdk.sampling import Sampling
 
@@ -91,7 +91,7 @@ class Rows:
 
     def measure(self, chunks: Chunks, progress: bool = True) -> None:
         """Make the chunks that are missing: outputs "rows" and "timing"."""
-        with tqdm(total=len(self.heldout), unit="row", desc="round trips", disable=not progress, mininterval=2) as bar:
+        with progress_bar(len(self.heldout), "row", "round trips", shown=progress) as bar:
             for index, first in enumerate(range(0, len(self.heldout), ROWS_PER_CHUNK)):
                 part = range(first, min(first + ROWS_PER_CHUNK, len(self.heldout)))
                 if not chunks.has(index):
@@ -242,9 +242,7 @@ class Variants:
 
     def measure(self, chunks: Chunks, progress: bool = True) -> None:
         """Make the chunks that are missing: outputs "variants" and "timing"."""
-        with tqdm(
-            total=len(self.picked), unit="row", desc="controls and signal", disable=not progress, mininterval=2
-        ) as bar:
+        with progress_bar(len(self.picked), "row", "controls and signal", shown=progress) as bar:
             for index, first in enumerate(range(0, len(self.picked), VARIANTS_PER_CHUNK)):
                 part = range(first, min(first + VARIANTS_PER_CHUNK, len(self.picked)))
                 if not chunks.has(index):

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import typer
 from torch import nn
 
 from nla_sdk import metrics
@@ -28,7 +27,7 @@ from nla_sdk.model.reconstructor import Reconstructor
 from ..configs.config import Config
 from ..data.statistics import Statistics
 from ..label.quotes import prose
-from ..runs.command import trainer_command
+from ..runs.command import run_command, trainer_command
 from .engine.base import add_adapter
 from .engine.losses import contrastive_loss, direction_loss
 from .engine.rows import load_rows
@@ -147,4 +146,6 @@ def run(config: Config, *, name: str = ADAPTER) -> Path:
 
 
 if __name__ == "__main__":
-    typer.run(trainer_command(run, "ar"))
+    from .plan.estimate import show
+
+    run_command(trainer_command(run, "ar", show))

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import typer
 
 from nla_sdk.errors import InputError
 from nla_sdk.model.backbone import Backbone
@@ -21,7 +20,7 @@ from nla_sdk.model.verbalizer import OPEN_TAG, Verbalizer, end_token_ids
 from ..configs.config import Config
 from ..data.statistics import Statistics
 from ..data.tables.columns import target_text
-from ..runs.command import trainer_command
+from ..runs.command import run_command, trainer_command
 from .engine.base import add_adapter
 from .engine.losses import ResponseLoss, response_states
 from .engine.rows import load_rows
@@ -112,4 +111,6 @@ def run(config: Config, *, name: str = ADAPTER) -> Path:
 
 
 if __name__ == "__main__":
-    typer.run(trainer_command(run, "av"))
+    from .plan.estimate import show
+
+    run_command(trainer_command(run, "av", show))

@@ -16,7 +16,6 @@ so; `final/` and the checkpoints stay.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,13 @@ from typing import Annotated, Any
 import torch
 import typer
 from torch.nn import functional
-from tqdm import tqdm
 
 from nla_sdk import metrics
+from nla_sdk.cli.options import expand
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.halves.half import Half
+from nla_sdk.io.progress import say
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.batches import last_token_states
 from nla_sdk.model.heads import load_head, load_mean
@@ -39,9 +39,10 @@ from nla_sdk.model.verbalizer import CLOSE_TAG, Verbalizer, parse_output, row_ge
 from nla_sdk.results import Explanation
 from nla_sdk.sampling import Sampling
 
-from ..configs.config import Config, Grpo
+from ..configs.config import Config
+from ..configs.fit import Grpo
 from ..data.statistics import Statistics
-from ..runs.command import ConfigOption, friendly
+from ..runs.command import ConfigOptions, run_command
 from .engine.base import load_base, processes
 from .engine.checkpoints import parent_facts, run_facts, save_half
 from .engine.collapse import Seen, Watch, total
@@ -285,7 +286,7 @@ def run(config: Config, *, name: str = "grpo") -> Path:
     parents = {role: parent_facts(half, half.folder) for role, half in halves.items()}
     facts = run_facts(settings, backbone, parents, trainer.tables, len(trainer.vectors)) | {"method": "grpo"}
     if accelerator.is_main_process and len(trainer.vectors) < settings.batch_size:
-        tqdm.write(f"{len(trainer.vectors)} activations are less than one step's", file=sys.stderr)
+        say(f"{len(trainer.vectors)} activations are less than one step's")
     return fit(
         config,
         settings,
@@ -302,15 +303,15 @@ def run(config: Config, *, name: str = "grpo") -> Path:
     )
 
 
+@expand
 def main(
-    config: ConfigOption,
+    config: ConfigOptions,
     name: Annotated[str, typer.Option(help="Of the run: its folder inside the config's `out:`.")] = "grpo",
 ) -> None:
-    with friendly():
-        print(run(Config.load(config), name=name))
+    print(run(config.load(), name=name))
 
 
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
-
 from ..configs.config import Config
-from ..runs.command import run_stage
+from ..runs.command import run_command, run_stage
 from .engine.rollout import explain_rows
 
 
@@ -36,4 +34,4 @@ def run(config: Config) -> Path:
 
 
 if __name__ == "__main__":
-    typer.run(run_stage(run))
+    run_command(run_stage(run))

@@ -11,41 +11,39 @@ from typing import Annotated
 
 import typer
 
+from nla_sdk.cli.options import expand
 from nla_sdk.errors import InputError
 
-from ..configs.config import Config
-from ..runs.command import ConfigOption, OverwriteOption, PushOption, friendly
+from ..runs.command import ConfigOptions, OverwriteOption, PushOption, run_command
 from .stage import run
 
 
+@expand
 def command(
-    config: ConfigOption,
+    config: ConfigOptions,
     max_usd: Annotated[float | None, typer.Option(min=0.0, help="Stop before spending more than this.")] = None,
     max_calls: Annotated[int | None, typer.Option(min=1, help="Stop before making more calls than this.")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Calls in flight at once.")] = None,
     wait_for_quota: Annotated[
         bool, typer.Option("--wait-for-quota", help="Sleep until a quota resets and go on, instead of stopping.")
     ] = False,
-    only: Annotated[str | None, typer.Option("--set", metavar="NAME", help="Make this label set only.")] = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="NAME", help="Make this label set only.")] = None,
     overwrite: OverwriteOption = False,
     push_dataset: PushOption = None,
 ) -> None:
-    with friendly():
-        loaded = Config.load(config)
-        changes = {"max_usd": max_usd, "max_calls": max_calls, "concurrency": concurrency}
-        changes = {name: value for name, value in changes.items() if value is not None}
-        if wait_for_quota:
-            changes["wait_for_quota"] = True
-        if only is not None:
-            changes["sets"] = [label_set for label_set in loaded.label.sets if label_set.name == only]
-            if not changes["sets"]:
-                names = ", ".join(label_set.name for label_set in loaded.label.sets)
-                raise InputError(f"The config has no label set {only!r}; it has {names}.")
-        loaded = loaded.model_copy(update={"label": loaded.label.model_copy(update=changes)})
-        print(run(loaded, overwrite=overwrite, push_dataset=push_dataset), flush=True)
+    changes = {"max_usd": max_usd, "max_calls": max_calls, "concurrency": concurrency}
+    changes |= {"wait_for_quota": wait_for_quota or None}
+    loaded = config.load({f"label.{name}": value for name, value in changes.items()})
+    if only is not None:
+        chosen = [labels for labels in loaded.label.sets if labels.name == only]
+        if not chosen:
+            names = ", ".join(labels.name for labels in loaded.label.sets)
+            raise InputError(f"The config has no label set {only!r}; it has {names}.")
+        loaded = loaded.model_copy(update={"label": loaded.label.model_copy(update={"sets": chosen})})
+    print(run(loaded, overwrite=overwrite, push_dataset=push_dataset), flush=True)
 
 
 command.__doc__ = __doc__
 
 if __name__ == "__main__":
-    typer.run(command)
+    run_command(command)

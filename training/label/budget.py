@@ -12,7 +12,8 @@ from pydantic import Field
 
 from nla_sdk.errors import InputError
 
-from ..configs.label import Provider, Section
+from ..configs.label import ProviderSettings
+from ..configs.section import Section
 from .faults import Fault, LabelError
 
 PRICES = Path(__file__).with_name("prices.yaml")
@@ -49,7 +50,7 @@ class Prices(Section):
 FREE = Price(input=0, output=0)
 
 
-def price_of(provider: Provider, prices: Prices) -> Price | None:
+def price_of(provider: ProviderSettings, prices: Prices) -> Price | None:
     """What a provider's tokens cost; None if nobody said. What runs on this machine is free, and so are the CLIs:
     they bill a plan, or report their own cost."""
     if provider.model in prices.models and provider.kind in ("anthropic", "openai"):
@@ -59,7 +60,7 @@ def price_of(provider: Provider, prices: Prices) -> Price | None:
     return None if provider.kind in ("anthropic", "openai") else FREE
 
 
-def check_priced(providers: Iterable[Provider], prices: Prices, path: Path | None) -> None:
+def check_priced(providers: Iterable[ProviderSettings], prices: Prices, path: Path | None) -> None:
     """A cap in USD needs every price.
 
     Raises:

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tqdm import tqdm
+from nla_sdk.io.progress import say
 
-from ..configs.label import Label, LabelSet
-from ..configs.label import Provider as ProviderSettings
+from ..configs.label import Label, LabelSet, ProviderSettings
 from ..runs.patience import patiently
 from . import answers, extractive
 from .budget import Budget, Price, Prices, price_of
@@ -264,7 +263,7 @@ class Passes:
         with self._lock:
             if self._announced < first.open_at:
                 self._announced = first.open_at
-                tqdm.write(f"The quota of {names} is used up ({wall}); waiting until {when}.", file=sys.stderr)
+                say(f"The quota of {names} is used up ({wall}); waiting until {when}.")
                 sys.stderr.flush()
         while (left := first.open_at - time.time()) > 0:  # by the clock on the wall: a laptop may sleep meanwhile
             self._sleep(min(left, 30.0))

@@ -23,17 +23,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import scipy.linalg
 import scipy.sparse
-import typer
-from tqdm import tqdm
 
 from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import identity_of, is_finished
 from nla_sdk.io.files import atomic, sha256_of
+from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar, write_sidecar
 from nla_sdk.io.tables import read_vectors
 
-from ..configs.config import READOUT, Config, Readout
-from ..runs.command import data_stage
+from ..configs.config import READOUT, Config
+from ..configs.data import Readout
+from ..runs.command import data_stage, run_command
 from .extractive import alternatives, capital, register_of
 
 VERSION = "readout-1"
@@ -66,7 +66,7 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
     with atomic(target) as sibling, sibling.open("w", encoding="utf-8") as file:
         for name in LABELLED:
             vectors, rows = tables[name]
-            bar = tqdm(total=len(rows), unit="row", desc=f"readout {name}", mininterval=1)
+            bar = progress_bar(len(rows), "row", f"readout {name}")
             for start in range(0, len(rows), 512):
                 explanations = probes.explain(vectors[start : start + 512])
                 for row, explanation in zip(rows[start : start + 512], explanations, strict=True):
@@ -320,4 +320,4 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    typer.run(data_stage(run))
+    run_command(data_stage(run))

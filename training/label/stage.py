@@ -21,10 +21,11 @@ from tqdm import tqdm
 from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import sha256_of
+from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar
 
 from ..configs.config import Config
-from ..configs.label import LabelSet, Provider
+from ..configs.label import LabelSet, ProviderSettings
 from ..runs.results import keep
 from .budget import Budget, Prices, check_priced
 from .cache import Cache, default_path
@@ -123,7 +124,7 @@ def _table(config: Config, label_set: LabelSet, split: str) -> Table:
     return Table(label_set, split, source, target, Chunks(config.out / "chunks", "label", facts))
 
 
-def _facts(provider: Provider) -> dict:
+def _facts(provider: ProviderSettings) -> dict:
     """What labels depend on; how long to wait and where the program is are not of it."""
     facts = provider.model_dump(mode="json", exclude={"timeout", "command", "key_env", "path"})
     if provider.path is not None:
@@ -142,7 +143,7 @@ def _make(config: Config, table: Table, passes: Passes, push_dataset: str | None
     """One table, chunk by chunk."""
     file, chunks, name = pq.ParquetFile(table.source), table.chunks, f"{table.label_set.name}/{table.split}"
     passes.run = chunks.identity
-    bar = tqdm(total=file.metadata.num_rows, unit="row", desc=f"label {name}", mininterval=1, file=sys.stderr)
+    bar = progress_bar(file.metadata.num_rows, "row", f"label {name}")
     with closing(bar):
         columns = _columns(file, table.source)
         batches = file.iter_batches(batch_size=config.label.rows_per_chunk, columns=columns)

@@ -20,7 +20,7 @@ import typer
 
 from nla_sdk.errors import InputError
 
-from ..runs.command import friendly
+from ..runs.command import run_command
 
 if TYPE_CHECKING:
     from .remote import Change, Remote
@@ -29,12 +29,11 @@ if TYPE_CHECKING:
 
 def _refuse_token(token: str | None) -> None:
     """No option takes a token; this one is there to say so, instead of guesses at what else may have been meant."""
-    with friendly():
-        if token is not None:
-            raise InputError(
-                "Publishing takes no --token, which shells would keep. The token is taken from HF_TOKEN or the one of "
-                "`hf auth login`."
-            )
+    if token is not None:
+        raise InputError(
+            "Publishing takes no --token, which shells would keep. The token is taken from HF_TOKEN or the one of "
+            "`hf auth login`."
+        )
 
 
 def main(
@@ -70,42 +69,41 @@ def main(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    with friendly():
-        from .push import connect, look, publish
-        from .request import PublishRequest
-        from .stage import prepared
+    from .push import connect, look, publish
+    from .request import PublishRequest
+    from .stage import prepared
 
-        beside = checkpoint / "card_notes.md" if checkpoint else None
-        request = PublishRequest(
-            repo=repo,
-            checkpoint=checkpoint,
-            evaluation=evaluation,
-            tables=dataset or (),
-            pair=pair,
-            trajectory=trajectory or (),
-            notes=notes or (beside if beside and beside.is_file() else None),
-            licence=licence,
-            private=private,
-            create_pr=create_pr,
-            revision=revision,
-            tag=tag,
-            collection=collection,
-        )
-        with prepared(request) as publication:
-            for warning in publication.warnings:
-                print(f"warning: {warning}")
-            if dry_run:
-                _show_offline(publication)
-                return
-            if not yes and not sys.stdin.isatty():
-                raise InputError("Nobody can be asked here: pass --yes to publish, or --dry-run to see what would be.")
-            api = connect()
-            _show(publication, look(api, publication, request))
-            if not yes and not typer.confirm("Publish?"):
-                print("Nothing was published.")
-                return
-            for outcome in publish(api, publication, request):
-                print(outcome.loads)
+    beside = checkpoint / "card_notes.md" if checkpoint else None
+    request = PublishRequest(
+        repo=repo,
+        checkpoint=checkpoint,
+        evaluation=evaluation,
+        tables=dataset or (),
+        pair=pair,
+        trajectory=trajectory or (),
+        notes=notes or (beside if beside and beside.is_file() else None),
+        licence=licence,
+        private=private,
+        create_pr=create_pr,
+        revision=revision,
+        tag=tag,
+        collection=collection,
+    )
+    with prepared(request) as publication:
+        for warning in publication.warnings:
+            print(f"warning: {warning}")
+        if dry_run:
+            _show_offline(publication)
+            return
+        if not yes and not sys.stdin.isatty():
+            raise InputError("Nobody can be asked here: pass --yes to publish, or --dry-run to see what would be.")
+        api = connect()
+        _show(publication, look(api, publication, request))
+        if not yes and not typer.confirm("Publish?"):
+            print("Nothing was published.")
+            return
+        for outcome in publish(api, publication, request):
+            print(outcome.loads)
 
 
 def _show_offline(publication: Publication) -> None:
@@ -145,4 +143,4 @@ def _show(publication: Publication, compared: Sequence[tuple[Remote, Change, str
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

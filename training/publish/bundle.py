@@ -36,8 +36,8 @@ from nla_sdk.metrics import fve
 from ..configs.config import Config
 from ..evaluate.verify import verify
 from ..fit.engine.rows import kind_of
-from ..runs.command import friendly
-from ..runs.trend import said_of
+from ..runs.command import run_command
+from ..runs.verdict import said_of
 
 DEMO = Path(__file__).parents[2] / "nla_sdk" / "demo"
 HELDOUT_ROWS = 416  # evenly spaced; measured in a quarter of an hour on two cores
@@ -144,20 +144,17 @@ def main(
         Path | None, typer.Option("--examples", help="Print round trips; eval.parquet of its run.")
     ] = None,
 ) -> None:
-    with friendly():
-        if sum(one is not None for one in (config, evaluation, cards, texts)) != 1:
-            raise InputError(
-                "Pass one of --config (ship a run), --evaluation (ship its evaluation), --cards, --examples."
-            )
-        if cards:
-            print(*render_cards(cards), sep="\n")
-        elif texts:
-            print(*examples(texts), sep="\n")
-        else:
-            print(run(Config.load(config), pair) if config else ship_evaluation(evaluation))
+    if sum(one is not None for one in (config, evaluation, cards, texts)) != 1:
+        raise InputError("Pass one of --config (ship a run), --evaluation (ship its evaluation), --cards, --examples.")
+    if cards:
+        print(*render_cards(cards), sep="\n")
+    elif texts:
+        print(*examples(texts), sep="\n")
+    else:
+        print(run(Config.load(config), pair) if config else ship_evaluation(evaluation))
 
 
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -14,10 +14,11 @@ from nla_sdk.contract import Contract
 from nla_sdk.evaluation.reading import save
 from nla_sdk.evaluation.schema import EVALUATION, ROWS, Evaluation
 from nla_sdk.halves.half import ADAPTER_FILES, OTHER, Half
+from nla_sdk.io.logs import log_lines
 from nla_sdk.io.sidecars import sidecar_of
 
+from ..runs.scan import Scanner
 from .checks.half import named_by_folder
-from .checks.scan import Scanner
 
 # What a half consists of, by name; anything else in its folder (optimizer states, logs, notes to self) stays here.
 PARTS = (
@@ -94,18 +95,9 @@ def copy_log(log: Path, copy: Path, step: int | None, of_others: bool) -> None:
         if not of_others:
             shutil.copyfile(log, copy)
         return
-    copy.write_text("".join(_until(log, step)), encoding="utf-8", newline="\n")
-
-
-def _until(log: Path, step: int) -> Iterator[str]:
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:  # torn by a kill
-            continue
-        written_at = record.get("step") if isinstance(record, dict) else None
-        if isinstance(written_at, int) and written_at <= step:
-            yield line + "\n"
+    records = log_lines(log, strict=False)
+    kept = [f"{line}\n" for line, record in records if isinstance(at := record.get("step"), int) and at <= step]
+    copy.write_text("".join(kept), encoding="utf-8", newline="\n")
 
 
 def name_base(config: Path, contract: Contract) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cards import diff
 from nla_sdk.errors import AccessTokenError, InputError, NLAError
 
-from .checks.scan import Scanner
+from ..runs.scan import Scanner
 from .errors import PublishError, RefusedError
 from .remote import Change, Remote, ask
 from .request import PublishRequest

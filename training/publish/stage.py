@@ -20,10 +20,10 @@ from nla_sdk.contract import Contract
 from nla_sdk.halves.half import OTHER, Half
 from nla_sdk.io.files import sha256_of
 
-from ..runs.trend import said_of
+from ..runs.scan import Scanner
+from ..runs.verdict import said_of
 from . import copies
 from .checks.check import Checked, check
-from .checks.scan import Scanner
 from .errors import RefusedError
 from .request import PublishRequest
 

@@ -1,21 +1,25 @@
-"""What every stage's command line does alike: read `--config`, run, and turn errors into one line and exit code 2."""
+"""How every stage's command line is built: `--config`, `--set`, and the error boundary that it shares with `nla`."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from nla_sdk.errors import NLAError
+from nla_sdk.cli import boundary
+from nla_sdk.cli.options import expand
 
+from ..configs import overrides
 from ..configs.config import Config
 
-ConfigOption = Annotated[Path, typer.Option("--config", help="The YAML file that configures all stages.")]
+STOPPED = "stopped; run the same command again to go on from the last checkpoint"
+LESS_MEMORY = "Try quantization: nf4, a smaller micro_batch or max_length; `python -m training.fit.plan` counts."
+
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace finished tables that were made with other settings.")
 ]
@@ -24,36 +28,51 @@ PushOption = Annotated[
 ]
 
 
-@contextmanager
-def friendly() -> Iterator[None]:
-    """Errors of ours as one line and exit code 2, Ctrl-C as one line and 130."""
-    try:
-        yield
-    except NLAError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt as error:
-        said = str(error) or "stopped; run the same command again to go on from the last checkpoint"
-        print(said, file=sys.stderr)
-        raise SystemExit(130) from None
+@dataclass(frozen=True)
+class ConfigOptions:
+    """Which config, and what it says differently this time."""
+
+    config: Annotated[Path, typer.Option("--config", help="The YAML file that configures all stages.")]
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Instead of the config's, as in av.lr=3e-5; repeat for more."),
+    ] = None
+
+    def load(self, changes: Mapping[str, Any] | None = None) -> Config:
+        """The config with `--set` and with `changes`, which other options make; None in them is no change.
+
+        Raises:
+            InputError: it is missing or malformed, or a change is; the message names the key.
+        """
+        given = {key: value for key, value in (changes or {}).items() if value is not None}
+        return Config.load(self.config, overrides.parse(self.set or ()) | given)
 
 
-def run_stage(run: Callable[[Config], object]) -> Callable[[Path], None]:
-    """A typer command for the stage function `run(config)`."""
-
-    def command(config: ConfigOption) -> None:
-        with friendly():
-            print(run(Config.load(config)))
-
-    command.__doc__ = sys.modules[run.__module__].__doc__
-    return command
+def run_command(command: typer.Typer | Callable[..., object]) -> NoReturn:
+    """Run a command of `python -m training.…` and exit, as `nla_sdk.cli.boundary` says."""
+    boundary.run(command, stopped=STOPPED, less_memory=LESS_MEMORY)
 
 
-def trainer_command(run: Callable[..., object], role: str) -> Callable[..., None]:
-    """A typer command for the trainer `run(config, name=…)` of `role`."""
+def run_stage(run: Callable[[Config], object]) -> Callable[..., object]:
+    """A command for the stage function `run(config)`."""
+
+    def command(config: ConfigOptions) -> None:
+        print(run(config.load()))
+
+    return _named(command, run)
+
+
+def trainer_command(
+    run: Callable[..., object], role: str, show_plan: Callable[[Config, str], int]
+) -> Callable[..., object]:
+    """A command for the trainer `run(config, name=…)` of `role`.
+
+    Args:
+        show_plan: `show_plan(config, role)` prints what memory the run would need, and returns an exit code.
+    """
 
     def command(
-        config: ConfigOption,
+        config: ConfigOptions,
         name: Annotated[str, typer.Option(help="Of the run: its folder inside the config's `out:`.")] = role,
         continue_from: Annotated[
             Path | None, typer.Option(help="Start from this half, with a new optimizer; give the run another --name.")
@@ -61,30 +80,26 @@ def trainer_command(run: Callable[..., object], role: str) -> Callable[..., None
         lr: Annotated[float | None, typer.Option(help="Instead of the config's learning rate.")] = None,
         plan: Annotated[bool, typer.Option("--plan", help="Say what memory the run would need, and stop.")] = False,
     ) -> None:
-        with friendly():
-            loaded = Config.load(config)
-            changes = {"continue_from": continue_from, "lr": lr}
-            changes = {key: value for key, value in changes.items() if value is not None}
-            settings = getattr(loaded, role).model_copy(update=changes)
-            loaded = loaded.model_copy(update={role: settings})
-            if plan:
-                from ..fit.plan.estimate import show
+        loaded = config.load({f"{role}.lr": lr, f"{role}.continue_from": continue_from})
+        if plan:
+            raise typer.Exit(show_plan(loaded, role))
+        made = run(loaded, name=name)
+        if os.environ.get("RANK", "0") == "0":
+            print(made)
 
-                raise SystemExit(show(loaded, role))
-            made = run(loaded, name=name)
-            if os.environ.get("RANK", "0") == "0":
-                print(made)
+    return _named(command, run)
 
+
+def data_stage(run: Callable[..., object]) -> Callable[..., object]:
+    """A command for the stage function `run(config, overwrite=…, push_dataset=…)`, which makes tables."""
+
+    def command(config: ConfigOptions, overwrite: OverwriteOption = False, push_dataset: PushOption = None) -> None:
+        print(run(config.load(), overwrite=overwrite, push_dataset=push_dataset))
+
+    return _named(command, run)
+
+
+def _named(command: Callable[..., object], run: Callable[..., object]) -> Callable[..., object]:
+    """The command with its options taken apart, and the docstring of the stage's module as its help."""
     command.__doc__ = sys.modules[run.__module__].__doc__
-    return command
-
-
-def data_stage(run: Callable[..., object]) -> Callable[..., None]:
-    """A typer command for the stage function `run(config, overwrite=…, push_dataset=…)`, which makes tables."""
-
-    def command(config: ConfigOption, overwrite: OverwriteOption = False, push_dataset: PushOption = None) -> None:
-        with friendly():
-            print(run(Config.load(config), overwrite=overwrite, push_dataset=push_dataset))
-
-    command.__doc__ = sys.modules[run.__module__].__doc__
-    return command
+    return expand(command)

@@ -18,6 +18,7 @@ from nla_sdk.io.files import atomic, sha256_of, write_json
 from nla_sdk.io.sidecars import read_sidecar, sidecar_of
 
 from ..configs.config import Config
+from .scan import Scanner
 
 
 class ResultsError(NLAError):
@@ -79,8 +80,6 @@ def push(repo: str, table: Path, name: Path) -> None:
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
-
-    from ..publish.checks.scan import Scanner
 
     scanner = Scanner([repo])
     found = [one for file in (table, sidecar_of(table)) for one in scanner.file(file, file.name)]

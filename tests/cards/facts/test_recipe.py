@@ -39,7 +39,7 @@ def test_a_remark_in_place_of_the_training_block_is_on_no_card():
 
 def test_every_setting_of_the_trainers_is_shown_or_kept_back_on_purpose():
     from cards.facts.recipe import SETTINGS
-    from training.configs.config import AR, AV, Grpo, Lora
+    from training.configs.fit import AR, AV, Grpo, Lora
 
     housekeeping = {"log_interval", "keep_checkpoints", "eval_interval", "eval_rows", "logit_slice", "continue_from"}
     housekeeping |= {"av", "ar"}  # where to start from: the contract has their hashes

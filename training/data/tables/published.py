@@ -23,7 +23,7 @@ from nla_sdk.io.files import sha256_of
 from nla_sdk.io.tables import read_vectors
 
 from ...configs.config import Config
-from ...configs.config import Published as Entry
+from ...configs.data import Published as Entry
 from ..split import NOT_IDS
 from .columns import ABOUT_LABEL, USABLE, Block, explanation_of
 from .labelled import in_steps

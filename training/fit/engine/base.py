@@ -12,7 +12,8 @@ from nla_sdk.io.quiet import quiet
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.loading import keep_compute_dtype, pick_device
 
-from ...configs.config import Config, Train
+from ...configs.config import Config
+from ...configs.fit import Train
 
 
 def processes():

@@ -23,7 +23,8 @@ from nla_sdk.io.files import atomic, sha256_of
 from nla_sdk.io.version import code_version
 from nla_sdk.model.backbone import Backbone
 
-from ...configs.config import Config, Train
+from ...configs.config import Config
+from ...configs.fit import Train
 from ...data.statistics import Statistics
 from ...runs.machine import hardware, libraries
 

@@ -14,7 +14,7 @@ import torch
 
 from nla_sdk.results import Explanation
 
-from ...configs.config import Grpo
+from ...configs.fit import Grpo
 from .checkpoints import TrainingError
 
 WATCHED_STEPS = 5

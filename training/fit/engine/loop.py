@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from nla_sdk.io.files import atomic
+from nla_sdk.io.logs import read_losses
+from nla_sdk.io.progress import progress_bar, say
 
-from ...configs.config import Config, Train
+from ...configs.config import Config
+from ...configs.fit import Train
+from ...runs.log import Telemetry
 from ...runs.machine import peak_memory_gib
-from ...runs.telemetry import Telemetry
-from ...runs.trend import Trend, read_losses, trend
+from ...runs.verdict import Trend, trend
 from .checkpoints import (
     TrainingError,
     identity_of_run,
@@ -98,7 +99,7 @@ class Loop:
         self.world = accelerator.num_processes if accelerator is not None else 1
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.step, self.seconds, self.best = 0, 0.0, None
-        self.telemetry = Telemetry(folder, settings.log_interval) if self.rank == 0 else None
+        self.telemetry = Telemetry(folder, settings.log_interval, settings.trackers) if self.rank == 0 else None
         torch.manual_seed(seed + self.rank)  # of dropout; weights are there already, the same in every process
         self._stop = False
         if (latest := latest_checkpoint(folder)) is not None:
@@ -131,7 +132,7 @@ class Loop:
             KeyboardInterrupt: after Ctrl-C, with everything saved.
         """
         total = len(batches)
-        bar = tqdm(total=total, initial=self.step, unit="step", desc=name, mininterval=5, disable=not self.is_main)
+        bar = progress_bar(total, "step", name, done=self.step, shown=self.is_main)
         if self.step == 0:
             self._evaluated({"step": 0}, evaluate)
         with self._interrupts_wait():
@@ -204,7 +205,7 @@ class Loop:
                 raise KeyboardInterrupt
             self._stop = True
             if self.is_main:
-                tqdm.write("stopping after this step; Ctrl-C again to stop at once", file=sys.stderr)
+                say("stopping after this step; Ctrl-C again to stop at once")
 
         try:
             before = signal.signal(signal.SIGINT, ask)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from nla_sdk import NLAPair
 from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import sha256_of
+from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.tables import read_vectors, vector_column
 
 from ...configs.config import Config
@@ -71,7 +71,7 @@ def explain_rows(
     if is_finished(path, chunks.identity, overwrite=True):  # another AV's words are of no further use
         chunks.remove()
         return path
-    bar = tqdm(total=len(picked), unit="row", desc=stage, mininterval=5)
+    bar = progress_bar(len(picked), "row", stage)
     for index, start in enumerate(range(0, len(picked), ROWS_PER_CHUNK)):
         part = slice(start, start + ROWS_PER_CHUNK)
         if not chunks.has(index):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ...configs.config import Train
+from ...configs.fit import Train
 from .checkpoints import TrainingError
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from nla_sdk.io.progress import say
 from nla_sdk.model.backbone import Backbone
 
 from ...configs.config import Config
@@ -36,7 +34,7 @@ def train(
     if settings.shard_base:
         shard_base(backbone, trainer.parameters, settings)
     if trainer.left_out and accelerator.is_main_process:
-        tqdm.write(f"{trainer.left_out} rows are longer than {role}.max_length and are left out", file=sys.stderr)
+        say(f"{trainer.left_out} rows are longer than {role}.max_length and are left out")
     facts = run_facts(settings, backbone, parent, trainer.tables, len(trainer.rows))
 
     def save(folder: Path, measured: Mapping[str, Any]) -> None:

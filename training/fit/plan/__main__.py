@@ -1,8 +1,7 @@
-"""`python -m training.fit.plan`: see `estimate`."""
+"""What a training run will need of memory, before it starts. `python -m training.fit.plan`, see `estimate`"""
 
-import typer
-
+from ...runs.command import run_command
 from .estimate import command
 
 if __name__ == "__main__":
-    typer.run(command)
+    run_command(command)

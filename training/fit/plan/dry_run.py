@@ -21,7 +21,7 @@ from nla_sdk.io.quiet import quiet
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.loading import TOWER_CONFIGS, drop_towers
 
-from ...configs.config import Train
+from ...configs.fit import Train
 from ..engine.base import checkpoint_gradients, lora_config
 from ..engine.losses import ResponseLoss
 

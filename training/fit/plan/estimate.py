@@ -21,6 +21,7 @@ import torch
 import typer
 from torch import nn
 
+from nla_sdk.cli.options import expand
 from nla_sdk.errors import InputError, OfflineError, first_line
 from nla_sdk.halves.demo_base import DEMO_BASE_ID
 from nla_sdk.halves.fetch import fetch_base, fetch_file
@@ -28,7 +29,7 @@ from nla_sdk.io.quiet import quiet
 from nla_sdk.model.loading import pick_dtype
 
 from ...configs.config import Config
-from ...runs.command import ConfigOption, friendly
+from ...runs.command import ConfigOptions
 from .dry_run import Step, add_lora, build, dry_run
 from .footprint import Counts, count, optimizer_bytes
 
@@ -343,8 +344,9 @@ def read_base_config(base: str, file: Path | None = None):
         raise InputError(f"{file} is no config.json that transformers can read: {first_line(error)}") from error
 
 
+@expand
 def command(
-    config: ConfigOption,
+    config: ConfigOptions,
     role: Annotated[str, typer.Option(help="av, ar or both.")] = "both",
     base_config: Annotated[
         Path | None, typer.Option(help="The base's config.json; by default that of `base`, fetched without weights.")
@@ -356,17 +358,16 @@ def command(
     length: Annotated[int | None, typer.Option(help="Tokens of the longest row; by default the config's.")] = None,
     device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
 ) -> None:
-    with friendly():
-        if role not in ("av", "ar", "both"):
-            raise InputError(f"--role is {role!r}; expected 'av', 'ar' or 'both'.")
-        read = Config.load(config)
-        base = read_base_config(read.base, base_config)
-        plans = []
-        for half in ("av", "ar") if role == "both" else (role,):
-            given = {name: value for name, value in (("batch", batch), ("length", length)) if value is not None}
-            options = settings_of(read, half) | given
-            plans.append(plan(read, half, base_config=base, gpu_gib=gpu_gib, device=device, **options))
-            print(plans[-1].table(), end="\n\n")
+    if role not in ("av", "ar", "both"):
+        raise InputError(f"--role is {role!r}; expected 'av', 'ar' or 'both'.")
+    read = config.load()
+    base = read_base_config(read.base, base_config)
+    plans = []
+    for half in ("av", "ar") if role == "both" else (role,):
+        given = {name: value for name, value in (("batch", batch), ("length", length)) if value is not None}
+        options = settings_of(read, half) | given
+        plans.append(plan(read, half, base_config=base, gpu_gib=gpu_gib, device=device, **options))
+        print(plans[-1].table(), end="\n\n")
     raise typer.Exit(0 if all(each.fits for each in plans) else 1)
 
 

@@ -9,7 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from typing import Any
 
-from ...configs.label import Provider as Settings
+from ...configs.label import ProviderSettings as Settings
 from ..budget import Price
 from ..faults import KEY_VARIABLES, LabelError, QuotaWall, Refused, Transient, too_many_requests
 from .protocol import Completion, LabelRequest

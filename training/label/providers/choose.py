@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nla_sdk.errors import InputError
 
-from ...configs.label import Provider as Settings
+from ...configs.label import ProviderSettings as Settings
 from ..budget import Price
 from .protocol import Provider
 

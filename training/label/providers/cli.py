@@ -20,7 +20,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 
-from ...configs.label import Provider as Settings
+from ...configs.label import ProviderSettings as Settings
 from ..faults import PATIENCE, LabelError, QuotaWall, Refused, Transient, reset_announced, scrub
 from .protocol import Completion, LabelRequest
 

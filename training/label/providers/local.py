@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nla_sdk.errors import InputError, first_line
 
-from ...configs.label import Provider as Settings
+from ...configs.label import ProviderSettings as Settings
 from .. import extractive
 from ..faults import LabelError, NoLabel, Refused
 from .protocol import Completion, LabelRequest

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ...configs.label import Provider as Settings
+from ...configs.label import ProviderSettings as Settings
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,22 @@
-"""A run's log and the figure of it. `python -m training.runs.telemetry runs/demo/run_av/log.jsonl`
+"""The figure of a run, drawn from its log alone: of a run that goes on, was killed or is long over.
 
-`log.jsonl` is one JSON object per line; TensorBoard, where it is installed, gets the same numbers. The figure is drawn
-from the log alone, so it can be had at any time, of a run that goes on, was killed or is long over. Its keys, all but
-`step` optional (what isn't logged isn't drawn):
-
-    step  loss  lr  grad_norm  seconds  tokens_per_second  peak_memory_gib
-    heldout_loss  heldout_loss_shuffled                       AV: with the true vectors, with vectors of other rows
-    heldout_fve_true  heldout_fve_empty  heldout_fve_shuffled AR: the mean-norm baseline is 0
-    heldout_fve_true_raw_variance …                           AR: the same against the stricter baseline (metrics)
-
-The AV's loss alone says little: learning how labels are written lowers it whether or not the vector is read. Its signal
-is the gap between the two held-out curves. The AR's is FVE with true text over FVE with no text, or with false text.
+`training.runs.log` names the log's keys; what isn't logged isn't drawn.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import typer
+from typing import Any, Literal
 
 from nla_sdk.errors import InputError
 from nla_sdk.io.files import atomic
+from nla_sdk.io.logs import read_log
 
-from .command import friendly
-from .trend import FEWEST, WINDOW, log_lines, read_log, trend
+from .verdict import FEWEST, WINDOW, trend
 
-LOG = "log.jsonl"
 FIGURE = "training.png"
-DIGITS = 6
 LOSS = {"av": "loss (cross-entropy, nats per token)", "ar": "loss (direction mse)", None: "loss"}
 SMALL = {  # the panels of one curve: title, colour
     "lr": ("learning rate", "#7a5ea8"),
@@ -45,96 +30,6 @@ SUFFIX = "_raw_variance"
 FVE = {"true": ("true text", BLUE), "empty": ("empty text", GREY), "shuffled": ("text of other rows", ORANGE)}
 
 Role = Literal["av", "ar"]
-
-
-class Telemetry:
-    """The log of one run: `<folder>/log.jsonl`.
-
-    Args:
-        folder: the run's folder; made if it isn't there.
-        every: log the steps that this number divides, and any step with held-out values. With more than 1, `trend` has
-            fewer losses to go by.
-    Example:
-        >>> telemetry = Telemetry(Path("runs/demo/run_av"))
-        >>> telemetry.log({"step": 1, "loss": 5.15, "lr": 2.5e-05})
-    """
-
-    def __init__(self, folder: Path, every: int = 1) -> None:
-        if every < 1:
-            raise InputError(f"Telemetry every {every} steps was asked for; the least is 1.")
-        self.folder, self.every = Path(folder), every
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.path = self.folder / LOG
-        self._whole = False  # whether the log is known to end in a whole line
-        self._board: Any = None  # a SummaryWriter; False where TensorBoard isn't installed
-        self._purge: int | None = None
-
-    def log(self, record: Mapping[str, Any]) -> None:
-        """Append one line, flushed; floats are rounded to six significant digits (a learning rate of 1e-7 stays one).
-
-        Args:
-            record: numbers by name; `step` must be among them.
-        """
-        heldout = any(key.startswith("heldout_") for key in record)
-        if record["step"] % self.every and not heldout:
-            return
-        rounded = {key: _rounded(value) for key, value in record.items()}
-        line = json.dumps(rounded) + "\n"
-        if not self._whole:
-            self._cut_torn_line()
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line)
-        self._to_board(rounded)
-
-    def truncate(self, step: int) -> None:
-        """Drop what was logged after `step`: a run resumed from that checkpoint will log it again. −1 drops everything.
-
-        Raises:
-            InputError: a line of the log is malformed; names it.
-        """
-        self._purge = step + 1
-        if not self.path.is_file():
-            return
-        kept = [text for text, record in log_lines(self.path) if record["step"] <= step]
-        with atomic(self.path) as sibling:
-            sibling.write_text("".join(text + "\n" for text in kept), encoding="utf-8")
-
-    def render(self, role: Role | None = None) -> Path | None:
-        """Draw `<folder>/training.png` from the log; see `render`."""
-        if self._board:
-            self._board.flush()
-        return render(self.path, self.folder / FIGURE, role)
-
-    def close(self) -> None:
-        """Finish TensorBoard's file. The log needs no closing."""
-        if self._board:
-            self._board.close()
-        self._board = None
-
-    def _cut_torn_line(self) -> None:
-        """A run killed while writing leaves half a line; the next one must not be glued to it."""
-        self._whole = True
-        if self.path.is_file() and not (there := self.path.read_bytes()).endswith(b"\n"):
-            with atomic(self.path) as sibling:
-                sibling.write_bytes(there[: there.rfind(b"\n") + 1])
-
-    def _to_board(self, record: Mapping[str, Any]) -> None:
-        if self._board is None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                self._board = False
-            else:
-                # purge_step hides what an earlier process logged of the steps that are taken again
-                self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._purge)
-        if self._board:
-            for key, value in record.items():
-                if key != "step" and isinstance(value, int | float):
-                    self._board.add_scalar(key, value, record["step"])
-
-
-def _rounded(value: Any) -> Any:
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def running_mean(values: Sequence[float], width: int) -> list[float]:
@@ -268,21 +163,3 @@ def _draw_small(axes, curve: Mapping[int, float], title: str, colour: str) -> No
     axes.plot(curve.keys(), curve.values(), color=colour, linewidth=1.2)
     axes.set_title(title, fontsize=10)
     axes.set_ylim(bottom=0)
-
-
-def main(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="A run's log.jsonl.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="PNG", help="Default: training.png beside the log.")
-    ] = None,
-) -> None:
-    with friendly():
-        drawn = render(log, out or log.parent / FIGURE)
-        if drawn:
-            print(drawn)
-
-
-main.__doc__ = __doc__
-
-if __name__ == "__main__":
-    typer.run(main)

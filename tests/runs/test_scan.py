@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from training.publish.checks.scan import Scanner
+from training.runs.scan import Scanner
 
 SECRETS = {
     "a Hugging Face token": "hf_" + "aB3" * 12,

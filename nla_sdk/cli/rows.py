@@ -1,0 +1,139 @@
+"""What the four commands on rows do alike: open INPUT, load the pair, work through it, write or print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..io.progress import progress_bar, say
+from .options import OutputOptions, PairOptions
+from .terminal import RowTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..io.sources import RowSource
+    from ..jobs.work import Work
+
+ROWS_PER_CHUNK = {"explain": 64, "round_trip": 64, "extract": 64, "reconstruct": 512}
+"""What a killed run loses at most; the first two are a batch of the AV's, about a minute on a laptop."""
+LOOKED_FOR = {
+    "explain": ("activation_vector", "text"),
+    "round_trip": ("activation_vector", "text"),
+    "extract": ("text", "detokenized_text_truncated"),
+    "reconstruct": ("api_explanation", "explanation"),
+}
+"""Columns of INPUT that are read, in this order, unless --column names one."""
+
+
+def process(
+    command: str,
+    given: str,
+    pair_options: PairOptions,
+    output: OutputOptions,
+    positions: str | None = None,
+    options: dict[str, Any] | None = None,
+    watch: Callable[[pa.Table], None] | None = None,
+) -> None:
+    """Do one of the four.
+
+    Args:
+        command: its name, that of a function of nla_sdk.jobs.work.
+        given: INPUT.
+        options: its options beside `positions`.
+        watch: is shown every table of results.
+    """
+    from ..io import formats, sources
+    from ..jobs import local as jobs
+    from ..jobs import work as rows
+
+    kinds = (sources.TEXTS,) if command in ("extract", "reconstruct") else (sources.VECTORS, sources.TEXTS)
+    source = sources.open_source(
+        given, LOOKED_FOR[command], column=output.column, holds=kinds, lines=command == "reconstruct"
+    )
+    result = {"extract": "activation_vector", "reconstruct": "reconstruction"}.get(command)
+    hidden = {source.column, "activation_vector"} if source.holds == sources.VECTORS else {"activation_vector"}
+    hidden = sorted(hidden - {result})
+    form = "jsonl" if output.json else output.format and output.format.value
+    target = None
+    if output.out is not None and form != "table":
+        form = formats.pick_format(output.out, form)
+        target = jobs.Target(output.out, form, result, hidden, output.overwrite)
+        target.refuse_early()
+    elif output.out is not None or form not in (None, "table", "jsonl"):
+        raise InputError("Tables are for the terminal; parquet, npy and json are for files: give -o and one of these.")
+    count = source.check(empty_texts=command == "reconstruct")
+    options = (options or {}) | ({} if positions is None else {"positions": parse_positions(positions)})
+
+    pair = pair_options.load()
+    work = getattr(rows, command)(pair, source, **options)
+    size = chunk_rows(command, source.holds, options.get("positions"))
+    if target is None:
+        print_rows(command, source, count, work, size, hidden, as_json=form == "jsonl", vectors=result, watch=watch)
+        return
+    made_from = {
+        "command": command.replace("_", "-"),
+        "input": source.identity() | {"column": source.column},
+        "options": options,
+        "pair": rows.identify(pair),
+    }
+    jobs.run(source, count, work, target, chunk_rows=size, made_from=made_from, about=pair.contract, watch=watch)
+    say(f"wrote {output.out}")
+
+
+def print_rows(
+    command: str,
+    source: RowSource,
+    count: int | None,
+    work: Work,
+    size: int,
+    hidden: list[str],
+    *,
+    as_json: bool,
+    vectors: str | None,
+    watch: Callable[[pa.Table], None] | None,
+) -> None:
+    """Work through INPUT and print the results as they come."""
+    from ..io import formats
+
+    text = "detokenized_text_truncated" if command == "extract" else source.column
+    table = RowTable(command, text=text, vectors=vectors)
+    first = 0
+    with progress_bar(count, "row", source.name, shown=sys.stderr.isatty(), leave=False) as bar:
+        for batch in source.batches(size):
+            results = work(batch, first)
+            first += batch.num_rows
+            if not bar.disable:
+                bar.clear()
+            if as_json:
+                for line in formats.json_lines(results, hidden):
+                    print(line)
+            else:
+                table.print(results)
+            sys.stdout.flush()
+            bar.update(batch.num_rows)
+            if watch is not None:
+                watch(results)
+
+
+def parse_positions(text: str) -> int | str | list[int]:
+    """`-1`, `all` or `3,7,-1`, as `NLAPair.extract` takes them."""
+    if text == "all":
+        return text
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--positions {text}: expected -1, all, or a list of numbers such as 3,7,-1.") from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def chunk_rows(command: str, holds: str, positions: int | str | list[int] | None) -> int:
+    """Rows of INPUT a chunk: fewer where each is a text that is read at several positions."""
+    size = ROWS_PER_CHUNK[command]
+    if holds == "vectors" or positions is None or isinstance(positions, int):
+        return size
+    if positions == "all":
+        return 8 if command == "extract" else 1
+    return max(1, size // len(positions))

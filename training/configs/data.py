@@ -1,0 +1,107 @@
+"""The sections of the data stages: which corpora are read, how documents are split, what tables are made of."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from .section import Section
+
+
+class CorpusSource(Section):
+    """One corpus: what to read, and where in it activations are taken."""
+
+    corpus: str = Field(
+        description="A .jsonl or .parquet file, a folder (of .txt, .md, .jsonl, .parquet files), or a Hub dataset id."
+    )
+    positions: int | Literal["last"] = Field(
+        2, description="Activations per text, at random tokens; or the last token only (for texts that have a label)."
+    )
+    text: str = Field("text", description="Field that holds the text.")
+    doc_id: str | None = Field(
+        "doc_id", description="Field that names the document; null: every text is a document of its own."
+    )
+    family: str = Field("family", description="Field that says what kind of text it is; may be missing.")
+    limit: int | None = Field(None, ge=1, description="Read only the first this many texts.")
+    share: float = Field(1.0, gt=0, le=1, description="Read only this share of the documents, picked by their hash.")
+    config: str | None = Field(None, description="Of a Hub dataset: its configuration.")
+    split: str = Field("train", description="Of a Hub dataset: its split.")
+    revision: str | None = Field(None, description="Of a Hub dataset: branch, tag or commit.")
+
+    @field_validator("positions")
+    @classmethod
+    def _some(cls, value):
+        if value != "last" and value < 1:
+            raise ValueError('expected "last" or at least 1')
+        return value
+
+
+class Extract(Section):
+    """Text → activations."""
+
+    sources: list[CorpusSource] = Field(min_length=1, description="Corpora, read one after the other.")
+    layers: list[int] = Field([], description="More layers to read in the same pass; `layer` is always read.")
+    min_context: int = Field(50, ge=1, description="Fewest tokens (BOS included) before the token read.")
+    max_tokens: int = Field(160, ge=2, description="Texts are read in windows of at most this many tokens.")
+    next_tokens: int = Field(
+        3,
+        ge=0,
+        description="How many of the base's likeliest next tokens to record, for the extractive labeler; 0 "
+        "stops every forward at the highest layer read.",
+    )
+    texts_per_chunk: int = Field(256, ge=1, description="What is done again after a kill, at most.")
+    tokens_per_batch: int = Field(2048, ge=2, description="Padded tokens in one forward.")
+    quantization: Literal["nf4"] | None = Field(None, description="Of the source model while it is read.")
+    dtype: str = Field("auto", description="Of the source model while it is read.")
+
+
+class Split(Section):
+    """Shares of the documents; they add up to at most 1, the rest is left out."""
+
+    eval: float = Field(0.1, gt=0, lt=1)
+    av_sft: float = Field(0.45, gt=0, lt=1)
+    ar_sft: float = Field(0.3, gt=0, lt=1)
+    rl: float = Field(0.15, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _at_most_one(self):
+        total = self.eval + self.av_sft + self.ar_sft + self.rl
+        if total > 1 + 1e-9:
+            raise ValueError(f"the shares add up to {total:g}, expected at most 1")
+        return self
+
+
+class Readout(Section):
+    """Labels that linear probes read out of the activations (`training.label.readout`)."""
+
+    next_tokens: int = Field(4, ge=1, le=5, description="Next tokens a label names.")
+    words: int = Field(6, ge=1, description="Context words a label names.")
+    next_candidates: int = Field(12, ge=1, description="Next tokens the pursuit chooses from: those found strongest.")
+    word_candidates: int = Field(
+        16, ge=1, description="Words the pursuit chooses from; more fit the vector better and the text worse."
+    )
+    min_documents: int = Field(12, ge=1, description="Training documents that a token or word must occur in.")
+    window: int = Field(40, ge=1, description="Words before the one read that count as its context.")
+    shrinkage: float = Field(0.05, gt=0, description="Of the probes, as a share of the mean variance.")
+    penalty: float = Field(
+        10.0, gt=0, description="Ridge penalty, in rows, of the directions that tokens and words add."
+    )
+    rarity: float = Field(0.5, ge=0, le=1, description="Power of frequency that scores are divided by.")
+
+
+class Published(Section):
+    """A table that somebody else has built already, with explanations."""
+
+    dataset: str = Field(description="A Hub dataset id, a .parquet file, or a folder of them.")
+    split: Literal["av_sft", "ar_sft", "rl"] = Field(description="The table its rows are appended to.")
+    revision: str | None = Field(None, description="Of a Hub dataset: branch, tag or commit.")
+
+
+class Build(Section):
+    """Activations and labels → training tables."""
+
+    eval_rows: int = Field(512, ge=2, description="Most activations of the eval table, one a document first.")
+    published: list[Published] = Field(
+        [], description="Published tables to add; if nothing was extracted here, the tables are made of them alone."
+    )

@@ -1,0 +1,132 @@
+"""The sections of the trainers: adapters, optimisation, and what is particular to each of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from .section import Section
+
+
+class Lora(Section):
+    r: int = Field(64, ge=1)
+    alpha: int = Field(128, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    targets: list[str] = Field(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        min_length=1,
+        description="Linear layers of the text blocks that run.",
+    )
+    modules_to_save: list[str] = Field(
+        [], description="Norms of the text blocks trained whole, by their last name (q_norm, input_layernorm, …)."
+    )
+
+
+class Train(Section):
+    """What both trainers share. The defaults are the recipe of the first public Gemma 4 pair, made for 4 GB."""
+
+    quantization: Literal["nf4"] | None = Field("nf4", description="Of the base; null: as `dtype` says.")
+    dtype: str = Field("auto", description="What is computed in; auto: bfloat16 or float16 on a GPU, float32 on a CPU.")
+    shard_base: bool = Field(
+        False, description="Split the frozen blocks over the processes (FSDP), for bases that fit on no one GPU."
+    )
+    gradient_checkpointing: bool = Field(True, description="Keep block inputs only and compute blocks again: slower.")
+    lora: Lora = Lora()
+    optimizer: Literal["auto", "adamw", "adamw8bit"] = Field("auto", description="auto: 8 bits on CUDA.")
+    lr: float = Field(1e-4, gt=0)
+    warmup_steps: int = Field(0, ge=0)
+    decay: Literal["constant", "linear", "cosine"] = "constant"
+    batch_size: int = Field(16, ge=1, description="Rows of one optimizer step, over all processes.")
+    micro_batch: int | None = Field(1, ge=1, description="Rows of one forward; null: a process's whole share.")
+    epochs: float = Field(1.0, gt=0)
+    max_rows: int | None = Field(None, ge=1)
+    max_length: int = Field(512, ge=16, description="Most tokens of a prompt (with its response); longer rows go.")
+    log_interval: int = Field(1, ge=1, description="Log every how many steps; with more than 1 the trend sees fewer.")
+    trackers: list[Literal["tensorboard", "wandb"]] = Field(
+        ["tensorboard"],
+        exclude=True,  # of no result, so of no checkpoint's settings either
+        description="Where a run's numbers go besides its log; tensorboard only if it is installed.",
+    )
+    save_interval: int = Field(50, ge=1)
+    keep_checkpoints: int = Field(2, ge=1, description="How many of the latest checkpoints stay on the disk.")
+    save_dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Of the written adapters.")
+    eval_interval: int = Field(50, ge=1)
+    eval_rows: int = Field(96, ge=2)
+    clip: float = Field(1.0, gt=0)
+    continue_from: Path | None = Field(
+        None, description="Start from this half (a checkpoint, or any pair's), with a new optimizer."
+    )
+    sources: list[str] = Field(
+        ["extractive"], description="Which labels to train on: extractive, readout, written, on_policy."
+    )
+
+
+class AV(Train):
+    template: str = Field(description="Raw prompt; {injection_char} is the marker.")
+    max_new_tokens: int = 64
+    sampled_negatives: int = Field(
+        0,
+        ge=0,
+        description="0: softmax over the whole vocabulary. N: exact over the tokens of the training responses, the "
+        "rest of the normaliser estimated from N tokens drawn anew each step.",
+    )
+    logit_slice: int = Field(
+        64, ge=1, description="Response tokens whose logits are alive at once: each is a row of the whole vocabulary."
+    )
+
+
+class AR(Train):
+    template: str = Field(description="Raw prompt; {explanation} is replaced.")
+    num_blocks: int | None = Field(None, ge=1, description="How many blocks run; default: those up to `layer`.")
+    head_lr: float = Field(1e-3, gt=0)
+    head_init: float = Field(1.0, gt=0, description="The head starts at this times the identity.")
+    centred: bool = Field(
+        False, description="Predict the direction of v − mean only; docs/demo-pair.md says what that costs."
+    )
+    contrastive: float = Field(
+        0.0, ge=0, description="Weight of InfoNCE: which of the batch's activations is this explanation's?"
+    )
+    contrastive_temperature: float = Field(0.1, gt=0)
+    explanation_dropout: float = Field(0.0, ge=0, lt=1, description="Share of an explanation's words left out.")
+    prose_share: float = Field(
+        0.0, ge=0, lt=1, description="Share of rows read without their quoted spans: prose must carry something too."
+    )
+    on_policy_rows: int = Field(1200, ge=1, description="How many of the AR's activations the AV explains for it.")
+    on_policy_vocabulary: Literal["labels", "all"] = Field(
+        "labels",
+        description="labels: the AV writes tokens of its training labels only, in a third of the time on a CPU.",
+    )
+    tables: list[Literal["ar_sft", "av_sft"]] = Field(
+        ["ar_sft"], min_length=1, description="Whose true labels to train on; the AV's documents serve as well."
+    )
+
+
+class Expert(Section):
+    """Rejection sampling: the AV's own best words, to train it on (`training.fit.expert`)."""
+
+    rows: int = Field(1000, ge=1, description="Activations of the rl split.")
+    best_of: int = Field(4, ge=2, description="Explanations written for each; the one the AR inverts best is kept.")
+    temperature: float = Field(0.7, gt=0)
+    vocabulary: Literal["labels", "all"] = Field("labels", description="As ar.on_policy_vocabulary.")
+
+
+class Grpo(Train):
+    """Group-relative policy optimisation of the AV, with the AR trained alongside (`training.fit.grpo`).
+
+    `batch_size` is in activations; each gets `samples` explanations.
+    """
+
+    av: Path | None = Field(None, description="Half to start from; default: <out>/av/final.")
+    ar: Path | None = Field(None, description="Half to start from; default: <out>/ar/final.")
+    samples: int = Field(8, ge=2, description="Explanations of one activation: the group that is compared.")
+    temperature: float = Field(1.0, gt=0, description="Of the sampling.")
+    kl: float = Field(0.05, ge=0, description="Weight of the divergence from the AV that training started from.")
+    truncation_penalty: float = Field(0.5, ge=0, description="Taken from the reward of an output without an end.")
+    length_penalty: float = Field(0.0, ge=0, description="Taken from the reward for each token.")
+    ar_lr: float = Field(1e-5, ge=0, description="Of the AR's adapter and head; 0: the AR stays as it is.")
+    vocabulary: Literal["labels", "all"] = Field("labels", description="As ar.on_policy_vocabulary.")
+    min_unique: float = Field(0.3, ge=0, le=1, description="Fewer different explanations of a step: collapse, stop.")
+    max_kl: float = Field(0.5, gt=0, description="More nats a token from the start: no longer its language, stop.")
+    max_truncated: float = Field(0.3, gt=0, le=1, description="More outputs of a step without an end: stop.")
