@@ -23,7 +23,7 @@ from nla_sdk import NLAPair
 from nla_sdk.evaluation.parts import Settings
 from nla_sdk.evaluation.schema import ROWS
 from nla_sdk.io.chunks import Chunks
-from nla_sdk.io.formats import write_stream
+from nla_sdk.io.rows.formats import write_stream
 from training.evaluate import heldout, measure
 from training.evaluate.measures import compute
 from training.evaluate.measures.collapse import collapse

@@ -16,11 +16,11 @@ from .contract import Contract
 from .errors import MismatchedHalvesError, UnmatchedPairWarning
 from .halves import fetch
 from .halves.half import Half, check_halves, find_halves
-from .model.adapters import AdapterReport
 from .model.backbone import Backbone
-from .model.heads import load_head, load_mean
 from .model.reconstructor import Reconstructor
 from .model.verbalizer import Verbalizer
+from .model.weights.adapters import AdapterReport
+from .model.weights.heads import load_head, load_mean
 from .results import html_table
 
 

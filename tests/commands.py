@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from training.runs.command import run_command
+from training.configs.command import run_command
 
 
 @dataclass(frozen=True)

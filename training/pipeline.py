@@ -15,11 +15,11 @@ import typer
 
 from nla_sdk.cli.options import expand
 
+from .configs.command import ConfigOptions, OverwriteOption, PushOption, run_command
 from .configs.config import Config
 from .data import build, extract, split
 from .label import readout
 from .label import stage as label
-from .runs.command import ConfigOptions, OverwriteOption, PushOption, run_command
 
 STAGES = {"extract": extract.run, "split": split.run, "readout": readout.run, "label": label.run, "build": build.run}
 

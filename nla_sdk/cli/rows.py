@@ -14,7 +14,7 @@ from .terminal import RowTable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ..io.sources import RowSource
+    from ..io.rows.sources import RowSource
     from ..jobs.work import Work
 
 ROWS_PER_CHUNK = {"explain": 64, "round_trip": 64, "extract": 64, "reconstruct": 512}
@@ -45,7 +45,7 @@ def process(
         options: its options beside `positions`.
         watch: is shown every table of results.
     """
-    from ..io import formats, sources
+    from ..io.rows import formats, sources
     from ..jobs import local as jobs
     from ..jobs import work as rows
 
@@ -96,7 +96,7 @@ def print_rows(
     watch: Callable[[pa.Table], None] | None,
 ) -> None:
     """Work through INPUT and print the results as they come."""
-    from ..io import formats
+    from ..io.rows import formats
 
     text = "detokenized_text_truncated" if command == "extract" else source.column
     table = RowTable(command, text=text, vectors=vectors)

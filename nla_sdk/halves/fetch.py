@@ -14,9 +14,9 @@ from pathlib import Path
 
 from ..errors import MissingFileError
 from .demo_base import DEMO_BASE_ID, demo_base
-from .download import download_folder, place, repository_names
-from .listing import file_names, holds_checkpoint, listed, no_checkpoint, tree
-from .references import bundled, clean_subfolder, inside, local_folder, split_repo
+from .hub.download import download_folder, place, repository_names
+from .hub.listing import file_names, holds_checkpoint, listed, no_checkpoint, tree
+from .hub.references import bundled, clean_subfolder, inside, local_folder, split_repo
 
 TOKENIZER_FILES = (
     "tokenizer.json",

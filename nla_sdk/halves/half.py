@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nla_sdk.errors import InputError, MismatchedHalvesError
-
 from ..contract import SIDECAR_NAME, Contract, guess_partner, known_release, release_partner
-from ..errors import ContractError, MissingFileError, NLAError, RepositoryError, WrongRoleError
+from ..errors import (
+    ContractError,
+    InputError,
+    MismatchedHalvesError,
+    MissingFileError,
+    NLAError,
+    RepositoryError,
+    WrongRoleError,
+)
 from .fetch import fetch_half
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")

@@ -14,8 +14,8 @@ from ..contract import SIDECAR_NAME
 from ..errors import MissingFileError, OfflineError
 from .fetch import fetch_file, fetch_half
 from .half import ADAPTER_FILES, Half, read_contract
-from .hub_errors import clean_token, hub_errors
-from .references import local_folder, split_repo
+from .hub.errors import clean_token, hub_errors
+from .hub.references import local_folder, split_repo
 from .tensors import account
 
 

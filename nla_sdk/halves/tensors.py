@@ -16,7 +16,7 @@ from ..errors import MissingFileError, NLAError, first_line
 from .demo_base import DEMO_BASE_ID, base_folder
 from .fetch import fetch_file
 from .half import ADAPTER_FILES, Half
-from .hub_errors import clean_token, hub_errors
+from .hub.errors import clean_token, hub_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,7 +51,7 @@ def account(
         model = _skeleton(wanted, half.contract.base_revision if base is None else None, local_files_only)
     except NLAError as error:
         return {"unchecked": str(error)}
-    from ..model.adapters import plan_adapter
+    from ..model.weights.adapters import plan_adapter
 
     plan = plan_adapter(model, shapes, num_blocks_run=half.contract.ar_num_blocks)
     count = {key: math.prod(shape) for key, shape in shapes.items()}
@@ -91,7 +91,7 @@ def _skeleton(ref: str, revision: str | None, local_files_only: bool) -> PreTrai
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from ..io.quiet import quiet
-    from ..model.loading import TOWER_CONFIGS
+    from ..model.weights.loading import TOWER_CONFIGS
 
     path = base_config(ref, revision, local_files_only=local_files_only)
     with quiet():

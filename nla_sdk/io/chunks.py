@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from ..errors import ChunkError, InputError
 from .files import atomic, sha256_of, sync
-from .formats import encoding_of, write_stream
+from .rows.formats import encoding_of, write_stream
 from .sidecars import read_sidecar
 
 MANIFEST = "manifest.jsonl"

@@ -19,9 +19,9 @@ from ..contract import Contract
 from ..errors import InputError
 from ..io.chunks import LOCK, ChunkFolder, locked
 from ..io.files import atomic, sha256_of, write_json
-from ..io.formats import write_tables
 from ..io.progress import progress_bar, say
-from ..io.sources import RowSource
+from ..io.rows.formats import write_tables
+from ..io.rows.sources import RowSource
 from ..io.tables import conform, unified
 from .work import Work
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from ..errors import PositionError
-from ..io.sources import TEXTS, RowSource
+from ..io.rows.sources import TEXTS, RowSource
 from ..io.tables import usable_vectors, vector_column
 from ..model.extraction import resolve_positions, tokenize
 from ..model.injection import as_vectors

@@ -22,9 +22,9 @@ from torch.nn import functional
 
 from ..errors import LayerError, LoadError
 from ..io.quiet import quiet
-from .adapters import AdapterPlan, AdapterReport, read_adapter
-from .loading import find_blocks, load_model, pick_device, pick_dtype, text_config
 from .logits import find_cap
+from .weights.adapters import AdapterPlan, AdapterReport, read_adapter
+from .weights.loading import find_blocks, load_model, pick_device, pick_dtype, text_config
 
 if TYPE_CHECKING:
     from peft import LoraConfig

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import LoadError
-from .loading import text_config
+from .weights.loading import text_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

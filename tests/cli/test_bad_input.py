@@ -30,7 +30,7 @@ from nla_sdk.errors import (
     ZeroActivationError,
 )
 from nla_sdk.model.extraction import resolve_positions
-from nla_sdk.model.heads import load_head
+from nla_sdk.model.weights.heads import load_head
 from tests import tiny
 
 D = tiny.D_MODEL

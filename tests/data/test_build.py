@@ -22,7 +22,7 @@ from nla_sdk.contract import Contract
 from nla_sdk.errors import ChunkError, ContractMismatchError, InputError
 from nla_sdk.io.chunks import Chunks
 from nla_sdk.io.files import sha256_of
-from nla_sdk.io.formats import write_stream
+from nla_sdk.io.rows.formats import write_stream
 from nla_sdk.io.sidecars import read_sidecar
 from nla_sdk.io.tables import read_vectors, vector_column
 from nla_sdk.metrics import mean_baselines

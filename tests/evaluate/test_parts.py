@@ -11,7 +11,7 @@ from nla_sdk import metrics
 from nla_sdk.errors import InputError
 from training.evaluate.measures import collapse, content, identity, texts
 from training.evaluate.measures.nulls import Documents
-from training.label import quotes
+from training.label import extractive
 
 IDS = ["a", "b", "a", "c", "c", "c", "b", "d"]
 
@@ -276,15 +276,15 @@ def test_claims_are_sentences_or_lines():
 
 def test_quotes_and_prose_share_an_explanation_between_them():
     said = 'Ends in "the city of". Next “Paris”, then `x = 1`.'
-    assert quotes.quotes(said) == "the city of Paris x = 1"
-    assert quotes.prose(said) == "Ends in . Next , then ."
+    assert extractive.quotes(said) == "the city of Paris x = 1"
+    assert extractive.prose(said) == "Ends in . Next , then ."
 
 
 @given(st.text(max_size=200))
 def test_altered_texts_never_fail_and_lose_no_claim(said):
     parts = texts.claims(said)
     assert "".join(" ".join(parts).split()) == "".join(said.split())
-    quotes.quotes(said), quotes.prose(said), texts.first_words(said, 5)
+    extractive.quotes(said), extractive.prose(said), texts.first_words(said, 5)
     if len(set(parts)) > 1:
         assert texts.reordered(parts, "row", 0, "claims") != " ".join(parts) or " ".join(parts) == " ".join(
             sorted(parts)

@@ -33,7 +33,7 @@ from training.fit import on_policy
 from training.fit.engine import base as fit_base
 from training.fit.engine import checkpoints, rollout, schedule
 from training.fit.engine.losses import contrastive_loss
-from training.label.quotes import prose
+from training.label.extractive import prose
 
 pytest_plugins = ["tests.hub.fixtures"]
 ROOT = Path(__file__).parents[2]

@@ -18,6 +18,7 @@ from tests import configs, tiny
 from tests.commands import invoke
 from tests.configs import WORDS
 from training import pipeline
+from training.configs.command import run_stage, trainer_command
 from training.configs.config import Config
 from training.configs.fit import Train
 from training.data import build
@@ -27,7 +28,6 @@ from training.fit import on_policy
 from training.fit.engine import checkpoints, loop, losses, schedule
 from training.fit.engine.rows import kind_of, label_tokens
 from training.label import extractive
-from training.runs.command import run_stage, trainer_command
 
 
 def text(rng: random.Random) -> str:

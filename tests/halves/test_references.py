@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nla_sdk.errors import InputError, MissingFileError, MissingRepositoryError, WrongRoleError
-from nla_sdk.halves import references
 from nla_sdk.halves.fetch import fetch_file, fetch_half
+from nla_sdk.halves.hub import references
 from tests.halves.samples import ADAPTER, HALF, write
 from tests.hub.server import Hub
 

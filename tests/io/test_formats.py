@@ -13,7 +13,7 @@ import pytest
 
 from nla_sdk.errors import ChunkError, InputError
 from nla_sdk.io.files import sha256_of
-from nla_sdk.io.formats import json_lines, pick_format, write_stream, write_tables
+from nla_sdk.io.rows.formats import json_lines, pick_format, write_stream, write_tables
 from nla_sdk.io.sidecars import read_sidecar
 from nla_sdk.io.tables import vector_column
 

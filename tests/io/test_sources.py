@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nla_sdk.errors import InputError
-from nla_sdk.io.sources import TEXTS, VECTORS, RowSource, open_source
+from nla_sdk.io.rows.sources import TEXTS, VECTORS, RowSource, open_source
 from nla_sdk.io.tables import usable_vectors, vector_column
 
 # DuckDB 2.0.1: copy (values (1, [1, 2, 3]::FLOAT[3]), (2, NULL), (3, [4, 5, 6]::FLOAT[3])) to a parquet file.

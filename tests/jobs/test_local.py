@@ -14,7 +14,7 @@ from filelock import FileLock
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import LOCK, MANIFEST
-from nla_sdk.io.sources import RowSource, open_source
+from nla_sdk.io.rows.sources import RowSource, open_source
 from nla_sdk.io.tables import vector_column
 from nla_sdk.jobs.local import MADE_FROM, Target, run
 

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from nla_sdk import NLAPair
 from nla_sdk.errors import AdapterMismatchError, LoadError, MissingFileError
-from nla_sdk.model.adapters import plan_adapter
 from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.weights.adapters import plan_adapter
 from tests import reference, tiny
 
 NESTED, FLAT = "model.language_model.layers", "model.layers"

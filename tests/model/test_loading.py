@@ -14,7 +14,7 @@ from nla_sdk import NLAPair
 from nla_sdk.cli.app import main
 from nla_sdk.errors import LoadError, MissingFileError, OutOfMemoryError, QuantizationError
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.loading import drop_towers, find_blocks, pick_device, pick_dtype, place
+from nla_sdk.model.weights.loading import drop_towers, find_blocks, pick_device, pick_dtype, place
 from tests import reference, tiny
 
 TEXT = "The cat sat on the mat."
@@ -93,7 +93,9 @@ def fail_with(error):
 
 
 @pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("step", ["transformers.AutoModelForCausalLM.from_pretrained", "nla_sdk.model.loading.place"])
+@pytest.mark.parametrize(
+    "step", ["transformers.AutoModelForCausalLM.from_pretrained", "nla_sdk.model.weights.loading.place"]
+)
 def test_a_model_that_memory_cannot_hold_is_refused_with_a_hint_at_nf4(gemma_base, monkeypatch, step, error):
     monkeypatch.setattr(step, fail_with(error))
     with pytest.raises(OutOfMemoryError, match=r"on cpu\. Try quantization='nf4' \(nla: --quantization nf4\), another"):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from nla_sdk.io.files import sha256_of
-from nla_sdk.io.formats import write_stream
+from nla_sdk.io.rows.formats import write_stream
 from nla_sdk.io.sidecars import sidecar_of
 from tests.data.test_extract import config_of
 from training.configs.config import Config

@@ -30,8 +30,8 @@ from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar
 from nla_sdk.io.tables import read_vectors
 
+from ..configs.command import data_stage, run_command
 from ..configs.config import Config
-from ..runs.command import data_stage, run_command
 from ..runs.results import keep
 from . import label_report
 from .split import SPLITS, split_of

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nla_sdk.errors import InputError, RepositoryError, first_line
-from nla_sdk.halves.hub_errors import hub_errors
+from nla_sdk.halves.hub.errors import hub_errors
 from nla_sdk.io.files import sha256_of
 
 from ..configs.data import CorpusSource

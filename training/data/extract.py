@@ -29,11 +29,11 @@ from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.chunks import Chunks, identity_of, is_finished
 from nla_sdk.io.progress import progress_bar
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.loading import pick_device, pick_dtype
+from nla_sdk.model.weights.loading import pick_device, pick_dtype
 
+from ..configs.command import ConfigOptions, OverwriteOption, PushOption, run_command
 from ..configs.config import Config
 from ..configs.data import CorpusSource
-from ..runs.command import ConfigOptions, OverwriteOption, PushOption, run_command
 from ..runs.results import keep
 from .corpus import Corpus, Text
 from .reading import Reading, extract_chunk, windows

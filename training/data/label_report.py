@@ -21,7 +21,7 @@ from nla_sdk.errors import InputError
 from nla_sdk.io.files import atomic, write_json
 from nla_sdk.io.sidecars import read_sidecar
 
-from ..runs.command import run_command
+from ..configs.command import run_command
 from .tables.labelled import in_steps
 
 FILE = "label_report.json"

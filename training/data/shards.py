@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from nla_sdk.errors import ChunkError, InputError
 from nla_sdk.io.chunks import identity_of, is_finished
 from nla_sdk.io.files import atomic, sha256_of
-from nla_sdk.io.formats import write_stream
+from nla_sdk.io.rows.formats import write_stream
 from nla_sdk.io.sidecars import read_sidecar
 from nla_sdk.io.tables import read_vectors
 

@@ -20,9 +20,9 @@ from nla_sdk.io.files import hash64, sha256_of
 from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar
 
+from ..configs.command import data_stage, run_command
 from ..configs.config import Config
 from ..configs.data import Split
-from ..runs.command import data_stage, run_command
 from ..runs.results import keep
 
 SPLITS = ("av_sft", "ar_sft", "rl", "eval")

@@ -20,7 +20,7 @@ import typer
 from nla_sdk.cli.boundary import STYLE, readable
 from nla_sdk.errors import InputError
 
-from ..runs.command import run_command
+from ..configs.command import run_command
 
 app = typer.Typer(**STYLE, help=readable(__doc__))
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="An evaluation.json.")]

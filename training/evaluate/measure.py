@@ -24,7 +24,7 @@ from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.tables import vector_column
 from nla_sdk.sampling import Sampling
 
-from ..label import quotes
+from ..label import extractive
 from .heldout import Heldout
 from .measures import texts
 from .measures.tables import EMPTY
@@ -310,7 +310,7 @@ class Variants:
             yield "claims_shuffled", 0, texts.reordered(parts, row.row_id, seed, "claims")
         if len(text.split()) > 1:
             yield "words_shuffled", 0, texts.reordered(text.split(), row.row_id, seed, "words")
-        quoted, prose = quotes.quotes(text), quotes.prose(text)
+        quoted, prose = extractive.quotes(text), extractive.prose(text)
         if quoted and prose:
             yield "quotes_only", 0, quoted
             yield "prose_only", 0, prose

@@ -20,7 +20,7 @@ from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS, Evaluation
 from nla_sdk.evaluation.verdict import decide
 from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import sha256_of
-from nla_sdk.io.formats import write_stream
+from nla_sdk.io.rows.formats import write_stream
 from nla_sdk.io.version import code_version
 
 from ..runs.machine import NUMERICS, check_installed, hardware, libraries, peak_memory_gib

@@ -21,13 +21,13 @@ from torch import nn
 from nla_sdk import metrics
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.batches import last_token_states
-from nla_sdk.model.heads import load_head
 from nla_sdk.model.reconstructor import Reconstructor
+from nla_sdk.model.weights.heads import load_head
 
+from ..configs.command import run_command, trainer_command
 from ..configs.config import Config
 from ..data.statistics import Statistics
-from ..label.quotes import prose
-from ..runs.command import run_command, trainer_command
+from ..label.extractive import prose
 from .engine.base import add_adapter
 from .engine.losses import contrastive_loss, direction_loss
 from .engine.rows import load_rows

@@ -17,10 +17,10 @@ from nla_sdk.errors import InputError
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.verbalizer import OPEN_TAG, Verbalizer, end_token_ids
 
+from ..configs.command import run_command, trainer_command
 from ..configs.config import Config
 from ..data.statistics import Statistics
 from ..data.tables.columns import target_text
-from ..runs.command import run_command, trainer_command
 from .engine.base import add_adapter
 from .engine.losses import ResponseLoss, response_states
 from .engine.rows import load_rows

@@ -33,16 +33,16 @@ from nla_sdk.halves.half import Half
 from nla_sdk.io.progress import say
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.batches import last_token_states
-from nla_sdk.model.heads import load_head, load_mean
 from nla_sdk.model.reconstructor import Reconstructor
 from nla_sdk.model.verbalizer import CLOSE_TAG, Verbalizer, parse_output, row_generator
+from nla_sdk.model.weights.heads import load_head, load_mean
 from nla_sdk.results import Explanation
 from nla_sdk.sampling import Sampling
 
+from ..configs.command import ConfigOptions, run_command
 from ..configs.config import Config
 from ..configs.fit import Grpo
 from ..data.statistics import Statistics
-from ..runs.command import ConfigOptions, run_command
 from .engine.base import load_base, processes
 from .engine.checkpoints import parent_facts, run_facts, save_half
 from .engine.collapse import Seen, Watch, total

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..configs.command import run_command, run_stage
 from ..configs.config import Config
-from ..runs.command import run_command, run_stage
 from .engine.rollout import explain_rows
 
 

@@ -14,7 +14,7 @@ import typer
 from nla_sdk.cli.options import expand
 from nla_sdk.errors import InputError
 
-from ..runs.command import ConfigOptions, OverwriteOption, PushOption, run_command
+from ..configs.command import ConfigOptions, OverwriteOption, PushOption, run_command
 from .stage import run
 
 

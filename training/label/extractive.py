@@ -24,6 +24,7 @@ ENDS = frozenset({"<eos>", "</s>", "<end_of_turn>", "<|endoftext|>", "<|end_of_t
 """Spelled out in a label, such a token would end the label when it is tokenised."""
 
 _WORD = re.compile(r"[^\W\d_][\w'’-]*\w|\w")
+_QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”|«([^»]*)»|`([^`]*)`')
 
 
 def explain(text: str, next_tokens: Sequence[str]) -> str:
@@ -123,3 +124,20 @@ def _alternative(token: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+# --- what a reader of labels takes apart --------------------------------------------------------------------------
+def quotes(text: str) -> str:
+    """Its quoted spans alone, without the quote marks; empty where it has none."""
+    found = ("".join(groups).strip() for groups in _QUOTED.findall(text))
+    return " ".join(span for span in found if span)
+
+
+def prose(text: str) -> str:
+    """It without its quoted spans.
+
+    Example:
+        >>> prose('Ends in "the city of". Likely next: "Paris".')
+        'Ends in . Likely next: .'
+    """
+    return " ".join(_QUOTED.sub(" ", text).split()).strip()

@@ -31,9 +31,9 @@ from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar, write_sidecar
 from nla_sdk.io.tables import read_vectors
 
+from ..configs.command import data_stage, run_command
 from ..configs.config import READOUT, Config
 from ..configs.data import Readout
-from ..runs.command import data_stage, run_command
 from .extractive import alternatives, capital, register_of
 
 VERSION = "readout-1"

@@ -20,7 +20,7 @@ import typer
 
 from nla_sdk.errors import InputError
 
-from ..runs.command import run_command
+from ..configs.command import run_command
 
 if TYPE_CHECKING:
     from .remote import Change, Remote

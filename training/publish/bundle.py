@@ -30,13 +30,13 @@ from nla_sdk.evaluation.reading import load
 from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS
 from nla_sdk.halves.half import Half
 from nla_sdk.io.files import atomic
-from nla_sdk.io.formats import encoding_of
+from nla_sdk.io.rows.formats import encoding_of
 from nla_sdk.metrics import fve
 
+from ..configs.command import run_command
 from ..configs.config import Config
 from ..evaluate.verify import verify
 from ..fit.engine.rows import kind_of
-from ..runs.command import run_command
 from ..runs.verdict import said_of
 
 DEMO = Path(__file__).parents[2] / "nla_sdk" / "demo"

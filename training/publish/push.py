@@ -43,7 +43,7 @@ def connect() -> HfApi:
     """
     from huggingface_hub import HfApi, get_token
 
-    from nla_sdk.halves.hub_errors import clean_token, hub_errors
+    from nla_sdk.halves.hub.errors import clean_token, hub_errors
 
     token = clean_token(get_token())
     if not token:
@@ -116,7 +116,7 @@ def _check_access(api: HfApi, remote: Remote, head: str | None, request: Publish
 def _check_collection(api: HfApi, slug: str | None) -> None:
     from huggingface_hub import errors
 
-    from nla_sdk.halves.hub_errors import hub_errors
+    from nla_sdk.halves.hub.errors import hub_errors
 
     def is_there() -> bool:
         try:
@@ -140,7 +140,7 @@ def _check_card(card: str, staged: Staged) -> None:
     """The Hub takes the card's metadata, asked before anything is made there."""
     from huggingface_hub import DatasetCard, ModelCard
 
-    from nla_sdk.halves.hub_errors import hub_errors
+    from nla_sdk.halves.hub.errors import hub_errors
 
     with hub_errors(staged.repo_id, publishing=True):
         try:

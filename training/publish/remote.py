@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nla_sdk.errors import MissingFileError, NLAError, first_line
-from nla_sdk.halves.hub_errors import hub_errors
+from nla_sdk.halves.hub.errors import hub_errors
 
 from ..runs.patience import Result, patiently
 from .errors import PublishError, RefusedError, TransferError

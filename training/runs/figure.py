@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .command import run_command
+from ..configs.command import run_command
 from .curves import FIGURE, render
 
 

@@ -16,7 +16,7 @@ import typer
 from nla_sdk.errors import InputError
 from nla_sdk.io.logs import read_losses
 
-from .command import run_command
+from ..configs.command import run_command
 from .verdict import FEWEST, WINDOW, trend
 
 

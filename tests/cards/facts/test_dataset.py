@@ -12,7 +12,7 @@ from cards import About, CardError, render
 from cards.facts.dataset import DatasetFacts
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
-from nla_sdk.io.formats import write_stream
+from nla_sdk.io.rows.formats import write_stream
 from nla_sdk.io.tables import vector_column
 from tests.cards.samples import section
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from nla_sdk.contract import SIDECAR_NAME, Contract, sidecar_path
 from nla_sdk.errors import InputError
-from nla_sdk.halves.hub_errors import hub_errors
+from nla_sdk.halves.hub.errors import hub_errors
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.tables import read_vectors
 

@@ -10,7 +10,7 @@ from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.quiet import quiet
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.loading import keep_compute_dtype, pick_device
+from nla_sdk.model.weights.loading import keep_compute_dtype, pick_device
 
 from ...configs.config import Config
 from ...configs.fit import Train

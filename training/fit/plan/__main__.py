@@ -1,6 +1,6 @@
 """What a training run will need of memory, before it starts. `python -m training.fit.plan`, see `estimate`"""
 
-from ...runs.command import run_command
+from ...configs.command import run_command
 from .estimate import command
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from nla_sdk.errors import InputError, LoadError, first_line
 from nla_sdk.io.quiet import quiet
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.loading import TOWER_CONFIGS, drop_towers
+from nla_sdk.model.weights.loading import TOWER_CONFIGS, drop_towers
 
 from ...configs.fit import Train
 from ..engine.base import checkpoint_gradients, lora_config

@@ -26,10 +26,10 @@ from nla_sdk.errors import InputError, OfflineError, first_line
 from nla_sdk.halves.demo_base import DEMO_BASE_ID
 from nla_sdk.halves.fetch import fetch_base, fetch_file
 from nla_sdk.io.quiet import quiet
-from nla_sdk.model.loading import pick_dtype
+from nla_sdk.model.weights.loading import pick_dtype
 
+from ...configs.command import ConfigOptions
 from ...configs.config import Config
-from ...runs.command import ConfigOptions
 from .dry_run import Step, add_lora, build, dry_run
 from .footprint import Counts, count, optimizer_bytes
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.loading import PER_LAYER_TABLE
+from nla_sdk.model.weights.loading import PER_LAYER_TABLE
 
 from .dry_run import FourBit
 

@@ -71,7 +71,7 @@ def named_by_folder(base: object) -> bool:
 
 def _head_and_mean(half: Half) -> Iterator[str]:
     """The AR's head and a centred pair's mean are there and of the right shape."""
-    from nla_sdk.model.heads import load_head, load_mean
+    from nla_sdk.model.weights.heads import load_head, load_mean
 
     contract = half.contract
     try:
@@ -175,8 +175,8 @@ def _base(half: Half, findings: Findings) -> bool:
 def _base_folder(contract: Contract) -> Path:
     """Where the base's config and tokenizer are; its weights are not fetched."""
     from nla_sdk.halves.demo_base import DEMO_BASE_ID
-    from nla_sdk.halves.download import download_folder
     from nla_sdk.halves.fetch import TOKENIZER_FILES
+    from nla_sdk.halves.hub.download import download_folder
     from nla_sdk.halves.tensors import base_config
 
     if contract.base_model == DEMO_BASE_ID:

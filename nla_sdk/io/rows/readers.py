@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import ActivationShapeError, InputError, first_line
-from .tables import vector_column, why_unreadable
+from ...errors import ActivationShapeError, InputError, first_line
+from ..tables import vector_column, why_unreadable
 
 ROWS_PER_READ = 256
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..errors import ActivationShapeError, EmptyBatchError, InputError
-from .files import sha256_of
+from ...errors import ActivationShapeError, EmptyBatchError, InputError
+from ..files import sha256_of
+from ..tables import holds_vectors, rechunk, unified, usable_vectors, vector_column, why_not_vectors
 from .readers import ROWS_PER_READ, Reader, json_rows, npy_rows, parquet_rows, text_rows
-from .tables import holds_vectors, rechunk, unified, usable_vectors, vector_column, why_not_vectors
 
 VECTORS, TEXTS = "vectors", "texts"
 READ_SUFFIXES = (".npy", ".parquet", ".jsonl", ".ndjson", ".txt")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..errors import AdapterMismatchError, LoadError, MissingFileError
-from ..io.quiet import quiet
+from ...errors import AdapterMismatchError, LoadError, MissingFileError
+from ...io.quiet import quiet
 from .loading import TOWERS, find_blocks, text_config
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..errors import LoadError, MissingFileError, OutOfMemoryError, QuantizationError, first_line
-from ..io.quiet import quiet
+from ...errors import LoadError, MissingFileError, OutOfMemoryError, QuantizationError, first_line
+from ...io.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

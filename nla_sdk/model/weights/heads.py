@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..contract import Contract
-from ..errors import HeadError, MissingFileError, UnsafeFileError, first_line
+from ...contract import Contract
+from ...errors import HeadError, MissingFileError, UnsafeFileError, first_line
 
 HEAD_FILES = ("linear_head.safetensors", "linear_head.pt", "value_head.safetensors")
 

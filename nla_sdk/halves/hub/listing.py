@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from ..errors import MissingFileError
+from ...errors import MissingFileError
 
 _NOT_A_MODEL = re.compile(r"(linear_head|value_head|activation_mean|adapter_model)\.safetensors")
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import (
+from ...errors import (
     AccessTokenError,
     GatedRepositoryError,
     MissingFileError,

@@ -14,8 +14,8 @@ import typer
 from nla_sdk.cli import boundary
 from nla_sdk.cli.options import expand
 
-from ..configs import overrides
-from ..configs.config import Config
+from . import overrides
+from .config import Config
 
 STOPPED = "stopped; run the same command again to go on from the last checkpoint"
 LESS_MEMORY = "Try quantization: nf4, a smaller micro_batch or max_length; `python -m training.fit.plan` counts."

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import ChunkError, InputError
-from .files import atomic, sha256_of
-from .sidecars import write_sidecar
-from .tables import rechunk, usable_vectors
+from ...errors import ChunkError, InputError
+from ..files import atomic, sha256_of
+from ..sidecars import write_sidecar
+from ..tables import rechunk, usable_vectors
 
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".npy": "npy"}
 ROWS_PER_GROUP = 4096

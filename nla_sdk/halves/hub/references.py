@@ -6,7 +6,7 @@ import os
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
-from ..errors import InputError, MissingFileError, MissingRepositoryError, WrongRoleError
+from ...errors import InputError, MissingFileError, MissingRepositoryError, WrongRoleError
 from .listing import file_names, holds_checkpoint, subfolder_hint, tree
 
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import OfflineError
-from .hub_errors import clean_token, hub_errors
+from ...errors import OfflineError
+from .errors import clean_token, hub_errors
 from .listing import listed, tree
 
 

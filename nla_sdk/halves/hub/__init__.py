@@ -1,0 +1,1 @@
+"""What a reference names, what is there, its download, and what errors of the Hub mean."""
