@@ -27,7 +27,7 @@ from nla_sdk.io.tables import read_vectors
 from training.configs.config import Config
 from training.configs.data import Readout
 from training.data.build import spread
-from training.data.split import split_of
+from training.data.tables.splits import split_of
 from training.label import extractive
 from training.label.readout import FITTED_ON, Probes, fit_directions, frequent, matrix_of, unit
 

@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, TypedDict, TypeGuard
 
-import numpy as np
-import torch
-
 from .errors import EmptyBatchError
 from .model.extraction import is_chat
-
-Numbers: TypeAlias = Sequence[float] | np.ndarray | torch.Tensor
-VectorsLike: TypeAlias = Numbers | Sequence[Numbers]
-"""One vector [d_model] or several [n, d_model], of any float dtype."""
+from .model.injection import VectorsLike
 
 Chat: TypeAlias = Sequence[Mapping[str, str]]
 """One chat: messages of {"role", "content"}."""

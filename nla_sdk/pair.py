@@ -6,16 +6,16 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, cast, overload
 
 import torch
 
 from .assembly import Assembly, assemble
 from .errors import InputError, MissingHalfError, PrecisionWarning
 from .halves.saving import save_halves
-from .inputs import Chat, Progress, Texts, VectorsLike, Writing, is_text
+from .inputs import Chat, Progress, Texts, Writing, is_text
 from .model.extraction import Extractor, is_chat
-from .model.injection import as_vectors
+from .model.injection import VectorsLike, as_vectors
 from .model.reconstructor import Reconstructor
 from .model.verbalizer import Verbalizer
 from .results import Activations, Explanation, Results, RoundTrip, Score
@@ -250,8 +250,8 @@ class NLAPair(Assembly):
             single = isinstance(activation, str) or is_chat(activation)
             # float16 overflows in some models: what is read from a text is looked at like what a caller brings.
             vectors, _ = as_vectors(self.extract(activation).vectors, self.d_model)
-        else:
-            vectors, single = as_vectors(activation, self.d_model)
+        else:  # a TypeGuard says nothing of what it does not hold for
+            vectors, single = as_vectors(cast(VectorsLike, activation), self.d_model)
         sampling = Sampling(max_new_tokens, temperature, seed=seed)
         written, reconstructions, scores = self._best(vectors, sampling, best_of, progress)
         trips = Results(

@@ -13,7 +13,7 @@ import yaml
 
 @cache
 def _releases() -> dict[str, dict[str, Any]]:
-    text = resources.files(__package__).joinpath("releases.yaml").read_text(encoding="utf-8")
+    text = resources.files("nla_sdk.contract").joinpath("releases.yaml").read_text(encoding="utf-8")
     return {repo.lower(): {"repo": repo, **entry} for repo, entry in yaml.safe_load(text)["releases"].items()}
 
 

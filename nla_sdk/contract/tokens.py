@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def _call(tokenizer, text, **options):
+def _call(tokenizer: Any, text: str | list[str], **options: Any) -> Any:
     # verbose=False: "sequence is longer than the model's maximum" is ours to deal with, not to print
     return tokenizer(text, verbose=False, **options)["input_ids"]
 

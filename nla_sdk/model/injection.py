@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import nn
@@ -24,12 +24,14 @@ from ..errors import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    import numpy as np
+
+Numbers: TypeAlias = "Sequence[float] | np.ndarray | torch.Tensor"
+VectorsLike: TypeAlias = "Numbers | Sequence[Numbers]"
+"""One vector [d_model] or several [n, d_model], of any float dtype."""
 
 
-def as_vectors(
-    activation: ArrayLike | torch.Tensor | Sequence[torch.Tensor], d_model: int, *, what: str = "activation"
-) -> tuple[torch.Tensor, bool]:
+def as_vectors(activation: VectorsLike, d_model: int, *, what: str = "activation") -> tuple[torch.Tensor, bool]:
     """Check activations given as a list, numpy array or tensor of any float dtype.
 
     Args:

@@ -29,11 +29,12 @@ from nla_sdk.metrics import mean_baselines
 from tests import configs, tiny
 from training.configs.config import Config
 from training.configs.data import Split
-from training.data import build, label_report
-from training.data.split import split_of
+from training.data import build
 from training.data.statistics import Statistics
 from training.data.tables import labelled
+from training.data.tables import report as label_report
 from training.data.tables.columns import explanation_of, response_of
+from training.data.tables.splits import split_of
 from training.fit.engine.rows import load_rows
 
 pytest_plugins = ["tests.hub.fixtures"]

@@ -22,6 +22,7 @@ from training.configs.config import Config
 from training.configs.data import Split
 from training.data import split
 from training.data.reading import row_id, schema
+from training.data.tables import splits
 
 D = 4
 
@@ -61,7 +62,7 @@ MANY = [(f"doc{i // 4}", f"text {i}") for i in range(600)]
 def test_no_document_crosses_and_every_row_is_somewhere(tmp_path):
     config = config_with(tmp_path, MANY)
     folder = split.run(config)
-    found = {name: pq.read_table(folder / f"{name}.parquet") for name in split.SPLITS}
+    found = {name: pq.read_table(folder / f"{name}.parquet") for name in splits.SPLITS}
     documents = {name: set(part["doc_id"].to_pylist()) for name, part in found.items()}
     assert all(documents.values())
     assert sum(map(len, documents.values())) == len({doc for doc, _ in MANY}) == len(set().union(*documents.values()))
@@ -76,15 +77,15 @@ def test_no_document_crosses_and_every_row_is_somewhere(tmp_path):
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=20), st.integers(0, 5))
 def test_the_split_of_a_document_depends_on_its_id_and_the_seed_only(ids, seed):
     shares = Split()
-    alone = [split.split_of(doc_id, shares, seed) for doc_id in ids]
-    assert alone == [split.split_of(doc_id, shares, seed) for doc_id in ids[::-1]][::-1]
-    assert set(alone) <= {*split.SPLITS, None}
+    alone = [splits.split_of(doc_id, shares, seed) for doc_id in ids]
+    assert alone == [splits.split_of(doc_id, shares, seed) for doc_id in ids[::-1]][::-1]
+    assert set(alone) <= {*splits.SPLITS, None}
 
 
 def test_raising_a_later_share_never_moves_a_document_into_or_out_of_eval():
     ids = [f"d{i}" for i in range(500)]
     few, many = Split(av_sft=0.2, ar_sft=0.1, rl=0.0), Split(av_sft=0.6, ar_sft=0.2, rl=0.1)
-    assert [split.split_of(i, few) == "eval" for i in ids] == [split.split_of(i, many) == "eval" for i in ids]
+    assert [splits.split_of(i, few) == "eval" for i in ids] == [splits.split_of(i, many) == "eval" for i in ids]
 
 
 def test_a_text_that_came_before_is_dropped_whatever_its_document(tmp_path):
@@ -92,7 +93,7 @@ def test_a_text_that_came_before_is_dropped_whatever_its_document(tmp_path):
     folder = split.run(config)
     texts = [
         text
-        for name in split.SPLITS
+        for name in splits.SPLITS
         for text in pq.read_table(folder / f"{name}.parquet")["detokenized_text_truncated"].to_pylist()
     ]
     assert len(texts) == len(set(texts)) == len(MANY)
@@ -150,8 +151,8 @@ def test_a_killed_split_ends_in_the_same_bytes(tmp_path, monkeypatch, dies_at):
         patch.setattr(split.Chunks, "write", dying)
         split.run(config)
     made = split.run(config)
-    assert {name: sha256_of(made / f"{name}.parquet") for name in split.SPLITS} == {
-        name: sha256_of(expected / f"{name}.parquet") for name in split.SPLITS
+    assert {name: sha256_of(made / f"{name}.parquet") for name in splits.SPLITS} == {
+        name: sha256_of(expected / f"{name}.parquet") for name in splits.SPLITS
     }
 
 
@@ -169,4 +170,4 @@ def test_a_run_that_ended_before_its_copies_were_made_makes_them(tmp_path):
     split.run(config)
     shutil.rmtree(config.results)
     split.run(config)
-    assert {path.name for path in config.results.rglob("*.parquet")} == {f"{name}.parquet" for name in split.SPLITS}
+    assert {path.name for path in config.results.rglob("*.parquet")} == {f"{name}.parquet" for name in splits.SPLITS}

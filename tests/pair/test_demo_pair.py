@@ -96,7 +96,7 @@ def test_the_shipped_pair_meets_its_figures():
 
 def test_no_heldout_document_was_trained_on(heldout):
     from training.configs.config import Config
-    from training.data.split import split_of
+    from training.data.tables.splits import split_of
 
     config = Config.load(Path(__file__).parents[2] / "training" / "configs" / "demo.yaml")
     documents = heldout["doc_id"].to_pylist()

@@ -33,13 +33,13 @@ from nla_sdk.io.tables import read_vectors
 from ..configs.command import data_stage, run_command
 from ..configs.config import Config
 from ..runs.results import keep
-from . import label_report
-from .split import SPLITS, split_of
 from .statistics import MEAN_FILE, STATISTICS_FILE, measure, pair_id_of
+from .tables import report as label_report
 from .tables.columns import USABLE, Block, prompt_column, schema, table_of
 from .tables.fitness import Fitness
 from .tables.labelled import ROWS_PER_BLOCK, LabelledSplit, in_steps
 from .tables.published import PublishedTable
+from .tables.splits import SPLITS, split_of
 
 TRAINING = ("av_sft", "ar_sft", "rl")
 TOO_LONG_SHOWN = 20  # row ids of too-long rows in a sidecar

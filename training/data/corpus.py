@@ -18,7 +18,7 @@ from nla_sdk.halves.hub.errors import hub_errors
 from nla_sdk.io.files import sha256_of
 
 from ..configs.data import CorpusSource
-from .split import share_of
+from .tables.splits import share_of
 
 PLAIN = (".txt", ".md")
 TABULAR = (".jsonl", ".parquet")

@@ -24,9 +24,9 @@ from nla_sdk.io.tables import read_vectors
 
 from ...configs.config import Config
 from ...configs.data import Published as Entry
-from ..split import NOT_IDS
 from .columns import ABOUT_LABEL, USABLE, Block, explanation_of
 from .labelled import in_steps
+from .splits import NOT_IDS
 
 DOC_KEY = 64  # characters; activations of one passage are read at the ends of its prefixes, which begin alike
 _OPTIONAL = (
