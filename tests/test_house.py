@@ -1,4 +1,4 @@
-"""The house as docs/architecture.md draws it: small rooms, small files, every room on the plan, every file it names there."""
+"""The house as docs/architecture.md draws it: small rooms and files, every room on the plan, every file named there."""
 
 from __future__ import annotations
 

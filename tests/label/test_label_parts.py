@@ -7,9 +7,9 @@ import time
 from email.utils import formatdate
 
 import pytest
-from typer.testing import CliRunner
 
 from nla_sdk.errors import InputError
+from tests.commands import invoke
 from tests.label import data
 from training.configs.label import ProviderSettings
 from training.label import __main__ as command_line
@@ -224,16 +224,12 @@ def test_the_first_error_ends_the_others_after_their_call():
 # --- the command line -------------------------------------------------------------------------------------------
 @pytest.fixture
 def command(tmp_path):
-    import typer
-
-    app = typer.Typer()
-    app.command()(command_line.command)
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return lambda *arguments: invoke(command_line.command, *arguments)
 
 
 def test_the_command_line_labels_and_prints_the_folder(tmp_path, command):
     path = data.config_file(tmp_path, [{"kind": "extractive"}], 3)
-    found = command("--config", path, "--set", "t")
+    found = command("--config", path, "--only", "t")
     assert found.exit_code == 0 and found.stdout.strip() == str(tmp_path / "out" / "labels")
     assert "t/eval: 3 accepted" in found.stderr
 
@@ -251,6 +247,8 @@ def test_the_command_line_overrides_the_config(tmp_path, command, monkeypatch):
 
 def test_errors_are_one_line_and_exit_code_two(tmp_path, command):
     path = data.config_file(tmp_path, [{"kind": "extractive"}], 3)
-    found = command("--config", path, "--set", "unheard-of")
+    found = command("--config", path, "--only", "unheard-of")
     assert found.exit_code == 2 and "no label set 'unheard-of'; it has t" in found.stderr
     assert found.stderr.count("\n") == 1
+    found = command("--config", path, "--set", "t")  # a label set was once chosen so
+    assert found.exit_code == 2 and "expected a setting and its value" in found.stderr
