@@ -373,12 +373,8 @@ def test_grpo_ends_in_the_same_weights_however_often_it_is_killed(trained, monke
             with pytest.raises(RuntimeError, match="killed"):
                 grpo.run(config, name="broken")
     grpo.run(config, name="broken")
-    states = [
-        torch.load(checkpoints.latest_checkpoint(config.out / name) / checkpoints.STATE, weights_only=True)[
-            "parameters"
-        ]
-        for name in ("whole", "broken")
-    ]
+    latest = [checkpoints.latest_checkpoint(config.out / name) for name in ("whole", "broken")]
+    states = [torch.load(path / checkpoints.STATE, weights_only=True)["parameters"] for path in latest]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[1][key], tensor) for key, tensor in states[0].items())
     logged = [json.loads(line) for line in (config.out / "broken" / "log.jsonl").read_text().splitlines()]
