@@ -8,7 +8,7 @@
 #           weights, in place. disable_adapter() and unload() do not put them back, and no warning is given. With
 #           "pissa_niter_4" the subtracted part comes from a random method, drawn anew at each load, while A and B come
 #           from the file: the adapter that was saved is not the one that is loaded, even enabled.
-#           See https://github.com/huggingface/peft/issues/2184 (there is a warning since, for a second adapter).
+#           See https://github.com/huggingface/peft/issues/2184.
 # Matters:  "base against adapted" read from one model, by switching the adapter off, compares the adapter with a
 #           damaged base, and every later user of that model object gets the damaged base too. Look at
 #           init_lora_weights before loading an adapter, and take the base's states from a model of its own. (The base
