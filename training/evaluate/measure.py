@@ -36,12 +36,6 @@ ROUND_TRIPS = 4
 TIMING = pa.schema([("part", pa.string()), ("seconds", pa.float64()), ("tokens", pa.int64()), ("code", pa.string())])
 
 
-def vectors_or_null(vectors: np.ndarray, there: np.ndarray) -> pa.Array:
-    """float32 [n, d] as FixedSizeList<float32>[d], null where `there` is False."""
-    column = vector_column(np.where(there[:, None], vectors, 0))
-    return pa.FixedSizeListArray.from_arrays(column.values, vectors.shape[1], mask=pa.array(~there))
-
-
 def numbers_or_null(values: np.ndarray, there: np.ndarray) -> pa.Array:
     return pa.array(np.where(there, values, 0.0), pa.float64(), mask=~there)
 
@@ -127,7 +121,7 @@ class Rows:
             ),
             "ar_cut": pa.array(self._cut(said)),
             "activation_vector": vector_column(vectors),
-            "reconstruction": vectors_or_null(own, there),
+            "reconstruction": vector_column(own, there),
             "cosine_real": self._cosines(own, vectors, there),
         }
         clock.timed("ablation", self._prepare)
@@ -142,7 +136,7 @@ class Rows:
             labelled = usable & np.array([bool(text) for text in labels])
             replaced, ok = clock.timed("labels", self._reconstruct, labels, labelled)
             columns["label"] = pa.array(labels)
-            columns["label_reconstruction"] = vectors_or_null(replaced, ok)
+            columns["label_reconstruction"] = vector_column(replaced, ok)
             columns["cosine_label"] = self._cosines(replaced, vectors, ok)
         if heldout.families is not None:
             columns["source_family"] = pa.array(heldout.families[part.start : part.stop])
