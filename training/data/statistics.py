@@ -61,12 +61,15 @@ def contract_of(config: Config, role: str, tokenizer, d_model: int, **measured: 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Attributes:
-    mean: float32 [d], the mean raw training activation.
-    centred_norm: median ‖v − mean‖ of the training activations.
-    baseline_mse: of predicting the mean direction on the held-out activations (mean-norm).
-    extraction_precision: what the source model ran at.
-    pair_id: the same for all halves trained on these activations, so that they know each other without repositories.
+    """What trainers need to know of the activations they train on.
+
+    Attributes:
+        mean: float32 [d], the mean raw training activation.
+        centred_norm: median ‖v − mean‖ of the training activations.
+        baseline_mse: of predicting the mean direction on the held-out activations (mean-norm).
+        pair_id: the same for all halves trained on these activations, so that they know each other without
+            repositories.
+        extraction_precision: what the source model ran at.
     """
 
     mean: torch.Tensor

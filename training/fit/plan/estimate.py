@@ -302,9 +302,9 @@ def settings_of(config: Config, role: str) -> dict:
 
 def show(config: Config, role: str) -> int:
     """Print the plan of a run on this machine: its GPU, or where there is none its RAM. 0: it fits, 1: it does not."""
-    where = {"device": "cpu", "gpu_gib": psutil.virtual_memory().total / 2**30}
+    where = {"device": "cpu", "gpu_gib": psutil.virtual_memory().total / GIB}
     if torch.cuda.is_available():
-        where = {"device": "cuda", "gpu_gib": torch.cuda.get_device_properties(0).total_memory / 2**30}
+        where = {"device": "cuda", "gpu_gib": torch.cuda.get_device_properties(0).total_memory / GIB}
     made = plan(config, role, base_config=read_base_config(config.base), **where, **settings_of(config, role))
     print(made.table())
     return 0 if made.fits else 1
