@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,11 +21,16 @@ from nla_sdk.model.backbone import Backbone
 from ..configs.config import Config
 from .moments import moments
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 MEAN_FILE = "activation_mean.safetensors"
 STATISTICS_FILE = "statistics.json"
 
 
-def contract_of(config: Config, role: str, tokenizer, d_model: int, **measured: Any) -> Contract:
+def contract_of(
+    config: Config, role: str, tokenizer: PreTrainedTokenizerBase, d_model: int, **measured: Any
+) -> Contract:
     """The contract of the half `role` ("av" or "ar") that `config` describes, held against the tokenizer.
 
     Args:

@@ -169,4 +169,5 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
+    """The finished checkpoint a run goes on from; None: it begins."""
     return next(iter(reversed(checkpoints(folder))), None)

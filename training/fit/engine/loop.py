@@ -109,6 +109,7 @@ class Loop:
 
     @property
     def is_main(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
         return self.rank == 0
 
     def run(

@@ -198,6 +198,8 @@ def _as_on_a_gpu(model: nn.Module) -> None:
 
 
 class FusedDropout(nn.Dropout):
+    """Dropout as one operation, on whatever device."""
+
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return torch.native_dropout(states, self.p, self.training)[0]
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 import torch
@@ -21,6 +21,9 @@ from nla_sdk.model.weights.loading import pick_dtype
 from ...configs.config import Config
 from .dry_run import Step, add_lora, build, dry_run
 from .footprint import Counts, count, optimizer_bytes
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 GIB = 2**30
 
@@ -94,7 +97,7 @@ def plan(
     config: Config,
     role: Literal["av", "ar"],
     *,
-    base_config,
+    base_config: PretrainedConfig,
     batch: int = 1,
     length: int = 512,
     response_tokens: int = 120,
@@ -310,7 +313,7 @@ def show(config: Config, role: str) -> int:
     return 0 if made.fits else 1
 
 
-def read_base_config(base: str, file: Path | None = None):
+def read_base_config(base: str, file: Path | None = None) -> PretrainedConfig:
     """The transformers config of a base: of `file`, or of its folder, the demo or the Hub, without the weights.
 
     Raises:
