@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 
 class Quantization(str, Enum):
+    """What `--quantization` takes."""
+
     auto = "auto"
     nf4 = "nf4"
     none = "none"
 
 
 class Format(str, Enum):
+    """What `--format` takes."""
+
     table = "table"
     jsonl = "jsonl"
     json = "json"

@@ -95,6 +95,7 @@ class Summary:
         self.has_fve = True
 
     def add(self, table: pa.Table) -> None:
+        """Count the round trips of a table that `jobs.work.round_trip` made."""
         self.rows += table.num_rows
         self.statuses.update(table["explanation_status"].to_pylist())
         self.has_fve = self.has_fve and not table["fve"].null_count

@@ -99,6 +99,7 @@ class Pool(Part):
 
     @property
     def times_chance(self) -> float:
+        """Top-1 over what guessing gives: 1 / `size`."""
         return self.top1 * self.size
 
 
@@ -131,6 +132,7 @@ class Retrieval(Part):
 
     @property
     def times_chance(self) -> float | None:
+        """Top-1 over what guessing gives; None where the metric is broken."""
         return self.top1.value / self.chance if self.top1 is not None and self.chance else None
 
 
@@ -175,10 +177,12 @@ class Collapse(Part):
 
     @property
     def unique_share(self) -> float:
+        """Share of outputs that are distinct, 0–1."""
         return self.unique / self.n if self.n else 0.0
 
     @property
     def duplicate_share(self) -> float:
+        """Share of outputs that repeat another word for word, 0–1."""
         return 1.0 - self.unique_share if self.n else 0.0
 
 

@@ -47,6 +47,7 @@ class Share(Part):
 
     @property
     def share(self) -> float:
+        """0–1; 0 of none."""
         return self.count / self.of if self.of else 0.0
 
 

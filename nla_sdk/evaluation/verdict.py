@@ -34,16 +34,24 @@ class Judged(Protocol):
     """What the rules look at: an `Evaluation` has it, and so has anything with these four parts."""
 
     @property
-    def round_trip(self) -> RoundTripFigures: ...
+    def round_trip(self) -> RoundTripFigures:
+        """Counts, FVE and gain of the evaluated rows."""
+        ...
 
     @property
-    def ablation(self) -> Ablation | None: ...
+    def ablation(self) -> Ablation | None:
+        """Against other rows' explanations; None: nothing was evaluated."""
+        ...
 
     @property
-    def identity(self) -> Identity | None: ...
+    def identity(self) -> Identity | None:
+        """Whether reconstructions find their own activations."""
+        ...
 
     @property
-    def collapse(self) -> Collapse | None: ...
+    def collapse(self) -> Collapse | None:
+        """How much outputs repeat."""
+        ...
 
 
 def decide(evaluation: Judged | Mapping[str, Any]) -> Verdict:

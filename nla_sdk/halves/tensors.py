@@ -91,15 +91,13 @@ def _skeleton(ref: str, revision: str | None, local_files_only: bool) -> PreTrai
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from ..io.quiet import quiet
-    from ..model.weights.loading import TOWER_CONFIGS
+    from ..model.weights.loading import leave_out_towers
 
     path = base_config(ref, revision, local_files_only=local_files_only)
     with quiet():
         try:
             config = AutoConfig.from_pretrained(path)
-            for tower in TOWER_CONFIGS:
-                if getattr(config, "model_type", "") == "gemma4":
-                    setattr(config, tower, None)
+            leave_out_towers(config)
             with torch.device("meta"):
                 return AutoModelForCausalLM.from_config(config)
         except (OSError, ValueError, KeyError) as error:

@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 
 
 # --- the column of vectors ----------------------------------------------------------------------------------------
-def vector_column(vectors: ArrayLike) -> pa.FixedSizeListArray:
-    """[n, d] → a FixedSizeList<float32>[d] column: variable lists overflow their offsets near 600k rows."""
+def vector_column(vectors: ArrayLike, there: np.ndarray | None = None) -> pa.FixedSizeListArray:
+    """[n, d] → a FixedSizeList<float32>[d] column: variable lists overflow their offsets near 600k rows.
+
+    Args:
+        there: bool [n], which rows have a vector; the others are null, whatever `vectors` holds there. None: all.
+    """
     array = np.ascontiguousarray(vectors, dtype=np.float32)
-    return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
+    if there is None:
+        return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
+    numbers = pa.array(np.where(there[:, None], array, np.float32(0)).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(numbers, array.shape[1], mask=pa.array(~there))
 
 
 def read_vectors(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -56,8 +57,12 @@ def extract(
     return work
 
 
-def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing) -> Work:
-    """Activations (or texts, read at `positions`) → `api_explanation`, `explanation_status`; `cosine` of a choice."""
+def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing: Any) -> Work:
+    """Activations (or texts, read at `positions`) → `api_explanation`, `explanation_status`; `cosine` of a choice.
+
+    Args:
+        writing: as `NLAPair.explain` takes it: best_of, temperature, seed, …
+    """
 
     def work(table: pa.Table, vectors: torch.Tensor) -> dict:
         explanations = pair.explain(vectors, **writing)
@@ -71,7 +76,7 @@ def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[in
     return _on_vectors(pair, source, positions, work)
 
 
-def round_trip(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing) -> Work:
+def round_trip(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing: Any) -> Work:
     """As `explain`, and how well the AR finds its way back, beside what an empty explanation would have scored."""
 
     def work(table: pa.Table, vectors: torch.Tensor) -> dict:
@@ -101,7 +106,12 @@ def reconstruct(pair: NLAPair, source: RowSource) -> Work:
     return work
 
 
-def _on_vectors(pair: NLAPair, source: RowSource, positions, work: Callable[[pa.Table, torch.Tensor], dict]) -> Work:
+def _on_vectors(
+    pair: NLAPair,
+    source: RowSource,
+    positions: int | str | Sequence[int],
+    work: Callable[[pa.Table, torch.Tensor], dict],
+) -> Work:
     """Texts become activations first."""
     read = extract(pair, source, positions) if source.holds == TEXTS else None
     column = "activation_vector" if read else source.column
@@ -118,6 +128,7 @@ def _on_vectors(pair: NLAPair, source: RowSource, positions, work: Callable[[pa.
 
 
 def columns_of(table: pa.Table) -> dict:
+    """A table's columns by name."""
     return {name: table[name] for name in table.column_names}
 
 

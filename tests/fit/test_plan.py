@@ -20,6 +20,7 @@ from training.configs.config import Config
 from training.configs.fit import Lora
 from training.fit.plan import dry_run, footprint
 from training.fit.plan import estimate as planning
+from training.fit.plan.__main__ import command
 from training.fit.plan.estimate import GIB, plan
 
 E2B_CONFIG = Path(__file__).parents[2] / "training" / "configs" / "gemma4_e2b.yaml"
@@ -323,9 +324,7 @@ def run(tmp_path):
 
     def invoke(*arguments, base=True):
         given = ["--config", str(tmp_path / "pair.yaml"), "--length", "48", *map(str, arguments)]
-        result = invoke_command(
-            planning.command, *given, *(["--base-config", tmp_path / "config.json"] if base else [])
-        )
+        result = invoke_command(command, *given, *(["--base-config", tmp_path / "config.json"] if base else []))
         return result.exit_code, result.stdout, result.stderr
 
     invoke.folder = tmp_path

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from nla_sdk import NLAPair
 from nla_sdk.errors import OccupiedFolderError
-from nla_sdk.halves import saving
+from nla_sdk.io import files as io_files
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -64,14 +65,16 @@ def test_an_empty_folder_is_free(pair, tmp_path):
 
 def test_a_half_that_cannot_be_replaced_stays_as_it_was(lora_pair, tmp_path, monkeypatch):
     lora_pair("shared").save_pretrained(tmp_path)
-    before, rename = files(tmp_path), Path.rename
+    before, replace, refused = files(tmp_path), os.replace, []
 
-    def fails(self: Path, target: Path) -> Path:
-        if self.name.endswith(".tmp"):
+    def fails(source: Path, target: Path) -> None:
+        if Path(target).name == "av" and not refused:  # the old half is out of the way, the new one cannot come
+            refused.append(source)
             raise OSError("no space left on device")
-        return rename(self, target)
+        replace(source, target)
 
-    monkeypatch.setattr(saving.Path, "rename", fails)
+    monkeypatch.setattr(io_files.os, "replace", fails)
     with pytest.raises(OSError, match="no space left"):
         lora_pair("centred").save_pretrained(tmp_path, overwrite=True)
     assert files(tmp_path) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ar", "av"], "no temporary folder is left"

@@ -11,6 +11,8 @@ from .section import Section
 
 
 class Lora(Section):
+    """The adapter that is trained."""
+
     r: int = Field(64, ge=1)
     alpha: int = Field(128, ge=1)
     dropout: float = Field(0.05, ge=0, lt=1)
@@ -64,6 +66,8 @@ class Train(Section):
 
 
 class AV(Train):
+    """Supervised training of the AV (`training.fit.av`)."""
+
     template: str = Field(description="Raw prompt; {injection_char} is the marker.")
     max_new_tokens: int = 64
     sampled_negatives: int = Field(
@@ -78,6 +82,8 @@ class AV(Train):
 
 
 class AR(Train):
+    """Supervised training of the AR (`training.fit.ar`)."""
+
     template: str = Field(description="Raw prompt; {explanation} is replaced.")
     num_blocks: int | None = Field(None, ge=1, description="How many blocks run; default: those up to `layer`.")
     head_lr: float = Field(1e-3, gt=0)

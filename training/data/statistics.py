@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,11 +21,16 @@ from nla_sdk.model.backbone import Backbone
 from ..configs.config import Config
 from .moments import moments
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 MEAN_FILE = "activation_mean.safetensors"
 STATISTICS_FILE = "statistics.json"
 
 
-def contract_of(config: Config, role: str, tokenizer, d_model: int, **measured: Any) -> Contract:
+def contract_of(
+    config: Config, role: str, tokenizer: PreTrainedTokenizerBase, d_model: int, **measured: Any
+) -> Contract:
     """The contract of the half `role` ("av" or "ar") that `config` describes, held against the tokenizer.
 
     Args:
@@ -61,12 +66,15 @@ def contract_of(config: Config, role: str, tokenizer, d_model: int, **measured: 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Attributes:
-    mean: float32 [d], the mean raw training activation.
-    centred_norm: median ‖v − mean‖ of the training activations.
-    baseline_mse: of predicting the mean direction on the held-out activations (mean-norm).
-    extraction_precision: what the source model ran at.
-    pair_id: the same for all halves trained on these activations, so that they know each other without repositories.
+    """What trainers need to know of the activations they train on.
+
+    Attributes:
+        mean: float32 [d], the mean raw training activation.
+        centred_norm: median ‖v − mean‖ of the training activations.
+        baseline_mse: of predicting the mean direction on the held-out activations (mean-norm).
+        pair_id: the same for all halves trained on these activations, so that they know each other without
+            repositories.
+        extraction_precision: what the source model ran at.
     """
 
     mean: torch.Tensor

@@ -11,6 +11,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -33,16 +34,12 @@ ROWS_PER_CHUNK = 32
 VARIANTS_PER_CHUNK = 16
 FIRST_WORDS = (5, 10, 20, 40)
 ROUND_TRIPS = 4
+Result = TypeVar("Result")
 TIMING = pa.schema([("part", pa.string()), ("seconds", pa.float64()), ("tokens", pa.int64()), ("code", pa.string())])
 
 
-def vectors_or_null(vectors: np.ndarray, there: np.ndarray) -> pa.Array:
-    """float32 [n, d] as FixedSizeList<float32>[d], null where `there` is False."""
-    column = vector_column(np.where(there[:, None], vectors, 0))
-    return pa.FixedSizeListArray.from_arrays(column.values, vectors.shape[1], mask=pa.array(~there))
-
-
 def numbers_or_null(values: np.ndarray, there: np.ndarray) -> pa.Array:
+    """A float64 column, null where `there` is False."""
     return pa.array(np.where(there, values, 0.0), pa.float64(), mask=~there)
 
 
@@ -54,13 +51,15 @@ class Clock:
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
 
-    def timed(self, part: str, work: Callable, *arguments):
+    def timed(self, part: str, work: Callable[..., Result], *arguments: Any) -> Result:
+        """What `work(*arguments)` returns; its seconds count for `part`."""
         start = time.perf_counter()
         result = work(*arguments)
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
         return result
 
     def table(self) -> pa.Table:
+        """A row a part, for the chunk."""
         rows = [
             {"part": part, "seconds": seconds, "tokens": self.tokens.get(part, 0), "code": self.code}
             for part, seconds in self.seconds.items()
@@ -127,7 +126,7 @@ class Rows:
             ),
             "ar_cut": pa.array(self._cut(said)),
             "activation_vector": vector_column(vectors),
-            "reconstruction": vectors_or_null(own, there),
+            "reconstruction": vector_column(own, there),
             "cosine_real": self._cosines(own, vectors, there),
         }
         clock.timed("ablation", self._prepare)
@@ -142,7 +141,7 @@ class Rows:
             labelled = usable & np.array([bool(text) for text in labels])
             replaced, ok = clock.timed("labels", self._reconstruct, labels, labelled)
             columns["label"] = pa.array(labels)
-            columns["label_reconstruction"] = vectors_or_null(replaced, ok)
+            columns["label_reconstruction"] = vector_column(replaced, ok)
             columns["cosine_label"] = self._cosines(replaced, vectors, ok)
         if heldout.families is not None:
             columns["source_family"] = pa.array(heldout.families[part.start : part.stop])

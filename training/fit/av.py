@@ -68,7 +68,11 @@ class AVTrainer:
         return [[*row, end] for row in ids]
 
     def batch_loss(
-        self, inputs: torch.Tensor, targets: list[list[int]], generator=None, exact: bool = False
+        self,
+        inputs: torch.Tensor,
+        targets: list[list[int]],
+        generator: torch.Generator | None = None,
+        exact: bool = False,
     ) -> torch.Tensor:
         """Summed loss over the response tokens of some rows: prepared activations [n, d] and response tokens."""
         self.backbone.model.train(torch.is_grad_enabled())

@@ -58,6 +58,7 @@ class Cache:
             raise self._unusable(error) from error
 
     def get(self, key: str) -> Completion | None:
+        """The completion bought under this key (`key_of`), by whichever run."""
         row = self._do("SELECT value FROM completions WHERE key = ?", key)
         return Completion(**json.loads(row[0])) if row else None
 
@@ -91,6 +92,7 @@ class Cache:
         self._do("DELETE FROM accepted WHERE run = ?", run)
 
     def close(self) -> None:
+        """Close the file."""
         with self._lock:
             self._db.close()
 

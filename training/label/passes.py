@@ -83,6 +83,7 @@ class Passes:
     Args:
         label_set: who labels and who audits.
         settings: attempts, and whether to wait for quotas.
+    Attributes:
         run: names the table being made; what its rows were given is remembered under it.
         stop: once set, no further call is begun.
     Raises:

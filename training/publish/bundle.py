@@ -37,6 +37,7 @@ from ..configs.command import run_command
 from ..configs.config import Config
 from ..evaluate.verify import verify
 from ..fit.engine.rows import kind_of
+from ..runs.log import LOG
 from ..runs.verdict import said_of
 
 DEMO = Path(__file__).parents[2] / "nla_sdk" / "demo"
@@ -64,7 +65,7 @@ def run(config: Config, pair: Path | None = None) -> Path:
         half = Half.find(str(pair / role if pair else config.half(role)), role)
         with atomic(DEMO / role) as sibling:
             half.copy_to(sibling)
-        log = config.out / role / "log.jsonl"
+        log = config.out / role / LOG
         with atomic(DEMO / f"training_log_{role}.jsonl") as sibling:
             shutil.copyfile(log, sibling)
     table = pq.read_table(config.out / "eval.parquet")

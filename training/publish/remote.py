@@ -83,6 +83,7 @@ class Remote:
 
     @property
     def url(self) -> str:
+        """Its page on the Hub."""
         folder = "datasets/" if self.staged.kind == "dataset" else ""
         return f"{self.api.endpoint}/{folder}{self.staged.repo_id}"
 
@@ -114,6 +115,7 @@ class Remote:
         return self.api.repo_info(self.staged.repo_id, repo_type=self.staged.kind, revision=revision)
 
     def is_private(self) -> bool:
+        """Whether only its owners see it."""
         return bool(self._ask(lambda: self._info("main")).private)
 
     def check_write(self) -> None:

@@ -165,6 +165,11 @@ class Scanner:
         return findings
 
     def file(self, file: Path, name: str) -> list[Finding]:
+        """Everything found in one file.
+
+        Args:
+            name: its path in the repository.
+        """
         if EXEMPT.fullmatch(file.name):
             return []
         if file.suffix == ".parquet":

@@ -81,9 +81,7 @@ def load_model(
     try:
         with quiet(), _hint_where_memory_ends(path, device, quantization):
             config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-            if getattr(config, "model_type", "") == "gemma4":
-                for tower in TOWER_CONFIGS:  # never allocated, so never in memory
-                    setattr(config, tower, None)
+            leave_out_towers(config)
             options = {"config": config, "dtype": dtype, "trust_remote_code": trust_remote_code}
             has_ple = bool(getattr(text_config(config), "hidden_size_per_layer_input", 0))
             if quantization is not None:
@@ -191,6 +189,16 @@ def keep_compute_dtype(model: nn.Module) -> None:
     for module in model.modules():
         if getattr(module, "support_avx512bf16_for_cpu", False):
             module.support_avx512bf16_for_cpu = False
+
+
+def leave_out_towers(config: PretrainedConfig) -> None:
+    """Change a config so that no vision or audio tower is built: never allocated, never in memory.
+
+    Gemma 4 takes a config without them. Of other models towers are built and then removed, see `drop_towers`.
+    """
+    if getattr(config, "model_type", "") == "gemma4":
+        for tower in TOWER_CONFIGS:
+            setattr(config, tower, None)
 
 
 def drop_towers(model: nn.Module) -> list[str]:

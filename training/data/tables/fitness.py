@@ -7,12 +7,16 @@ differently stops the build, not the training.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from nla_sdk.model.verbalizer import CLOSE_TAG, OPEN_TAG
 
 from ...configs.config import Config
 from ..statistics import contract_of
 from .columns import INJECT, response_of, target_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TAGS = (OPEN_TAG, CLOSE_TAG, "<concept>", "</concept>", INJECT)
 
@@ -29,7 +33,7 @@ class Fitness:
         MarkerError: the marker is not exactly once in the AV prompt, between its neighbours.
     """
 
-    def __init__(self, config: Config, tokenizer, d_model: int) -> None:
+    def __init__(self, config: Config, tokenizer: PreTrainedTokenizerBase, d_model: int) -> None:
         self.config, self.tokenizer = config, tokenizer
         self.av = contract_of(config, "av", tokenizer, d_model)
         self.ar = contract_of(config, "ar", tokenizer, d_model)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nla_sdk.errors import InputError
-from nla_sdk.io.tables import read_vectors, why_unreadable
+from nla_sdk.io.tables import read_vectors, rechunk, why_unreadable
 
 from ...configs.config import Config
 from .columns import ABOUT_LABEL, ABOUT_ROW, USABLE, Block
@@ -37,20 +37,11 @@ def in_steps(path: Path, columns: Sequence[str], size: int = ROWS_PER_BLOCK) -> 
             f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has "
             f"{', '.join(file.schema_arrow.names)}."
         )
-    waiting: list[pa.RecordBatch] = []
-    count = 0
+    batches = file.iter_batches(batch_size=size, columns=list(columns))
     try:
-        for batch in file.iter_batches(batch_size=size, columns=list(columns)):
-            waiting.append(batch)
-            count += batch.num_rows
-            while count >= size:
-                whole = pa.Table.from_batches(waiting)
-                yield whole.slice(0, size)
-                waiting, count = whole.slice(size).to_batches(), count - size
+        yield from rechunk((pa.Table.from_batches([batch]) for batch in batches), size)
     except pa.ArrowInvalid as error:  # a column of a type that Arrow cannot read
         raise InputError(f"{path} is not a parquet file that can be read ({why_unreadable(error)}).") from error
-    if count:
-        yield pa.Table.from_batches(waiting)
 
 
 class LabelledSplit:

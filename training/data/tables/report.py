@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from nla_sdk.io.files import atomic, write_json
+from nla_sdk.io.files import atomic, hash64, write_json
 from nla_sdk.io.sidecars import read_sidecar
 
 from .labelled import in_steps
@@ -79,7 +78,7 @@ class _Tally:
     def __init__(self) -> None:
         self.count = 0
         self.statuses: Counter[str] = Counter()
-        self.unique: set[bytes] = set()
+        self.unique: set[int] = set()
         self.stems: Counter[str] = Counter()
         self.words: Counter[int] = Counter()
         self.copied: Counter[int] = Counter()
@@ -92,7 +91,7 @@ class _Tally:
         words = explanation.split()
         self.count += 1
         self.statuses[row["label_status"] or "unknown"] += 1
-        self.unique.add(hashlib.sha256(explanation.encode()).digest()[:8])
+        self.unique.add(hash64(explanation))
         self.stems[" ".join(words[:STEM_WORDS])] += 1
         self.words[len(words)] += 1
         if copied is not None:

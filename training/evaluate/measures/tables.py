@@ -46,6 +46,7 @@ class Tables:
         self.texts = [text for text, ok in zip(rows["explanation"].to_pylist(), self.evaluated, strict=True) if ok]
 
     def of(self, mask: np.ndarray) -> Documents:
+        """The documents of the rows under `mask`."""
         return Documents(self.document_names[mask].tolist())
 
     def vectors(self, column: str, mask: np.ndarray) -> np.ndarray:
@@ -58,6 +59,7 @@ class Tables:
 
     @property
     def shuffle_is_possible(self) -> bool:
+        """Whether there are explanations of other documents to put in a row's place."""
         return len(set(self.document_names[self.evaluated])) > 1
 
 

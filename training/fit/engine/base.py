@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,8 +16,12 @@ from nla_sdk.model.weights.loading import keep_compute_dtype, pick_device
 from ...configs.config import Config
 from ...configs.fit import Train
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from peft import LoraConfig
 
-def processes():
+
+def processes() -> tuple[Accelerator, torch.device]:
     """This process among those of `accelerate launch` or `torchrun` (mostly the only one), and its device."""
     from accelerate import Accelerator
 
@@ -43,7 +48,7 @@ def checkpoint_gradients(model: torch.nn.Module) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def lora_config(settings: Train, backbone: Backbone, num_blocks: int | None = None):
+def lora_config(settings: Train, backbone: Backbone, num_blocks: int | None = None) -> LoraConfig:
     """LoRA on the text blocks that run, everything named in full so that no tower is matched."""
     with quiet():  # importing PEFT imports bitsandbytes, which logs
         from peft import LoraConfig

@@ -18,7 +18,7 @@ import torch
 
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError, NLAError
-from nla_sdk.halves.half import Half
+from nla_sdk.halves.half import ADAPTER_FILES, Half
 from nla_sdk.io.files import atomic, sha256_of
 from nla_sdk.io.version import code_version
 from nla_sdk.model.backbone import Backbone
@@ -46,7 +46,7 @@ def parent_facts(half: Half, name: Path) -> dict[str, Any]:
     return {
         "name": "/".join(name.parts[-2:]),
         "commit": half.commit,
-        "adapter_sha256": sha256_of(half.folder / "adapter_model.safetensors"),
+        "adapter_sha256": sha256_of(half.folder / ADAPTER_FILES[1]),
     }
 
 
@@ -169,4 +169,5 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
+    """The finished checkpoint a run goes on from; None: it begins."""
     return next(iter(reversed(checkpoints(folder))), None)

@@ -26,7 +26,7 @@ from nla_sdk.io.progress import progress_bar, say
 
 from ...configs.config import Config
 from ...configs.fit import Train
-from ...runs.log import Telemetry
+from ...runs.log import LOG, Telemetry
 from ...runs.machine import peak_memory_gib
 from ...runs.verdict import Trend, trend
 from .checkpoints import (
@@ -109,6 +109,7 @@ class Loop:
 
     @property
     def is_main(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
         return self.rank == 0
 
     def run(
@@ -244,7 +245,7 @@ class Loop:
 
     def _trend(self) -> Trend | None:
         """What the raw loss of the last steps does; None before there are three."""
-        log = self.folder / "log.jsonl"
+        log = self.folder / LOG
         losses = read_losses(log) if log.is_file() else {}
         return trend(losses) if len(losses) > 2 else None
 

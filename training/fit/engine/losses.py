@@ -119,7 +119,9 @@ def direction_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tenso
     return 2.0 * (1.0 - torch.cosine_similarity(predicted, target, dim=-1))
 
 
-def contrastive_loss(predicted: torch.Tensor, own: torch.Tensor, batch: torch.Tensor, temperature: float):
+def contrastive_loss(
+    predicted: torch.Tensor, own: torch.Tensor, batch: torch.Tensor, temperature: float
+) -> torch.Tensor:
     """[n] InfoNCE (van den Oord et al. 2018): −log softmax over the batch's activations of cos(prediction, activation).
 
     Directions are centred on the batch's mean direction first, as retrieval is scored (`metrics.retrieval_ranks`):

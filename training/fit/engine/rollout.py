@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from nla_sdk import NLAPair
 from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
+from nla_sdk.halves.half import ADAPTER_FILES
 from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.progress import progress_bar
@@ -55,13 +56,13 @@ def explain_rows(
     for path in (source, *halves.values()):
         if not path.exists():
             raise InputError(f"{path} does not exist: run the stages before this one first.")
-    weights = {role: sha256_of(half / "adapter_model.safetensors") for role, half in halves.items()}
+    weights = {role: sha256_of(half / ADAPTER_FILES[1]) for role, half in halves.items()}
     table = pq.read_table(source)
     about = table.drop_columns(["activation_vector"]).to_pylist()
     picked = _one_row_an_activation(about, rows)
     vectors = read_vectors(table)[picked]
     inputs = {source.name: sha256_of(source)}
-    inputs |= {f"{role}/adapter_model.safetensors": digest for role, digest in weights.items()}
+    inputs |= {f"{role}/{ADAPTER_FILES[1]}": digest for role, digest in weights.items()}
     prompt = prompt_column(config.av.template)
     facts = {"inputs": inputs, "picked": picked, "rows_per_chunk": ROWS_PER_CHUNK, "prompt": prompt, **settings}
     if closed:

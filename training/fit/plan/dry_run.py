@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import weakref
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -19,11 +20,14 @@ from torch.utils._pytree import tree_leaves
 from nla_sdk.errors import InputError, LoadError, first_line
 from nla_sdk.io.quiet import quiet
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.weights.loading import TOWER_CONFIGS, drop_towers
+from nla_sdk.model.weights.loading import drop_towers, leave_out_towers
 
 from ...configs.fit import Train
 from ..engine.base import checkpoint_gradients, lora_config
 from ..engine.losses import ResponseLoss
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 class Meter(TorchDispatchMode):
@@ -79,16 +83,14 @@ class Step:
     backward: int
 
 
-def build(base_config, dtype: torch.dtype, quantization: str | None) -> Backbone:
+def build(base_config: PretrainedConfig, dtype: torch.dtype, quantization: str | None) -> Backbone:
     """The base on the meta device, laid out as `Backbone.load` lays it out: no towers, 4-bit layers in the blocks.
 
     Raises:
         LoadError: transformers cannot build a causal language model from this config.
     """
     base_config = copy.deepcopy(base_config)
-    if getattr(base_config, "model_type", "") == "gemma4":
-        for tower in TOWER_CONFIGS:
-            setattr(base_config, tower, None)
+    leave_out_towers(base_config)
     try:
         with quiet(), torch.device("meta"):
             from transformers import AutoModelForCausalLM
@@ -196,6 +198,8 @@ def _as_on_a_gpu(model: nn.Module) -> None:
 
 
 class FusedDropout(nn.Dropout):
+    """Dropout as one operation, on whatever device."""
+
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return torch.native_dropout(states, self.p, self.training)[0]
 

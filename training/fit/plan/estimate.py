@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 import torch
@@ -21,6 +21,9 @@ from nla_sdk.model.weights.loading import pick_dtype
 from ...configs.config import Config
 from .dry_run import Step, add_lora, build, dry_run
 from .footprint import Counts, count, optimizer_bytes
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 GIB = 2**30
 
@@ -94,7 +97,7 @@ def plan(
     config: Config,
     role: Literal["av", "ar"],
     *,
-    base_config,
+    base_config: PretrainedConfig,
     batch: int = 1,
     length: int = 512,
     response_tokens: int = 120,
@@ -302,15 +305,15 @@ def settings_of(config: Config, role: str) -> dict:
 
 def show(config: Config, role: str) -> int:
     """Print the plan of a run on this machine: its GPU, or where there is none its RAM. 0: it fits, 1: it does not."""
-    where = {"device": "cpu", "gpu_gib": psutil.virtual_memory().total / 2**30}
+    where = {"device": "cpu", "gpu_gib": psutil.virtual_memory().total / GIB}
     if torch.cuda.is_available():
-        where = {"device": "cuda", "gpu_gib": torch.cuda.get_device_properties(0).total_memory / 2**30}
+        where = {"device": "cuda", "gpu_gib": torch.cuda.get_device_properties(0).total_memory / GIB}
     made = plan(config, role, base_config=read_base_config(config.base), **where, **settings_of(config, role))
     print(made.table())
     return 0 if made.fits else 1
 
 
-def read_base_config(base: str, file: Path | None = None):
+def read_base_config(base: str, file: Path | None = None) -> PretrainedConfig:
     """The transformers config of a base: of `file`, or of its folder, the demo or the Hub, without the weights.
 
     Raises:

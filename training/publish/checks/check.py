@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nla_sdk.contract import Contract
+from nla_sdk.contract import SIDECAR_NAME, Contract
 from nla_sdk.errors import InputError, NLAError, first_line
 from nla_sdk.evaluation.schema import EVALUATION, Evaluation
 from nla_sdk.halves.half import Half
@@ -85,7 +85,7 @@ def halves_in(checkpoint: Path | None) -> list[Half]:
     if checkpoint is None:
         return []
     inside = [checkpoint / role for role in ("av", "ar") if (checkpoint / role).is_dir()]
-    if inside and not (checkpoint / "nla_meta.yaml").is_file():
+    if inside and not (checkpoint / SIDECAR_NAME).is_file():
         return [_half(folder) for folder in inside]
     return [_half(checkpoint)]
 
