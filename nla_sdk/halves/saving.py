@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import yaml
 
 from ..contract import SIDECAR_NAME
 from ..errors import InputError, OccupiedFolderError
+from ..io.files import atomic
 from .half import ADAPTER_FILES, Half
 
 
@@ -26,20 +26,14 @@ def save_halves(halves: Sequence[Half], folder: Path, *, pair_id: str | None = N
             been written then.
     """
     places = [(half, folder / half.role) for half in halves]
-    for half, place in places:
-        if place.resolve() == half.folder.resolve():
+    sources = {half.folder.resolve() for half in halves}
+    for _, place in places:
+        if place.resolve() in sources:  # of either half: a folder named `ar` may hold an AV
             raise InputError(f"{place} is where this pair was loaded from; save it elsewhere.")
         _check_free(place, overwrite)
     for half, place in places:
-        temporary, replaced = (place.with_name(f".{place.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
-        try:
+        with atomic(place) as temporary:
             half.copy_to(temporary, pair_id)
-            for file in temporary.iterdir():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-            _swap(temporary, place, replaced)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_free(place: Path, overwrite: bool) -> None:
@@ -68,18 +62,3 @@ def _is_half(folder: Path) -> bool:
     weights = {ADAPTER_FILES[1]} <= names or ("config.json" in names and any(folder.glob("*.safetensors")))
     is_model = isinstance(contract, dict) and contract.get("kind") == "nla_model"
     return is_model and weights and not any(item.is_dir() for item in folder.iterdir())
-
-
-def _swap(temporary: Path, place: Path, replaced: Path) -> None:
-    """Put `temporary` in the place of what stands there, which is gone only once the new one is there."""
-    there = place.exists()
-    if there:
-        place.rename(replaced)
-    try:
-        temporary.rename(place)
-    except OSError:
-        if there:
-            replaced.rename(place)
-        raise
-    if there:
-        shutil.rmtree(replaced, ignore_errors=True)

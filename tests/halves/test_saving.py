@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from nla_sdk import NLAPair
-from nla_sdk.errors import OccupiedFolderError
-from nla_sdk.halves import saving
+from nla_sdk.errors import InputError, OccupiedFolderError
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -64,14 +64,40 @@ def test_an_empty_folder_is_free(pair, tmp_path):
 
 def test_a_half_that_cannot_be_replaced_stays_as_it_was(lora_pair, tmp_path, monkeypatch):
     lora_pair("shared").save_pretrained(tmp_path)
-    before, rename = files(tmp_path), Path.rename
+    before, replace = files(tmp_path), os.replace
 
-    def fails(self: Path, target: Path) -> Path:
-        if self.name.endswith(".tmp"):
+    def fails(source: Path, target: Path) -> None:
+        if (
+            Path(target) == tmp_path / "av"
+            and (Path(source) / "nla_meta.yaml").read_bytes() != before["av/nla_meta.yaml"]
+        ):
             raise OSError("no space left on device")
-        return rename(self, target)
+        replace(source, target)
 
-    monkeypatch.setattr(saving.Path, "rename", fails)
+    monkeypatch.setattr(os, "replace", fails)
     with pytest.raises(OSError, match="no space left"):
         lora_pair("centred").save_pretrained(tmp_path, overwrite=True)
     assert files(tmp_path) == before
+
+
+def test_what_a_killed_save_of_our_own_pid_left_is_in_nobodys_way(lora_pair, tmp_path):
+    """In a container that is started again every run has the same pid."""
+    lora_pair("shared").save_pretrained(tmp_path)
+    for end in ("tmp", "old"):
+        leftover = tmp_path / f".av.{os.getpid()}.{end}"
+        leftover.mkdir()
+        (leftover / "stale.safetensors").write_bytes(b"half")
+    lora_pair("centred").save_pretrained(tmp_path, overwrite=True)
+    assert "stale.safetensors" not in {path.name for path in (tmp_path / "av").iterdir()}
+
+
+def test_a_pair_is_not_saved_over_its_other_half(copied, tmp_path):
+    folder = copied()
+    (folder / "av").rename(folder / "other")
+    (folder / "ar").rename(folder / "av")
+    (folder / "other").rename(folder / "ar")
+    pair = NLAPair.from_pretrained(folder / "ar", folder / "av")
+    before = files(folder)
+    with pytest.raises(InputError, match="is where this pair was loaded from"):
+        pair.save_pretrained(folder, overwrite=True)
+    assert files(folder) == before
