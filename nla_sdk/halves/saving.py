@@ -26,8 +26,9 @@ def save_halves(halves: Sequence[Half], folder: Path, *, pair_id: str | None = N
             been written then.
     """
     places = [(half, folder / half.role) for half in halves]
-    for half, place in places:
-        if place.resolve() == half.folder.resolve():
+    sources = {half.folder.resolve() for half in halves}
+    for _, place in places:
+        if place.resolve() in sources:  # of either half: a folder named `ar` may hold an AV
             raise InputError(f"{place} is where this pair was loaded from; save it elsewhere.")
         _check_free(place, overwrite)
     for half, place in places:

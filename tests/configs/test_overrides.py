@@ -57,6 +57,7 @@ def test_sections_and_lists_that_the_file_leaves_out_are_those_of_the_defaults(f
         ("seed", r"--set seed: expected a setting and its value, as in av\.lr=3e-5"),
         ("=3", "expected a setting"),
         ("av.lr=[", r"--set av\.lr=\[: the value is not YAML"),
+        ("seed=2026-13-01", r"--set seed=2026-13-01: the value is not YAML: month must be in 1\.\.12"),
     ],
 )
 def test_what_cannot_be_set_is_refused_with_its_key(file, assignment, said):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nla_sdk import NLAPair
-from nla_sdk.errors import OccupiedFolderError
+from nla_sdk.errors import InputError, OccupiedFolderError
 from nla_sdk.io import files as io_files
 
 
@@ -78,3 +78,26 @@ def test_a_half_that_cannot_be_replaced_stays_as_it_was(lora_pair, tmp_path, mon
         lora_pair("centred").save_pretrained(tmp_path, overwrite=True)
     assert files(tmp_path) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ar", "av"], "no temporary folder is left"
+
+
+def test_what_a_killed_save_of_our_own_pid_left_is_in_nobodys_way(lora_pair, tmp_path):
+    """In a container that is started again every run has the same pid."""
+    lora_pair("shared").save_pretrained(tmp_path)
+    for end in ("tmp", "old"):
+        leftover = tmp_path / f".av.{os.getpid()}.{end}"
+        leftover.mkdir()
+        (leftover / "stale.safetensors").write_bytes(b"half")
+    lora_pair("centred").save_pretrained(tmp_path, overwrite=True)
+    assert "stale.safetensors" not in {path.name for path in (tmp_path / "av").iterdir()}
+
+
+def test_a_pair_is_not_saved_over_its_other_half(copied, tmp_path):
+    folder = copied()
+    (folder / "av").rename(folder / "other")
+    (folder / "ar").rename(folder / "av")
+    (folder / "other").rename(folder / "ar")
+    pair = NLAPair.from_pretrained(folder / "ar", folder / "av")
+    before = files(folder)
+    with pytest.raises(InputError, match="is where this pair was loaded from"):
+        pair.save_pretrained(folder, overwrite=True)
+    assert files(folder) == before

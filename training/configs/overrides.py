@@ -29,7 +29,7 @@ def parse(assignments: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"--set {assignment}: expected a setting and its value, as in av.lr=3e-5.")
         try:
             values[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that there is not, such as 2026-13-01
             raise InputError(f"--set {assignment}: the value is not YAML: {first_line(error)}.") from None
     return values
 
