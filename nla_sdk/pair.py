@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
 
 import torch
 
@@ -149,7 +149,9 @@ class NLAPair(Assembly):
         return Extractor(source)(text, positions, layer=self.layer if layer is None else layer)
 
     @overload
-    def explain(self, activation: VectorsLike, **writing: Unpack[Writing]) -> Explanation | Results[Explanation]: ...
+    def explain(
+        self, activation: VectorsLike, *, n: Literal[1] = 1, **writing: Unpack[Writing]
+    ) -> Explanation | Results[Explanation]: ...
     @overload
     def explain(
         self, activation: VectorsLike, *, n: int, **writing: Unpack[Writing]

@@ -111,7 +111,7 @@ class Explanation(str):
         return html_table([self.to_row()])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors have no truth value: equality is written out below
 class RoundTrip(Score):
     """An activation's way through the pair: vector → explanation → vector.
 
@@ -143,6 +143,22 @@ class RoundTrip(Score):
         """The round trip's columns in a table, both vectors as float32 arrays."""
         vectors = {"activation_vector": self.activation.numpy(), "reconstruction": self.reconstruction.numpy()}
         return {**self.explanation.to_row(), **super().to_row(), **vectors}
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same of the same activation, to the last digit."""
+        if not isinstance(other, RoundTrip):
+            return NotImplemented
+        pairs = ((self.activation, other.activation), (self.reconstruction, other.reconstruction))
+        return (self.explanation, self.status, self.cosine, self.fve, self.matched) == (
+            other.explanation,
+            other.status,
+            other.cosine,
+            other.fve,
+            other.matched,
+        ) and all(a.shape == b.shape and bool((a == b).all()) for a, b in pairs)
+
+    def __hash__(self) -> int:
+        return hash((self.explanation, self.cosine))
 
     def __repr__(self) -> str:
         chosen = f", best of {self.best_of}" if self.best_of > 1 else ""
@@ -205,6 +221,12 @@ class Results(list[Result]):
     def __getitem__(self, index: SupportsIndex | slice, /) -> Result | Results[Result]:
         return Results(super().__getitem__(index)) if isinstance(index, slice) else super().__getitem__(index)
 
+    def copy(self) -> Results[Result]:
+        return Results(self)
+
+    def __add__(self, other: list[Any], /) -> Results[Any]:
+        return Results([*self, *other])
+
     def __repr__(self) -> str:
         lines = [repr(result) for result in self[:SHOWN]]
         more = [f"… {len(self) - SHOWN} more"] if len(self) > SHOWN else []
@@ -214,7 +236,7 @@ class Results(list[Result]):
         return html_table(self.to_rows())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Activations:
     """Activations read from a source model.
 
@@ -239,6 +261,19 @@ class Activations:
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both hold the same vectors, to the last digit, read at the same places."""
+        if not isinstance(other, Activations):
+            return NotImplemented
+        return (
+            (self.tokens, self.positions, self.texts, self.layer)
+            == (other.tokens, other.positions, other.texts, other.layer)
+            and self.vectors.shape == other.vectors.shape
+            and bool((self.vectors == other.vectors).all())
+        )
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType] (a list of tokens has none either)
 
     def __repr__(self) -> str:
         shown = [repr(token) for token in self.tokens]

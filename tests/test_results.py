@@ -135,3 +135,29 @@ def test_without_pandas_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(InputError, match="pip install pandas"):
         Results([SCORE]).to_pandas()
+
+
+def test_lists_of_results_stay_what_they_are_when_copied_and_added():
+    results = Results([Explanation("a"), Explanation("b")])
+    assert type(results.copy()) is type(results + results) is Results
+    assert (results + results).to_arrow().num_rows == 4 and results.copy() == results
+
+
+def test_equal_results_are_equal_and_others_are_not():
+    vectors = torch.arange(6.0).view(2, 3)
+
+    def trip(**changes) -> RoundTrip:
+        parts = {"cosine": 0.5, "mse": 1.0, "fve": 0.2, "matched": True, "explanation": Explanation("a cat")}
+        return RoundTrip(**parts | {"activation": vectors[0], "reconstruction": vectors[1]} | changes)
+
+    assert trip() == copy.deepcopy(trip()) and hash(trip()) == hash(copy.deepcopy(trip()))
+    for other in (
+        trip(cosine=0.6),
+        trip(activation=vectors[1]),
+        trip(activation=vectors),
+        trip(explanation=Explanation("b")),
+    ):
+        assert trip() != other
+    acts = Activations(vectors, ["a", "b"], [0, 1], [0, 0], 3)
+    assert acts == copy.deepcopy(acts) != Activations(vectors, ["a", "b"], [0, 1], [0, 0], 4)
+    assert acts != Activations(vectors + 1, ["a", "b"], [0, 1], [0, 0], 3) and acts != "acts"

@@ -44,6 +44,11 @@ class Half:
     subfolder: str | None = None
     commit: str | None = None
 
+    def __repr__(self) -> str:
+        commit = f", commit {self.commit[:12]}" if self.commit else ""
+        layout = "LoRA adapter" if self.is_adapter else "full checkpoint"
+        return f"Half({self.role} {self.ref!r}, {layout} in {str(self.folder)!r}{commit})"
+
     @property
     def role(self) -> str:
         """ "av" or "ar", as its contract says."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,6 +30,7 @@ from .sidecars import read_sidecar
 
 MANIFEST = "manifest.jsonl"
 LOCK = ".lock"
+OURS = re.compile(r"\d+(\.\w+)?\.parquet|manifest\.jsonl?|\.lock|\..+\.tmp")  # all that is ever put into such a folder
 
 
 def identity_of(facts: Mapping[str, Any]) -> str:
@@ -56,8 +58,14 @@ def locked(folder: Path, refusal: str) -> Iterator[None]:
         yield
     finally:
         lock.release()  # first: Windows removes no open file
-        if not any(folder.glob("*.parquet")):
+        if not any(folder.glob("*.parquet")) and not foreign(folder):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def foreign(folder: Path) -> list[str]:
+    """Names in a folder of chunks that are none of ours: somebody's folder happens to be called so."""
+    items = folder.iterdir() if folder.is_dir() else ()
+    return sorted(item.name for item in items if item.is_dir() or not OURS.fullmatch(item.name))
 
 
 class ChunkFolder:

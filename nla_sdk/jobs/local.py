@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from .. import __version__
 from ..contract import Contract
 from ..errors import InputError
-from ..io.chunks import LOCK, ChunkFolder, locked
+from ..io.chunks import LOCK, ChunkFolder, foreign, locked
 from ..io.files import atomic, sha256_of, write_json
 from ..io.progress import progress_bar, say
 from ..io.rows.formats import write_tables
@@ -109,6 +109,11 @@ def _claim(target: Target, facts: dict) -> None:
     there = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
     if there == facts:
         return
+    if others := foreign(target.chunks):
+        raise InputError(
+            f"{target.chunks} is where unfinished work is kept, and it holds {others[0]}, which is none. Move that "
+            "away, or pass another -o."
+        )
     if there is not None and not target.overwrite:
         raise InputError(
             f"{target.chunks} holds unfinished work that was made from something else "

@@ -306,6 +306,12 @@ def test_a_malformed_config_names_the_key(tmp_path, base, corpus, change, messag
         Config.load(config_file(tmp_path, base, corpus, **change))
 
 
+def test_an_impossible_date_in_a_config_is_no_yaml(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 2026-13-01\n")
+    with pytest.raises(InputError, match="not valid YAML: month must be in 1..12"):
+        Config.load(tmp_path / "config.yaml")
+
+
 def test_a_stage_with_bad_input_says_so_in_one_line_and_exits_2(tmp_path, base, corpus):
     missing = invoke(run_stage(build.run), "--config", tmp_path / "none.yaml")
     assert missing.exit_code == 2 and len(missing.stderr.splitlines()) == 1 and missing.stdout == ""

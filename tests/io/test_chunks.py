@@ -111,7 +111,7 @@ def test_a_folder_is_held_by_one_process_whose_chunks_another_does_not_touch(tmp
 
 def test_a_held_folder_goes_unless_chunks_are_in_it(tmp_path):
     with locked(tmp_path / "c", "busy"):
-        (tmp_path / "c" / "facts.json").write_text("{}")
+        (tmp_path / "c" / "manifest.json").write_text("{}")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(KeyboardInterrupt), locked(tmp_path / "c", "busy"):
         opened(tmp_path / "c").write(0, {"rows": rows_of(0)})

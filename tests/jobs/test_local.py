@@ -137,3 +137,23 @@ def test_a_parquet_file_has_its_sidecar(source, tmp_path):
     contract = Contract.load(tmp_path / "out.parquet")
     assert (contract.layer, contract.d_model, contract.provenance) == (2, 4, {"command": "explain"})
     assert contract.extras["rows"] == 10
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "mine.parquet", "folder"])
+def test_somebodys_folder_of_that_name_is_left_alone(source, tmp_path, name):
+    out = tmp_path / "out.parquet"
+    theirs = tmp_path / "out.parquet.chunks" / name
+    theirs.parent.mkdir()
+    theirs.mkdir() if name == "folder" else theirs.write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=f"holds {name}, which is none"):
+            run(
+                source,
+                10,
+                Doubling(),
+                Target(out, "parquet", overwrite=overwrite),
+                chunk_rows=4,
+                made_from={},
+                about=ABOUT,
+            )
+        assert theirs.exists()

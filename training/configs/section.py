@@ -62,5 +62,5 @@ def read_yaml(path: Path, what: str) -> Any:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"Cannot read the {what} {path}: {error.strerror}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date, or no UTF-8
         raise InputError(f"The {what} {path} is not valid YAML: {first_line(error)}") from error
