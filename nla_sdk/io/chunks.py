@@ -112,6 +112,8 @@ class ChunkFolder:
                 pq.write_table(table, sibling, **encoding_of(table.schema))
                 digest = sha256_of(sibling)
             record["outputs"][output] = {"file": file.name, "rows": table.num_rows, "sha256": digest}
+        # The files first, each on the disk under its name, then the line: killed in between, the chunk is made again.
+        # The other way round a line could promise a file that the disk never got.
         with (self.folder / MANIFEST).open("a", encoding="utf-8") as manifest:
             manifest.write(json.dumps(record, ensure_ascii=False) + "\n")
         sync(self.folder / MANIFEST)

@@ -77,5 +77,7 @@ class Reconstructor:
         """From head outputs to vectors: un-centre where the contract says so."""
         if self.mean is None:
             return outputs
+        # A centred AR was trained on directions of v − μ, so its output's length means nothing: the median length of
+        # what is left of an activation stands for it, and μ is put back to be in the units of raw activations.
         directions = outputs / outputs.norm(dim=-1, keepdim=True)
         return self.mean.to(outputs.device) + self.contract.centred_norm * directions

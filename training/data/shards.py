@@ -62,34 +62,34 @@ def merge(config: Config, *, overwrite: bool = False, push_dataset: str | None =
         shards = sorted(config.out.glob(name), key=lambda path: int(path.stem.split("-")[1]))
         if not shards:
             raise ChunkError(f"{config.out} holds no {name}: run training.data.extract with --shard 1/N … N/N first.")
-        about = [read_sidecar(shard) for shard in shards]
-        if len({one.get("extraction") for one in about}) > 1:
+        sidecars = [read_sidecar(shard) for shard in shards]
+        if len({sidecar.get("extraction") for sidecar in sidecars}) > 1:
             raise ChunkError(f"The shards {', '.join(shard.name for shard in shards)} are of different runs.")
-        count = int(about[0]["shard"].partition("/")[2])
-        found = sorted(one["shard"] for one in about)
+        count = int(sidecars[0]["shard"].partition("/")[2])
+        found = sorted(sidecar["shard"] for sidecar in sidecars)
         if found != sorted(f"{number}/{count}" for number in range(1, count + 1)):
             raise ChunkError(
                 f"Found the shards {', '.join(found)} of layer {layer}; expected 1/{count} … {count}/{count}."
             )
-        for shard, one in zip(shards, about, strict=True):
-            if sha256_of(shard) != one["sha256"]:
+        for shard, sidecar in zip(shards, sidecars, strict=True):
+            if sha256_of(shard) != sidecar["sha256"]:
                 raise ChunkError(f"{shard} is damaged: its SHA-256 is not its sidecar's. Copy it again.")
         path = table_path(config, layer)
-        identity = identity_of({"merged": [one["sha256"] for one in about]})
+        identity = identity_of({"merged": [sidecar["sha256"] for sidecar in sidecars]})
         if not is_finished(path, identity, overwrite=overwrite):
             where = sorted(
                 (chunk, shard, group)
-                for shard, one in zip(shards, about, strict=True)
-                for group, chunk in enumerate(one["chunks"])
+                for shard, sidecar in zip(shards, sidecars, strict=True)
+                for group, chunk in enumerate(sidecar["chunks"])
             )
-            drops = sum((Counter(one["drops"]) for one in about), Counter())
+            drops = sum((Counter(sidecar["drops"]) for sidecar in sidecars), Counter())
             own = ("rows", "sha256", "code_version", "shard", "activation_mean", "median_norm", "drops", "identity")
-            meta = {key: value for key, value in about[0].items() if key not in own}
+            meta = {key: value for key, value in sidecars[0].items() if key not in own}
             meta |= {"chunks": [chunk for chunk, _, _ in where], "drops": dict(sorted(drops.items()))}
             meta |= {
                 "shard": "1/1",
                 "identity": identity,
-                "merged": {shard.name: one["sha256"] for shard, one in zip(shards, about, strict=True)},
+                "merged": {shard.name: sidecar["sha256"] for shard, sidecar in zip(shards, sidecars, strict=True)},
             }
 
             def tables(where=where) -> Iterator[pa.Table]:

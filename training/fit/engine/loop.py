@@ -186,6 +186,8 @@ class Loop:
         """Gradients and loss, summed over all processes; whoever was interrupted tells the others the same way."""
         if self.world == 1:
             return loss
+        # By hand and in one tensor: DDP's wrapper expects whole forwards, and the AR's ends after its last block.
+        # Sums, not means: every share is already divided by the whole batch, so no process counts for more.
         parameters = list(self.parameters.values())
         parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten().float() for p in parameters]
         told = parts[0].new_tensor([loss, float(self._stop)])

@@ -87,6 +87,8 @@ class ResponseLoss:
     def _slice(self, states: torch.Tensor, targets: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
         if drawn is None:
             return functional.cross_entropy(self.logits(states).float(), targets, reduction="sum")
+        # Tokens that occur as targets are never left to chance: of a target that no draw holds there would be no loss.
+        # Of all others only the sum of exponentials matters, and a sample estimates that without bias.
         known = self.cap(functional.linear(states.to(self.weights.dtype), self.weights, self.bias))
         # Each drawn token stands for as many as it was drawn from: a factor on its exponential, so a term on its logit.
         other = self.logits(states, drawn) + math.log(len(self.rest) / self.negatives)
