@@ -202,6 +202,13 @@ class Contract(BaseModel):
         }
         return contract
 
+    def __repr__(self) -> str:
+        what = {"nla_dataset": "table"}.get(self.kind, str(self.role))
+        facts = [what, f"base_model={self.base_model!r}", f"layer={self.layer}", f"d_model={self.d_model}"]
+        return f"Contract({', '.join(facts)}, from {self._source!r})"
+
+    __str__ = __repr__
+
     def __eq__(self, other: object) -> bool:
         return self.to_dict() == other.to_dict() if isinstance(other, Contract) else NotImplemented
 

@@ -77,3 +77,11 @@ def test_a_contract_is_immutable():
 def test_reading_a_contract_needs_no_torch_or_transformers():
     code = "import sys, nla_sdk.contract; sys.exit(bool({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_at_a_prompt_a_contract_is_a_line():
+    contract = Contract.from_dict(AV | {"provenance": {"long": "x" * 5000}}, source="my-av/nla_meta.yaml")
+    assert repr(contract) == str(contract)
+    layer, width = contract.layer, contract.d_model
+    assert repr(contract).startswith(f"Contract(av, base_model={contract.base_model!r}, layer={layer}, d_model={width}")
+    assert len(repr(contract)) < 150 and repr(contract).endswith("from 'my-av/nla_meta.yaml')")

@@ -41,7 +41,8 @@ def package(monkeypatch) -> types.ModuleType:
     monkeypatch.setitem(sys.modules, module.PACKAGE, package)
     monkeypatch.setitem(sys.modules, "gguf", types.ModuleType("gguf"))
     monkeypatch.setattr(module, "_DISK_BYTES", 1)
-    monkeypatch.setattr(module.metadata, "version", lambda name: "0")
+    # In this module alone: transformers, imported later in this process, asks for versions too.
+    monkeypatch.setattr(module, "metadata", types.SimpleNamespace(version=lambda name: "0"))
     return package
 
 

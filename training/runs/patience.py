@@ -21,7 +21,7 @@ def patiently(
     pause: float,
     longest: float,
     asked: Callable[[BaseException], float | None] = lambda error: None,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] | None = None,
 ) -> Result:
     """Do `work`, and again after errors that may pass.
 
@@ -31,7 +31,7 @@ def patiently(
         pause: seconds before the second attempt; doubled with each further one, plus up to `pause` at random.
         longest: seconds that the growing part stops at.
         asked: seconds that the other side asked for with an error; None: it did not say.
-        sleep: waits so many seconds; may raise to end the attempts.
+        sleep: waits so many seconds, by default as `time.sleep` does; may raise to end the attempts.
     Returns:
         What `work` returns.
     Raises:
@@ -46,6 +46,10 @@ def patiently(
         return growing(state) if stated is None else stated
 
     retrying = Retrying(
-        stop=stop_after_attempt(attempts), wait=wait, retry=retry_if_exception(again), sleep=sleep, reraise=True
+        stop=stop_after_attempt(attempts),
+        wait=wait,
+        retry=retry_if_exception(again),
+        sleep=sleep or time.sleep,
+        reraise=True,
     )
     return retrying(work)
