@@ -7,6 +7,7 @@ module without torch. All inputs are array-likes of shape [d] or [n, d], any flo
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Errors = TypeVar("Errors", float, np.ndarray)
+NO_ERROR = 1e-9  # mse below this is rounding: nothing is divided by it
 
 
 def unit(vectors: npt.ArrayLike) -> np.ndarray:
@@ -68,12 +70,26 @@ def mean_baselines(vectors: npt.ArrayLike) -> MeanBaselines:
 
 
 def fve(mse: Errors, baseline_mse: float) -> Errors:
-    """Fraction of variance explained: 1 − mse / baseline. Of one row or of an array (rows average to the whole)."""
+    """Fraction of variance explained: 1 − mse / baseline. Of one row or of an array (rows average to the whole).
+
+    0 is what the mean direction scores over the rows that the baseline is of. Of one row it says little by itself: the
+    mean direction alone may score anything there.
+    """
     return 1.0 - mse / baseline_mse
 
 
 def gain(mse_real: float, mse_empty: float) -> float:
-    """How much of the empty explanation's error the real explanation removes: 1 − mse(real) / mse(empty)."""
+    """How much of the empty explanation's error the real explanation removes: 1 − mse(real) / mse(empty).
+
+    Below 0 the words do worse than none. Where no words make no error (below 1e-9, which is rounding), nothing is left
+    to remove: 0.0 if the real explanation makes none either, else minus infinity.
+
+    Example:
+        >>> round(gain(1.1416, 1.1898), 2)
+        0.04
+    """
+    if mse_empty < NO_ERROR:
+        return 0.0 if mse_real < NO_ERROR else -math.inf
     return 1.0 - mse_real / mse_empty
 
 
