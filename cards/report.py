@@ -38,8 +38,10 @@ def summary(evaluation: Evaluation) -> str:
     trip, limits = evaluation.round_trip, evaluation.verdict.thresholds
     lines = [
         f"{evaluation.verdict.value}: {evaluation.verdict.reason}",
-        f"thresholds: {limits.fewest_rows} rows, gain {limits.least_gain}, {percent(limits.least_unique_share)} "
-        f"distinct, p of the rank percentile {limits.identity_p}",
+        f"thresholds: {limits.fewest_rows} rows, "
+        + (f"{limits.fewest_documents} documents, " if limits.fewest_documents is not None else "")
+        + f"gain {limits.least_gain}, {percent(limits.least_unique_share)} distinct, p of the rank percentile "
+        f"{limits.identity_p}",
         f"{trip.evaluated} of {trip.attempted} rows evaluated, {trip.empty} empty, {trip.failed} failed",
     ]
     if evaluation.subject.matched is False:

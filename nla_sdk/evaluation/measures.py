@@ -38,6 +38,9 @@ class RoundTripFigures(Part):
 
     attempted: Count
     evaluated: Count = Field(description="Rows with an explanation and a reconstruction.")
+    documents: Count | None = Field(
+        None, description="Documents the evaluated rows are of, where they are not all of the data's."
+    )
     empty: Count = Field(0, description="Rows for which the AV wrote nothing; not evaluated.")
     failed: Count = Field(0, description="Rows whose vector or reconstruction has no direction; not evaluated.")
     truncated: Count | None = Field(None, description="Evaluated rows whose explanation met the token limit.")

@@ -78,6 +78,8 @@ def round_trip(tables: Tables) -> RoundTripFigures:
         "truncated": int((tables.status == "truncated").sum()),
         "floor": tables.settings.floor,
     }
+    if len(tables.documents) < len(set(tables.document_names)):
+        counts["documents"] = len(tables.documents)
     counts["ar_cut"] = int(np.array(tables.rows["ar_cut"].to_pylist(), dtype=bool)[tables.evaluated].sum())
     if not tables.evaluated.any():
         return RoundTripFigures(**counts)
