@@ -54,6 +54,8 @@ def _headline(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     trip, ablation, identity = evaluation.round_trip, evaluation.ablation, evaluation.identity
     if trip.fve is not None:
         yield "round-trip FVE", figure(trip.fve)
+    if trip.fve_without_outlying is not None and trip.reference is not None:
+        yield f"  without {trip.reference.outlying} rows of outlying norm", figure(trip.fve_without_outlying)
     if evaluation.gain is not None:
         yield "gain over no text", figure(evaluation.gain)
     for name in CONDITIONS[1:]:

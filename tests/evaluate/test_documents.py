@@ -120,3 +120,30 @@ def test_an_older_file_whose_evaluated_rows_are_of_few_documents_does_not_verify
     assert load(file).verdict.value == "reads-content", "it says 30 documents and no more"
     with pytest.raises(EvaluationError, match="the rows give inconclusive \\(12 documents"):
         verify(file)
+
+
+# --- outlying norms -----------------------------------------------------------------------------------------------
+def test_sinks_among_the_rows_are_counted_and_fve_is_shown_without_them(tmp_path):
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from nla_sdk import metrics
+    from nla_sdk.io.tables import read_vectors, vector_column
+
+    data = table(tmp_path / "heldout.parquet", 30, 2)
+    known, rows = Oracle(data), pq.read_table(data)
+    vectors = read_vectors(rows).copy()
+    vectors[7], vectors[20] = 300.0, 400.0
+    at = rows.column_names.index("activation_vector")
+    pq.write_table(rows.set_column(at, "activation_vector", vector_column(vectors)), data)
+    found = evaluate(PlantedPair(tmp_path, known.say, known.hear), data, tmp_path / "out", QUICK).round_trip
+    made = read_vectors(pq.read_table(tmp_path / "out" / ROWS), "reconstruction")
+    others = np.delete(np.arange(60), [7, 20])
+    baseline = metrics.mean_baselines(vectors[others]).mean_norm
+    mse = metrics.direction_mse(made[others], vectors[others])
+    assert (found.reference.outlying, found.fve_without_outlying.n) == (2, 58)
+    assert found.reference.baseline_mse_without_outlying == pytest.approx(baseline, abs=1e-9)
+    assert found.fve_without_outlying.value == pytest.approx(1 - mse.mean() / baseline, abs=1e-9)
+    assert "without 2 rows of outlying norm" in summary(load(tmp_path / "out" / EVALUATION))
+    assert "FVE without 2 rows of outlying norm" in report(load(tmp_path / "out" / EVALUATION))
+    verify(tmp_path / "out" / EVALUATION)
