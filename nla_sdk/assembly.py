@@ -112,6 +112,17 @@ class Assembly:
         return None
 
     @property
+    def mean_direction(self) -> torch.Tensor | None:
+        """The direction of the mean activation: float32 [d_model], of length 1, on the CPU.
+
+        None where the pair does not know it (it is not centred).
+        """
+        for half in (self.reconstructor, self.verbalizer):
+            if half is not None and half.mean is not None and (length := half.mean.float().norm()) > 0:
+                return (half.mean.float() / length).cpu()
+        return None
+
+    @property
     def adapter_reports(self) -> dict[str, AdapterReport]:
         """What became of every adapter tensor, by role."""
         halves = {"av": self.verbalizer, "ar": self.reconstructor}

@@ -39,7 +39,7 @@ class NLAPair(Assembly):
         >>> pair = NLAPair.from_pretrained("demo")
         >>> acts = pair.extract("The cat sat on the mat.")
         >>> trip = pair.round_trip(acts.vectors[-1])
-        >>> trip.explanation, trip.fve
+        >>> trip.explanation, trip.status, trip.gain
     """
 
     # --- loading ------------------------------------------------------------------------------------------------
@@ -267,6 +267,8 @@ class NLAPair(Assembly):
     def score(self, text: str | Sequence[str], activation: VectorsLike) -> Score | Results[Score]:
         """How well explanations reconstruct activations: any text, not only the AV's own.
 
+        Beside each score stands what no words (`gain`, `empty_cosine`) and the mean direction score on that very row.
+
         Args:
             text: one explanation, or as many as there are activations.
             activation: [d_model] or [n, d_model].
@@ -284,12 +286,7 @@ class NLAPair(Assembly):
                 f"{len(reconstructions)} explanations and {len(vectors)} activations; expected as many of each."
             )
         rows = max(len(reconstructions), len(vectors))
-        scores = score_rows(
-            reconstructions.expand(rows, -1),
-            vectors.expand(rows, -1),
-            baseline_mse=self.baseline_mse,
-            matched=self.matched,
-        )
+        scores = self._score(reconstructions.expand(rows, -1), vectors.expand(rows, -1))
         return scores[0] if single_text and single_vector else scores
 
     # --- within -------------------------------------------------------------------------------------------------
@@ -306,10 +303,21 @@ class NLAPair(Assembly):
             reconstructions = reconstructor(written)
         else:
             written, reconstructions = write_best(verbalizer, reconstructor, vectors, sampling, best_of, progress)
-        scores = score_rows(reconstructions, vectors, baseline_mse=self.baseline_mse, matched=self.matched)
+        scores = self._score(reconstructions, vectors)
         if best_of > 1:
             written = [explanation.scored(score, best_of) for explanation, score in zip(written, scores, strict=True)]
         return Results(written), reconstructions, scores
+
+    def _score(self, reconstructions: torch.Tensor, vectors: torch.Tensor) -> Results[Score]:
+        """The rows' scores, each beside what no words and the mean direction score."""
+        return score_rows(
+            reconstructions,
+            vectors,
+            empty=self._need(self.reconstructor, "score", "AR").empty(),
+            mean=self.mean_direction,
+            baseline_mse=self.baseline_mse,
+            matched=self.matched,
+        )
 
     def _need(self, half: HalfInMemory | None, method: str, role: str) -> HalfInMemory:
         if half is None:

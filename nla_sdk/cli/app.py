@@ -36,7 +36,8 @@ def round_trip(
 ) -> None:
     """Activation → explanation → activation, scored.
 
-    Beside each score stands what an empty explanation gets: the honest comparison.
+    Beside each score stands what no words and the mean direction get: the honest comparison. Rows whose words do worse
+    than none say so.
 
     INPUT: a text (its last token is read), .npy [d] or [n, d], .parquet or .jsonl with a column activation_vector (or
     text), .txt, or - (text or JSON lines).

@@ -20,6 +20,7 @@ from ..io.tables import usable_vectors, vector_column
 from ..model.extraction import resolve_positions, tokenize
 from ..model.injection import as_vectors
 from ..pair import NLAPair
+from ..results import SCORE_COLUMNS, Score, row_status
 
 Work = Callable[[pa.Table, int], pa.Table]
 """Rows, and the number of the first one, to rows."""
@@ -58,7 +59,7 @@ def extract(
 
 
 def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing: Any) -> Work:
-    """Activations (or texts, read at `positions`) → `api_explanation`, `explanation_status`; `cosine` of a choice.
+    """Activations (or texts, read at `positions`) → `api_explanation`, `explanation_status`; the score of a choice.
 
     Args:
         writing: as `NLAPair.explain` takes it: best_of, temperature, seed, …
@@ -67,31 +68,26 @@ def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[in
     def work(table: pa.Table, vectors: torch.Tensor) -> dict:
         explanations = pair.explain(vectors, **writing)
         scores = [explanation.score for explanation in explanations if explanation.score]
+        statuses = [row_status(explanation.status, explanation.score) for explanation in explanations]
         columns = {
             "api_explanation": pa.array(explanations, pa.string()),
-            "explanation_status": pa.array([explanation.status for explanation in explanations], pa.string()),
+            "explanation_status": pa.array(statuses, pa.string()),
         }
-        return columns | ({"cosine": pa.array([score.cosine for score in scores], pa.float64())} if scores else {})
+        return columns | score_columns(scores)
 
     return _on_vectors(pair, source, positions, work)
 
 
 def round_trip(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing: Any) -> Work:
-    """As `explain`, and how well the AR finds its way back, beside what an empty explanation would have scored."""
+    """As `explain`, and how well the AR finds its way back, beside what no words and the mean direction score."""
 
     def work(table: pa.Table, vectors: torch.Tensor) -> dict:
         trips = pair.round_trip(vectors, **writing)
-        empty = pair.score("", vectors)
-        return {
+        columns = {
             "api_explanation": pa.array([trip.explanation for trip in trips], pa.string()),
             "explanation_status": pa.array([trip.status for trip in trips], pa.string()),
-            "cosine": pa.array([trip.cosine for trip in trips], pa.float64()),
-            "mse": pa.array([trip.mse for trip in trips], pa.float64()),
-            "fve": pa.array([trip.fve for trip in trips], pa.float64()),
-            "empty_cosine": pa.array([score.cosine for score in empty], pa.float64()),
-            "empty_fve": pa.array([score.fve for score in empty], pa.float64()),
-            "matched": pa.array([trip.matched for trip in trips], pa.bool_()),
         }
+        return columns | score_columns(trips)
 
     return _on_vectors(pair, source, positions, work)
 
@@ -125,6 +121,17 @@ def _on_vectors(
         return add_columns(columns_of(table), work(table, vectors))
 
     return on_table
+
+
+def score_columns(scores: Sequence[Score]) -> dict:
+    """Scores as columns; nothing of none."""
+    if not scores:
+        return {}
+    types = {"matched": pa.bool_()}
+    return {
+        name: pa.array([getattr(score, name) for score in scores], types.get(name, pa.float64()))
+        for name in SCORE_COLUMNS
+    }
 
 
 def columns_of(table: pa.Table) -> dict:

@@ -38,6 +38,7 @@ class Reconstructor:
         self.contract = contract
         self.head = head.to(backbone.device)
         self.mean = mean
+        self._empty: torch.Tensor | None = None
 
     def __call__(self, explanations: Sequence[str]) -> torch.Tensor:
         """Vectors for explanations: float32 [n, d_model], on the CPU.
@@ -64,6 +65,21 @@ class Reconstructor:
         with torch.no_grad(), self.backbone.using(self.adapter):
             outputs = self.forward([ids for ids, _ in prompts])
         return self.finish(outputs).cpu()
+
+    def empty(self) -> torch.Tensor:
+        """The vector of no words at all, what every other is to be compared with: float32 [d_model], on the CPU.
+
+        Computed once, whichever thread asks first.
+        """
+        if (found := self._empty) is None:
+            with self.backbone.using(self.adapter):
+                if (found := self._empty) is None:  # another thread may have been first
+                    found = self._empty = self([""])[0]
+        return found
+
+    def reset(self) -> None:
+        """Forget the vector of no words: to be called when adapter or head have changed."""
+        self._empty = None
 
     def forward(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """Head outputs float32 [n, d] for tokenised prompts, in their order. The caller holds the backbone."""

@@ -124,9 +124,9 @@ def test_round_trip_of_a_text_shows_it_beside_an_empty_explanation(nla, av, pair
     code, out, err = nla("round-trip", "The cat sat", "--av", av)
     assert code == 0
     assert trip.explanation in out and trip.status in out and repr("t") in out
-    for number in (trip.cosine, trip.fve, empty.cosine, empty.fve):
+    for number in (trip.cosine, trip.fve, trip.gain, empty.cosine):
         assert f"{number:.3f}" in out
-    assert "predicting the mean direction" in err
+    assert "FVE: 0 = predicting the mean direction, over many rows" in err
 
 
 def test_json_rows_hold_what_the_api_returns(nla, av, pair):
@@ -137,8 +137,9 @@ def test_json_rows_hold_what_the_api_returns(nla, av, pair):
     assert (row["api_explanation"], row["explanation_status"]) == (trip.explanation, trip.status)
     assert (row["token"], row["n_raw_tokens"], row["activation_layer"]) == ("t", 9, 1)
     assert row["detokenized_text_truncated"] == "The cat sat" and row["matched"] is True
-    found = [row[name] for name in ("cosine", "mse", "fve", "empty_cosine", "empty_fve")]
-    assert found == pytest.approx([trip.cosine, trip.mse, trip.fve, empty.cosine, empty.fve], abs=1e-5)
+    found = [row[name] for name in ("cosine", "mse", "fve", "gain", "empty_cosine", "empty_fve")]
+    expected = [trip.cosine, trip.mse, trip.fve, trip.gain, empty.cosine, empty.fve]
+    assert found == pytest.approx(expected, abs=1e-5)
     assert "activation_vector" not in row
 
 

@@ -57,7 +57,11 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
             tqdm.write(f"{table.path.name}: {table.chunks.rows('rows'):,} rows; dropped: {dropped or 'none'}")
         keep(config, table.path, push_dataset)
     identity = identity_of({name: table.chunks.identity for name, table in tables.items()})
-    if not _is_current(config.out / STATISTICS_FILE, identity, overwrite) or not (config.out / MEAN_FILE).is_file():
+    if (
+        not _is_current(config.out / STATISTICS_FILE, identity, overwrite)
+        or not (config.out / MEAN_FILE).is_file()
+        or "mean" not in json.loads((config.out / STATISTICS_FILE).read_text(encoding="utf-8"))  # is not robust yet
+    ):
         _measure(build, identity)
     labelled = [tables[name].path for name in ("av_sft", "ar_sft", "eval")]
     if not _is_current(config.out / label_report.FILE, identity, overwrite):

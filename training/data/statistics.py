@@ -15,7 +15,8 @@ import torch
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.io.files import atomic, hash64, write_json
-from nla_sdk.metrics import mean_baselines
+from nla_sdk.io.progress import say
+from nla_sdk.metrics import mean_baselines, norm_limit
 from nla_sdk.model.backbone import Backbone
 
 from ..configs.config import Config
@@ -69,7 +70,7 @@ class Statistics:
     """What trainers need to know of the activations they train on.
 
     Attributes:
-        mean: float32 [d], the mean raw training activation.
+        mean: float32 [d], the mean raw training activation, rows of outlying norm left out (see `moments`).
         centred_norm: median ‖v − mean‖ of the training activations.
         baseline_mse: of predicting the mean direction on the held-out activations (mean-norm).
         pair_id: the same for all halves trained on these activations, so that they know each other without
@@ -117,11 +118,14 @@ class Statistics:
 def measure(
     folder: Path, training: Callable[[], Iterator[np.ndarray]], held_out: np.ndarray, facts: Mapping[str, Any]
 ) -> Path:
-    """Write `statistics.json` and the mean; the training vectors are streamed twice, never held.
+    """Write `statistics.json` and the mean; the training vectors are streamed, never held.
+
+    Rows of outlying norm count neither for the mean nor for the baseline; how many, and what the mean would have been
+    with them, stands in `statistics.json` under `mean`, and is said.
 
     Args:
         folder: where both go.
-        training: gives the raw training activations, each once, as float32 [n, d] blocks; called twice.
+        training: gives the raw training activations, each once, as float32 [n, d] blocks; called two or three times.
         held_out: float32 [n, d], the eval activations, each once.
         facts: recorded too: pair_id, extraction_precision, identity.
     Returns:
@@ -133,7 +137,11 @@ def measure(
         found = moments(training)
     except ValueError:
         raise InputError("There is no training activation: the splits av_sft, ar_sft and rl are empty.") from None
-    baselines = mean_baselines(held_out)
+    if line := found.said():
+        say(f"{MEAN_FILE}: {line}")
+    norms = np.linalg.norm(held_out.astype(np.float64), axis=1)
+    outlying = norms > norm_limit(norms)
+    baselines = mean_baselines(held_out[~outlying] if outlying.any() else held_out)
     with atomic(folder / MEAN_FILE) as sibling:
         save_file({"mean": found.mean}, sibling)
     path = folder / STATISTICS_FILE
@@ -146,6 +154,8 @@ def measure(
             "baseline_mse_raw_variance": baselines.raw_variance,
             "training_rows": found.rows,
             "eval_activations": len(held_out),
+            "eval_rows_left_out": int(outlying.sum()),
+            "mean": found.facts(),
             **facts,
         },
     )

@@ -153,7 +153,7 @@ def assemble(
     """The evaluation of what was computed, verdict included."""
     pair = job.pair
     everything = {name: parts.get(name) for name in ("round_trip", "ablation", "identity", "collapse")}
-    contract = pair.contract
+    contract, data = pair.contract, job.heldout.about()
     return Evaluation(
         origin="measured",
         subject=Subject(
@@ -164,14 +164,14 @@ def assemble(
             d_model=contract.d_model,
             matched=pair.matched,
         ),
-        data=job.heldout.about(),
+        data=data,
         settings=job.settings,
         inputs=dict(made_from),
         versions={"code": code, "python": platform.python_version(), **libraries(*NUMERICS)},
         measured_by=sorted({row["code"] for table in timing for row in table.select(["code"]).to_pylist()}),
         **parts,
         cost=_cost(pair, len(job.heldout), timing),
-        verdict=decide(everything),
+        verdict=decide(everything | {"data": data}),
         files={name: sha256_of(job.out / name) for name in (ROWS, VARIANTS) if (job.out / name).is_file()},
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )

@@ -230,6 +230,7 @@ class GRPOTrainer:
     def evaluate(self) -> dict[str, float]:
         """Greedy round trips of held-out rows: FVE with own words, with other rows' words, and how many differ."""
         self.verbalizer.reset()
+        self.reconstructor.reset()
         self.backbone.model.eval()
         texts = self.verbalizer(self.eval_vectors)
         baseline = metrics.mean_baselines(self.eval_vectors).mean_norm
