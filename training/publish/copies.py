@@ -16,6 +16,7 @@ from nla_sdk.evaluation.schema import EVALUATION, ROWS, Evaluation
 from nla_sdk.halves.half import ADAPTER_FILES, OTHER, Half
 from nla_sdk.io.logs import log_lines
 from nla_sdk.io.sidecars import sidecar_of
+from nla_sdk.io.text import ENCODING
 
 from ..runs.scan import Scanner
 from .checks.half import named_by_folder
@@ -104,7 +105,7 @@ def name_base(config: Path, contract: Contract) -> None:
     """A base that peft's config names by a folder of this machine gets the name the contract has for it."""
     if not config.is_file():
         return
-    values = json.loads(config.read_text(encoding="utf-8"))
+    values = json.loads(config.read_text(encoding=ENCODING))
     if named_by_folder(values.get("base_model_name_or_path")):
         values["base_model_name_or_path"] = contract.base_model
         config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
