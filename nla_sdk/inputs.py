@@ -63,8 +63,11 @@ def check_text_input(value: object, what: str = "text") -> None:
     texts = [value] if isinstance(value, (str, os.PathLike)) else value
     if not isinstance(texts, (list, tuple)):
         return  # refused where it is used
+    # Of a list the words are data: among rows of a corpus may be what is a file's name here by chance.
+    if isinstance(value, str) and names_a_data_file(value):
+        raise InputError(_read_it(value))
     for text in texts:
-        if isinstance(text, os.PathLike) or (isinstance(text, str) and names_a_data_file(text)):
+        if isinstance(text, os.PathLike):
             raise InputError(_read_it(text))
     check_texts(texts, f"The {what}")
 
@@ -76,8 +79,11 @@ def check_vector_input(value: object) -> None:
         InputError: a text, a path, a mapping, a data frame, a column or a table; says what to pass in its place.
     """
     kind, first = type(value), value[0] if isinstance(value, (list, tuple)) and value else None
-    if isinstance(value, os.PathLike) or (isinstance(value, str) and names_a_data_file(value)):
+    if isinstance(value, str) and names_a_data_file(value):
         raise InputError(_read_it(value))
+    for path in (value, first):
+        if isinstance(path, os.PathLike):
+            raise InputError(_read_it(path))
     if isinstance(value, str) or isinstance(first, (str, Mapping)):
         given = "a str" if isinstance(value, str) else f"a {kind.__name__} of {type(first).__name__}s"
         raise InputError(

@@ -75,7 +75,11 @@ def file_of(given: str) -> Path | None:
             found = glob.glob(name, recursive=True)
         except (OSError, ValueError, re.error):
             found = []
-        files = f"{len(found)} files, the first is {min(found)}: pass one of them" if found else "no file here"
+        files = (
+            f"{len(found)} file{'s' * (len(found) > 1)}, the first is {min(found)}: pass one of them"
+            if found
+            else "no file here"
+        )
         raise InputError(f"{given} is a pattern that matches {files}. {AS_TEXT}")
     raise InputError(f"{given} does not exist; expected a file ({', '.join(READ_SUFFIXES)}) or a text. {AS_TEXT}")
 

@@ -151,6 +151,8 @@ def open_source(
     column, said = _pick(first.schema, name, column, columns), column is not None
     field = first.schema.field(column)
     kind = _kind(field)
+    if pa.types.is_null(field.type):
+        raise InputError(f"{name}, row 0: column {column!r} is null; expected {' or '.join(holds)}.")
     if kind not in holds:
         raise InputError(
             f"{name}: column {column!r} holds {kind or field.type}; expected {' or '.join(holds)}."
