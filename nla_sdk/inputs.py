@@ -90,9 +90,10 @@ def check_vector_input(value: object) -> None:
             f"The activation is {given} that is no array of numbers. explain takes activations: "
             "pair.explain(pair.extract(text).vectors); round_trip takes a text as well."
         )
-    columns = getattr(value, "columns", None) if kind.__name__ == "DataFrame" else getattr(value, "column_names", None)
-    if isinstance(value, Mapping) or columns is not None:
-        names = ", ".join(map(str, list(value if isinstance(value, Mapping) else columns)[:5]))
+    named = "columns" if kind.__name__ == "DataFrame" else "column_names"  # of pandas and polars; of Arrow
+    columns = value if isinstance(value, Mapping) else getattr(value, named, None)
+    if columns is not None:
+        names = ", ".join(map(str, list(columns)[:5]))
         raise InputError(
             f"The activation is a {kind.__name__} (of {names}); expected [d_model] or [n, d_model] numbers: pass one "
             "column of vectors as an array, np.stack(rows['activation_vector'])."

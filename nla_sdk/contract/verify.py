@@ -109,8 +109,9 @@ def _verify_embedded(
     contract: Contract, tokenizer: PreTrainedTokenizerBase, tokens: list[int], vocabulary: int | None, half: str
 ) -> None:
     """Gemma 3's tokenizer has <image_soft_token> for a marker to be, its text models have no row for it."""
-    beyond = [token for token in tokens if vocabulary is not None and token >= vocabulary]
-    if beyond:
+    if vocabulary is None:
+        return
+    if beyond := [token for token in tokens if token >= vocabulary]:
         raise ContractMismatchError(
             f"{contract.source}: the {half} prompt holds {pieces(tokenizer, beyond)}, for which the model has no "
             f"embedding: its ids end at {vocabulary - 1}. Load the base it was trained with (base model "

@@ -74,7 +74,7 @@ def test_with_text_a_path_is_a_text_and_so_is_all_of_stdin(nla, pair):
     Path("acts.npy").touch()
     code, out, _ = nla("explain", "acts.npy", "--text", "--json")
     assert code == 0 and json.loads(out)["detokenized_text_truncated"] == "acts.npy"
-    assert json.loads(out)["api_explanation"] == pair.round_trip("acts.npy").explanation
+    assert json.loads(out)["api_explanation"] == pair.round_trip(["acts.npy"])[0].explanation
     for content in ('{"text": "a"}', "[1.0, 2.0]"):
         code, out, _ = nla("explain", "-", "--text", "--json", stdin=content.encode())
         assert code == 0 and json.loads(out)["detokenized_text_truncated"] == content

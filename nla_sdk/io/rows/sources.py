@@ -158,7 +158,8 @@ def open_source(
             f"{name}: column {column!r} holds {kind or field.type}; expected {' or '.join(holds)}."
             f"{why_not_vectors(field)} Name another one with --column."
         )
-    _keep_promise(first, name, column, kind, said, holds)
+    if not as_text:
+        _keep_promise(first, name, column, kind, said, holds)
     return RowSource(name, path, column, kind, read)
 
 
