@@ -77,10 +77,8 @@ class PublishRequest:
         _check_licence(self.licence)
         for path in (self.checkpoint, *self.trajectory):
             if path is not None and not path.is_dir():
-                raise InputError(
-                    f"{path} {'is a file' if path.exists() else 'does not exist'}; expected the folder of a checkpoint "
-                    "(adapter, contract and, of an AR, head)."
-                )
+                found = "is not a folder but a file" if path.exists() else "is not a folder that exists"
+                raise InputError(f"{path} {found}; expected a checkpoint (adapter, contract and, of an AR, head).")
         for path in (self.evaluation, self.notes, *self.tables):
             if path is not None and not path.is_file():
                 raise InputError(f"{path} {'is a folder; expected a file' if path.is_dir() else 'does not exist'}.")
