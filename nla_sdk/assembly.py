@@ -228,13 +228,13 @@ def assemble(
 
 def _load_av(half: Half, base: Base, options: Mapping[str, Any]) -> Verbalizer:
     backbone, adapter = _backbone_of(half, "av", base, options, None)
-    contract = half.contract.verify(backbone.tokenizer)
+    contract = half.contract.verify(backbone.tokenizer, backbone.vocabulary)
     return Verbalizer(backbone, adapter, contract, load_mean(half.folder, contract))
 
 
 def _load_ar(half: Half, base: Base, options: Mapping[str, Any]) -> Reconstructor:
     backbone, adapter = _backbone_of(half, "ar", base, options, half.contract.ar_num_blocks)
-    contract = half.contract.verify(backbone.tokenizer)
+    contract = half.contract.verify(backbone.tokenizer, backbone.vocabulary)
     if (blocks := cast(int, contract.ar_num_blocks)) > backbone.num_blocks:
         raise MismatchedHalvesError(
             f"The AR {half.ref} runs {blocks} blocks, its model {backbone.ref} has {backbone.num_blocks}."

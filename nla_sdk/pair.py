@@ -13,7 +13,7 @@ import torch
 from .assembly import Assembly, assemble
 from .errors import InputError, MissingHalfError, PrecisionWarning
 from .halves.saving import save_halves
-from .inputs import Chat, Progress, Texts, Writing, is_text
+from .inputs import Chat, Progress, Texts, Writing, check_text_input, check_vector_input, is_text
 from .model.extraction import Extractor, is_chat
 from .model.injection import VectorsLike, as_vectors
 from .model.reconstructor import Reconstructor
@@ -131,10 +131,12 @@ class NLAPair(Assembly):
         Returns:
             Activations, vectors float32 [n, d_model], raw.
         Raises:
-            EmptyBatchError, PositionError, LayerError, InputError.
+            EmptyBatchError, PositionError, LayerError, InputError; TextError: half a surrogate pair, NUL, a token
+            that the model has no embedding for.
         Warns:
             PrecisionWarning: once, if the source runs at another precision than the pair was trained on.
         """
+        check_text_input(text)
         source = self.source
         trained = self.contract.extraction_precision
         running = source.quantization or str(source.dtype).removeprefix("torch.")
@@ -189,6 +191,7 @@ class NLAPair(Assembly):
             >>> pair.explain(acts.vectors[-1]).status  # doctest: +SKIP
             'ok'
         """
+        check_vector_input(activation)
         vectors, single = as_vectors(activation, self.d_model)
         if best_of != 1 and n != 1:
             raise InputError(f"n={n} and best_of={best_of}: ask for several explanations or for the best one.")
@@ -208,11 +211,12 @@ class NLAPair(Assembly):
         Returns:
             float32 [d_model], or [n, d_model] for a list, on the CPU. Without centring only the direction counts.
         Raises:
-            MissingHalfError, EmptyBatchError, InputError.
+            MissingHalfError, EmptyBatchError, InputError; TextError as in `extract`.
         Warns:
             TruncatedExplanationWarning.
         """
         reconstructor = self._need(self.reconstructor, "reconstruct", "AR")
+        check_text_input(text, "explanation")
         single = isinstance(text, str)
         if not single and not isinstance(text, Sequence):
             raise InputError(f"Expected an explanation or a list of them, got a {type(text).__name__}.")
@@ -253,6 +257,7 @@ class NLAPair(Assembly):
             # float16 overflows in some models: what is read from a text is looked at like what a caller brings.
             vectors, _ = as_vectors(self.extract(activation).vectors, self.d_model)
         else:  # a TypeGuard says nothing of what it does not hold for
+            check_vector_input(activation)
             vectors, single = as_vectors(cast(VectorsLike, activation), self.d_model)
         sampling = Sampling(max_new_tokens, temperature, seed=seed)
         written, reconstructions, scores = self._best(vectors, sampling, best_of, progress)
@@ -278,6 +283,7 @@ class NLAPair(Assembly):
         Raises:
             InputError: the numbers of texts and vectors do not match.
         """
+        check_vector_input(activation)
         vectors, single_vector = as_vectors(activation, self.d_model)
         single_text = isinstance(text, str)
         reconstructions = self.reconstruct([text] if single_text else text)

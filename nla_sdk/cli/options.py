@@ -30,6 +30,7 @@ class Format(str, Enum):
     table = "table"
     jsonl = "jsonl"
     json = "json"
+    csv = "csv"
     parquet = "parquet"
     npy = "npy"
 
@@ -64,11 +65,12 @@ class OutputOptions:
     """Where results go, and in what form."""
 
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="A .parquet, .jsonl, .json or .npy file; without it, stdout.")
+        Path | None, typer.Option("-o", "--out", help="A .parquet, .jsonl, .json, .csv or .npy file; else stdout.")
     ] = None
     format: Annotated[Format | None, typer.Option(help="Instead of what the suffix of -o says.")] = None
     json: Annotated[bool, typer.Option("--json", help="JSON lines: the same as --format jsonl.")] = False
     column: Annotated[str | None, typer.Option(help="Column or key of INPUT that holds what is read.")] = None
+    as_text: Annotated[bool, typer.Option("--text", help="INPUT is a text, whatever it looks like.")] = False
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT, and unfinished work on another input.")
     ] = False

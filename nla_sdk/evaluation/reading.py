@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from ..errors import MissingFileError, NLAError
 from ..io.files import atomic
+from ..io.text import ENCODING
 from .consistency import contradictions
 from .schema import VERSION, Evaluation
 
@@ -60,7 +61,7 @@ def load(path: Path) -> Evaluation:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding=ENCODING))
     except FileNotFoundError:
         raise MissingFileError(
             f"{path} does not exist; expected an evaluation file (training.evaluate makes one)."

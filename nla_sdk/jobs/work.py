@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from ..contract.tokens import check_embedded, encode
 from ..errors import PositionError
 from ..io.rows.sources import TEXTS, RowSource
 from ..io.tables import usable_vectors, vector_column
@@ -37,6 +38,7 @@ def extract(
         texts = table[source.column].to_pylist()
         rows = [tokenize(tokenizer, text) for text in texts]
         for number, ids in enumerate(rows, first):
+            check_embedded(tokenizer, ids, pair.source.vocabulary, f"{source.name}, row {number}: {source.column}")
             try:
                 resolve_positions(positions, len(ids))
             except PositionError as error:
@@ -96,7 +98,13 @@ def reconstruct(pair: NLAPair, source: RowSource) -> Work:
     """Explanations → `reconstruction`, FixedSizeList<float32>[d]."""
 
     def work(table: pa.Table, first: int) -> pa.Table:
-        vectors = pair.reconstruct(table[source.column].to_pylist())
+        texts = table[source.column].to_pylist()
+        backbone = pair.reconstructor and pair.reconstructor.backbone
+        for number, ids in enumerate(encode(backbone.tokenizer, texts) if backbone else [], first):
+            check_embedded(
+                backbone.tokenizer, ids, backbone.vocabulary, f"{source.name}, row {number}: {source.column}"
+            )
+        vectors = pair.reconstruct(texts)
         return add_columns(columns_of(table), {"reconstruction": vector_column(vectors.numpy())})
 
     return work

@@ -77,6 +77,15 @@ class Backbone:
         """The dtype activations flow in: that of the input embedding."""
         return self.embedding.weight.dtype
 
+    @cached_property
+    def vocabulary(self) -> int:
+        """How many tokens there are embeddings for: a tokenizer may give ids from this one on (Gemma 3's does)."""
+        config = text_config(self.model.config)
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        # Gemma 4 looks every token up in a second embedding, which may be the smaller one.
+        second = getattr(config, "hidden_size_per_layer_input", 0) and config.vocab_size_per_layer_input
+        return min(rows, second or rows)
+
     # --- loading ------------------------------------------------------------------------------------------------
     @classmethod
     def load(

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..contract.tokens import check_embedded
 from ..errors import EmptyBatchError, InputError, LayerError, PositionError
+from ..io.text import check_texts
 from ..results import Activations
 from .backbone import Backbone
 from .batches import by_length, pad_right
@@ -101,6 +103,7 @@ class Extractor:
             layer: 0-indexed block.
         Raises:
             EmptyBatchError, PositionError, LayerError, InputError.
+            TextError: what no tokenizer takes, or a token without an embedding; names the row.
         Example:
             >>> extractor("The cat sat on the mat.", "all", layer=12).vectors.shape
             torch.Size([8, 640])
@@ -116,7 +119,10 @@ class Extractor:
             raise EmptyBatchError("The list of texts is empty; expected at least one.")
         if not all(isinstance(item, str) or is_chat(item) for item in texts):
             raise InputError("Every text must be a string or a list of {'role', 'content'} messages.")
+        check_texts(texts, "The text")
         rows = [tokenize(self.backbone.tokenizer, item) for item in texts]
+        for number, ids in enumerate(rows):
+            check_embedded(self.backbone.tokenizer, ids, self.backbone.vocabulary, f"The text in row {number}")
         wanted = [resolve_positions(positions, len(ids)) for ids in rows]
         with torch.no_grad(), self.backbone.using(None):
             vectors = read_states(self.backbone, rows, wanted, layer)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..contract import Contract
+from ..contract.tokens import check_embedded
 from ..errors import EmptyBatchError, InputError, TruncatedExplanationWarning
 from .backbone import Backbone
 from .batches import by_length, last_token_states
@@ -47,6 +48,8 @@ class Reconstructor:
         only the direction means anything. An empty string is a valid explanation: what it scores is the honest
         comparison.
 
+        Raises:
+            TextError: an explanation holds a token that the model has no embedding for.
         Warns:
             TruncatedExplanationWarning: an explanation did not fit `max_length`; its end was cut, the suffix was not.
         """
@@ -55,6 +58,8 @@ class Reconstructor:
         if not explanations:
             raise EmptyBatchError("The list of explanations is empty; expected at least one.")
         prompts = self.contract.ar_prompt_ids_batch(self.backbone.tokenizer, list(explanations))
+        for row, (ids, _) in enumerate(prompts):
+            check_embedded(self.backbone.tokenizer, ids, self.backbone.vocabulary, f"The explanation in row {row}")
         if cut := [row for row, (_, was_cut) in enumerate(prompts) if was_cut]:
             warnings.warn(
                 f"{len(cut)} of {len(explanations)} explanations (first: row {cut[0]}) are longer than max_length "

@@ -360,8 +360,8 @@ WITH_NAN[270, 1] = np.nan
 @pytest.mark.parametrize(
     ("args", "file", "content", "says"),
     [
-        (["explain", "acts.npy"], None, None, "acts.npy: No such file"),
-        (["explain", "acts.parquet"], None, None, "No such file"),
+        (["explain", "acts.npy"], None, None, "acts.npy does not exist"),
+        (["explain", "acts.parquet"], None, None, "does not exist"),
         (["explain", "acts.npy"], "acts.npy", WITH_NAN, "row 270: activation_vector holds NaN"),
         (["explain", "acts.npy"], "acts.npy", np.zeros(4), "row 0: activation_vector is all zeros"),
         (["explain", "acts.npy"], "acts.npy", np.ones((2, 2, 2)), "(2, 2, 2)"),
@@ -384,7 +384,7 @@ WITH_NAN[270, 1] = np.nan
         (["explain", ""], None, None, "text is empty"),
         (["explain", "-"], None, None, "stdin is empty"),
         (["explain", "text", "-o", "out.npy"], None, None, ".npy holds vectors only"),
-        (["explain", "text", "-o", "out.csv"], None, None, "no suffix that says its format"),
+        (["explain", "text", "-o", "out.xlsx"], None, None, "no suffix that says its format"),
         (["explain", "text", "-o", "nowhere/out.jsonl"], None, None, "folder nowhere does not exist"),
         (["explain", "text", "--format", "parquet"], None, None, "give -o"),
         (["extract", "text", "--positions", "last"], None, None, "--positions last"),

@@ -30,11 +30,17 @@ STATISTICS_FILE = "statistics.json"
 
 
 def contract_of(
-    config: Config, role: str, tokenizer: PreTrainedTokenizerBase, d_model: int, **measured: Any
+    config: Config,
+    role: str,
+    tokenizer: PreTrainedTokenizerBase,
+    d_model: int,
+    vocabulary: int | None = None,
+    **measured: Any,
 ) -> Contract:
     """The contract of the half `role` ("av" or "ar") that `config` describes, held against the tokenizer.
 
     Args:
+        vocabulary: how many embeddings the base has, see `Contract.verify`.
         measured: contract attributes that only finished tables tell (baseline_mse, …).
     Raises:
         ContractError, ContractMismatchError: the config's templates or marker do not work with this tokenizer.
@@ -62,7 +68,7 @@ def contract_of(
             "head_bias": True,
             "max_length": config.ar.max_length,
         }
-    return Contract.from_dict(values | measured, source="the training config").verify(tokenizer)
+    return Contract.from_dict(values | measured, source="the training config").verify(tokenizer, vocabulary)
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Statistics:
         }
         if config.centred if role == "av" else config.ar.centred:
             measured |= {"activation_mean": MEAN_FILE, "centred_norm": self.centred_norm}
-        return contract_of(config, role, backbone.tokenizer, backbone.d_model, **measured)
+        return contract_of(config, role, backbone.tokenizer, backbone.d_model, backbone.vocabulary, **measured)
 
 
 def measure(

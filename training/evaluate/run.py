@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from nla_sdk import NLAPair
+from nla_sdk.contract.tokens import check_embedded, encode
 from nla_sdk.errors import MissingFileError, MissingHalfError
 from nla_sdk.evaluation.parts import Cost, Settings, Subject
 from nla_sdk.evaluation.reading import EvaluationError, load, save
@@ -86,6 +87,7 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
         for one in (chunks, variant_chunks):
             one.remove()
         return found
+    _check_embedded(pair, heldout)
     sources = without_end(pair, heldout)
     measure.Rows(pair, heldout, job.settings, sources if job.with_texts else None, code).measure(chunks, progress)
     rows = _with_shuffled(pa.concat_tables(chunks.tables("rows")), job.settings)
@@ -130,6 +132,14 @@ def _facts(job: Job, made_from: Mapping[str, str]) -> dict[str, Any]:
         "running": [f"{one.quantization or one.dtype} on {one.device.type}" for one in backbones],
         "matched": job.pair.matched,
     }
+
+
+def _check_embedded(pair: NLAPair, heldout: Heldout) -> None:
+    """That the AR has an embedding for every token of the labels, before hours are spent. TextError: names the row."""
+    backbone = pair.reconstructor.backbone
+    for row_id, ids in zip(heldout.row_ids, encode(backbone.tokenizer, heldout.labels or []), strict=False):
+        where = f"{heldout.path.name}, row_id {row_id}: api_explanation"
+        check_embedded(backbone.tokenizer, ids, backbone.vocabulary, where)
 
 
 def without_end(pair: NLAPair, heldout: Heldout) -> list[str] | None:

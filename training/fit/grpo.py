@@ -99,7 +99,7 @@ class GRPOTrainer:
         self.config, self.settings, self.backbone, self.accelerator = config, _settings(config), backbone, accelerator
         self.statistics = Statistics.load(config.out)
         self.contracts: dict[str, Contract] = {
-            role: half.contract.verify(backbone.tokenizer) for role, half in halves.items()
+            role: half.contract.verify(backbone.tokenizer, backbone.vocabulary) for role, half in halves.items()
         }
         av, ar = self.contracts["av"], self.contracts["ar"]
         backbone.load_adapter("av", halves["av"].folder)

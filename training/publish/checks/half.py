@@ -9,6 +9,7 @@ from pathlib import Path, PureWindowsPath
 from nla_sdk.contract import Contract
 from nla_sdk.errors import NLAError, first_line
 from nla_sdk.halves.half import ADAPTER_FILES, Half
+from nla_sdk.io.text import ENCODING
 
 from ...evaluate.inputs import HEADS, heads_agree
 from ..errors import Findings
@@ -116,7 +117,7 @@ def _config_against_tensors(folder: Path) -> str | None:
     from safetensors import safe_open
 
     try:
-        config = json.loads((folder / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+        config = json.loads((folder / ADAPTER_FILES[0]).read_text(encoding=ENCODING))
         ranks = {config["r"], *(config.get("rank_pattern") or {}).values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"is not a readable adapter config ({type(error).__name__}: {first_line(error)})"
@@ -166,7 +167,7 @@ def _base(half: Half, findings: Findings) -> bool:
             f"{name}/nla_meta.yaml: d_model is {contract.d_model}, {base} is {config.hidden_size} wide"
         )
     try:
-        contract.verify(tokenizer)
+        contract.verify(tokenizer, config.vocab_size)
     except NLAError as error:
         findings.problems.append(str(error).replace(str(half.folder), name))
     return True
