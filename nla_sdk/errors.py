@@ -292,3 +292,9 @@ class TokenizerWarning(NLAWarning):
     """transformers' tokenizer class reads text otherwise than the tokenizer.json beside it; the file's own is used."""
 
     remedy = "Nothing: it is said once."
+
+
+class SlowWarning(NLAWarning):
+    """What was asked for works, and takes much longer than another setting would."""
+
+    remedy = "The message names the other setting."

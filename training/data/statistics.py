@@ -29,7 +29,7 @@ STATISTICS_FILE = "statistics.json"
 
 
 def contract_of(
-    config: Config, role: str, tokenizer: PreTrainedTokenizerBase, d_model: int, **measured: Any
+    config: Config, role: str, tokenizer: PreTrainedTokenizerBase, d_model: int, /, **measured: Any
 ) -> Contract:
     """The contract of the half `role` ("av" or "ar") that `config` describes, held against the tokenizer.
 
@@ -106,6 +106,7 @@ class Statistics:
             "baseline_mse": self.baseline_mse,
             "extraction_precision": self.extraction_precision,
             "quantization": backbone.quantization,
+            "tokenizer": backbone.tokenizer_used,
             "compute_dtype": str(backbone.dtype).removeprefix("torch."),
             "provenance": {"pair_id": self.pair_id},
         }
