@@ -263,6 +263,8 @@ class ChunkError(NLAError):
 class NLAWarning(UserWarning):
     """Root of all warnings of nla_sdk."""
 
+    remedy: ClassVar[str] = "warnings.simplefilter('error', NLAWarning) turns them into errors."
+
 
 class UnmatchedPairWarning(NLAWarning):
     """The AV and the AR do not name each other as partners."""
@@ -298,3 +300,9 @@ class SlowWarning(NLAWarning):
     """What was asked for works, and takes much longer than another setting would."""
 
     remedy = "The message names the other setting."
+
+
+class RenamedRepositoryWarning(NLAWarning):
+    """A repository was asked for by a name it had before; the message says what it is called now."""
+
+    remedy = "Use the present name: somebody else may take the old one."
