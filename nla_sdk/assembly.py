@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -182,10 +182,11 @@ def assemble(
     revision: str | None,
     subfolder: str | None,
     trust_remote_code: bool,
+    contract: Mapping[str, Any] | None,
     **where: Any,
 ) -> Pair:
     """Find and load a pair; arguments, errors and warnings are those of `NLAPair.from_pretrained`."""
-    av_half, ar_half, missing = find_halves(av, ar, revision=revision, subfolder=subfolder, **where)
+    av_half, ar_half, missing = find_halves(av, ar, revision=revision, subfolder=subfolder, given=contract, **where)
     halves = [half for half in (av_half, ar_half) if half is not None]
     matched = True
     if av_half is not None and ar_half is not None:
@@ -201,7 +202,7 @@ def assemble(
             )
     first = halves[0].contract
     if quantization == "auto":
-        quantization = next((half.contract.quantization for half in halves if half.contract.quantization), None)
+        quantization = next((half.contract.quantization for half in halves if half.contract.quantization), "auto")
     options = {
         "quantization": quantization,
         "device": device,
@@ -209,11 +210,12 @@ def assemble(
         "compute_dtype": first.compute_dtype,
         "trust_remote_code": trust_remote_code,
     }
+    reading = _reading([half for half in halves if half.is_adapter] or halves[:1])
     source = Base(
         str(first.base_model if base is None else base),
         revision=first.base_revision if base is None else None,
         where=where,
-        options=options,
+        options={**options, **reading},
     )
     return kind(
         av=av_half,
@@ -224,6 +226,20 @@ def assemble(
         reconstructor=_load_ar(ar_half, source, options) if ar_half else None,
         matched=matched,
     )
+
+
+def _reading(halves: Sequence[Half]) -> dict[str, Any]:
+    """How texts become tokens for these halves, as `Backbone.load` takes it; they share one tokenizer.
+
+    Raises:
+        MismatchedHalvesError: one reads with the file's tokenizer, the other with the class.
+    """
+    choices = {half.ref: half.contract.tokenizer for half in halves if half.contract.tokenizer}
+    if len(set(choices.values())) > 1:
+        said = " and ".join(f"{ref} `tokenizer: {choice}`" for ref, choice in choices.items())
+        raise MismatchedHalvesError(f"{said} ask for two tokenizers of one base. Load them one by one.")
+    probes = [text for half in halves for text in half.contract.prompt_texts()]
+    return {"reads": next(iter(choices.values()), None), "probes": probes}
 
 
 def _load_av(half: Half, base: Base, options: Mapping[str, Any]) -> Verbalizer:
@@ -251,7 +267,7 @@ def _backbone_of(
         backbone = base.load()
         backbone.load_adapter(role, half.folder, num_blocks_run=num_blocks_run)
     else:
-        backbone = Backbone.load(half.folder, ref=half.ref, truncated=role == "ar", **options)
+        backbone = Backbone.load(half.folder, ref=half.ref, truncated=role == "ar", **options, **_reading([half]))
     if backbone.d_model != half.contract.d_model:
         raise MismatchedHalvesError(
             f"{half.ref} is for d_model {half.contract.d_model}; {backbone.ref} has {backbone.d_model}. Wrong base "

@@ -296,6 +296,12 @@ class TokenizerWarning(NLAWarning):
     remedy = "Nothing: it is said once."
 
 
+class SlowWarning(NLAWarning):
+    """What was asked for works, and takes much longer than another setting would."""
+
+    remedy = "The message names the other setting."
+
+
 class RenamedRepositoryWarning(NLAWarning):
     """A repository was asked for by a name it had before; the message says what it is called now."""
 

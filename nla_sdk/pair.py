@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import torch
 
@@ -59,6 +59,7 @@ class NLAPair(Assembly):
         token: str | None = None,
         local_files_only: bool = False,
         trust_remote_code: bool = False,
+        contract: Mapping[str, Any] | None = None,
     ) -> NLAPair:
         """Load a pair.
 
@@ -74,8 +75,11 @@ class NLAPair(Assembly):
             revision, subfolder: of the first half given.
             cache_dir, token, local_files_only: as in huggingface_hub.
             trust_remote_code: run code from the base's or a full checkpoint's repository.
+            contract: what the halves' `nla_meta.yaml` do not say, or say wrong: keys of docs/contract.md (under any of
+                their names), of whichever half has a use for them; `{"prompt_style": "chat"}`.
         Raises:
             RepositoryError, ContractError, LoadError, WrongRoleError, MismatchedHalvesError: see nla_sdk.errors.
+            UnstatedPromptError: nobody says how the AV's prompt is put to the model; shows both ways.
         Warns:
             UnmatchedPairWarning: the halves do not name each other.
         """
@@ -90,6 +94,7 @@ class NLAPair(Assembly):
             revision=revision,
             subfolder=subfolder,
             trust_remote_code=trust_remote_code,
+            contract=contract,
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,

@@ -9,7 +9,7 @@ import typer
 from .. import __version__
 from ..io.progress import say
 from . import boundary
-from .options import Input, OutputOptions, PairOptions, Positions, WritingOptions, expand
+from .options import Input, OutputOptions, PairOptions, Positions, Stated, WritingOptions, expand, stated
 from .rows import process
 from .terminal import HOW_TO_READ, Summary
 
@@ -100,6 +100,7 @@ def info(
     subfolder: Annotated[str | None, typer.Option(help="Where a repository holds several.")] = None,
     local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Ask no network.")] = False,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    contract: Stated = None,
 ) -> None:
     """A checkpoint's contract, files and tensors.
 
@@ -110,7 +111,7 @@ def info(
     from .info import show
 
     where = {"revision": revision, "subfolder": subfolder, "local_files_only": local_files_only}
-    show(describe(ref, base=base, **where), as_json=json)
+    show(describe(ref, base=base, contract=stated(contract), **where), as_json=json)
 
 
 @app.command()

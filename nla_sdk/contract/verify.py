@@ -34,7 +34,7 @@ def verify(contract: Contract, tokenizer: PreTrainedTokenizerBase, vocabulary: i
     Raises:
         ContractMismatchError: with the expected and the found ids and pieces.
     Example:
-        >>> contract = contract.verify(AutoTokenizer.from_pretrained(contract.base_model))
+        >>> contract = contract.verify(load_tokenizer(folder_of_the_base))
     """
     roleless = contract.kind == "nla_dataset" and contract.role is None  # a table may hold either half's prompts
     has_marker = contract.injection_char or contract.injection_token_id is not None
@@ -60,7 +60,11 @@ def _verify_av(contract: Contract, tokenizer: PreTrainedTokenizerBase) -> dict[s
         raise mismatch(contract, tokenizer, f"The marker {marker!r} is another token", expected, ids)
 
     content = plain(tokenizer, template.replace(MARKER_FIELD, marker))
-    tokens = av_prompt_ids(contract, tokenizer)
+    if contract.prompt_style is None and contract.kind == "nla_dataset":
+        # A table need not say it: the marker is one token between the same neighbours in either style.
+        tokens = encode(tokenizer, [template.replace(MARKER_FIELD, marker)])[0]
+    else:
+        tokens = av_prompt_ids(contract, tokenizer)
     _verify_bos(contract, tokenizer, tokens, content, "AV")
     if contract.prompt_style == "raw" and tokens[-1] != content[-1]:
         what = "The tokenizer appends a token to the AV prompt"

@@ -173,4 +173,7 @@ def identify(pair: NLAPair) -> dict:
         files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()]
         listing = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
         found[role] = f"{half.ref} at {half.commit or listing}"
+        origins = half.contract.origins
+        if given := {name: getattr(half.contract, name) for name, origin in origins.items() if origin == "given"}:
+            found[f"{role}_contract"] = given
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,8 @@ from ..io.quiet import quiet
 from .logits import find_cap
 from .weights.adapters import AdapterPlan, AdapterReport, read_adapter
 from .weights.loading import find_blocks, load_model, pick_device, pick_dtype, text_config
+from .weights.quantized import agreed, say_slow, stored_quantization
+from .weights.tokenizers import used
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -66,6 +68,7 @@ class Backbone:
         self.embedding: nn.Module = model.get_input_embeddings()
         self.device = device or next(model.parameters()).device
         self.quantization = quantization
+        self.tokenizer_folder: Path | None = None
         self.lock = threading.RLock()
         self.reports: dict[str, AdapterReport] = {}
         self._peft = None
@@ -86,6 +89,11 @@ class Backbone:
         second = getattr(config, "hidden_size_per_layer_input", 0) and config.vocab_size_per_layer_input
         return min(rows, second or rows)
 
+    @property
+    def tokenizer_used(self) -> str | None:
+        """What reads texts, for a contract: tokenizer.json ("file"), transformers' class ("class"); None: unknown."""
+        return None if self.tokenizer_folder is None else used(self.tokenizer, self.tokenizer_folder)
+
     # --- loading ------------------------------------------------------------------------------------------------
     @classmethod
     def load(
@@ -100,21 +108,27 @@ class Backbone:
         tokenizer_path: str | os.PathLike | None = None,
         trust_remote_code: bool = False,
         truncated: bool = False,
+        reads: str | None = None,
+        probes: Iterable[str] = (),
     ) -> Backbone:
         """Load a model folder.
 
         Args:
             path: a folder with config, safetensors and (unless `tokenizer_path` is given) tokenizer.
             ref: the name to show for it; default: the path.
-            quantization: "nf4" (4 bits, double quantisation; CPU too) or None.
+            quantization: "nf4" (4 bits, double quantisation; CPU too), None, or "auto": as the folder stores it. One
+                that is stored in 4 bits runs in those only.
             device: "auto", or anything torch.device takes.
             dtype: "auto" or a dtype; with "nf4", what is computed in and what is not quantised is kept in.
             compute_dtype: what the contract says, used by `dtype="auto"`.
             truncated: accept a checkpoint without final norm and lm_head (an AR that is a full fine-tune).
+            reads, probes: which tokenizer, and what texts to compare on, see `load_tokenizer`.
         Raises:
-            LoadError, OutOfMemoryError, QuantizationError, MissingFileError.
+            LoadError, DeviceError, OutOfMemoryError, QuantizationError, MissingFileError.
         """
         device = pick_device(device)
+        stored = stored_quantization(Path(path))
+        quantization = agreed(quantization, stored, ref or str(path))
         dtype = pick_dtype(dtype, device, compute_dtype)
         model, tokenizer = load_model(
             Path(path),
@@ -124,8 +138,14 @@ class Backbone:
             tokenizer_path=tokenizer_path,
             trust_remote_code=trust_remote_code,
             truncated=truncated,
+            stored=stored is not None,
+            reads=reads,
+            probes=probes,
         )
-        return cls(model, tokenizer, ref=ref or str(path), device=device, quantization=quantization)
+        backbone = cls(model, tokenizer, ref=ref or str(path), device=device, quantization=quantization)
+        backbone.tokenizer_folder = Path(tokenizer_path or path)
+        say_slow(quantization, device)
+        return backbone
 
     # --- adapters -----------------------------------------------------------------------------------------------
     def load_adapter(self, name: str, folder: str | os.PathLike, *, num_blocks_run: int | None = None) -> AdapterReport:

@@ -77,6 +77,8 @@ class PlantedPair:
                     "kind": "nla_model",
                     "role": "av",
                     "av_template": "<{injection_char}>",
+                    "prompt_style": "raw",
+                    "injection_scale": "sqrt_d_model",
                     "injection_char": "§",
                     **COMMON,
                 }

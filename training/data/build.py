@@ -354,12 +354,9 @@ def _is_current(path: Path, identity: str, overwrite: bool) -> bool:
 
 
 def _tokenizer(base: Path):
-    from transformers import AutoTokenizer
+    from nla_sdk.model.weights.tokenizers import load_tokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(base)
-    except (OSError, ValueError) as error:
-        raise LoadError(f"Could not load the tokenizer in {base}: {first_line(error)}") from error
+    return load_tokenizer(base)
 
 
 def _sizes(base: Path) -> tuple[int, int]:

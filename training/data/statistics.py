@@ -34,6 +34,7 @@ def contract_of(
     role: str,
     tokenizer: PreTrainedTokenizerBase,
     d_model: int,
+    /,
     vocabulary: int | None = None,
     **measured: Any,
 ) -> Contract:
@@ -113,6 +114,7 @@ class Statistics:
             "baseline_mse": self.baseline_mse,
             "extraction_precision": self.extraction_precision,
             "quantization": backbone.quantization,
+            "tokenizer": backbone.tokenizer_used,
             "compute_dtype": str(backbone.dtype).removeprefix("torch."),
             "provenance": {"pair_id": self.pair_id},
         }

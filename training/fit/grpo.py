@@ -282,7 +282,7 @@ def run(config: Config, *, name: str = "grpo") -> Path:
     for half in halves.values():
         if not half.is_adapter:
             raise InputError(f"{half.ref} is a whole model; GRPO trains adapters on one base.")
-    backbone = load_base(config, settings, device)
+    backbone = load_base(config, settings, device, halves["av"].contract.tokenizer)
     trainer = GRPOTrainer(config, backbone, halves, accelerator)
     parents = {role: parent_facts(half, half.folder) for role, half in halves.items()}
     facts = run_facts(settings, backbone, parents, trainer.tables, len(trainer.vectors)) | {"method": "grpo"}

@@ -7,7 +7,7 @@ import json
 import threading
 from pathlib import Path
 
-from nla_sdk.errors import InputError, first_line
+from nla_sdk.errors import InputError, NLAError, first_line
 from nla_sdk.io.text import check_text
 
 from ...configs.label import ProviderSettings as Settings
@@ -129,12 +129,17 @@ class Transformers:
         if self._loaded is None:
             import torch
             from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers.utils import cached_file
+
+            from nla_sdk.model.weights.tokenizers import load_tokenizer
 
             name = str(self.settings.model)
             try:
-                tokenizer = AutoTokenizer.from_pretrained(name)
+                tokenizer = AutoTokenizer.from_pretrained(name)  # fetches its files
+                if file := cached_file(name, "tokenizer.json", _raise_exceptions_for_missing_entries=False):
+                    tokenizer = load_tokenizer(Path(file).parent)
                 model = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, NLAError) as error:
                 raise LabelError(f"{self.settings.name} could not be loaded: {first_line(error)}") from error
             if tokenizer.chat_template is None:
                 raise LabelError(

@@ -136,16 +136,17 @@ def _base(half: Half, findings: Findings) -> bool:
     Returns:
         Whether the base could be had.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     from nla_sdk.io.quiet import quiet
+    from nla_sdk.model.weights.tokenizers import load_tokenizer
 
     contract, name = half.contract, half.folder.name
     try:
         folder = _base_folder(contract)
         with quiet():
             config = AutoConfig.from_pretrained(folder).get_text_config()
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = load_tokenizer(folder, choice=contract.tokenizer, probes=contract.prompt_texts())
     except (NLAError, OSError, ValueError, KeyError) as error:
         warning = (
             f"adapter tensors, depth and prompts were not held against the base: {first_line(error).partition('. ')[0]}"
