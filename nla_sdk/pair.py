@@ -19,7 +19,7 @@ from .model.injection import VectorsLike, as_vectors
 from .model.reconstructor import Reconstructor
 from .model.verbalizer import Verbalizer
 from .results import Activations, Explanation, Results, RoundTrip, Score
-from .sampling import Sampling
+from .sampling import Sampling, whole_number
 from .scoring import score_rows, write_best
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class NLAPair(Assembly):
         token: str | None = None,
         local_files_only: bool = False,
         trust_remote_code: bool = False,
+        check_weights: bool = False,
     ) -> NLAPair:
         """Load a pair.
 
@@ -74,6 +75,8 @@ class NLAPair(Assembly):
             revision, subfolder: of the first half given.
             cache_dir, token, local_files_only: as in huggingface_hub.
             trust_remote_code: run code from the base's or a full checkpoint's repository.
+            check_weights: look for NaN and infinity in the base and in full checkpoints too, which reads every weight
+                of them; adapters, heads and means are always looked at.
         Raises:
             RepositoryError, ContractError, LoadError, WrongRoleError, MismatchedHalvesError: see nla_sdk.errors.
         Warns:
@@ -90,6 +93,7 @@ class NLAPair(Assembly):
             revision=revision,
             subfolder=subfolder,
             trust_remote_code=trust_remote_code,
+            check_weights=check_weights,
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
@@ -190,6 +194,7 @@ class NLAPair(Assembly):
             'ok'
         """
         vectors, single = as_vectors(activation, self.d_model)
+        best_of = whole_number("best_of", best_of, 1)
         if best_of != 1 and n != 1:
             raise InputError(f"n={n} and best_of={best_of}: ask for several explanations or for the best one.")
         sampling = Sampling(max_new_tokens, temperature, n, seed)
@@ -297,8 +302,7 @@ class NLAPair(Assembly):
         self, vectors: torch.Tensor, sampling: Sampling, best_of: int, progress: Progress | None
     ) -> tuple[Results[Explanation], torch.Tensor, Results[Score]]:
         """For each vector the best of `best_of` explanations (1: the only one), its reconstruction and its score."""
-        if best_of < 1:
-            raise InputError(f"best_of={best_of}: expected at least 1.")
+        best_of = whole_number("best_of", best_of, 1)
         reconstructor = self._need(self.reconstructor, "best_of" if best_of > 1 else "round_trip", "AR")
         verbalizer = self._need(self.verbalizer, "explain", "AV")
         if best_of == 1:

@@ -47,6 +47,9 @@ class PairOptions:
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the first half given.")] = None
     subfolder: Annotated[str | None, typer.Option(help="Its subfolder, where a repository holds several.")] = None
     local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Ask no network.")] = False
+    check_weights: Annotated[
+        bool, typer.Option("--check-weights", help="Look for NaN in every weight of the base too.")
+    ] = False
 
     def load(self) -> NLAPair:
         """The pair; the demo pair if none was named."""

@@ -12,6 +12,7 @@ from ..errors import EmptyBatchError, InputError, LayerError, PositionError
 from ..results import Activations
 from .backbone import Backbone
 from .batches import by_length, pad_right
+from .faults import first_rows, no_numbers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -101,6 +102,7 @@ class Extractor:
             layer: 0-indexed block.
         Raises:
             EmptyBatchError, PositionError, LayerError, InputError.
+            NonFiniteOutputError: the model gives NaN or infinity; names the texts (rows) and the cause.
         Example:
             >>> extractor("The cat sat on the mat.", "all", layer=12).vectors.shape
             torch.Size([8, 640])
@@ -120,6 +122,11 @@ class Extractor:
         wanted = [resolve_positions(positions, len(ids)) for ids in rows]
         with torch.no_grad(), self.backbone.using(None):
             vectors = read_states(self.backbone, rows, wanted, layer)
+            if lost := [at for at, states in enumerate(vectors) if not states.isfinite().all()]:
+                at = lost[0]
+                position = wanted[at][first_rows(~vectors[at].isfinite().all(dim=-1))[0]]
+                what = f"The activation at layer {layer}, position {position},"
+                raise no_numbers(what, lost, self.backbone, rows[at], block=layer)
         pieces = [self.backbone.tokenizer.decode([rows[i][p]]) for i, where in enumerate(wanted) for p in where]
         return Activations(
             vectors=torch.cat(vectors),
