@@ -136,6 +136,7 @@ class NLAPair(Assembly):
             Activations, vectors float32 [n, d_model], raw.
         Raises:
             EmptyBatchError, PositionError, LayerError, InputError.
+            NonFiniteOutputError: the source gives NaN or infinity; names the texts and the cause.
         Warns:
             PrecisionWarning: once, if the source runs at another precision than the pair was trained on.
         """
@@ -189,6 +190,7 @@ class NLAPair(Assembly):
         Raises:
             MissingHalfError, ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError,
             InputError (a setting out of range, or best_of with n > 1).
+            InjectionError: the vector does not reach the AV's model. NonFiniteOutputError: it gives NaN or infinity.
         Example:
             >>> pair.explain(acts.vectors[-1]).status  # doctest: +SKIP
             'ok'
@@ -213,7 +215,7 @@ class NLAPair(Assembly):
         Returns:
             float32 [d_model], or [n, d_model] for a list, on the CPU. Without centring only the direction counts.
         Raises:
-            MissingHalfError, EmptyBatchError, InputError.
+            MissingHalfError, EmptyBatchError, InputError, NonFiniteOutputError.
         Warns:
             TruncatedExplanationWarning.
         """
