@@ -334,8 +334,13 @@ class Backbone:
         Raises:
             LoadError: something that is not known here; see `find_cap`, which runs the model once.
         """
-        with self.using(None):  # what is done to the product is the base's, whatever adapter came first
-            return find_cap(self.model)
+        with self.lock:
+            before = self._active  # a caller may have it on without `using`
+            try:
+                with self.using(None):  # what is done to the product is the base's, whatever adapter came first
+                    return find_cap(self.model)
+            finally:
+                self._switch(before)
 
     def logits(self, states: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
         """Logits as the model itself makes them, differentiable. The caller holds the backbone.
