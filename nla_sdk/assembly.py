@@ -183,6 +183,7 @@ def assemble(
     subfolder: str | None,
     trust_remote_code: bool,
     contract: Mapping[str, Any] | None,
+    check_weights: bool,
     **where: Any,
 ) -> Pair:
     """Find and load a pair; arguments, errors and warnings are those of `NLAPair.from_pretrained`."""
@@ -209,6 +210,7 @@ def assemble(
         "dtype": dtype,
         "compute_dtype": first.compute_dtype,
         "trust_remote_code": trust_remote_code,
+        "check_weights": check_weights,
     }
     reading = _reading([half for half in halves if half.is_adapter] or halves[:1])
     source = Base(
@@ -245,7 +247,7 @@ def _reading(halves: Sequence[Half]) -> dict[str, Any]:
 def _load_av(half: Half, base: Base, options: Mapping[str, Any]) -> Verbalizer:
     backbone, adapter = _backbone_of(half, "av", base, options, None)
     contract = half.contract.verify(backbone.tokenizer, backbone.vocabulary)
-    return Verbalizer(backbone, adapter, contract, load_mean(half.folder, contract))
+    return Verbalizer(backbone, adapter, contract, load_mean(half.folder, contract), f"the AV {half.ref}")
 
 
 def _load_ar(half: Half, base: Base, options: Mapping[str, Any]) -> Reconstructor:
@@ -256,7 +258,7 @@ def _load_ar(half: Half, base: Base, options: Mapping[str, Any]) -> Reconstructo
             f"The AR {half.ref} runs {blocks} blocks, its model {backbone.ref} has {backbone.num_blocks}."
         )
     head = load_head(half.folder, backbone.d_model, bias=contract.head_bias)
-    return Reconstructor(backbone, adapter, contract, head, load_mean(half.folder, contract))
+    return Reconstructor(backbone, adapter, contract, head, load_mean(half.folder, contract), f"the AR {half.ref}")
 
 
 def _backbone_of(

@@ -5,6 +5,9 @@ Each message says what was found, what was expected and what to do. `NLAError` i
 two lines and exit code 2. Of each class `remedy` says what its users can do; docs/errors.md is made from it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 
@@ -171,6 +174,25 @@ class NonFiniteOutputError(PairError):
     """The model computed NaN or infinity, mostly because float16 overflows in it."""
 
     remedy = "dtype='bfloat16' or 'float32'; if that does not help, look for NaN in the weights."
+
+    def __init__(self, message: str, rows: Iterable[int] = (), of: str = "") -> None:
+        super().__init__(message, tuple(rows), of)
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The rows of what was passed in that are so; the others are not."""
+        return self.args[1]
+
+    def numbered(self, number: Callable[[int], int], of: str = "") -> NonFiniteOutputError:
+        """The same, of rows that the caller numbers otherwise, of a table that it may name."""
+        return NonFiniteOutputError(self.args[0], sorted({number(row) for row in self.rows}), of or self.args[2])
+
+    def __str__(self) -> str:
+        message, rows, of = self.args
+        if not rows:
+            return message
+        shown = ", ".join(map(str, rows[:4])) + (f" and {len(rows) - 4} more" if len(rows) > 4 else "")
+        return f"{of}{', ' if of else ''}row{'' if len(rows) == 1 else 's'} {shown}: {message}"
 
 
 class MissingHalfError(PairError):

@@ -19,7 +19,7 @@ from .model.injection import VectorsLike, as_vectors
 from .model.reconstructor import Reconstructor
 from .model.verbalizer import Verbalizer
 from .results import Activations, Explanation, Results, RoundTrip, Score
-from .sampling import Sampling
+from .sampling import Sampling, whole_number
 from .scoring import score_rows, write_best
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class NLAPair(Assembly):
         local_files_only: bool = False,
         trust_remote_code: bool = False,
         contract: Mapping[str, Any] | None = None,
+        check_weights: bool = False,
     ) -> NLAPair:
         """Load a pair.
 
@@ -77,6 +78,8 @@ class NLAPair(Assembly):
             trust_remote_code: run code from the base's or a full checkpoint's repository.
             contract: what the halves' `nla_meta.yaml` do not say, or say wrong: keys of docs/contract.md (under any of
                 their names), of whichever half has a use for them; `{"prompt_style": "chat"}`.
+            check_weights: look for NaN and infinity in the base and in full checkpoints too, which reads every weight
+                of them; adapters, heads and means are always looked at.
         Raises:
             RepositoryError, ContractError, LoadError, WrongRoleError, MismatchedHalvesError: see nla_sdk.errors.
             UnstatedPromptError: nobody says how the AV's prompt is put to the model; shows both ways.
@@ -95,6 +98,7 @@ class NLAPair(Assembly):
             subfolder=subfolder,
             trust_remote_code=trust_remote_code,
             contract=contract,
+            check_weights=check_weights,
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
@@ -138,6 +142,7 @@ class NLAPair(Assembly):
         Raises:
             EmptyBatchError, PositionError, LayerError, InputError; TextError: half a surrogate pair, NUL, a token
             that the model has no embedding for.
+            NonFiniteOutputError: the source gives NaN or infinity; names the texts and the cause.
         Warns:
             PrecisionWarning: once, if the source runs at another precision than the pair was trained on.
         """
@@ -192,12 +197,14 @@ class NLAPair(Assembly):
         Raises:
             MissingHalfError, ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError,
             InputError (a setting out of range, or best_of with n > 1).
+            InjectionError: the vector does not reach the AV's model. NonFiniteOutputError: it gives NaN or infinity.
         Example:
             >>> pair.explain(acts.vectors[-1]).status  # doctest: +SKIP
             'ok'
         """
         check_vector_input(activation)
         vectors, single = as_vectors(activation, self.d_model)
+        best_of = whole_number("best_of", best_of, 1)
         if best_of != 1 and n != 1:
             raise InputError(f"n={n} and best_of={best_of}: ask for several explanations or for the best one.")
         sampling = Sampling(max_new_tokens, temperature, n, seed)
@@ -216,7 +223,7 @@ class NLAPair(Assembly):
         Returns:
             float32 [d_model], or [n, d_model] for a list, on the CPU. Without centring only the direction counts.
         Raises:
-            MissingHalfError, EmptyBatchError, InputError; TextError as in `extract`.
+            MissingHalfError, EmptyBatchError, InputError, NonFiniteOutputError; TextError as in `extract`.
         Warns:
             TruncatedExplanationWarning.
         """
@@ -305,8 +312,7 @@ class NLAPair(Assembly):
         self, vectors: torch.Tensor, sampling: Sampling, best_of: int, progress: Progress | None
     ) -> tuple[Results[Explanation], torch.Tensor, Results[Score]]:
         """For each vector the best of `best_of` explanations (1: the only one), its reconstruction and its score."""
-        if best_of < 1:
-            raise InputError(f"best_of={best_of}: expected at least 1.")
+        best_of = whole_number("best_of", best_of, 1)
         reconstructor = self._need(self.reconstructor, "best_of" if best_of > 1 else "round_trip", "AR")
         verbalizer = self._need(self.verbalizer, "explain", "AV")
         if best_of == 1:

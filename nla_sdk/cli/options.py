@@ -82,6 +82,9 @@ class PairOptions:
     subfolder: Annotated[str | None, typer.Option(help="Its subfolder, where a repository holds several.")] = None
     local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Ask no network.")] = False
     contract: Stated = None
+    check_weights: Annotated[
+        bool, typer.Option("--check-weights", help="Look for NaN in every weight of the base too.")
+    ] = False
 
     def load(self) -> NLAPair:
         """The pair; the demo pair if none was named."""

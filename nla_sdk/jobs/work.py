@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import torch
 
 from ..contract.tokens import check_embedded, encode
-from ..errors import PositionError
+from ..errors import NonFiniteOutputError, PositionError
 from ..io.rows.sources import TEXTS, RowSource
 from ..io.tables import usable_vectors, vector_column
 from ..model.extraction import resolve_positions, tokenize
@@ -43,7 +44,8 @@ def extract(
                 resolve_positions(positions, len(ids))
             except PositionError as error:
                 raise PositionError(f"{source.name}, row {number}: {error}") from None
-        read = pair.extract(texts, positions, layer)
+        with _rows_of(source, first):
+            read = pair.extract(texts, positions, layer)
         reached = [rows[text][: position + 1] for text, position in zip(read.texts, read.positions, strict=True)]
         of_text = pa.array(read.texts, pa.int64())
         carried = {column: table[column].take(of_text) for column in table.column_names if column != source.column}
@@ -104,7 +106,8 @@ def reconstruct(pair: NLAPair, source: RowSource) -> Work:
             check_embedded(
                 backbone.tokenizer, ids, backbone.vocabulary, f"{source.name}, row {number}: {source.column}"
             )
-        vectors = pair.reconstruct(texts)
+        with _rows_of(source, first):
+            vectors = pair.reconstruct(texts)
         return add_columns(columns_of(table), {"reconstruction": vector_column(vectors.numpy())})
 
     return work
@@ -121,12 +124,14 @@ def _on_vectors(
     column = "activation_vector" if read else source.column
 
     def on_table(table: pa.Table, first: int) -> pa.Table:
+        given = table.num_rows
         if read:
             table = read(table, first)
         vectors, _ = as_vectors(
             torch.tensor(usable_vectors(table, column, name=source.name, first=first)), pair.d_model
         )
-        return add_columns(columns_of(table), work(table, vectors))
+        with _rows_of(source, first if table.num_rows == given else 0):
+            return add_columns(columns_of(table), work(table, vectors))
 
     return on_table
 
@@ -140,6 +145,15 @@ def score_columns(scores: Sequence[Score]) -> dict:
         name: pa.array([getattr(score, name) for score in scores], types.get(name, pa.float64()))
         for name in SCORE_COLUMNS
     }
+
+
+@contextmanager
+def _rows_of(source: RowSource, first: int) -> Iterator[None]:
+    """Rows that a model gives no numbers for are named as those of INPUT, whose row `first` is the first one here."""
+    try:
+        yield
+    except NonFiniteOutputError as error:
+        raise error.numbered(lambda row: first + row, of=source.name) from None
 
 
 def columns_of(table: pa.Table) -> dict:

@@ -10,9 +10,10 @@ from torch import nn
 
 from ..contract import Contract
 from ..contract.tokens import check_embedded
-from ..errors import EmptyBatchError, InputError, TruncatedExplanationWarning
+from ..errors import EmptyBatchError, InputError, NonFiniteOutputError, TruncatedExplanationWarning
 from .backbone import Backbone
 from .batches import by_length, last_token_states
+from .faults import first_rows, no_numbers
 
 
 class Reconstructor:
@@ -24,6 +25,7 @@ class Reconstructor:
         contract: the AR's, verified.
         head: Linear(d, d), float32.
         mean: float32 [d], the activation mean of a centred pair; None otherwise.
+        ref: what messages call it.
     """
 
     def __init__(
@@ -33,8 +35,10 @@ class Reconstructor:
         contract: Contract,
         head: nn.Linear,
         mean: torch.Tensor | None = None,
+        ref: str | None = None,
     ) -> None:
         self.backbone = backbone
+        self.ref = ref or f"the AR on {backbone.ref}"
         self.adapter = adapter
         self.contract = contract
         self.head = head.to(backbone.device)
@@ -49,7 +53,9 @@ class Reconstructor:
         comparison.
 
         Raises:
+            InputError, EmptyBatchError: no list of strings.
             TextError: an explanation holds a token that the model has no embedding for.
+            NonFiniteOutputError: see `refuse_lost`.
         Warns:
             TruncatedExplanationWarning: an explanation did not fit `max_length`; its end was cut, the suffix was not.
         """
@@ -69,6 +75,7 @@ class Reconstructor:
             )
         with torch.no_grad(), self.backbone.using(self.adapter):
             outputs = self.forward([ids for ids, _ in prompts])
+            self.refuse_lost(outputs, [ids for ids, _ in prompts])
         return self.finish(outputs).cpu()
 
     def empty(self) -> torch.Tensor:
@@ -93,6 +100,20 @@ class Reconstructor:
             states = last_token_states(self.backbone, [prompts[row] for row in rows], self.contract.ar_num_blocks - 1)
             outputs.update(zip(rows, self.head(states.float()), strict=True))
         return torch.stack([outputs[row] for row in range(len(prompts))])
+
+    def refuse_lost(self, outputs: torch.Tensor, prompts: Sequence[Sequence[int]]) -> None:
+        """Refuse head outputs [n, d] without a direction. The caller holds the backbone.
+
+        Raises:
+            NonFiniteOutputError: some are NaN or infinite, or all zeros; names the rows and the cause.
+        """
+        if lost := first_rows(~outputs.isfinite().all(dim=-1)):
+            what, block = f"What {self.ref} reconstructs", self.contract.ar_num_blocks - 1
+            raise no_numbers(what, lost, self.backbone, prompts[lost[0]], block=block)
+        if lost := first_rows((outputs == 0).all(dim=-1)):
+            raise NonFiniteOutputError(
+                f"What {self.ref} reconstructs is all zeros, which has no direction: look at its head's weights.", lost
+            )
 
     def finish(self, outputs: torch.Tensor) -> torch.Tensor:
         """From head outputs to vectors: un-centre where the contract says so."""

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Section(BaseModel):
-    """A part of a config file; unknown keys are errors."""
+    """A part of a config file; unknown keys are errors, NaN and infinity too."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def read(cls, path: Path, what: str) -> Self:

@@ -117,6 +117,7 @@ def read(path: Path, contract: Contract | None, limit: int | None = None) -> Hel
     ids = [str(name) for name in table["row_id"].to_pylist()] if "row_id" in columns else _numbered(documents)
     # A null is a vector of NaN: a row that fails.
     vectors = read_vectors(table, name=str(path), nulls_as_nan=True)
+    _refuse_nothing(path, table, vectors)
     usable = [True] * len(ids)
     if "label_status" in columns:
         usable = [status in USABLE for status in table["label_status"].to_pylist()]
@@ -173,6 +174,20 @@ def _numbered(documents: list) -> list[str]:
 def _strings(values: list | None) -> list[str] | None:
     """A column of strings; one that holds nothing counts as absent, a missing label as the empty text."""
     return [value or "" for value in values] if values is not None and any(values) else None
+
+
+def _refuse_nothing(path: Path, table, vectors: np.ndarray) -> None:
+    """Refuse a table none of whose vectors has a direction; of others such rows fail, and are counted."""
+    there = table["activation_vector"].is_valid().to_numpy()
+    finite = np.isfinite(vectors).all(axis=1)
+    if (finite & (vectors != 0).any(axis=1)).any():
+        return
+    kinds = {"empty (null)": ~there, "NaN or infinite": there & ~finite, "all zeros": finite}
+    counts = ", ".join(f"{int(rows.sum())} {kind}" for kind, rows in kinds.items() if rows.any())
+    raise InputError(
+        f"{path}: no row of {len(vectors)} has a usable activation_vector ({counts}); there is nothing to evaluate. "
+        "Extract them again, in bfloat16 or float32."
+    )
 
 
 def _check(path: Path, table, contract: Contract | None) -> None:

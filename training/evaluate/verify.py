@@ -168,6 +168,7 @@ def _recompute(evaluation: Evaluation, tables: dict[str, Path]) -> Iterator[str]
 
     check_installed()
     rows = pq.read_table(tables[ROWS])
+    _refuse_unmeasured(rows, tables[ROWS])
     variants = pq.read_table(tables[VARIANTS]) if VARIANTS in tables else None
     wrong = list(_cosines(rows))
     shuffled = compute.shuffled_column(compute.Tables(rows, None, evaluation.settings))
@@ -205,6 +206,20 @@ def _verdict_by_documents(evaluation: Evaluation, found: RoundTripFigures) -> It
     expected = decide(parts | {"round_trip": evaluation.round_trip.model_copy(update={"documents": found.documents})})
     if expected.value != evaluation.verdict.value:
         yield f"the verdict is {evaluation.verdict.value}, the rows give {expected.value} ({expected.reason})"
+
+
+def _refuse_unmeasured(rows, file: Path) -> None:
+    """Rows of an AR that gave NaN were measured, and are of nothing: nobody has changed them."""
+    import numpy as np
+
+    from .measures.tables import empty_reconstruction
+
+    empty = empty_reconstruction(rows)
+    if empty is not None and not np.isfinite(empty).all():
+        raise EvaluationError(
+            f"{file}: the AR gave NaN or infinity for the empty explanation when this was measured, so no figure rests "
+            "on a reconstruction. Load the pair in bfloat16 or float32, or mend the AR's weights, and measure again."
+        )
 
 
 def _about(data: Data) -> dict:

@@ -186,6 +186,7 @@ class GRPOTrainer:
             self.backbone.model.train(learns)
             states = last_token_states(self.backbone, prompts, self.contracts["ar"].ar_num_blocks - 1)
             predicted = self.reconstructor.head(states.float())
+            self.reconstructor.refuse_lost(predicted.detach(), prompts)  # NaN would be an advantage of 0 below
             wanted = group.activations.to(predicted.device)
             if self.reconstructor.mean is not None:
                 wanted = wanted - self.reconstructor.mean.to(wanted.device)

@@ -19,19 +19,26 @@ LARGE_BYTES = 5 * 10**9
 
 
 def check_half(half: Half, findings: Findings) -> None:
-    """Its contract is whole, its files are readable, its adapter fits the base.
+    """Its contract is whole, its files are readable and hold numbers, its adapter fits the base.
 
     The base's config is enough (and its tokenizer, for the marker): no weights are fetched. A base that cannot be
     reached is a warning.
     """
     from safetensors import SafetensorError, safe_open
 
+    from nla_sdk.model.weights.finite import describe, non_finite
+
     name = half.folder.name
     for file in sorted(half.folder.glob("*.safetensors")):
         try:
-            with safe_open(file, framework="numpy") as tensors:
-                if not list(tensors.keys()):
-                    findings.problems.append(f"{name}/{file.name} holds no tensors")
+            with safe_open(file, framework="pt") as tensors:  # NumPy has no bfloat16
+                keys = list(tensors.keys())
+                lost = list(non_finite((key, tensors.get_tensor(key)) for key in keys))
+            if not keys:
+                findings.problems.append(f"{name}/{file.name} holds no tensors")
+            elif lost:
+                more = f", and {len(lost) - 1} more tensors some" if len(lost) > 1 else ""
+                findings.problems.append(f"{name}/{file.name}: {lost[0][0]} holds {describe(lost[0][1])}{more}")
         except (SafetensorError, OSError) as error:
             findings.problems.append(f"{name}/{file.name} is not a readable safetensors file ({first_line(error)})")
     for file in (file for file in half.folder.iterdir() if file.is_file()):
