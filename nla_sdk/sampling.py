@@ -32,10 +32,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         limit = 1 if self.max_new_tokens is None else self.max_new_tokens
-        if limit < 1 or self.n < 1 or not self.temperature >= 0:  # NaN too
+        if limit < 1 or self.n < 1 or not 0 <= self.temperature < float("inf"):  # NaN too
             raise InputError(
                 f"max_new_tokens={self.max_new_tokens}, n={self.n}, temperature={self.temperature}: expected ≥ 1, ≥ 1, "
-                "≥ 0."
+                "≥ 0 and finite."
             )
 
 

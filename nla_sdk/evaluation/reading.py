@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from ..errors import MissingFileError, NLAError
 from ..io.files import atomic
+from ..io.parsing import parse_json
 from .consistency import contradictions
 from .schema import VERSION, Evaluation
 
@@ -58,12 +59,12 @@ def load(path: Path) -> Evaluation:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise MissingFileError(
             f"{path} does not exist; expected an evaluation file (training.evaluate makes one)."
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise EvaluationError(f"{path} is no readable JSON: {error}.") from error
     if not isinstance(content, dict):
         raise EvaluationError(f"{path} holds a {type(content).__name__}; expected an evaluation.")

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import yaml
 
+from ..errors import InputError, first_line
 from .files import atomic
+from .parsing import parse_yaml
 from .version import code_version
 
 # What every table says of its activations, carried from one stage's sidecar to the next.
@@ -38,9 +40,20 @@ def write_yaml(file: Path, record: Mapping, dumper: type[yaml.SafeDumper] = yaml
 
 
 def read_sidecar(path: Path) -> dict:
-    """What `write_sidecar` wrote beside the table `path`; {} if there is nothing."""
+    """What `write_sidecar` wrote beside the table `path`; {} if there is nothing.
+
+    Raises:
+        InputError: what is there is no sidecar: where the table came from would be lost without a word.
+    """
+    sidecar = sidecar_of(path)
     try:
-        record = yaml.safe_load(sidecar_of(path).read_text(encoding="utf-8"))
-    except OSError:
+        record = parse_yaml(sidecar.read_bytes())
+    except FileNotFoundError:
         return {}
-    return record if isinstance(record, dict) else {}
+    except OSError as error:
+        raise InputError(f"{sidecar} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{sidecar} is not valid YAML: {first_line(error)}. Make the table again.") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{sidecar} holds a {type(record).__name__}; expected keys and values. Make the table again.")
+    return record

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nla_sdk.errors import InputError, first_line
+from nla_sdk.io.parsing import parse_yaml
 
 if TYPE_CHECKING:
     from typing import Self
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 class Section(BaseModel):
     """A part of a config file; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def read(cls, path: Path, what: str) -> Self:
@@ -59,7 +60,7 @@ def read_yaml(path: Path, what: str) -> Any:
         InputError: it cannot be read, or is no YAML.
     """
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"Cannot read the {what} {path}: {error.strerror}.") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date, or no UTF-8

@@ -8,7 +8,6 @@ says that every text is a document of its own.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,14 @@ from pathlib import Path
 from nla_sdk.errors import InputError, RepositoryError, first_line
 from nla_sdk.halves.hub.errors import hub_errors
 from nla_sdk.io.files import sha256_of
+from nla_sdk.io.parsing import parse_json
+from nla_sdk.io.tables import batches_of, open_parquet
 
 from ..configs.data import CorpusSource
 from .tables.splits import share_of
 
 PLAIN = (".txt", ".md")
+POINTER = "version https://git-lfs.github.com/spec/"
 TABULAR = (".jsonl", ".parquet")
 
 
@@ -95,9 +97,7 @@ class Corpus:
         count = 0
         for file in self.files:
             if file.suffix == ".parquet":
-                import pyarrow.parquet as pq
-
-                count += pq.read_metadata(file).num_rows
+                count += open_parquet(file).metadata.num_rows
             elif file.suffix == ".jsonl":
                 with file.open("rb") as lines:
                     count += sum(1 for line in lines if line.strip())
@@ -200,9 +200,12 @@ def _unreachable(name: str, error: Exception) -> InputError:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read as UTF-8 text: {error}. Convert it or move it away.") from error
+    if text.startswith(POINTER):
+        raise InputError(f"{file} is a Git LFS pointer, not the text itself: git lfs pull.")
+    return text
 
 
 def _json_lines(file: Path) -> Iterator[tuple[int, dict]]:
@@ -210,25 +213,20 @@ def _json_lines(file: Path) -> Iterator[tuple[int, dict]]:
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield number, json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}, row {number}: not a line of JSON ({error}).") from error
-    except (OSError, UnicodeDecodeError) as error:
+                    yield number, parse_json(line)
+    except UnicodeDecodeError as error:
         raise InputError(f"Cannot read the corpus {file}: {error}.") from error
+    except OSError as error:
+        raise InputError(f"Cannot read the corpus {file}: {error.strerror}.") from error
+    except ValueError as error:
+        raise InputError(f"{file}, row {number}: not a line of JSON ({error}).") from error
 
 
 def _parquet_rows(file: Path, fields: list[str]) -> Iterator[tuple[int, dict]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        parquet = pq.ParquetFile(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{file} is not a readable parquet file: {first_line(error)}") from error
+    names = open_parquet(file).schema_arrow.names
     number = 0
-    for batch in parquet.iter_batches(
-        batch_size=1024, columns=[name for name in fields if name in parquet.schema_arrow.names]
-    ):
+    present = [name for name in fields if name in names]
+    for batch in batches_of(file, 1024, present):
         for row in batch.to_pylist():
             yield number, row
             number += 1

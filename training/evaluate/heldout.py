@@ -105,6 +105,9 @@ def read(path: Path, contract: Contract | None, limit: int | None = None) -> Hel
     if not table.num_rows:
         raise InputError(f"{path} holds no rows; expected held-out activations.")
     _check(path, table, contract)
+    if table["doc_id"].null_count:
+        row = table["doc_id"].to_pylist().index(None)
+        raise InputError(f"{path}, row {row}: doc_id is empty; expected the name of the row's document.")
     documents = [str(name) for name in table["doc_id"].to_pylist()]
     ids = [str(name) for name in table["row_id"].to_pylist()] if "row_id" in columns else _numbered(documents)
     # A null is a vector of NaN: a row that fails.

@@ -87,9 +87,11 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
             one.remove()
         return found
     sources = without_end(pair, heldout)
-    measure.Rows(pair, heldout, job.settings, sources if job.with_texts else None, code).measure(chunks, progress)
+    with chunks.kept_on_stop("measuring the rows"):
+        measure.Rows(pair, heldout, job.settings, sources if job.with_texts else None, code).measure(chunks, progress)
     rows = _with_shuffled(pa.concat_tables(chunks.tables("rows")), job.settings)
-    measure.Variants(pair, rows, job.settings, job.paraphrase, code).measure(variant_chunks, progress)
+    with variant_chunks.kept_on_stop("measuring the variants, the rows are done"):
+        measure.Variants(pair, rows, job.settings, job.paraphrase, code).measure(variant_chunks, progress)
     found = list(variant_chunks.tables("variants"))
     variants = pa.concat_tables(found) if found else None
     meta = {"evaluation": EVALUATION, "inputs": made_from}

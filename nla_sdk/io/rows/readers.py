@@ -5,7 +5,6 @@ Each function here takes the file and its `name` in messages. What is malformed 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import ActivationShapeError, InputError, first_line
+from ..parsing import parse_json
 from ..tables import vector_column, why_unreadable
 
 ROWS_PER_READ = 256
@@ -58,7 +58,7 @@ def parquet_rows(path: Path, name: str) -> Reader:
                     if start < batch.num_rows:
                         yield pa.Table.from_batches([batch.slice(start)]).replace_schema_metadata(None)
                     start = max(0, start - batch.num_rows)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             raise InputError(f"{name} is not a readable parquet file: {why_unreadable(error)}") from None
 
     return read
@@ -74,6 +74,8 @@ def text_rows(path: Path, name: str, column: str, lines: bool) -> Reader:
                 texts = (line.rstrip("\r\n") for line in file) if lines else iter([file.read().rstrip("\r\n")])
                 texts = islice(texts, start, None)
                 while batch := list(islice(texts, ROWS_PER_READ)):
+                    if not start and batch[0].startswith("version https://git-lfs.github.com/spec/"):
+                        raise InputError(f"{name} is a Git LFS pointer, not the text itself: git lfs pull.")
                     yield pa.table({column: batch})
             except UnicodeDecodeError as error:
                 raise InputError(f"{name} is not UTF-8 text: {error}") from None
@@ -89,10 +91,10 @@ def json_rows(path: Path, name: str) -> Reader:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
+                row = parse_json(line)
+            except ValueError as error:
                 raise InputError(
-                    f"{name}, line {number}: not JSON ({error.msg}); expected one object a line."
+                    f"{name}, line {number}: not JSON ({getattr(error, 'msg', error)}); expected one object a line."
                 ) from None
             if not isinstance(row, dict):
                 raise InputError(f"{name}, line {number}: a {type(row).__name__}; expected one JSON object a line.")

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from nla_sdk.errors import InputError, first_line
+from nla_sdk.io.parsing import parse_json
 
 from ...configs.label import ProviderSettings as Settings
 from .. import extractive
@@ -58,6 +59,8 @@ class File:
             if line.strip():
                 self._offsets.setdefault(_digest(self._parsed(line, number)["text"]), offset)
             offset += len(line)
+        if not self._offsets:
+            raise InputError(f"{self._path} holds no labels; expected a line of JSON for each.")
 
     def complete(self, request: LabelRequest) -> Completion:
         offset = self._offsets.get(_digest(request.text))
@@ -73,7 +76,7 @@ class File:
 
     def _parsed(self, line: bytes, number: int) -> dict:
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise InputError(f"{self._path}, line {number}: not valid JSON ({error}).") from None
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("text", "explanation")):

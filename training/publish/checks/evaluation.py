@@ -10,6 +10,7 @@ from nla_sdk.errors import NLAError
 from nla_sdk.evaluation.schema import Evaluation
 from nla_sdk.halves.half import ADAPTER_FILES, Half
 from nla_sdk.io.files import sha256_of
+from nla_sdk.io.parsing import parse_json
 
 from ..errors import Findings
 from .half import is_public, named_by_folder
@@ -66,7 +67,7 @@ def _base_of_adapter(folder: Path) -> str | None:
 def _measured_on(evaluation: Path, tables: Sequence[Path]) -> Path | None:
     """Of tables to publish the one an evaluation was measured on: by SHA-256, else by its name, to be refused."""
     try:
-        data = json.loads(evaluation.read_text(encoding="utf-8"))["data"]
+        data = parse_json(evaluation.read_bytes())["data"]
         name, digest = data["name"], data["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # which `verify` says better
