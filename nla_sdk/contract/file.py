@@ -10,7 +10,6 @@ from pathlib import Path
 import yaml
 
 from ..errors import ContractError
-from ..io.parsing import parse_yaml
 from ..io.sidecars import write_yaml
 
 SIDECAR_NAME = "nla_meta.yaml"
@@ -40,13 +39,13 @@ def parse(data: bytes, source: str) -> Mapping:
         ContractError: it is no YAML, empty, or no mapping.
     """
     try:
-        content = parse_yaml(data)
+        content = yaml.safe_load(data)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ContractError(f"{source} is not valid YAML{where}: {problem}. Correct the file.") from None
-    except (ValueError, OverflowError) as error:  # an impossible date or number
+    except (ValueError, OverflowError, RecursionError) as error:  # an impossible date or number, absurd nesting
         raise ContractError(f"{source} is not valid YAML: {error}. Correct the file.") from None
     if content is None:
         raise ContractError(f"{source} is empty; expected a mapping of keys to values. Download or write it again.")

@@ -59,8 +59,6 @@ class File:
             if line.strip():
                 self._offsets.setdefault(_digest(self._parsed(line, number)["text"]), offset)
             offset += len(line)
-        if not self._offsets:
-            raise InputError(f"{self._path} holds no labels; expected a line of JSON for each.")
 
     def complete(self, request: LabelRequest) -> Completion:
         offset = self._offsets.get(_digest(request.text))
