@@ -125,7 +125,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fals
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit, as `boundary` says."""
-    boundary.run(app, argv, name="nla")
+    boundary.run(app, argv, name="nla", stopped="stopped; nothing was written. Run the same command again.")
 
 
 if __name__ == "__main__":

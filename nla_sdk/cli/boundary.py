@@ -15,8 +15,8 @@ from typing import NoReturn
 
 import typer
 
-from ..errors import NLAError, NLAWarning
-from ..io.progress import say
+from ..errors import NLAError, NLAWarning, first_line
+from ..io.progress import end_bars, say
 
 STYLE = {
     "add_completion": False,
@@ -75,12 +75,13 @@ def run(
             where = f"see `{context.command_path if context else name} --help`"
             code = _refused(f"{error.format_message().rstrip('.')}; {where}")
         except (KeyboardInterrupt, typer.Abort) as stop:
+            end_bars()
             say(str(stop) or stopped)
             code = 130
         except BrokenPipeError:
             code = _silenced()
         except OSError as error:
-            code = _refused(f"{error.filename}: {error.strerror}" if error.filename else error)
+            code = _refused(f"{error.filename}: {error.strerror}" if error.filename else first_line(error))
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
                 raise
@@ -116,6 +117,7 @@ def _arguments(argv: Sequence[str] | None) -> list[str]:
 
 def _refused(error: object) -> int:
     """Say what is wrong; the exit code."""
+    end_bars()
     say(f"error: {error}")
     return 2
 

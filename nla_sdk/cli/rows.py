@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ..io.rows.sources import RowSource
+    from ..jobs.local import Target
     from ..jobs.work import Work
 
 ROWS_PER_CHUNK = {"explain": 64, "round_trip": 64, "extract": 64, "reconstruct": 512}
@@ -74,7 +76,8 @@ def process(
     count = source.check(empty_texts=command == "reconstruct")
     options = (options or {}) | ({} if positions is None else {"positions": parse_positions(positions)})
 
-    pair = pair_options.load()
+    with _kept_on_stop(target):
+        pair = pair_options.load()
     work = getattr(rows, command)(pair, source, **options)
     size = chunk_rows(command, source.holds, options.get("positions"))
     if target is None:
@@ -88,6 +91,30 @@ def process(
     }
     jobs.run(source, count, work, target, chunk_rows=size, made_from=made_from, about=pair.contract, watch=watch)
     say(f"wrote {output.out}")
+
+
+@contextmanager
+def _kept_on_stop(target: Target | None) -> Iterator[None]:
+    """Ctrl-C while the pair is loaded: what an earlier run kept is still there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = "no row was done yet"
+        if target is not None and target.chunks.is_dir():
+            kept = f"what was done before is kept in {target.chunks}"
+        raise KeyboardInterrupt(f"stopped while loading the pair; {kept}. Run the same command again.") from None
+
+
+@contextmanager
+def _printed_on_stop(done: Callable[[], int], count: int | None) -> Iterator[None]:
+    """Ctrl-C while results are printed: those above are all there is, unless they go to a file."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"stopped; {done()} of {count} rows are printed and nothing is kept. With -o FILE what is done is kept, "
+            "and the same command goes on from there."
+        ) from None
 
 
 def print_rows(
@@ -107,8 +134,11 @@ def print_rows(
 
     text = "detokenized_text_truncated" if command == "extract" else source.column
     table = RowTable(command, text=text, vectors=vectors)
-    first = 0
-    with progress_bar(count, "row", source.name, shown=sys.stderr.isatty(), leave=False) as bar:
+    first = printed = 0
+    with (
+        _printed_on_stop(lambda: printed, count),
+        progress_bar(count, "row", source.name, shown=sys.stderr.isatty(), leave=False) as bar,
+    ):
         for batch in source.batches(size):
             results = work(batch, first)
             first += batch.num_rows
@@ -120,6 +150,7 @@ def print_rows(
             else:
                 table.print(results)
             sys.stdout.flush()
+            printed = first
             bar.update(batch.num_rows)
             if watch is not None:
                 watch(results)
@@ -132,7 +163,7 @@ def parse_positions(text: str) -> int | str | list[int]:
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"--positions {text}: expected -1, all, or a list of numbers such as 3,7,-1.") from None
+        raise InputError(f"--positions {text:.60}: expected -1, all, or a list of numbers such as 3,7,-1.") from None
     return numbers[0] if len(numbers) == 1 else numbers
 
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from ..errors import MissingFileError, NLAError
 from ..io.files import atomic
-from ..io.text import ENCODING
+from ..io.parsing import parse_json
 from .consistency import contradictions
 from .schema import VERSION, Evaluation
 
@@ -72,12 +72,12 @@ def load(path: Path) -> Evaluation:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding=ENCODING))
+        content = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise MissingFileError(
             f"{path} does not exist; expected an evaluation file (training.evaluate makes one)."
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise EvaluationError(f"{path} is no readable JSON: {error}.") from error
     if not isinstance(content, dict):
         raise EvaluationError(f"{path} holds a {type(content).__name__}; expected an evaluation.")

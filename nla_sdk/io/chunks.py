@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from ..errors import ChunkError, InputError
 from .files import atomic, sha256_of, sync
+from .parsing import parse_json
 from .rows.formats import encoding_of, write_stream
 from .sidecars import read_sidecar
 
@@ -82,13 +83,14 @@ class ChunkFolder:
         self.done: dict[int, dict] = {}
         manifest = self.folder / MANIFEST
         if manifest.is_file():
-            whole, _, torn = manifest.read_text(encoding="utf-8").rpartition("\n")
-            for line in whole.splitlines():
-                record = json.loads(line)
-                self.done[record["chunk"]] = record
-            if torn:  # killed within the append: that chunk is made again
+            lines = manifest.read_bytes().split(b"\n")
+            records = [(line, _record(line)) for line in lines[:-1]]
+            self.done = {record["chunk"]: record for _, record in records if record is not None}
+            # Killed within the append, or a disk that lost a block: the chunks of such lines are made again.
+            if lines[-1] or any(record is None for _, record in records):
+                kept = [line + b"\n" for line, record in records if record is not None]
                 with atomic(manifest) as sibling:
-                    sibling.write_text(whole + "\n" if whole else "", encoding="utf-8")
+                    sibling.write_bytes(b"".join(kept))
 
     def has(self, index: int) -> bool:
         """Whether chunk `index` is finished, with all its files."""
@@ -145,6 +147,23 @@ class ChunkFolder:
             if not path.is_file() or sha256_of(path) != about["sha256"]:
                 raise ChunkError(f"{path} is missing or damaged. {self.remedy}")
             yield pq.read_table(path)
+
+    @contextmanager
+    def kept_on_stop(self, what: str) -> Iterator[None]:
+        """Ctrl-C inside the block says what is kept and how to go on.
+
+        Args:
+            what: is being done, in a word or two.
+        """
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            if str(stop):  # somebody below knows more
+                raise
+            done = len(self.done)
+            kept = f"{done} finished chunk{'s' * (done != 1)} kept in {self.folder}" if done else "nothing was done yet"
+            how = "to go on" if done else "to start it"
+            raise KeyboardInterrupt(f"stopped in {what}; {kept}. Run the same command again {how}.") from None
 
     def remove(self) -> None:
         """Delete the chunks, once the finished tables are in place."""
@@ -214,6 +233,19 @@ def is_finished(path: Path, identity: str, *, overwrite: bool = False) -> bool:
         f"{path} is there already, made with other settings or inputs. Nothing is overwritten: pass --overwrite, or "
         "give the config another `out:`."
     )
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """What a line of a manifest says; None if it is no such line."""
+    try:
+        record = parse_json(line)
+        files = [(output["file"], output["rows"] + 0, output["sha256"]) for output in _outputs(record)]
+        whole = isinstance(record["chunk"], int) and isinstance(record["drops"], dict)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+    # A file is a bare name: no manifest sends anybody elsewhere on the disk.
+    bare = all(isinstance(file, str) and Path(file).name == file for file, _, _ in files)
+    return record if whole and bare else None
 
 
 def _outputs(record: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:

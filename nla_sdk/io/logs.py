@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .parsing import parse_json
 
 
 def log_lines(path: Path, *, strict: bool = True) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -30,7 +30,7 @@ def log_lines(path: Path, *, strict: bool = True) -> Iterator[tuple[str, dict[st
             continue
         try:
             text = line.decode("utf-8")
-            record = json.loads(text)
+            record = parse_json(text)
         except ValueError as error:  # of the decoding too
             if not strict:
                 continue

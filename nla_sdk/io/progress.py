@@ -44,6 +44,14 @@ def progress_bar(
     )
 
 
+def end_bars() -> None:
+    """Close what bars are still open, before the last line: they would be drawn once more below it."""
+    if "tqdm" in sys.modules:
+        for bar in list(getattr(sys.modules["tqdm"].tqdm, "_instances", ())):
+            bar.leave = False
+            bar.close()
+
+
 def say(message: str) -> None:
     """A line on stderr, above the progress bar if there is one."""
     if "tqdm" in sys.modules:

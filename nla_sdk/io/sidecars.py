@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
+from .. import __version__
+from ..errors import InputError, first_line
 from .files import atomic
-from .version import code_version
+from .parsing import parse_yaml
 
 # What every table says of its activations, carried from one stage's sidecar to the next.
 CARRIED = ("base_model", "base_revision", "d_model", "layer", "extraction_precision")
@@ -38,9 +41,39 @@ def write_yaml(file: Path, record: Mapping, dumper: type[yaml.SafeDumper] = yaml
 
 
 def read_sidecar(path: Path) -> dict:
-    """What `write_sidecar` wrote beside the table `path`; {} if there is nothing."""
+    """What `write_sidecar` wrote beside the table `path`; {} if there is nothing.
+
+    Raises:
+        InputError: what is there is no sidecar: where the table came from would be lost without a word.
+    """
+    sidecar = sidecar_of(path)
     try:
-        record = yaml.safe_load(sidecar_of(path).read_text(encoding="utf-8"))
-    except OSError:
+        record = parse_yaml(sidecar.read_bytes())
+    except FileNotFoundError:
         return {}
-    return record if isinstance(record, dict) else {}
+    except OSError as error:
+        raise InputError(f"{sidecar} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{sidecar} is not valid YAML: {first_line(error)}. Make the table again.") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{sidecar} holds a {type(record).__name__}; expected keys and values. Make the table again.")
+    return record
+
+
+def code_version() -> str:
+    """The commit this runs from, "+changes" if the tree differs from it; else the package version."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        changes = subprocess.run(
+            ["git", "-C", here, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+        return commit + ("+changes" if changes else "")
+    except (OSError, subprocess.SubprocessError):
+        return f"nla-sdk {__version__}"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from ..errors import (
     ActivationShapeError,
@@ -236,6 +239,73 @@ def _tensor_shape(field: pa.Field) -> Sequence[int]:
     except ValueError:
         return ()
     return shape if isinstance(shape, list) else ()
+
+
+# --- files of others ----------------------------------------------------------------------------------------------
+@contextmanager
+def parquet_of(path: Path) -> Iterator[None]:
+    """Whatever Arrow cannot read inside the block is an error of the file `path`.
+
+    Raises:
+        InputError: it is missing, damaged, or no parquet file.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; expected a parquet file.") from None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is not a readable parquet file: {why_unreadable(error)}") from error
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """A parquet file, opened; InputError as `parquet_of`."""
+    with parquet_of(path):
+        return pq.ParquetFile(path)
+
+
+def batches_of(path: Path, size: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Columns of a parquet file, at most `size` rows at a time; InputError as `parquet_of`."""
+    file = open_parquet(path)
+    with parquet_of(path):
+        for batch in file.iter_batches(batch_size=size, columns=list(columns)):
+            yield pa.Table.from_batches([batch])
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None, texts: Sequence[str] = ()) -> pa.Table:
+    """A parquet file in memory.
+
+    Args:
+        columns: those that are read, each of which must be there; None: all.
+        texts: columns that must be there and hold a text in every row.
+    Raises:
+        InputError: as `parquet_of`; a column is missing or holds something else.
+    """
+    with parquet_of(path):
+        names = pq.read_schema(path).names
+        if missing := [name for name in dict.fromkeys([*(columns or ()), *texts]) if name not in names]:
+            raise InputError(f"{path} has no column {', '.join(missing)}; it has {', '.join(names)}.")
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
+    check_texts(table, texts, str(path))
+    return table
+
+
+def check_texts(table: pa.Table, columns: Sequence[str], name: str, first: int = 0, *, missing: bool = False) -> None:
+    """Every one of these columns holds a text in every row.
+
+    Args:
+        missing: rows may lack one.
+        name, first: the file and the number of the table's first row in it, for messages.
+    Raises:
+        InputError: names the column, and the row.
+    """
+    for column in columns:
+        found, kind = table[column], table[column].type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if table.num_rows > found.null_count and not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise InputError(f"{name}: {column} is a column of {found.type}; expected texts.")
+        if found.null_count and not missing:
+            row = first + pc.index(found.is_null(), True).as_py()
+            raise InputError(f"{name}, row {row}: {column} is empty; expected a text.")
 
 
 # --- tables joined ------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from ..contract import Contract
 from ..errors import InputError
 from ..io.chunks import LOCK, ChunkFolder, foreign, locked
 from ..io.files import atomic, sha256_of, write_json
+from ..io.parsing import parse_json
 from ..io.progress import progress_bar, say
 from ..io.rows.formats import write_tables
 from ..io.rows.sources import RowSource
@@ -108,13 +109,18 @@ def _claim(target: Target, facts: dict) -> None:
     """Make the folder this job's: by its own manifest, or by refusing or clearing away another job's work."""
     file = target.chunks / MADE_FROM
     facts = json.loads(json.dumps(facts))
-    there = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    there = _read_facts(file)
     if there == facts:
         return
     if others := foreign(target.chunks):
         raise InputError(
             f"{target.chunks} is where unfinished work is kept, and it holds {others[0]}, which is none. Move that "
             "away, or pass another -o."
+        )
+    if there == {} and not target.overwrite:
+        raise InputError(
+            f"{file} is damaged, so nobody knows what the unfinished work beside it was made from. Pass --overwrite to "
+            "start over, or another -o."
         )
     if there is not None and not target.overwrite:
         raise InputError(
@@ -126,6 +132,17 @@ def _claim(target: Target, facts: dict) -> None:
         if leftover.name != LOCK:
             leftover.unlink()
     write_json(file, facts)
+
+
+def _read_facts(file: Path) -> dict | None:
+    """What a folder's chunks were made from; None: nobody says. Torn facts are {}, which no work is made from."""
+    try:
+        found = parse_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _differences(there: dict, here: dict, path: str = "") -> Iterator[str]:
@@ -158,7 +175,9 @@ def _work(source: RowSource, work: Work, target: Target, chunks: ChunkFolder, ro
                 bar.update(table.num_rows)
         except KeyboardInterrupt:
             kept = f"{done} of {rows} rows are kept in {target.chunks}. Run the same command again to go on."
-            raise KeyboardInterrupt(f"stopped; {kept}" if done else "stopped; no rows were done yet.") from None
+            raise KeyboardInterrupt(
+                f"stopped; {kept}" if done else "stopped; no rows were done yet. Run the same command again."
+            ) from None
 
 
 def _merge(target: Target, chunks: ChunkFolder, made_from: dict, about: Contract, watch: Watch | None) -> None:

@@ -439,7 +439,8 @@ def test_a_reader_that_leaves_early_is_no_error(nla, av, monkeypatch):
 
 def test_ctrl_c_while_loading_says_so(nla, monkeypatch):
     monkeypatch.setattr(NLAPair, "from_pretrained", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert nla("explain", "hi") == (130, "", "stopped\n")
+    said = "stopped while loading the pair; no row was done yet. Run the same command again.\n"
+    assert nla("explain", "hi") == (130, "", said)
 
 
 def test_a_bug_is_not_dressed_up_as_the_users_mistake(monkeypatch):

@@ -545,7 +545,7 @@ def test_a_published_column_that_arrow_cannot_read_is_explained(base, tmp_path, 
     config = write_inputs(config_of(tmp_path, base, build={"published": [entry], "eval_rows": 12}))
     table = build.PublishedTable(config.build.published[0], config, D)
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", unreadable)
-    with pytest.raises(InputError, match=r"a.parquet is not a parquet file .*cast the column to FLOAT\[\]"):
+    with pytest.raises(InputError, match=r"a.parquet is not a readable parquet file.*cast the column to FLOAT\[\]"):
         list(table.blocks())
 
 

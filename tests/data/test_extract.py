@@ -292,7 +292,7 @@ def test_a_hub_dataset_that_cannot_be_reached_says_so(monkeypatch):
 
 
 def test_nothing_read_is_an_error_and_not_an_empty_table(tmp_path, base, corpus):
-    with pytest.raises(InputError, match=r"No activation was read: .*too_short.*min_context"):
+    with pytest.raises(InputError, match=r"No activation was read from .*too_short.*min_context"):
         extract.run(config_of(tmp_path, base, corpus, min_context=60))
     assert not list((tmp_path / "out").glob("*.parquet"))
 

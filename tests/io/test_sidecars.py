@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from nla_sdk.contract import Contract
+from nla_sdk.errors import InputError
 from nla_sdk.io import sidecars
-from nla_sdk.io.sidecars import read_sidecar, sidecar_of, write_sidecar, write_yaml
-from nla_sdk.io.version import code_version
+from nla_sdk.io.sidecars import code_version, read_sidecar, sidecar_of, write_sidecar, write_yaml
 
 
 def test_a_sidecar_keeps_its_keys_in_order_and_says_which_code_wrote_it(tmp_path, monkeypatch):
@@ -31,7 +31,8 @@ def test_a_sidecar_keeps_its_keys_in_order_and_says_which_code_wrote_it(tmp_path
 def test_a_table_without_a_sidecar_has_nothing_to_say(tmp_path):
     assert read_sidecar(tmp_path / "a.parquet") == {}
     sidecar_of(tmp_path / "a.parquet").write_text("- a list")
-    assert read_sidecar(tmp_path / "a.parquet") == {}
+    with pytest.raises(InputError, match="holds a list; expected keys and values"):
+        read_sidecar(tmp_path / "a.parquet")
 
 
 def test_what_yaml_cannot_hold_leaves_the_old_file(tmp_path):

@@ -17,7 +17,8 @@ from nla_sdk.cli.options import expand
 from . import overrides
 from .config import Config
 
-STOPPED = "stopped; run the same command again to go on from the last checkpoint"
+STOPPED = "stopped; what was finished before is kept. Run the same command again to go on."
+UNCHANGED = "stopped; nothing was changed. Run the same command again."
 LESS_MEMORY = "Try quantization: nf4, a smaller micro_batch or max_length; `python -m training.fit.plan` counts."
 
 OverwriteOption = Annotated[
@@ -48,9 +49,13 @@ class ConfigOptions:
         return Config.load(self.config, overrides.parse(self.set or ()) | given)
 
 
-def run_command(command: typer.Typer | Callable[..., object]) -> NoReturn:
-    """Run a command of `python -m training.…` and exit, as `nla_sdk.cli.boundary` says."""
-    boundary.run(command, stopped=STOPPED, less_memory=LESS_MEMORY)
+def run_command(command: typer.Typer | Callable[..., object], *, stopped: str = STOPPED) -> NoReturn:
+    """Run a command of `python -m training.…` and exit, as `nla_sdk.cli.boundary` says.
+
+    Args:
+        stopped: said on Ctrl-C, where the work does not say itself what it keeps; `UNCHANGED` where it keeps nothing.
+    """
+    boundary.run(command, stopped=stopped, less_memory=LESS_MEMORY)
 
 
 def run_stage(run: Callable[[Config], object]) -> Callable[..., object]:

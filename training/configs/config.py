@@ -25,7 +25,7 @@ class Config(Section):
     base: str
     layer: int = Field(ge=0)
     seed: int = 0
-    marker: str = "㊗"
+    marker: str = Field("㊗", min_length=1)
     centred: bool = Field(True, description="The AV is given v − mean.")
     out: Path
     extract: Extract

@@ -12,6 +12,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from nla_sdk.errors import InputError, first_line
+from nla_sdk.io.parsing import parse_yaml
 
 from .section import Section
 
@@ -26,11 +27,11 @@ def parse(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not key or not equals:
-            raise InputError(f"--set {assignment}: expected a setting and its value, as in av.lr=3e-5.")
+            raise InputError(f"--set {assignment:.60}: expected a setting and its value, as in av.lr=3e-5.")
         try:
-            values[key] = yaml.safe_load(text)
+            values[key] = parse_yaml(text)
         except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that there is not, such as 2026-13-01
-            raise InputError(f"--set {assignment}: the value is not YAML: {first_line(error)}.") from None
+            raise InputError(f"--set {assignment:.60}: the value is not YAML: {first_line(error)}.") from None
     return values
 
 

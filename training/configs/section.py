@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nla_sdk.errors import InputError, first_line
+from nla_sdk.io.parsing import parse_yaml
 from nla_sdk.io.text import ENCODING, half_in, not_utf8
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def read_yaml(path: Path, what: str) -> Any:
         InputError: it cannot be read, or is no YAML.
     """
     try:
-        return yaml.safe_load(Path(path).read_text(encoding=ENCODING))
+        return parse_yaml(Path(path).read_text(encoding=ENCODING))
     except OSError as error:
         raise InputError(f"Cannot read the {what} {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:

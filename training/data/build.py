@@ -9,7 +9,6 @@ sidecar counts; the ids of the first too-long rows stand there too. Beside them:
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -19,16 +18,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from nla_sdk.errors import ChunkError, InputError, LoadError, first_line
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.chunks import Chunks, identity_of, is_finished
 from nla_sdk.io.files import hash64, sha256_of
+from nla_sdk.io.parsing import parse_json
 from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar
-from nla_sdk.io.tables import read_vectors
+from nla_sdk.io.tables import open_parquet, read_vectors
 from nla_sdk.io.text import fault_of
 
 from ..configs.command import data_stage, run_command
@@ -53,7 +52,8 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
     tables = {name: _Table(build, name) for name in SPLITS}
     for table in tables.values():
         if not is_finished(table.path, table.chunks.identity, overwrite=overwrite):
-            table.make()
+            with table.chunks.kept_on_stop(f"build {table.name}"):
+                table.make()
             dropped = ", ".join(f"{reason} {count:,}" for reason, count in table.chunks.drops().items() if count)
             tqdm.write(f"{table.path.name}: {table.chunks.rows('rows'):,} rows; dropped: {dropped or 'none'}")
         keep(config, table.path, push_dataset)
@@ -61,7 +61,7 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
     if (
         not _is_current(config.out / STATISTICS_FILE, identity, overwrite)
         or not (config.out / MEAN_FILE).is_file()
-        or "mean" not in json.loads((config.out / STATISTICS_FILE).read_text(encoding="utf-8"))  # is not robust yet
+        or "mean" not in parse_json((config.out / STATISTICS_FILE).read_bytes())  # is not robust yet
     ):
         _measure(build, identity)
     labelled = [tables[name].path for name in ("av_sft", "ar_sft", "eval")]
@@ -306,7 +306,7 @@ def _measure(build: _Build, identity: str) -> None:
             if build.splits:
                 yield from in_steps(build.splits[name].path, columns)
             built = config.out / f"{name}.parquet"
-            skipped = pq.ParquetFile(built).metadata.num_rows - read_sidecar(built)["rows_published"]
+            skipped = open_parquet(built).metadata.num_rows - read_sidecar(built)["rows_published"]
             for table in in_steps(built, columns):
                 here = table.slice(min(skipped, table.num_rows))
                 skipped = max(0, skipped - table.num_rows)
@@ -340,8 +340,8 @@ def _is_current(path: Path, identity: str, overwrite: bool) -> bool:
     if not path.is_file():
         return False
     try:
-        found = json.loads(path.read_text(encoding="utf-8")).get("identity")
-    except (json.JSONDecodeError, AttributeError):
+        found = parse_json(path.read_bytes()).get("identity")
+    except (ValueError, AttributeError):
         found = None
     if found == identity:
         return True

@@ -8,7 +8,6 @@ says that every text is a document of its own.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,15 @@ from pathlib import Path
 from nla_sdk.errors import InputError, RepositoryError, first_line
 from nla_sdk.halves.hub.errors import hub_errors
 from nla_sdk.io.files import sha256_of
+from nla_sdk.io.parsing import parse_json
+from nla_sdk.io.tables import batches_of, open_parquet
 from nla_sdk.io.text import BOM, ENCODING, fault_of, not_utf8
 
 from ..configs.data import CorpusSource
 from .tables.splits import share_of
 
 PLAIN = (".txt", ".md")
+POINTER = "version https://git-lfs.github.com/spec/"
 TABULAR = (".jsonl", ".parquet")
 
 
@@ -104,9 +106,7 @@ class Corpus:
         count = 0
         for file in self.files:
             if file.suffix == ".parquet":
-                import pyarrow.parquet as pq
-
-                count += pq.read_metadata(file).num_rows
+                count += open_parquet(file).metadata.num_rows
             elif file.suffix == ".jsonl":
                 with file.open("rb") as lines:
                     count += sum(1 for line in lines if line.strip())
@@ -218,11 +218,14 @@ def _unreachable(name: str, error: Exception) -> InputError:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding=ENCODING)
+        text = file.read_text(encoding=ENCODING)
     except UnicodeDecodeError as error:
         raise InputError(f"{file} {not_utf8(file, error)}. Convert it or move it away.") from error
     except OSError as error:
         raise InputError(f"{file} cannot be read as UTF-8 text: {error}. Convert it or move it away.") from error
+    if text.startswith(POINTER):
+        raise InputError(f"{file} is a Git LFS pointer, not the text itself: git lfs pull.")
+    return text
 
 
 def _json_lines(file: Path) -> Iterator[tuple[int, dict]]:
@@ -231,27 +234,20 @@ def _json_lines(file: Path) -> Iterator[tuple[int, dict]]:
             for number, line in enumerate(lines, 1):
                 line = line.removeprefix(BOM)  # of a file that was appended to this one
                 if line.strip():
-                    yield number, json.loads(line)
+                    yield number, parse_json(line)
     except UnicodeDecodeError as error:
         raise InputError(f"The corpus {file} {not_utf8(file, error)}.") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}, row {number}: not a line of JSON ({first_line(error)}).") from error
     except OSError as error:
-        raise InputError(f"Cannot read the corpus {file}: {error}.") from error
+        raise InputError(f"Cannot read the corpus {file}: {error.strerror}.") from error
+    except ValueError as error:
+        raise InputError(f"{file}, row {number}: not a line of JSON ({error}).") from error
 
 
 def _parquet_rows(file: Path, fields: list[str]) -> Iterator[tuple[int, dict]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        parquet = pq.ParquetFile(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{file} is not a readable parquet file: {first_line(error)}") from error
+    names = open_parquet(file).schema_arrow.names
     number = 0
-    for batch in parquet.iter_batches(
-        batch_size=1024, columns=[name for name in fields if name in parquet.schema_arrow.names]
-    ):
+    present = [name for name in fields if name in names]
+    for batch in batches_of(file, 1024, present):
         try:
             rows = batch.to_pylist()
         except UnicodeDecodeError as error:  # Arrow reads such files, and looks at no text

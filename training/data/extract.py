@@ -74,14 +74,16 @@ def run(
         layer: path for layer, path in paths.items() if not is_finished(path, chunks.identity, overwrite=overwrite)
     }
     if missing:
-        _extract_missing(config, corpora, base, layers, shard, chunks)
+        with chunks.kept_on_stop("extract"):
+            _extract_missing(config, corpora, base, layers, shard, chunks)
         meta = _facts_for_sidecars(config, facts) | {
             "shard": f"{shard[0]}/{shard[1]}",
             "chunks": [index for index, record in sorted(chunks.done.items()) if record["outputs"]],
         }
         if not chunks.rows(f"L{config.layer}"):
             raise InputError(
-                f"No activation was read: {chunks.drops() or 'the corpora are empty'}. Texts need more than "
+                f"No activation was read from {', '.join(source.corpus for source in settings.sources)}: "
+                f"{chunks.drops() or 'there is no text in it'}. Texts need more than "
                 f"extract.min_context ({settings.min_context}) tokens."
             )
         for fault, count in chunks.drops().items():
@@ -190,8 +192,8 @@ def parse_layers(layers: str) -> list[int] | None:
     """`10,12,14`, as `--layers` takes them; None for nothing."""
     if not layers:
         return None
-    if not re.fullmatch(r"\d+(,\d+)*", layers):
-        raise InputError(f"--layers {layers}: expected numbers with commas between, as in 10,12,14.")
+    if not re.fullmatch(r"\d{1,6}(,\d{1,6})*", layers):
+        raise InputError(f"--layers {layers:.60}: expected numbers with commas between, as in 10,12,14.")
     return [int(layer) for layer in layers.split(",")]
 
 

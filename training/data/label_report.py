@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from nla_sdk.errors import InputError
+from nla_sdk.io.tables import read_table
 
-from ..configs.command import run_command
+from ..configs.command import UNCHANGED, run_command
 from .tables.report import FILE, write
 
 
@@ -25,10 +26,13 @@ def main(
 ) -> None:
     if (out / FILE).exists() and not overwrite:
         raise InputError(f"{out / FILE} is there already; pass --overwrite or another --out.")
+    labels = [read_table(table, ["api_explanation"])["api_explanation"] for table in tables]
+    if all(column.null_count == len(column) for column in labels):
+        raise InputError(f"{', '.join(map(str, tables))}: no row has a label, so there is nothing to report.")
     print(write(tables, out))
 
 
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, stopped=UNCHANGED)

@@ -132,14 +132,17 @@ def read_states(
             if guesses:
                 decoder = getattr(backbone.model, backbone.model.base_model_prefix)
                 last = decoder(input_ids=padded.to(backbone.device), use_cache=False).last_hidden_state
-                logits = backbone.model.get_output_embeddings()(last[rows, columns])
-                found = [part.tolist() for part in logits.topk(guesses).indices.split(sizes)]
+                last = last[rows, columns]
             else:
                 backbone.run_to_block(padded, max(layers))
                 found = [[[] for _ in reading.positions] for reading in readings]
     finally:
         for handle in handles:
             handle.remove()
+    if guesses:
+        with torch.no_grad(), backbone.using(None):  # without the hooks: finding out the model's cap runs it once more
+            likeliest = backbone.logits(last).topk(guesses).indices
+        found = [part.tolist() for part in likeliest.split(sizes)]
     states = {layer: list(captured[layer][rows, columns].float().cpu().split(sizes)) for layer in layers}
     return states, found
 

@@ -26,9 +26,9 @@ from .moments import moments
 
 def parse_shard(shard: str) -> tuple[int, int]:
     """`"2/8"` → (2, 8). InputError: anything else."""
-    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", shard)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise InputError(f"--shard {shard}: expected I/N with 1 ≤ I ≤ N, as in 1/2.")
+        raise InputError(f"--shard {shard:.60}: expected I/N with 1 ≤ I ≤ N, as in 1/2.")
     return int(match[1]), int(match[2])
 
 

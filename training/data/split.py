@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import hash64, sha256_of
 from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar
-from nla_sdk.io.tables import texts_of
+from nla_sdk.io.tables import check_texts, open_parquet, parquet_of, texts_of
 from nla_sdk.io.text import fault_of
 
 from ..configs.command import data_stage, run_command
@@ -42,7 +41,8 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
         name: path for name, path in paths.items() if not is_finished(path, chunks.identity, overwrite=overwrite)
     }
     if missing:
-        _make(config, source, chunks, missing, facts)
+        with chunks.kept_on_stop("split"):
+            _make(config, source, chunks, missing, facts)
     for path in paths.values():
         keep(config, path, push_dataset)
     chunks.remove()
@@ -52,7 +52,7 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
 def _make(config: Config, source: Path, chunks: Chunks, paths: dict[str, Path], facts: dict) -> None:
     """Make what chunks are missing, then the tables of `paths`."""
     documents = check_doc_ids(source)
-    file = pq.ParquetFile(source)
+    file = open_parquet(source)
     seen: set[int] = set()
     if "detokenized_text_truncated" not in file.schema_arrow.names:
         raise InputError(f"{source} has no column detokenized_text_truncated, by which copies of a text are found.")
@@ -60,7 +60,9 @@ def _make(config: Config, source: Path, chunks: Chunks, paths: dict[str, Path], 
     for index in range(file.num_row_groups):
         # Which texts came before is needed of every chunk, so finished ones are read for their text column only.
         columns = ["detokenized_text_truncated"] if chunks.has(index) else None
-        table = file.read_row_group(index, columns=columns)
+        with parquet_of(source):
+            table = file.read_row_group(index, columns=columns)
+        check_texts(table, ["detokenized_text_truncated"], str(source), bar.n)
         fresh = np.zeros(table.num_rows, dtype=bool)
         texts = texts_of(table, "detokenized_text_truncated", name=str(source), first=first)
         for at, text in enumerate(texts):

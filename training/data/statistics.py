@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ import numpy as np
 import torch
 
 from nla_sdk.contract import Contract
-from nla_sdk.errors import InputError
+from nla_sdk.errors import InputError, first_line
 from nla_sdk.io.files import atomic, hash64, write_json
+from nla_sdk.io.parsing import parse_json
 from nla_sdk.io.progress import say
 from nla_sdk.metrics import mean_baselines, norm_limit
 from nla_sdk.model.backbone import Backbone
@@ -94,19 +94,28 @@ class Statistics:
     @classmethod
     def load(cls, folder: Path) -> Statistics:
         """Read what `build` wrote. InputError: it hasn't."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        at = STATISTICS_FILE
         try:
-            found = json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))
+            found = parse_json((folder / STATISTICS_FILE).read_bytes())
+            centred_norm, baseline_mse = float(found["centred_norm"]), float(found["baseline_mse"])
+            at = MEAN_FILE
             mean = load_file(folder / MEAN_FILE)["mean"]
-        except OSError as error:
+        except FileNotFoundError as error:
             raise InputError(
                 f"{folder} lacks {STATISTICS_FILE} or {MEAN_FILE}: run `python -m training.data.build` first."
+            ) from error
+        except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+            raise InputError(
+                f"{folder / at} is not what `python -m training.data.build` wrote ({first_line(error)}): run it again, "
+                "with --overwrite."
             ) from error
         # Before pair_id was recorded, it was the hash of the mean.
         pair_id = found.get("pair_id") or hashlib.sha256(mean.numpy().tobytes()).hexdigest()[:16]
         precision = found.get("extraction_precision") or "float32"
-        return cls(mean, found["centred_norm"], found["baseline_mse"], pair_id, precision)
+        return cls(mean, centred_norm, baseline_mse, pair_id, precision)
 
     def contract(self, config: Config, backbone: Backbone, role: str) -> Contract:
         """The verified contract of the half `role` that `config` describes, trained on `backbone`."""

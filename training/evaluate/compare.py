@@ -11,6 +11,7 @@ from nla_sdk.evaluation.parts import Figure
 from nla_sdk.evaluation.reading import EvaluationError, load
 from nla_sdk.evaluation.schema import ROWS, Evaluation
 from nla_sdk.io.files import sha256_of
+from nla_sdk.io.tables import read_table
 
 if TYPE_CHECKING:
     from .measures.tables import Tables
@@ -81,7 +82,6 @@ def paired(a: Path, b: Path) -> Paired | None:
 
 
 def _tables(path: Path, evaluation: Evaluation) -> Tables:
-    import pyarrow.parquet as pq
 
     from .measures.tables import Tables
 
@@ -90,7 +90,7 @@ def _tables(path: Path, evaluation: Evaluation) -> Tables:
         raise EvaluationError(f"{path} names the table {ROWS}, which is not beside it. Keep them together.")
     if sha256_of(rows) != evaluation.files[ROWS]:
         raise EvaluationError(f"{rows} is not the table that {path} was computed from.")
-    return Tables(pq.read_table(rows), None, evaluation.settings)
+    return Tables(read_table(rows), None, evaluation.settings)
 
 
 def _rows(tables: Tables, names: list[str]) -> Iterator[tuple[tuple, tuple[float, bytes]]]:

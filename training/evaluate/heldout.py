@@ -113,6 +113,9 @@ def read(path: Path, contract: Contract | None, limit: int | None = None) -> Hel
         if name in columns:
             for row, text in enumerate(texts_of(table, name, name=str(path))):
                 check_text(text or "", f"{path}, row {row}: {name}")
+    if table["doc_id"].null_count:
+        row = table["doc_id"].to_pylist().index(None)
+        raise InputError(f"{path}, row {row}: doc_id is empty; expected the name of the row's document.")
     documents = [str(name) for name in table["doc_id"].to_pylist()]
     ids = [str(name) for name in table["row_id"].to_pylist()] if "row_id" in columns else _numbered(documents)
     # A null is a vector of NaN: a row that fails.

@@ -9,15 +9,15 @@ from cards.report import report
 from nla_sdk import NLAPair
 from nla_sdk.evaluation.schema import ROWS, Evaluation
 from nla_sdk.io.files import atomic
+from nla_sdk.io.tables import read_table
 
 LOGS = ("log.jsonl", "training_log_{role}.jsonl")
 
 
 def write(evaluation: Evaluation, folder: Path, pair: NLAPair) -> list[Path]:
     """Write the report and draw the figures; both are made again from the file whenever it is evaluated."""
-    import pyarrow.parquet as pq
 
-    rows = pq.read_table(folder / ROWS)
+    rows = read_table(folder / ROWS)
     logs = {half.contract.role: log for half in (pair.av, pair.ar) if (log := _log(half.folder, half.contract.role))}
     page = folder / "report.md"
     with atomic(page) as sibling:  # first: matplotlib, which figures need, may be missing

@@ -22,7 +22,7 @@ from nla_sdk.evaluation.verdict import decide
 from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.rows.formats import write_stream
-from nla_sdk.io.version import code_version
+from nla_sdk.io.sidecars import code_version
 
 from ..runs.machine import NUMERICS, check_installed, hardware, libraries, peak_memory_gib
 from . import inputs, measure
@@ -89,9 +89,11 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
         return found
     _check_embedded(pair, heldout)
     sources = without_end(pair, heldout)
-    measure.Rows(pair, heldout, job.settings, sources if job.with_texts else None, code).measure(chunks, progress)
+    with chunks.kept_on_stop("measuring the rows"):
+        measure.Rows(pair, heldout, job.settings, sources if job.with_texts else None, code).measure(chunks, progress)
     rows = _with_shuffled(pa.concat_tables(chunks.tables("rows")), job.settings)
-    measure.Variants(pair, rows, job.settings, job.paraphrase, code).measure(variant_chunks, progress)
+    with variant_chunks.kept_on_stop("measuring the variants, the rows are done"):
+        measure.Variants(pair, rows, job.settings, job.paraphrase, code).measure(variant_chunks, progress)
     found = list(variant_chunks.tables("variants"))
     variants = pa.concat_tables(found) if found else None
     meta = {"evaluation": EVALUATION, "inputs": made_from}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nla_sdk.contract import Contract
-from nla_sdk.errors import NLAError, first_line
+from nla_sdk.errors import MissingFileError, NLAError, first_line
 from nla_sdk.evaluation.measures import Content, RoundTripFigures
 from nla_sdk.evaluation.parts import Data
 from nla_sdk.evaluation.reading import EvaluationError, load
@@ -25,7 +25,7 @@ from nla_sdk.evaluation.schema import ROWS, VARIANTS, Evaluation
 from nla_sdk.evaluation.verdict import decide
 from nla_sdk.halves.hub.naming import same_repository
 from nla_sdk.io.files import sha256_of
-from nla_sdk.io.tables import read_vectors
+from nla_sdk.io.tables import read_table, read_vectors
 
 from ..runs.machine import NUMERICS, check_installed, libraries
 from . import inputs
@@ -55,6 +55,9 @@ def verify(path: Path, *, av: Path | None = None, ar: Path | None = None, data: 
     """
     evaluation = load(path)
     here = Path(path).parent
+    for given, expected in ((av, "the AV's folder"), (ar, "the AR's folder"), (data, "the held-out parquet")):
+        if given is not None and not (given.is_file() if given is data else given.is_dir()):
+            raise MissingFileError(f"{given} does not exist; expected {expected}.")
     if evaluation.origin == "published":
         return Checked(
             evaluation, ["the file's SHA-256", "its arithmetic", "the verdict"], ["rows (published figures)"]
@@ -141,11 +144,10 @@ def _versions(evaluation: Evaluation) -> str:
 def _from_data(evaluation: Evaluation, rows: Path, data: Path) -> Iterator[str]:
     """What of the rows is not the held-out table's."""
     import numpy as np
-    import pyarrow.parquet as pq
 
     from . import heldout
 
-    found, table = heldout.read(data, None, evaluation.data.rows), pq.read_table(rows)
+    found, table = heldout.read(data, None, evaluation.data.rows), read_table(rows)
     yield from differences(
         evaluation.data.model_dump(),
         found.about().model_copy(update={"name": evaluation.data.name}).model_dump(),
@@ -162,14 +164,13 @@ def _from_data(evaluation: Evaluation, rows: Path, data: Path) -> Iterator[str]:
 
 def _recompute(evaluation: Evaluation, tables: dict[str, Path]) -> Iterator[str]:
     """Every figure that the tables contradict."""
-    import pyarrow.parquet as pq
 
     from .measures import compute
 
     check_installed()
-    rows = pq.read_table(tables[ROWS])
+    rows = read_table(tables[ROWS])
     _refuse_unmeasured(rows, tables[ROWS])
-    variants = pq.read_table(tables[VARIANTS]) if VARIANTS in tables else None
+    variants = read_table(tables[VARIANTS]) if VARIANTS in tables else None
     wrong = list(_cosines(rows))
     shuffled = compute.shuffled_column(compute.Tables(rows, None, evaluation.settings))
     if len(shuffled) and not _same_numbers(shuffled.to_pylist(), rows["cosine_shuffled"].to_pylist()):

@@ -29,6 +29,7 @@ from ..configs.config import Config
 from ..data.statistics import Statistics
 from ..label.extractive import prose
 from .engine.base import add_adapter
+from .engine.checkpoints import kept_on_stop
 from .engine.losses import contrastive_loss, direction_loss
 from .engine.rows import load_rows
 from .engine.supervised import train
@@ -143,7 +144,8 @@ def run(config: Config, *, name: str = ADAPTER) -> Path:
     Args:
         name: of the run, a folder in `config.out`.
     """
-    return train(config, ADAPTER, ARTrainer, name, metric=("heldout_fve_true", True))
+    with kept_on_stop(config.out / name):
+        return train(config, ADAPTER, ARTrainer, name, metric=("heldout_fve_true", True))
 
 
 if __name__ == "__main__":

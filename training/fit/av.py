@@ -22,6 +22,7 @@ from ..configs.config import Config
 from ..data.statistics import Statistics
 from ..data.tables.columns import target_text
 from .engine.base import add_adapter
+from .engine.checkpoints import kept_on_stop
 from .engine.losses import ResponseLoss, response_states
 from .engine.rows import load_rows
 from .engine.supervised import train
@@ -111,7 +112,8 @@ def run(config: Config, *, name: str = ADAPTER) -> Path:
     Args:
         name: of the run, a folder in `config.out`.
     """
-    return train(config, ADAPTER, AVTrainer, name, metric=("heldout_loss", False))
+    with kept_on_stop(config.out / name):
+        return train(config, ADAPTER, AVTrainer, name, metric=("heldout_loss", False))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ from ..configs.config import Config
 from ..configs.fit import Grpo
 from ..data.statistics import Statistics
 from .engine.base import load_base, processes
-from .engine.checkpoints import parent_facts, run_facts, save_half
+from .engine.checkpoints import kept_on_stop, parent_facts, run_facts, save_half
 from .engine.collapse import Seen, Watch, total
 from .engine.loop import fit
 from .engine.losses import direction_loss, response_states
@@ -310,7 +310,9 @@ def main(
     config: ConfigOptions,
     name: Annotated[str, typer.Option(help="Of the run: its folder inside the config's `out:`.")] = "grpo",
 ) -> None:
-    print(run(config.load(), name=name))
+    loaded = config.load()
+    with kept_on_stop(loaded.out / name):
+        print(run(loaded, name=name))
 
 
 main.__doc__ = __doc__

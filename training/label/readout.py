@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import scipy.linalg
 import scipy.sparse
 
@@ -29,7 +28,7 @@ from nla_sdk.io.chunks import identity_of, is_finished
 from nla_sdk.io.files import atomic, sha256_of
 from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar, write_sidecar
-from nla_sdk.io.tables import read_vectors
+from nla_sdk.io.tables import read_table, usable_vectors
 
 from ..configs.command import data_stage, run_command
 from ..configs.config import READOUT, Config
@@ -94,10 +93,12 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
 
 
 def _read(path: Path) -> tuple[np.ndarray, list[dict]]:
-    table = pq.read_table(path)
+    table = read_table(path, texts=("doc_id", "detokenized_text_truncated"))
     if "next_tokens" not in table.column_names:
         raise InputError(f"{path} has no column next_tokens: extract with extract.next_tokens of at least 1.")
-    return read_vectors(table), table.select(["doc_id", "detokenized_text_truncated", "next_tokens"]).to_pylist()
+    return usable_vectors(table, name=str(path)), table.select(
+        ["doc_id", "detokenized_text_truncated", "next_tokens"]
+    ).to_pylist()
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar
+from nla_sdk.io.tables import batches_of, check_texts, open_parquet
 
 from ..configs.config import Config
 from ..configs.label import LabelSet, ProviderSettings
@@ -95,7 +96,8 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
             cache = cache or Cache(settings.cache or default_path())
             with closing(Passes(label_set, settings, prices, cache, budget, config.marker)) as passes:
                 for table in todo:
-                    _make(config, table, passes, push_dataset)
+                    with table.chunks.kept_on_stop(f"label {table.label_set.name}/{table.split}"):
+                        _make(config, table, passes, push_dataset)
     finally:
         if cache is not None:
             cache.close()
@@ -141,16 +143,17 @@ def _prompts(label_set: LabelSet) -> list[str]:
 
 def _make(config: Config, table: Table, passes: Passes, push_dataset: str | None) -> None:
     """One table, chunk by chunk."""
-    file, chunks, name = pq.ParquetFile(table.source), table.chunks, f"{table.label_set.name}/{table.split}"
+    file, chunks, name = open_parquet(table.source), table.chunks, f"{table.label_set.name}/{table.split}"
     passes.run = chunks.identity
     bar = progress_bar(file.metadata.num_rows, "row", f"label {name}")
     with closing(bar):
         columns = _columns(file, table.source)
-        batches = file.iter_batches(batch_size=config.label.rows_per_chunk, columns=columns)
+        batches = batches_of(table.source, config.label.rows_per_chunk, columns)
         for index, batch in enumerate(batches):
             if chunks.has(index):
                 bar.update(batch.num_rows)
                 continue
+            check_texts(batch, columns[:1] + columns[2:3], str(table.source), bar.n)
             made = _label(batch.to_pylist(), passes, bar)
             failed = [row for row in made if row["label_status"] == "failed"]
             if len(failed) == len(made) and (len(made) >= GIVE_UP or len(made) == file.metadata.num_rows):

@@ -143,4 +143,4 @@ def _show(publication: Publication, compared: Sequence[tuple[Remote, Change, str
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, stopped="stopped; nothing was published")

@@ -32,6 +32,7 @@ from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS
 from nla_sdk.halves.half import Half
 from nla_sdk.io.files import atomic
 from nla_sdk.io.rows.formats import encoding_of
+from nla_sdk.io.tables import read_table
 from nla_sdk.model.weights.heads import load_mean
 
 from ..configs.command import run_command
@@ -69,7 +70,7 @@ def run(config: Config, pair: Path | None = None) -> Path:
         log = config.out / role / LOG
         with atomic(DEMO / f"training_log_{role}.jsonl") as sibling:
             shutil.copyfile(log, sibling)
-    table = pq.read_table(config.out / "eval.parquet")
+    table = read_table(config.out / "eval.parquet")
     # One label a row: of the kind that the AR's sources name first.
     wanted = [kind_of(labeler) == config.ar.sources[0] for labeler in table["labeler_model"].to_pylist()]
     table = table.filter(pa.array(wanted)).select(SHIPPED)
@@ -97,7 +98,7 @@ def ship_evaluation(folder: Path) -> Path:
 
 def render_cards(folder: Path) -> list[Path]:
     """Render the cards of the bundled pair as `<folder>/av/README.md` and `<folder>/ar/README.md`, with figures."""
-    evaluation, rows = load(DEMO / EVALUATION), pq.read_table(DEMO / ROWS)
+    evaluation, rows = load(DEMO / EVALUATION), read_table(DEMO / ROWS)
     logs = {role: DEMO / f"training_log_{role}.jsonl" for role in ("av", "ar")}
     made = []
     for role in ("av", "ar"):
@@ -121,9 +122,9 @@ def examples(table: Path, count: int = 20) -> list[str]:
     Args:
         table: the run's eval.parquet, for the texts.
     """
-    texts = pq.read_table(table, columns=["row_id", "detokenized_text_truncated"])
+    texts = read_table(table, columns=["row_id", "detokenized_text_truncated"])
     of_row = dict(zip(texts["row_id"].to_pylist(), texts["detokenized_text_truncated"].to_pylist(), strict=True))
-    rows = pq.read_table(DEMO / ROWS).slice(0, count).to_pylist()
+    rows = read_table(DEMO / ROWS).slice(0, count).to_pylist()
     if missing := [row["row_id"] for row in rows if row["row_id"] not in of_row]:
         raise InputError(f"{table} does not hold the shipped row {missing[0]}: it is of another run.")
     baseline = load(DEMO / EVALUATION).round_trip.reference.baseline_mse
@@ -161,4 +162,4 @@ def main(
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, stopped="stopped; files are replaced one by one. Run the same command again to complete it.")

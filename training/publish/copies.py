@@ -18,6 +18,7 @@ from nla_sdk.halves.half import ADAPTER_FILES, OTHER, Half
 from nla_sdk.halves.hub.renames import named_now
 from nla_sdk.io.logs import log_lines
 from nla_sdk.io.sidecars import sidecar_of
+from nla_sdk.io.tables import read_table
 from nla_sdk.io.text import ENCODING
 
 from ..runs.scan import Scanner
@@ -178,11 +179,10 @@ def copy_evaluation(evaluation: Evaluation, tables: Path, folder: Path) -> None:
 
 def draw_figures(evaluation: Evaluation, tables: Path, logs: Mapping[str, Path], folder: Path) -> Path:
     """Draw a verified evaluation's figures, for the cards of both halves; returns `folder`."""
-    import pyarrow.parquet as pq
 
     from cards.figures.drawing import draw
 
-    draw(evaluation, pq.read_table(tables / ROWS), folder, logs, suffixes=("png",))
+    draw(evaluation, read_table(tables / ROWS), folder, logs, suffixes=("png",))
     return folder
 
 

@@ -7,7 +7,7 @@ and a run with nothing to do makes no commit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -203,14 +203,35 @@ def publish(
                 "may be published or not, the answer to its commit was lost" if remote.unsure else "was not published"
             )
             raise _left(what, publication, index, error) from None
+        except KeyboardInterrupt:
+            what = "may be published or not, it was being sent"
+            raise KeyboardInterrupt(f"stopped; {_left(what, publication, index)}") from None
         try:
             remote.check(outcome.commit)
         except NLAError as error:
             what = f"was published ({outcome.commit[:12]}), but is not read back whole"
             raise _left(what, publication, index, error) from None
+        except KeyboardInterrupt:
+            what = f"was published ({outcome.commit[:12]}), but not read back"
+            raise KeyboardInterrupt(f"stopped; {_left(what, publication, index)}") from None
         outcomes.append(outcome)
         what = "published" if outcome.changed else "is up to date"
         say(f"{outcome.request_url or outcome.url} {what} ({outcome.commit[:12]}), every file read back")
+    try:
+        missing, final = _point_at(remotes, outcomes, request)
+    except KeyboardInterrupt:
+        what = "stopped; all files are published, their tag and collection may be missing"
+        raise KeyboardInterrupt(f"{what}. Run the same command again to complete it.") from None
+    if missing:
+        how = "Put that right, and run the command again" if final else "Run the same command again"
+        raise PublishError(f"All files are published; missing: {'; '.join(missing)}. {how} to complete it.")
+    return outcomes
+
+
+def _point_at(
+    remotes: Sequence[Remote], outcomes: Sequence[Outcome], request: PublishRequest
+) -> tuple[list[str], bool]:
+    """Tag and collect what was committed; returns what could not be, and whether trying again would not help."""
     missing: list[str] = []
     final = False
     for remote, outcome in zip(remotes, outcomes, strict=True):  # one that fails keeps none of the others back
@@ -226,10 +247,7 @@ def publish(
         except NLAError as error:
             missing.append(f"{remote.staged.repo_id} in collection {request.collection} ({error})")
             final |= not isinstance(error, OfflineError)
-    if missing:
-        how = "Put that right, and run the command again" if final else "Run the same command again"
-        raise PublishError(f"All files are published; missing: {'; '.join(missing)}. {how} to complete it.")
-    return outcomes
+    return missing, final
 
 
 def _commit(repository: Repository, remote: Remote, request: PublishRequest) -> Outcome:
@@ -242,10 +260,10 @@ def _commit(repository: Repository, remote: Remote, request: PublishRequest) -> 
     return Outcome(remote.url, commit, commit != before, repository.loads, address)
 
 
-def _left(what: str, publication: Publication, index: int, error: NLAError) -> PublishError:
+def _left(what: str, publication: Publication, index: int, error: NLAError | None = None) -> PublishError:
     """What is published and what is not, when the repository at `index` failed."""
     names = [repository.staged.repo_id for repository in publication.repositories]
-    message = f"{names[index]} {what}: {error}"
+    message = f"{names[index]} {what}: {error}" if error else f"{names[index]} {what}."
     if names[:index]:
         message += f" Published already: {', '.join(names[:index])}."
     if names[index + 1 :]:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..configs.command import run_command
+from ..configs.command import UNCHANGED, run_command
 from .curves import FIGURE, render
 
 
@@ -28,4 +28,4 @@ def main(
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, stopped=UNCHANGED)

@@ -7,7 +7,6 @@ and its sidecar to the Hub in one commit.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from filelock import FileLock
 from nla_sdk.errors import NLAError, first_line
 from nla_sdk.halves.hub.naming import ask_present_name
 from nla_sdk.io.files import atomic, sha256_of, write_json
+from nla_sdk.io.parsing import parse_json
 from nla_sdk.io.sidecars import read_sidecar, sidecar_of
 
 from ..configs.config import Config
@@ -65,10 +65,10 @@ def keep(config: Config, table: Path, push_dataset: str | None = None) -> Path:
 
 def _read(manifest: Path) -> dict:
     try:
-        found = json.loads(manifest.read_text(encoding="utf-8"))
+        found = parse_json(manifest.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ResultsError(f"{manifest} cannot be read ({error}). Repair it or move it away.") from error
     if not isinstance(found, dict):
         raise ResultsError(f"{manifest} holds a {type(found).__name__}, expected an object of tables. Move it away.")

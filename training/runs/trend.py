@@ -16,7 +16,7 @@ import typer
 from nla_sdk.errors import InputError
 from nla_sdk.io.logs import read_losses
 
-from ..configs.command import run_command
+from ..configs.command import UNCHANGED, run_command
 from .verdict import FEWEST, WINDOW, trend
 
 
@@ -34,4 +34,4 @@ def main(
 main.__doc__ = __doc__
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, stopped=UNCHANGED)

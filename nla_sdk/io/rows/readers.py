@@ -5,7 +5,6 @@ Each function here takes the file and its `name` in messages. What is malformed 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import ActivationShapeError, InputError, TextError, first_line
+from ..parsing import parse_json
 from ..tables import vector_column, why_unreadable
 from ..text import BOM, ENCODING, half_in, not_utf8
 
@@ -61,7 +61,7 @@ def parquet_rows(path: Path, name: str) -> Reader:
                     if start < batch.num_rows:
                         yield pa.Table.from_batches([batch.slice(start)]).replace_schema_metadata(None)
                     start = max(0, start - batch.num_rows)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise InputError(f"{name} is not a readable parquet file: {why_unreadable(error)}") from None
 
     return read
@@ -77,6 +77,8 @@ def text_rows(path: Path, name: str, column: str, lines: bool) -> Reader:
                 texts = (line.rstrip("\r\n") for line in file) if lines else iter([file.read().rstrip("\r\n")])
                 texts = islice(texts, start, None)
                 while batch := list(islice(texts, ROWS_PER_READ)):
+                    if not start and batch[0].startswith("version https://git-lfs.github.com/spec/"):
+                        raise InputError(f"{name} is a Git LFS pointer, not the text itself: git lfs pull.")
                     yield pa.table({column: batch})
             except UnicodeDecodeError as error:
                 raise InputError(f"{name} {not_utf8(path, error)}.") from None
@@ -93,8 +95,8 @@ def json_rows(path: Path, name: str) -> Reader:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:  # ValueError: also of a number of thousands of digits
+                row = parse_json(line)
+            except ValueError as error:
                 reason = getattr(error, "msg", None) or first_line(error)
                 raise InputError(f"{name}, line {number}: not JSON ({reason}); expected one object a line.") from None
             if not isinstance(row, dict):

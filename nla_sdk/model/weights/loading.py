@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from torch import nn
 
 from ...errors import DeviceError, LoadError, MissingFileError, OutOfMemoryError, QuantizationError, first_line
 from ...io.quiet import quiet
+from .damage import damaged_file, memory_ended
 from .quantized import hold_to, keep_compute_dtype
 from .tokenizers import load_tokenizer
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 TOWERS = ("vision_tower", "audio_tower", "vision_model", "embed_vision", "embed_audio", "multi_modal_projector")
 TOWER_CONFIGS = ("vision_config", "audio_config")
+NO_MODEL = (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, AttributeError)
+"""What transformers raises for a folder that holds no model it can load."""
 PER_LAYER_TABLE = "embed_tokens_per_layer"
 
 
@@ -132,8 +134,12 @@ def load_model(
             # on every call. So such a model is read on the CPU and its other parts are moved.
             options["device_map"] = {"": "cpu" if has_ple or device.type != "cuda" else device.index or 0}
             model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, SafetensorError) as error:
-        raise LoadError(f"Could not load the model in {path}: {first_line(error)}") from error
+    except (*NO_MODEL, SafetensorError) as error:
+        # Files of others may break a library anywhere; an AttributeError of a sound folder is a bug, and shown as one.
+        why = damaged_file(path)
+        if why is None and isinstance(error, AttributeError):
+            raise
+        raise LoadError(f"Could not load the model in {path}: {why or first_line(error)}") from error
     _check_loading(info, path, truncated=truncated)
     tokenizer = load_tokenizer(tokenizer_path or path, choice=reads, probes=probes, trust_remote_code=trust_remote_code)
     drop_towers(model)
@@ -151,9 +157,7 @@ def _hint_where_memory_ends(path: Path, device: torch.device, quantization: str 
     try:
         yield
     except (MemoryError, OSError, RuntimeError) as error:
-        # torch's CPU allocator raises a plain RuntimeError, and mapping a file an OSError.
-        full = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or getattr(error, "errno", None) == errno.ENOMEM
-        if not full and "can't allocate memory" not in str(error):
+        if not memory_ended(error):
             raise
         smaller = "" if quantization else "quantization='nf4' (nla: --quantization nf4), "
         raise OutOfMemoryError(

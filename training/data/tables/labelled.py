@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nla_sdk.errors import InputError
-from nla_sdk.io.tables import read_vectors, rechunk, why_unreadable
+from nla_sdk.io.tables import open_parquet, parquet_of, read_vectors, rechunk
 
 from ...configs.config import Config
 from .columns import ABOUT_LABEL, ABOUT_ROW, USABLE, Block
@@ -28,20 +27,15 @@ def in_steps(path: Path, columns: Sequence[str], size: int = ROWS_PER_BLOCK) -> 
     Raises:
         InputError: it is not a parquet file, or lacks a column.
     """
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path} is not a parquet file that can be read ({error}).") from error
+    file = open_parquet(path)
     if missing := [name for name in columns if name not in file.schema_arrow.names]:
         raise InputError(
             f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has "
             f"{', '.join(file.schema_arrow.names)}."
         )
     batches = file.iter_batches(batch_size=size, columns=list(columns))
-    try:
+    with parquet_of(path):  # a column of a type that Arrow cannot read
         yield from rechunk((pa.Table.from_batches([batch]) for batch in batches), size)
-    except pa.ArrowInvalid as error:  # a column of a type that Arrow cannot read
-        raise InputError(f"{path} is not a parquet file that can be read ({why_unreadable(error)}).") from error
 
 
 class LabelledSplit:
@@ -66,7 +60,7 @@ class LabelledSplit:
         for path in self.labels.values():
             if not path.is_file():
                 raise InputError(f"{path} does not exist: run `python -m training.label` first.")
-        self.rows = pq.ParquetFile(self.path).metadata.num_rows
+        self.rows = open_parquet(self.path).metadata.num_rows
 
     def files(self) -> dict[str, Path]:
         """Its files, by the names a sidecar's `inputs` gives them."""

@@ -20,7 +20,7 @@ from nla_sdk.contract import SIDECAR_NAME, Contract, sidecar_path
 from nla_sdk.errors import InputError
 from nla_sdk.halves.hub.errors import hub_errors
 from nla_sdk.io.files import sha256_of
-from nla_sdk.io.tables import holds_texts, read_vectors, texts_of
+from nla_sdk.io.tables import holds_texts, open_parquet, read_vectors, texts_of
 
 from ...configs.config import Config
 from ...configs.data import Published as Entry
@@ -87,7 +87,7 @@ class PublishedTable:
             InputError: a row of another layer or width, or of no document.
         """
         for path in self.paths:
-            there = pq.ParquetFile(path).schema_arrow.names
+            there = open_parquet(path).schema_arrow.names
             columns = [name for name in _OPTIONAL if name in there]
             start = 0
             for table in in_steps(path, [*columns, "activation_vector"] if vectors else columns):
@@ -112,7 +112,7 @@ class PublishedTable:
         where = self._where(path)
         try:
             file = pq.ParquetFile(path)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             raise InputError(f"{where} is not a parquet file that can be read ({error}).") from error
         names = set(file.schema_arrow.names)
         has = ", ".join(file.schema_arrow.names)

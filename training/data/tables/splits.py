@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from nla_sdk.errors import InputError
 from nla_sdk.io.files import hash64
+from nla_sdk.io.tables import open_parquet, parquet_of
 
 from ...configs.data import Split
 
@@ -41,7 +40,7 @@ def check_doc_ids(path: Path) -> int:
     Raises:
         InputError: no doc_id column, a row without a usable one, or one document only: it cannot be split by document.
     """
-    file = pq.ParquetFile(path)
+    file = open_parquet(path)
     if "doc_id" not in file.schema_arrow.names:
         raise InputError(
             f"{path} has no doc_id column (it has {', '.join(file.schema_arrow.names)}), so its rows cannot be split "
@@ -49,15 +48,16 @@ def check_doc_ids(path: Path) -> int:
         )
     documents: set[str] = set()
     at = 0
-    for batch in file.iter_batches(columns=["doc_id"]):
-        for doc_id in batch["doc_id"].to_pylist():
-            if doc_id is None or str(doc_id).strip().lower() in NOT_IDS:
-                raise InputError(
-                    f"{path}, row {at}: doc_id is {doc_id!r}, which names no document. Rows of one document must share "
-                    "an id of their own, or training rows end up in the eval split."
-                )
-            documents.add(str(doc_id))
-            at += 1
+    with parquet_of(path):
+        for batch in file.iter_batches(columns=["doc_id"]):
+            for doc_id in batch["doc_id"].to_pylist():
+                if doc_id is None or str(doc_id).strip().lower() in NOT_IDS:
+                    raise InputError(
+                        f"{path}, row {at}: doc_id is {doc_id!r}, which names no document. Rows of one document must "
+                        "share an id of their own, or training rows end up in the eval split."
+                    )
+                documents.add(str(doc_id))
+                at += 1
     if len(documents) < 2:
         raise InputError(
             f"{path} has {len(documents)} document(s) in {at} rows: nothing is left to hold out. doc_id must name the "

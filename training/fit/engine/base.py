@@ -67,6 +67,9 @@ def lora_config(settings: Train, backbone: Backbone, num_blocks: int | None = No
     prefix = backbone.blocks_name.replace(".", r"\.")
     blocks = "|".join(map(str, running))
     targets = "|".join(settings.lora.targets)
+    there = {name.rpartition(".")[2] for number in running for name, _ in backbone.blocks[number].named_modules()}
+    if missing := [name for name in settings.lora.targets if name not in there]:
+        raise InputError(f"lora.targets: no module of the text blocks is called {', '.join(missing)}.")
     saved = []
     for wanted in settings.lora.modules_to_save:
         found = [

@@ -7,9 +7,11 @@ go on from there as if it had never stopped.
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,10 @@ import pyarrow.parquet as pq
 import torch
 
 from nla_sdk.contract import Contract
-from nla_sdk.errors import InputError, NLAError
+from nla_sdk.errors import InputError, NLAError, first_line
 from nla_sdk.halves.half import ADAPTER_FILES, Half
 from nla_sdk.io.files import atomic, sha256_of
-from nla_sdk.io.version import code_version
+from nla_sdk.io.sidecars import code_version
 from nla_sdk.model.backbone import Backbone
 
 from ...configs.config import Config
@@ -151,9 +153,11 @@ def read_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """
     try:
         state = torch.load(path / STATE, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError) as error:
-        raise TrainingError(f"{path / STATE} cannot be read ({error}); remove {path} to go on without it.") from error
-    if state["identity"] != identity_text(identity):
+        stated = state["identity"]
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
+        why = first_line(error)[:100]
+        raise TrainingError(f"{path / STATE} cannot be read ({why}); remove {path} to go on without it.") from error
+    if stated != identity_text(identity):
         raise TrainingError(
             f"{path} belongs to a run with other settings or data; give this one another `out:` or --name, or "
             f"remove {path.parent} to start over."
@@ -170,6 +174,21 @@ def checkpoints(folder: Path) -> list[Path]:
     """The finished checkpoints of a run, oldest first."""
     found = [path for path in folder.glob("step_*") if STEP.fullmatch(path.name) and (path / STATE).is_file()]
     return sorted(found, key=lambda path: int(STEP.fullmatch(path.name)[1]))
+
+
+@contextmanager
+def kept_on_stop(run: Path) -> Iterator[None]:
+    """Ctrl-C inside the block says which step of the run is kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if str(stop):  # the loop knows more
+            raise
+        latest = latest_checkpoint(run)
+        kept = f"{latest} is kept. Run the same command again to go on from it." if latest else ""
+        raise KeyboardInterrupt(
+            f"stopped; {kept or 'no step is saved yet. Run the same command again to begin anew.'}"
+        ) from None
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

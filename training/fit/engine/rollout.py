@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nla_sdk import NLAPair
 from nla_sdk.errors import InputError
@@ -17,7 +16,7 @@ from nla_sdk.halves.half import ADAPTER_FILES
 from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.progress import progress_bar
-from nla_sdk.io.tables import read_vectors, vector_column
+from nla_sdk.io.tables import read_table, usable_vectors, vector_column
 
 from ...configs.config import Config
 from ...data.tables.columns import prompt_column, response_of
@@ -57,10 +56,12 @@ def explain_rows(
         if not path.exists():
             raise InputError(f"{path} does not exist: run the stages before this one first.")
     weights = {role: sha256_of(half / ADAPTER_FILES[1]) for role, half in halves.items()}
-    table = pq.read_table(source)
+    table = read_table(source, texts=("row_id",))
     about = table.drop_columns(["activation_vector"]).to_pylist()
+    if not about:
+        raise InputError(f"{source} holds no rows; expected activations.")
     picked = _one_row_an_activation(about, rows)
-    vectors = read_vectors(table)[picked]
+    vectors = usable_vectors(table, name=str(source))[picked]
     inputs = {source.name: sha256_of(source)}
     inputs |= {f"{role}/{ADAPTER_FILES[1]}": digest for role, digest in weights.items()}
     prompt = prompt_column(config.av.template)
@@ -73,16 +74,17 @@ def explain_rows(
         chunks.remove()
         return path
     bar = progress_bar(len(picked), "row", stage)
-    for index, start in enumerate(range(0, len(picked), ROWS_PER_CHUNK)):
-        part = slice(start, start + ROWS_PER_CHUNK)
-        if not chunks.has(index):
-            pair = pair or _load_pair(config, halves, closed)
-            texts = explain(pair, vectors[part])
-            made = _table([about[row] for row in picked[part]], vectors[part], texts, prompt)
-            made = made.append_column("labeler_model", [[f"{labeler}:{weights['av'][:12]}"] * len(made)])
-            made = made.append_column("label_status", [["on_policy"] * len(made)])
-            chunks.write(index, {"rows": made}, {"empty": len(texts) - len(made)})
-        bar.update(len(picked[part]))
+    with chunks.kept_on_stop(stage):
+        for index, start in enumerate(range(0, len(picked), ROWS_PER_CHUNK)):
+            part = slice(start, start + ROWS_PER_CHUNK)
+            if not chunks.has(index):
+                pair = pair or _load_pair(config, halves, closed)
+                texts = explain(pair, vectors[part])
+                made = _table([about[row] for row in picked[part]], vectors[part], texts, prompt)
+                made = made.append_column("labeler_model", [[f"{labeler}:{weights['av'][:12]}"] * len(made)])
+                made = made.append_column("label_status", [["on_policy"] * len(made)])
+                chunks.write(index, {"rows": made}, {"empty": len(texts) - len(made)})
+            bar.update(len(picked[part]))
     bar.close()
     meta = {"base_model": config.base_id, "d_model": vectors.shape[1], "layer": config.layer, "inputs": inputs}
     chunks.finish("rows", path, meta)

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
 from nla_sdk.errors import InputError
-from nla_sdk.io.tables import read_vectors
+from nla_sdk.io.tables import read_table, usable_vectors
 
 from ...configs.config import Config
 from ...data.tables.columns import target_text
+
+TEXTS = ("api_explanation", "response", "labeler_model")
+"""Columns that every row of a training table has a text in."""
 
 
 def evenly(count: int, wanted: int | None) -> list[int]:
@@ -47,8 +49,8 @@ def load_rows(
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist: run `python -m training.data.build` first.")
-    table = pq.read_table(path)
-    vectors = torch.from_numpy(read_vectors(table).copy())
+    table = read_table(path, texts=TEXTS)
+    vectors = torch.from_numpy(usable_vectors(table, name=str(path)).copy())
     rows = table.drop_columns(["activation_vector"]).to_pylist()
     kept = [i for i, row in enumerate(rows) if kind_of(row["labeler_model"]) in sources]
     if not kept:
@@ -65,7 +67,9 @@ def load_vectors(path: Path, max_rows: int | None = None) -> torch.Tensor:
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist: run `python -m training.data.build` first.")
-    vectors = torch.from_numpy(read_vectors(pq.read_table(path)).copy())
+    vectors = torch.from_numpy(usable_vectors(read_table(path, ["activation_vector"]), name=str(path)).copy())
+    if not len(vectors):
+        raise InputError(f"{path} holds no rows; expected activations.")
     return vectors[evenly(len(vectors), max_rows)]
 
 
@@ -79,7 +83,7 @@ def kind_of(labeler: str) -> str:
 
 def label_tokens(config: Config, tokenizer: Any) -> set[int]:
     """Every token of the responses that the AV is trained on: those of its `sources`."""
-    rows = pq.read_table(config.out / "av_sft.parquet", columns=["response", "labeler_model"]).to_pylist()
+    rows = read_table(config.out / "av_sft.parquet", TEXTS[1:], TEXTS[1:]).to_pylist()
     own = [row["response"] for row in rows if kind_of(row["labeler_model"]) in config.av.sources]
     texts = [target_text(response, config.av.template) for response in own]
     return {token for ids in tokenizer(texts, add_special_tokens=False).input_ids for token in ids}

@@ -18,7 +18,7 @@ import typer
 from nla_sdk.cli.options import expand
 from nla_sdk.errors import InputError
 
-from ...configs.command import ConfigOptions, run_command
+from ...configs.command import UNCHANGED, ConfigOptions, run_command
 from .estimate import plan, read_base_config, settings_of
 
 
@@ -38,6 +38,8 @@ def command(
 ) -> None:
     if role not in ("av", "ar", "both"):
         raise InputError(f"--role is {role!r}; expected 'av', 'ar' or 'both'.")
+    if not 0 < gpu_gib < float("inf"):  # NaN too
+        raise InputError(f"--gpu-gib is {gpu_gib}; expected GiB above 0.")
     read = config.load()
     base = read_base_config(read.base, base_config)
     plans = []
@@ -52,4 +54,4 @@ def command(
 command.__doc__ = __doc__
 
 if __name__ == "__main__":
-    run_command(command)
+    run_command(command, stopped=UNCHANGED)

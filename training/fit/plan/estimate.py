@@ -332,5 +332,5 @@ def read_base_config(base: str, file: Path | None = None) -> PretrainedConfig:
     try:
         with quiet():
             return AutoConfig.from_pretrained(file)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{file} is no config.json that transformers can read: {first_line(error)}") from error

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from nla_sdk.errors import InputError, NLAError, first_line
+from nla_sdk.io.parsing import parse_json
 from nla_sdk.io.text import check_text
 
 from ...configs.label import ProviderSettings as Settings
@@ -74,8 +75,8 @@ class File:
 
     def _parsed(self, line: bytes, number: int) -> dict:
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise InputError(f"{self._path}, line {number}: not valid JSON ({error}).") from None
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("text", "explanation")):
             raise InputError(f"{self._path}, line {number}: expected an object with the strings text and explanation.")

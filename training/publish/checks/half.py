@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 
 from nla_sdk.contract import Contract
 from nla_sdk.errors import NLAError, first_line
 from nla_sdk.halves.half import ADAPTER_FILES, Half
-from nla_sdk.io.text import ENCODING
+from nla_sdk.io.parsing import parse_json
 
 from ...evaluate.inputs import HEADS, heads_agree
 from ..errors import Findings
@@ -124,7 +123,7 @@ def _config_against_tensors(folder: Path) -> str | None:
     from safetensors import safe_open
 
     try:
-        config = json.loads((folder / ADAPTER_FILES[0]).read_text(encoding=ENCODING))
+        config = parse_json((folder / ADAPTER_FILES[0]).read_bytes())
         ranks = {config["r"], *(config.get("rank_pattern") or {}).values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"is not a readable adapter config ({type(error).__name__}: {first_line(error)})"

@@ -1,0 +1,56 @@
+"""Every file that a command reads, damaged in every way: the command says which file, and leaves nothing behind.
+
+A run takes a third, of commands, files and kinds in turn; `NLA_GRID=all` takes all of them (900).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.grid.damage import GONE, of
+from tests.grid.entries import ENTRIES
+from tests.grid.outcome import refused, run
+
+SHARE = 3
+"""One in so many is taken."""
+TOLD = {("nla info", "adapter_model.safetensors")}
+"""What a command that tells of files may say with exit code 0, on stdout."""
+UNMENDED = {
+    ("nla, its pair", "adapter_config.json", "a huge number"): "adapters",
+    ("nla, its pair", "adapter_config.json", "nested deeply"): "adapters",
+    ("nla info", "adapter_config.json", "*"): "adapters",
+}
+"""Who mends it."""
+
+
+def owner(name: str, file: str, kind: str) -> str | None:
+    file = Path(file).name
+    return UNMENDED.get((name, file, kind)) or (UNMENDED.get((name, file, "*")) if kind not in GONE else None)
+
+
+def cases():
+    for row, (name, entry) in enumerate(ENTRIES.items()):
+        for number, file in enumerate(entry.reads):
+            for turn, kind in enumerate(of(file)):
+                if kind in entry.harmless:
+                    continue
+                if os.environ.get("NLA_GRID") == "all" or (turn + row) % (SHARE * len(entry.reads)) == SHARE * number:
+                    whose = owner(name, file, kind)
+                    marks = [pytest.mark.xfail(strict=True, reason=f"of {whose}", raises=Exception)] if whose else []
+                    yield pytest.param(name, file, kind, id=f"{name}: {file} is {kind}", marks=marks)
+
+
+@pytest.mark.parametrize(("name", "file", "kind"), cases())
+def test_a_damaged_file_is_named(name, file, kind, here):
+    entry = ENTRIES[name]
+    entry.prepare()
+    of(file)[kind](Path(file))
+    named = (Path(file).name, Path(file).parent.name) if kind in GONE else (Path(file).name,)
+    done = run(*entry.arguments)
+    if done.exit_code == 0 and (name, Path(file).name) in TOLD:
+        assert file in done.stdout and not done.written
+    else:
+        refused(done, named)
