@@ -15,6 +15,8 @@ from torch import nn
 
 from ...errors import LoadError, MissingFileError, OutOfMemoryError, QuantizationError, first_line
 from ...io.quiet import quiet
+from .files import damage
+from .leftovers import refuse_unplaced, refuse_unscaled
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -81,6 +83,7 @@ def load_model(
     try:
         with quiet(), _hint_where_memory_ends(path, device, quantization):
             config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+            refuse_unscaled(path, config)
             leave_out_towers(config)
             options = {"config": config, "dtype": dtype, "trust_remote_code": trust_remote_code}
             has_ple = bool(getattr(text_config(config), "hidden_size_per_layer_input", 0))
@@ -92,8 +95,11 @@ def load_model(
             model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **options)
             tokenizer = AutoTokenizer.from_pretrained(tokenizer_path or path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, SafetensorError) as error:
+        for file in sorted(path.glob("*.safetensors")):
+            if wrong := damage(file):
+                raise wrong from error
         raise LoadError(f"Could not load the model in {path}: {first_line(error)}") from error
-    _check_loading(info, path, truncated=truncated)
+    _check_loading(info, path, text_config(config).num_hidden_layers, truncated=truncated)
     drop_towers(model)
     if quantization is not None and dtype != torch.bfloat16:
         keep_compute_dtype(model)
@@ -138,12 +144,13 @@ def _nf4_config(quantization: str, dtype: torch.dtype, device: torch.device) -> 
     )
 
 
-def _check_loading(info: Mapping, path: Path, *, truncated: bool) -> None:
+def _check_loading(info: Mapping, path: Path, num_blocks: int, *, truncated: bool) -> None:
     missing = set(info.get("missing_keys", ()))
     if truncated:
         missing = {
             key for key in missing if not re.search(r"(^|\.)(norm|final_layernorm|ln_f|lm_head)\.(weight|bias)$", key)
         }
+    refuse_unplaced(info.get("unexpected_keys", ()), path, num_blocks, truncated=truncated, missing=missing)
     mismatched = list(info.get("mismatched_keys", ()))
     if missing or mismatched:
         names = sorted(missing)[:4] or [str(item[0]) for item in mismatched[:4]]
