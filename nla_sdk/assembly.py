@@ -48,6 +48,7 @@ class Base:
         with self._lock:
             if self._backbone is None:
                 files = fetch.fetch_base(self.ref, revision=self.revision, **self._where)
+                self.ref = files.ref  # of a renamed repository its present name
                 self._backbone = Backbone.load(files.path, ref=self.ref, **self._options)
                 self.path = files.path
             return self._backbone
@@ -177,8 +178,9 @@ def assemble(
     halves = [half for half in (av_half, ar_half) if half is not None]
     matched = True
     if av_half is not None and ar_half is not None:
-        check_halves(av_half, ar_half)
+        check_halves(av_half, ar_half, **where)
         matched = av_half.names(ar_half) or ar_half.names(av_half)
+        matched = matched or av_half.names_once(ar_half, **where) or ar_half.names_once(av_half, **where)
         if not matched:
             warnings.warn(
                 f"{av_half.ref} and {ar_half.ref} do not name each other as partners; a score of this mixed pair "

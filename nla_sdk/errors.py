@@ -263,6 +263,8 @@ class ChunkError(NLAError):
 class NLAWarning(UserWarning):
     """Root of all warnings of nla_sdk."""
 
+    remedy: ClassVar[str] = "warnings.simplefilter('error', NLAWarning) turns them into errors."
+
 
 class UnmatchedPairWarning(NLAWarning):
     """The AV and the AR do not name each other as partners."""
@@ -292,3 +294,9 @@ class TokenizerWarning(NLAWarning):
     """transformers' tokenizer class reads text otherwise than the tokenizer.json beside it; the file's own is used."""
 
     remedy = "Nothing: it is said once."
+
+
+class RenamedRepositoryWarning(NLAWarning):
+    """A repository was asked for by a name it had before; the message says what it is called now."""
+
+    remedy = "Use the present name: somebody else may take the old one."

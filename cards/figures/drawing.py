@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 class FigureError(NLAError):
     """A figure cannot be drawn."""
 
+    remedy = "pip install 'nla-sdk[eval]'."
+
 
 def check_installed() -> None:
     """Before hours of measuring that figures are to be drawn of.

@@ -21,7 +21,9 @@ from .schema import VERSION, Evaluation
 
 
 class EvaluationError(NLAError):
-    """An evaluation file is malformed, was changed by hand, or contradicts itself."""
+    """An evaluation file is malformed, was changed by hand, contradicts itself, or is of other tables or weights."""
+
+    remedy = "Keep evaluation.json with its tables and weights; if it was edited or these changed, measure again."
 
 
 def canonical(evaluation: Evaluation) -> str:

@@ -16,7 +16,8 @@ from ..errors import MissingFileError
 from .demo_base import DEMO_BASE_ID, demo_base
 from .hub.download import download_folder, place, repository_names
 from .hub.listing import file_names, holds_checkpoint, listed, no_checkpoint, tree
-from .hub.references import bundled, clean_subfolder, inside, local_folder, split_repo
+from .hub.references import bundled, clean_subfolder, inside, local_folder, refuse_one_word, split_repo
+from .hub.renames import named_now, present_name
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -49,7 +50,7 @@ class Files:
     """Where a reference was found.
 
     Attributes:
-        ref: what was asked for, as given.
+        ref: what was asked for, as given; of a renamed repository under its present name.
         path: the folder that holds the files, the subfolder included.
         commit: the Hub commit they are from; None for a folder or the bundled files.
         subfolder: the subfolder of the repository or folder, if one was asked for.
@@ -96,9 +97,10 @@ def fetch_half(
         if not holds_checkpoint(file_names(files.path)):
             raise no_checkpoint(f"The folder {files.path}", subfolder, tree(folder))
         return files
+    refuse_one_word(name)
     repo, subfolder = split_repo(name, subfolder)
     snapshot = download_folder(repo, _HALF_FILES, revision, subfolder, cache_dir, token, local_files_only)
-    files = Files(name, snapshot / (subfolder or ""), snapshot.name, subfolder)
+    files = Files(named_now(name, {repo: present_name(repo)}), snapshot / (subfolder or ""), snapshot.name, subfolder)
     if not holds_checkpoint(file_names(files.path)):
         names = repository_names(repo, snapshot, cache_dir)
         raise no_checkpoint(place(repo, subfolder, snapshot), subfolder, names)
@@ -133,6 +135,7 @@ def fetch_base(
     else:
         repo, subfolder = split_repo(name, None)
         snapshot = download_folder(repo, _BASE_FILES, revision, subfolder, cache_dir, token, local_files_only)
+        name = named_now(name, {repo: present_name(repo)})
         files, what = Files(name, snapshot / (subfolder or ""), snapshot.name, subfolder), name
     names = file_names(files.path)
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):

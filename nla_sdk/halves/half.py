@@ -19,6 +19,8 @@ from ..errors import (
     WrongRoleError,
 )
 from .fetch import fetch_half
+from .hub.naming import same_repository
+from .hub.renames import present_name
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 OTHER = {"av": "ar", "ar": "av"}
@@ -29,7 +31,7 @@ class Half:
     """An AV or an AR that has been found and whose contract has been read; no weights are loaded yet.
 
     Attributes:
-        ref: what the user (or the other half) called it.
+        ref: what the user (or the other half) called it; of a renamed repository its present name.
         folder: where its files are.
         contract: completed from a known release where its own sidecar is silent.
         is_adapter: a LoRA adapter on the base, as opposed to a full checkpoint of its own.
@@ -67,10 +69,12 @@ class Half:
             RepositoryError, ContractError, WrongRoleError.
         """
         files = fetch_half(ref, role=role, **where)
-        repo = "/".join(files.ref.split("/")[:2]) if files.commit else files.ref  # known without its subfolder
+        repo = "/".join(str(ref).split("/")[:2]) if files.commit else files.ref  # known without its subfolder
         contract = read_contract(files.path, repo, files.subfolder)
         is_adapter = (files.path / ADAPTER_FILES[0]).is_file() or (files.path / ADAPTER_FILES[1]).is_file()
-        half = cls(str(ref), files.path, contract, is_adapter, files.subfolder, files.commit)
+        half = cls(
+            files.ref if files.commit else str(ref), files.path, contract, is_adapter, files.subfolder, files.commit
+        )
         if half.role != role:
             article = {"av": "an AV (it explains)", "ar": "an AR (it reconstructs)"}
             raise WrongRoleError(
@@ -100,7 +104,18 @@ class Half:
         if run is not None and run == other.contract.provenance.get("pair_id"):
             return True
         partner = self.partner_ref()
-        return partner is not None and partner[0].lower() == other.repo_id.lower()
+        return partner is not None and present_name(partner[0]).lower() == present_name(other.repo_id).lower()
+
+    def names_once(self, other: Half, **where: Any) -> bool:
+        """Whether it names a repository that is called as `other` is now; the Hub is asked.
+
+        Args:
+            where: token, local_files_only, as for `fetch_half`.
+        """
+        partner = self.partner_ref()
+        if partner is None or self.commit is None or other.commit is None:
+            return False
+        return same_repository(partner[0], other.repo_id, **where)
 
     def copy_to(self, folder: Path, pair_id: str | None = None) -> None:
         """Copy the half's files, its contract in canonical form, into `folder`.
@@ -124,7 +139,7 @@ def read_contract(folder: Path, ref: str, subfolder: str | None) -> Contract:
     Raises:
         ContractError: no sidecar and no known release, or something is missing in both.
     """
-    known = known_release(ref, subfolder)
+    known = known_release(ref, subfolder) or known_release(present_name(ref), subfolder)
     if (folder / SIDECAR_NAME).is_file():
         return Contract.load(folder, known=known)
     if known is None:
@@ -193,15 +208,18 @@ def find_partner(half: Half, **where: Any) -> tuple[Half | None, str]:
         return None, str(error)
 
 
-def check_halves(av: Half, ar: Half) -> None:
+def check_halves(av: Half, ar: Half, **where: Any) -> None:
     """Both read the same vectors.
 
+    Args:
+        where: token, local_files_only, as for `fetch_half`, to ask whether two names are of one base.
     Raises:
         MismatchedHalvesError: they are of different bases, layers or d_model.
     """
     for name in ("base_model", "d_model", "layer"):
         ours, theirs = getattr(av.contract, name), getattr(ar.contract, name)
-        if str(ours).lower() != str(theirs).lower():
+        renamed = name == "base_model" and same_repository(ours, theirs, **where)
+        if str(ours).lower() != str(theirs).lower() and not renamed:
             raise MismatchedHalvesError(
                 f"The AV {av.ref} has {name} {ours}, the AR {ar.ref} has {theirs}: they read different vectors, so "
                 "a round trip through both has no meaning. Use halves of one pair."

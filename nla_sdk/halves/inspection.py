@@ -15,7 +15,8 @@ from ..errors import MissingFileError, OfflineError
 from .fetch import fetch_file, fetch_half
 from .half import ADAPTER_FILES, Half, read_contract
 from .hub.errors import clean_token, hub_errors
-from .hub.references import local_folder, split_repo
+from .hub.references import local_folder, refuse_one_word, refuse_ref_name, split_repo
+from .hub.renames import present_name
 from .tensors import account
 
 
@@ -96,11 +97,12 @@ def _locate(
     ref: str, role: str | None, revision: str | None, subfolder: str | None, local_files_only: bool
 ) -> tuple[Half, dict[str, int]]:
     """The half's contract and its files' sizes: of a folder, of a repository, or of what is cached of one."""
-    commit = None
+    commit, called = None, ref
     if ref == "demo" or local_folder(ref):
         folder = fetch_half(ref, role=role, subfolder=subfolder).path
         sizes = _sizes(folder)
     else:
+        refuse_one_word(ref)
         given, (ref, inner) = ref, split_repo(ref, subfolder)
         folder = Path(ref)  # as long as there is nothing of it on disk
         try:
@@ -112,11 +114,11 @@ def _locate(
         except OfflineError:
             cached = fetch_half(given, revision=revision, subfolder=subfolder, local_files_only=True)
             folder, commit, sizes = cached.path, cached.commit, _sizes(cached.path)
-        subfolder = inner
+        subfolder, called = inner, present_name(ref)
     if not {SIDECAR_NAME, "config.json", ADAPTER_FILES[0]} & set(sizes):
         raise MissingFileError(f"{ref} holds no checkpoint; its files: {', '.join(sorted(sizes)[:12]) or 'none'}.")
     contract = read_contract(folder, ref, subfolder)
-    return Half(ref, folder, contract, any(name in sizes for name in ADAPTER_FILES), subfolder, commit), sizes
+    return Half(called, folder, contract, any(name in sizes for name in ADAPTER_FILES), subfolder, commit), sizes
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -129,6 +131,8 @@ def _listing(repo: str, subfolder: str | None, revision: str | None) -> tuple[st
 
     api = HfApi(token=clean_token(None), library_name="nla-sdk")
     prefix = f"{subfolder}/" if subfolder else ""
+    if revision is not None:
+        refuse_ref_name(revision, "The revision")
     with hub_errors(repo, revision):
         commit = api.model_info(repo, revision=revision).sha
         entries = list(api.list_repo_tree(repo, subfolder, revision=commit))

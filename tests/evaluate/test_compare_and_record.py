@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
@@ -64,7 +66,31 @@ def test_rows_of_other_data_are_not_paired(two, tmp_path):
     found = Oracle(data)
     evaluate(PlantedPair(tmp_path, found.say, found.hear), data, tmp_path / "out")
     text = "\n".join(lines(two / "good" / "out" / EVALUATION, tmp_path / "out" / EVALUATION))
-    assert "no rows in common" in text
+    assert "no rows in common" in text and "no row_id" in text and "same config and seed" in text
+
+
+def test_without_common_rows_the_comparison_says_how_to_get_some(two, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def measured(name: str, column: str, values) -> Path:
+        data = table(tmp_path / f"{name}.parquet", documents=12)
+        rows = pq.read_table(data)
+        kept = rows.drop_columns([column]) if column in rows.column_names else rows
+        pq.write_table(kept.append_column(column, pa.array([values(at) for at in range(len(rows))])), data)
+        found = Oracle(data)
+        evaluate(PlantedPair(tmp_path / name, found.say, found.hear), data, tmp_path / name / "out")
+        return tmp_path / name / "out" / EVALUATION
+
+    first, later = (measured(f"from{start}", "n_raw_tokens", lambda at, start=start: start + at) for start in (0, 900))
+    others = measured("others", "doc_id", lambda at: f"other-{at // 5}")
+    for a, b, why in (
+        (first, later, "same row_ids and documents, but at other tokens"),
+        (two / "good" / "out" / EVALUATION, others, "B on others.parquet, and they share no document"),
+    ):
+        text = list(lines(a, b))[-1]
+        assert text.startswith("No paired test: no rows in common (") and why in text
+        assert "pass one FILE as --data for both" in text and "row_id, doc_id and n_raw_tokens" in text
 
 
 def test_published_figures_have_no_rows_to_pair(two, tmp_path):

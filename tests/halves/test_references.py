@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from nla_sdk.errors import InputError, MissingFileError, MissingRepositoryError, WrongRoleError
-from nla_sdk.halves.fetch import fetch_file, fetch_half
+from nla_sdk.halves.fetch import fetch_base, fetch_file, fetch_half
 from nla_sdk.halves.hub import references
+from nla_sdk.halves.inspection import describe
 from tests.halves.samples import ADAPTER, HALF, write
 from tests.hub.server import Hub
 
@@ -109,3 +110,37 @@ def test_a_bundled_half_that_is_not_there_says_so(monkeypatch, tmp_path):
     write(tmp_path / "demo" / "av", HALF)
     assert fetch_half("demo", role="av").path == tmp_path / "demo" / "av"
     assert fetch_file("demo", "nla_meta.yaml", role="av") == tmp_path / "demo" / "av" / "nla_meta.yaml"
+
+
+# --- what may have been meant -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("word", ["demmo", "dmeo", "Demo", "DEMO", "demo1", "deemo/"])
+@pytest.mark.parametrize("ask", [fetch_half, describe])
+def test_a_word_near_demo_is_no_question_for_the_hub(hub: Hub, ask, word):
+    with pytest.raises(MissingRepositoryError, match=r'is neither a folder .* Did you mean "demo"\?$') as caught:
+        ask(word)
+    assert not hub.requests and "cache" not in str(caught.value)
+
+
+def test_a_word_near_a_folder_is_told_its_name(tmp_path, monkeypatch, hub: Hub):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "my-pair" / "step_500", HALF)
+    for ref in ("my-piar", "./my-piar", str(tmp_path / "my-piar")):
+        with pytest.raises(MissingRepositoryError, match=r'Did you mean "\S*my-pair"\?$'):
+            fetch_half(ref)
+    assert not hub.requests
+    with pytest.raises(MissingRepositoryError, match=r'Did you mean "my-pair/step_500"\?$'):
+        fetch_half("my-pair/step_600")
+
+
+def test_a_word_that_is_near_nothing_is_told_what_is_expected(hub: Hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingRepositoryError, match=r'Expected "owner/name", "owner/name/subfolder" or "demo"\.$'):
+        fetch_half("xyzzy")
+    assert not hub.requests
+
+
+def test_a_base_may_be_one_word_as_old_repositories_are(hub: Hub):
+    hub.add("gpt2", {"config.json": "{}", "model.safetensors": b"w"})
+    with pytest.raises(MissingRepositoryError, match="The repository gpt2 does not exist"):
+        fetch_base("gpt2")  # the loopback Hub knows only owner/name: it was asked, which is the point
+    assert hub.requests

@@ -67,6 +67,8 @@ class Call:
                 return self._validate_yaml()
         if self.token is not None and self.token not in self.hub.tokens:
             raise Refusal(401, "Invalid credentials in Authorization header")
+        if (moved := self._moved()) is not None:
+            return moved
         match self.parts:
             case ["api", "whoami-v2"]:
                 return self._whoami()
@@ -84,6 +86,17 @@ class Call:
             case [owner, name, "resolve", revision, *path]:
                 return self._resolve("model", f"{owner}/{name}", revision, "/".join(path))
         raise Refusal(404, f"Sorry, we can't find the page /{'/'.join(self.parts)}.")
+
+    def _moved(self) -> Response | None:
+        """Under a name that a repository had before: where it is now."""
+        scope = self.request.scope
+        path, query = scope["raw_path"].decode().split("?")[0], scope["query_string"].decode()
+        for (kind, old), (new, status) in self.store.renamed.items():
+            for before in (f"/api/{kind}s/", "/" if kind == "model" else f"/{kind}s/"):
+                if re.match(rf"{re.escape(before + old)}(\.git)?(/|$)", path):
+                    target = before + new + path[len(before + old) :] + (f"?{query}" if query else "")
+                    return Response(status_code=status, headers={"Location": target})
+        return None
 
     # --- who may what -------------------------------------------------------------------------------------------------
     def _whoami(self) -> Response:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import Literal
 
-Kind = Literal["429", "500", "503", "cut", "slow"]
+Kind = str  # "cut", "slow", or the HTTP status of a refusal
+RETRY_AFTER = 0  # seconds that refusals ask for
 
 
 @dataclass
@@ -93,6 +93,6 @@ async def _drain(receive) -> None:
 async def _refuse(send, status: int) -> None:
     body = json.dumps({"error": "The server is having a bad day."}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers += [(b"retry-after", b"0"), (b"x-error-message", b"The server is having a bad day.")]
+    headers += [(b"retry-after", str(RETRY_AFTER).encode()), (b"x-error-message", b"The server is having a bad day.")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -83,6 +83,13 @@ class Hub:
         content = {path: data.encode() if isinstance(data, str) else data for path, data in files.items()}
         return self.store.commit(repository, ref, content, "add", base={}).id
 
+    def rename(self, old: str, new: str, kind: str = "model", status: int = 307) -> None:
+        """Give a repository another name, or redirect a name that nothing has; the old one answers with `status`."""
+        self.store.renamed[kind, old] = (new, status)
+        if repository := self.store.repositories.pop((kind, old), None):
+            repository.id = new
+            self.store.repositories[kind, new] = repository
+
     def files(self, repo_id: str, revision: str = "main", kind: str = "model") -> dict[str, bytes]:
         """Path → bytes."""
         return self.store.content(kind, repo_id, revision)

@@ -78,6 +78,7 @@ class Store:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.collections: dict[str, list[dict]] = {}
         self.requested: dict[str, int] = {}
+        self.renamed: dict[tuple[str, str], tuple[str, int]] = {}
         (folder / "objects").mkdir(parents=True, exist_ok=True)
 
     # --- objects ----------------------------------------------------------------------------------------------------

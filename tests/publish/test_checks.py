@@ -12,9 +12,10 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from nla_sdk.contract import Contract
-from nla_sdk.errors import InputError, NLAError
+from nla_sdk.errors import ContractError, InputError, NLAError
 from nla_sdk.evaluation.reading import dumps, load
 from tests.publish.conftest import BASE, command, request_of
+from training.publish.checks.check import check
 from training.publish.copies import LOG, clean
 from training.publish.errors import RefusedError
 from training.publish.request import PublishRequest
@@ -265,3 +266,55 @@ def test_a_dry_run_leaves_the_cards_to_be_read(made):
 
 def test_a_refusal_ends_in_one_full_stop():
     assert str(RefusedError(["a.", "b"])) == "Not published: a; b."
+
+
+# --- where the halves of a checkpoint are -----------------------------------------------------------------------------
+def moved(made, layout: dict[str, str], tmp_path):
+    """The pair's halves laid out as a training run leaves them: role → folder of the run."""
+    run = tmp_path / "run"
+    for role, place in layout.items():
+        shutil.copytree(made.pair / role, run / place)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("layout", "given"),
+    [
+        ({"av": "av/final", "ar": "ar/final"}, "."),
+        ({"av": "av/final"}, "av"),
+        ({"ar": "ar/final"}, "."),
+        ({"av": "grpo/final/av", "ar": "grpo/final/ar"}, "grpo"),
+        ({"av": "grpo/final/av", "ar": "grpo/final/ar"}, "grpo/final"),
+    ],
+)
+def test_of_a_training_run_what_the_trainers_left_as_final_is_taken_and_said(made, tmp_path, layout, given):
+    run = moved(made, layout, tmp_path)
+    checked = check(request_of(made, checkpoint=run / given, evaluation=None))
+    assert [half.folder for half in checked.halves] == [run / place for place in layout.values()]
+    said = [warning for warning in checked.warnings if "is a training run: of it" in warning]
+    assert len(said) == (given != "grpo/final")  # which is a pair's folder
+    assert all(str(run / place) in line for place in layout.values() for line in said)
+
+
+def test_a_log_beside_what_the_trainer_left_as_final_is_published(made, tmp_path):
+    run = moved(made, {"av": "av/final", "ar": "ar/final"}, tmp_path)
+    for role in ("av", "ar"):
+        (run / role / "final" / "log.jsonl").rename(run / role / "log.jsonl")
+    with prepared(request_of(made, checkpoint=run, evaluation=None)) as plan:
+        assert all("training_log.jsonl" in one.staged.files() for one in plan.repositories)
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ({"av": "av/step_10"}, r"run/av holds no nla_meta.yaml, nor does its final. There are halves in av/step_10"),
+        ({"av": "av/final", "ar": "ar/step_5"}, r"run/ar holds no nla_meta.yaml, .* halves in ar/step_5, av/final"),
+        ({"av": "deep/er/av"}, "it holds no nla_meta.yaml. There are halves in deep/er/av: pass one of these folders"),
+        ({}, r"is no half, and no folder of av and ar: it holds no nla_meta.yaml\.$"),
+    ],
+)
+def test_a_folder_without_halves_says_where_some_are(made, tmp_path, layout, message):
+    run = moved(made, layout, tmp_path)
+    run.mkdir(exist_ok=True)
+    with pytest.raises(ContractError, match=message):
+        check(request_of(made, checkpoint=run, evaluation=None))

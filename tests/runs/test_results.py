@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from nla_sdk.errors import RenamedRepositoryWarning
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.rows.formats import write_stream
 from nla_sdk.io.sidecars import sidecar_of
@@ -90,3 +91,14 @@ def test_what_cannot_be_published_is_kept_and_said_without_the_token(config, hub
         keep(config, table(config), "ada/tables")
     assert TOKEN not in str(caught.value)
     assert len(listed(config)) == 1
+
+
+def test_a_table_goes_to_a_renamed_dataset_and_no_new_one_takes_its_old_name(config, hub, monkeypatch):
+    hub.tokens[TOKEN] = set()
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.add("ada/old", {"README.md": "kept"}, kind="dataset")
+    hub.rename("ada/old", "ada/tables", kind="dataset")
+    with pytest.warns(RenamedRepositoryWarning, match="ada/old is now ada/tables"):
+        keep(config, table(config), "ada/old")
+    assert set(hub.files("ada/tables", kind="dataset")) > {"README.md", "data/split/eval.parquet"}
+    assert hub.store.find("dataset", "ada/old") is None

@@ -121,12 +121,38 @@ def lines(a: Path, b: Path) -> Iterator[str]:
     test = paired(a, b)
     if test is None:
         alike = [side for side, found in (("A", one), ("B", other)) if found.round_trip.fve is None]
-        why = f"{' and '.join(alike)} has no FVE" if alike else "no rows in common"
-        yield f"No paired test: {why}."
+        yield f"No paired test: {' and '.join(alike)} has no FVE." if alike else _nothing_shared(a, b)
         return
     said = "the same activations" if test.same_activations else "the same positions, other activations"
     figure = test.difference
     yield f"B − A on {test.rows} shared rows ({said}): FVE {_said(figure)}, p = {figure.p:.2g}"
+
+
+def _nothing_shared(a: Path, b: Path) -> str:
+    """Why two measured evaluations share no row, as far as their tables tell, and how to get rows that they do."""
+    import pyarrow.parquet as pq
+
+    one, other = load(a), load(b)
+    found = [pq.read_table(path.parent / ROWS, columns=["row_id", "doc_id"]) for path in (a, b)]
+    rows = [{tuple(row.values()) for row in table.to_pylist()} for table in found]
+    documents = [{document for _, document in keys} for keys in rows]
+    if one.data.sha256 == other.data.sha256:
+        why = "both were measured on one table, but no row was evaluated in both"
+        how = "measure both without --limit, or look at the statuses in their rows.parquet"
+    elif rows[0] & rows[1]:
+        why = "same row_ids and documents, but at other tokens (n_raw_tokens)"
+        how = "extract both tables at the same positions"
+    elif documents[0] & documents[1]:
+        why = f"{len(documents[0] & documents[1])} documents in common, but no row_id"
+        how = "split and build both tables with the same config and seed, so that rows keep their row_id"
+    else:
+        why = f"A is on {one.data.name}, B on {other.data.name}, and they share no document"
+        how = "measure both pairs on one held-out table"
+    return (
+        f"No paired test: no rows in common ({why}). To get some: {how}. Rows are the same where row_id, doc_id and "
+        "n_raw_tokens are: pass one FILE as --data for both, or, for a pair of another layer, that layer's table of "
+        "the same texts and split."
+    )
 
 
 def _said(figure: Figure | None) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from nla_sdk.errors import InputError
 from nla_sdk.evaluation.parts import Data
+from nla_sdk.halves.hub.naming import same_repository
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.sidecars import read_sidecar
 from nla_sdk.io.tables import read_vectors, why_unreadable, widths_of
@@ -191,7 +192,7 @@ def _check(path: Path, table, contract: Contract | None) -> None:
             "Extract that one."
         )
     base = about.get("base_model")
-    if base and contract.base_model and str(base).lower() != contract.base_model.lower():
+    if base and contract.base_model and not same_repository(str(base), contract.base_model):
         warnings.warn(
             f"{path} was extracted from {base}; the pair's contract names {contract.base_model}. If these are not the "
             "same weights, the figures say nothing about the pair.",

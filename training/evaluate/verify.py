@@ -22,6 +22,7 @@ from nla_sdk.evaluation.measures import Content
 from nla_sdk.evaluation.parts import Data
 from nla_sdk.evaluation.reading import EvaluationError, load
 from nla_sdk.evaluation.schema import ROWS, VARIANTS, Evaluation
+from nla_sdk.halves.hub.naming import same_repository
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.tables import read_vectors
 
@@ -83,7 +84,9 @@ def verify(path: Path, *, av: Path | None = None, ar: Path | None = None, data: 
             if getattr(contracts[role], name) != getattr(evaluation.subject, name)
         ]
         measured_on, base = evaluation.subject.base_model or "", contracts[role].base_model or ""
-        if "/" in measured_on and measured_on.lower() != base.lower():  # a folder's own name says nothing of a Hub id
+        if "/" in measured_on and not same_repository(
+            measured_on, base
+        ):  # a folder's own name says nothing of a Hub id
             wrong.append(f"its base_model is {base}, the file says {measured_on}")
         if wrong:
             raise EvaluationError(f"{path} was not measured from {folder}: {'; '.join(wrong)}.")

@@ -32,6 +32,8 @@ _LONGEST_REASON = 200
 class LabelError(NLAError):
     """Labelling cannot go on; all finished work is kept."""
 
+    remedy = "Put the provider, key, budget or cache right that it names, and run the same command again: it goes on."
+
 
 class Fault(Exception):
     """A call that gave no usable completion.

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
+from types import MappingProxyType
 from typing import Any
 
 from cards.facts.dataset import LONGEST, TableFacts
@@ -14,6 +15,7 @@ from nla_sdk.contract import Contract
 from nla_sdk.evaluation.reading import save
 from nla_sdk.evaluation.schema import EVALUATION, ROWS, Evaluation
 from nla_sdk.halves.half import ADAPTER_FILES, OTHER, Half
+from nla_sdk.halves.hub.renames import named_now
 from nla_sdk.io.logs import log_lines
 from nla_sdk.io.sidecars import sidecar_of
 
@@ -44,10 +46,19 @@ PLACES = ("parent", "path", "folder", "continue_from")  # keys that may hold a f
 LICENCES = ("LICENSE*", "NOTICE*", "*_TERMS.html")
 
 
-def copy_half(half: Half, folder: Path, *, pair: str | None, of_run: bool = False) -> Contract:
+def copy_half(
+    half: Half,
+    folder: Path,
+    *,
+    pair: str | None,
+    of_run: bool = False,
+    present: Mapping[str, str] = MappingProxyType({}),
+) -> Contract:
     """Copy a half into `folder` (which is made), with the contract it is published with.
 
     Args:
+        present: old name → present one, of repositories that peft's config may name; empty where an evaluation holds
+            that file's SHA-256.
         pair: the other half's repository, for the contract's cross-link.
         of_run: a checkpoint on the way: of the run's log it gets what was written up to its step.
     """
@@ -61,7 +72,7 @@ def copy_half(half: Half, folder: Path, *, pair: str | None, of_run: bool = Fals
             for file in sorted(half.folder.parent.glob(pattern)):
                 if file.is_file() and not (folder / file.name).exists():
                     shutil.copyfile(file, folder / file.name)
-    name_base(folder / ADAPTER_FILES[0], half.contract)
+    name_base(folder / ADAPTER_FILES[0], half.contract, present)
     convert_head(folder)
     if log := log_of(half):
         copy_log(log, folder / LOG, _step(half.contract) if of_run else None, of_run and log.parent != half.folder)
@@ -100,12 +111,13 @@ def copy_log(log: Path, copy: Path, step: int | None, of_others: bool) -> None:
     copy.write_text("".join(kept), encoding="utf-8", newline="\n")
 
 
-def name_base(config: Path, contract: Contract) -> None:
-    """A base that peft's config names by a folder of this machine gets the name the contract has for it."""
+def name_base(config: Path, contract: Contract, present: Mapping[str, str]) -> None:
+    """A base that peft's config names by a folder of this machine, or by an old name, gets that of the contract."""
     if not config.is_file():
         return
     values = json.loads(config.read_text(encoding="utf-8"))
-    if named_by_folder(values.get("base_model_name_or_path")):
+    stated = values.get("base_model_name_or_path")
+    if named_by_folder(stated) or (isinstance(stated, str) and present.get(stated) == contract.base_model):
         values["base_model_name_or_path"] = contract.base_model
         config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
 
@@ -178,16 +190,18 @@ def figures_of(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(figure.stem for figure in (folder / "figures").glob("*.png")))
 
 
-def copy_table(table: Path, folder: Path, base_model: str | None) -> Path:
+def copy_table(table: Path, folder: Path, base_model: str | None, present: Mapping[str, str]) -> Path:
     """Copy a table and its sidecar into `folder/data`; returns the copy.
 
     Args:
+        present: old name → present one, of repositories that its sidecar may name.
         base_model: the base's Hub id, where the sidecar names it by a folder; None: it doesn't.
     """
     copy = folder / "data" / table.name
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(table, copy)
-    clean(Contract.load(table), base_model=base_model).save(sidecar_of(copy))
+    contract = clean(Contract.load(table), base_model=base_model)
+    Contract.from_dict(named_now(contract.to_dict(), present), source=contract.source).save(sidecar_of(copy))
     return copy
 
 

@@ -11,6 +11,8 @@ from nla_sdk.errors import NLAError
 class PublishError(NLAError):
     """Nothing was published, or not all of it; the message says which."""
 
+    remedy = "Put right what it names and run the same command again: it completes what is missing."
+
 
 class RefusedError(PublishError):
     """What was to be published does not pass its checks. Nothing was sent.
@@ -18,6 +20,8 @@ class RefusedError(PublishError):
     Attributes:
         problems: every one found, each with its place.
     """
+
+    remedy = "Correct what it lists, all of it, and run the same command again."
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
@@ -27,6 +31,8 @@ class RefusedError(PublishError):
 
 class TransferError(PublishError):
     """An upload or a download broke off inside the client; the same may succeed later."""
+
+    remedy = "Run the same command again when the connection is better."
 
 
 @dataclass

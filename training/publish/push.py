@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cards import diff
-from nla_sdk.errors import AccessTokenError, InputError, NLAError
+from nla_sdk.errors import AccessTokenError, InputError, NLAError, OfflineError
+from nla_sdk.halves.hub.naming import ask_present_name
 
 from ..runs.scan import Scanner
-from .errors import PublishError, RefusedError
+from .errors import PublishError, RefusedError, TransferError
 from .remote import Change, Remote, ask
 from .request import PublishRequest
 from .stage import Publication, Repository, Staged
@@ -63,10 +64,14 @@ def connect() -> HfApi:
 def look(api: HfApi, publication: Publication, request: PublishRequest) -> list[tuple[Remote, Change, str]]:
     """Compare with what is there: for each repository the change, and the card's difference for people.
 
+    Repositories that were renamed are found first, and what is staged is staged again under their present names.
+
     Raises:
         AccessTokenError: the token may not write to one of them.
         RefusedError: what is there, or the Hub, does not take what is staged.
     """
+    if names := _renamed(api, publication):
+        publication.rename(names)
     remotes = [Remote(api, repository.staged, request.revision) for repository in publication.repositories]
     for repository, remote in zip(publication.repositories, remotes, strict=True):
         repository.head = remote.head()
@@ -82,6 +87,20 @@ def look(api: HfApi, publication: Publication, request: PublishRequest) -> list[
         compared.append((remote, remote.change(repository.head), diff(existing, new) if existing else ""))
     _scan_again(publication)
     return compared
+
+
+def _renamed(api: HfApi, publication: Publication) -> dict[str, str]:
+    """Old name → present one, of every repository that is published to or named; each is said as it is found.
+
+    Asked before anything else: a request that writes goes astray on a redirect (POST becomes GET on 301), and what is
+    made under an old name takes that name from everybody who still uses it.
+    """
+    names = {}
+    for name, kind in publication.checked.named().items():
+        present = ask_present_name(name, kind, token=api.token)
+        if present != name:
+            names[name] = present
+    return names
 
 
 def _check_access(api: HfApi, remote: Remote, head: str | None, request: PublishRequest) -> None:
@@ -192,22 +211,24 @@ def publish(
         outcomes.append(outcome)
         what = "published" if outcome.changed else "is up to date"
         say(f"{outcome.request_url or outcome.url} {what} ({outcome.commit[:12]}), every file read back")
-    missing = []
+    missing: list[str] = []
+    final = False
     for remote, outcome in zip(remotes, outcomes, strict=True):  # one that fails keeps none of the others back
         try:
             if request.tag:
                 remote.tag(request.tag, outcome.commit)
         except NLAError as error:
             missing.append(f"tag {request.tag} of {remote.staged.repo_id} ({error})")
+            final |= not isinstance(error, OfflineError)
         try:
             if request.collection:
                 remote.collect(request.collection)
         except NLAError as error:
             missing.append(f"{remote.staged.repo_id} in collection {request.collection} ({error})")
+            final |= not isinstance(error, OfflineError)
     if missing:
-        raise PublishError(
-            f"All files are published; missing: {'; '.join(missing)}. Run the same command again to complete it."
-        )
+        how = "Put that right, and run the command again" if final else "Run the same command again"
+        raise PublishError(f"All files are published; missing: {'; '.join(missing)}. {how} to complete it.")
     return outcomes
 
 
@@ -229,4 +250,6 @@ def _left(what: str, publication: Publication, index: int, error: NLAError) -> P
         message += f" Published already: {', '.join(names[:index])}."
     if names[index + 1 :]:
         message += f" Not begun: {', '.join(names[index + 1 :])}."
-    return PublishError(message + " Run the same command again to complete it.")
+    passing = isinstance(error, OfflineError | TransferError)
+    how = "Run the same command again" if passing else "Put that right, and run the command again"
+    return PublishError(f"{message} {how} to complete it.")

@@ -1,6 +1,6 @@
 """One repository on the Hub: what is there, what would change, one commit, and whether it arrived whole.
 
-The official client does all of it. Requests that fail for reasons of the moment (429, 5xx, time-outs, broken
+The official client does all of it. Requests that fail for reasons of the moment (429, 503, time-outs, broken
 connections) are made again; before a commit is made again the branch is read, because a connection can break after the
 Hub has acted. A branch is therefore at the old commit or at the complete new one, never between.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nla_sdk.errors import MissingFileError, NLAError, first_line
-from nla_sdk.halves.hub.errors import hub_errors
+from nla_sdk.halves.hub.errors import TRANSIENT, hub_errors, pause_asked
 
 from ..runs.patience import Result, patiently
 from .errors import PublishError, RefusedError, TransferError
@@ -25,17 +25,23 @@ from .stage import MANIFEST, Staged
 ATTEMPTS = 5
 PAUSE = 1.0  # seconds before the second attempt
 LONGEST_PAUSE = 20.0
-TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+LONGEST_ASKED = 120.0  # of a pause that the Hub asks for: a longer one is told, and not slept through
 FIRST = ".gitattributes"  # what the Hub puts into a new repository
 
 
 def ask(work: Callable[[], Result]) -> Result:
-    """Ask the Hub, and again after failures of the moment, with growing pauses."""
-    return patiently(work, again=is_transient, attempts=ATTEMPTS, pause=PAUSE, longest=LONGEST_PAUSE)
+    """Ask the Hub, and again after failures of the moment, with growing pauses or those that it asks for."""
+    return patiently(
+        work, again=_is_worth_waiting, attempts=ATTEMPTS, pause=PAUSE, longest=LONGEST_PAUSE, asked=pause_asked
+    )
+
+
+def _is_worth_waiting(error: BaseException) -> bool:
+    return is_transient(error) and (pause_asked(error) or 0.0) <= LONGEST_ASKED
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed later: 429, 5xx, time-outs, broken connections."""
+    """Whether the same request may succeed later: `TRANSIENT` statuses, time-outs, broken connections."""
     from huggingface_hub import errors
 
     if isinstance(error, TransferError):

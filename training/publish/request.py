@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nla_sdk.errors import InputError, first_line
 from nla_sdk.halves.half import OTHER, Half
+from nla_sdk.halves.hub.references import refuse_ref_name
 
 # What the Hub takes as `license`: https://huggingface.co/docs/hub/repositories-licenses
 LICENCES = """
@@ -71,6 +72,9 @@ class PublishRequest:
             raise InputError("A pull request is not tagged: leave --tag out, and tag what becomes of it.")
         if self.create_pr and self.revision not in (None, "main"):
             raise InputError("The Hub opens pull requests on main: leave --revision out, or --create-pr.")
+        for name, option in ((self.tag, "--tag"), (self.revision, "--revision")):
+            if name is not None:
+                refuse_ref_name(name, option)
         if self.repo.count("/") != 1 or not all(self.repo.split("/")):
             raise InputError(f"--repo {self.repo!r} is not OWNER/NAME.")
         _check_licence(self.licence)

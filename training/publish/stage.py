@@ -86,10 +86,23 @@ class Repository:
 
 @dataclass(frozen=True)
 class Publication:
-    """Everything that would be published, checked and staged; `warnings` are for the author."""
+    """Everything that would be published, checked and staged in a folder; `warnings` are for the author."""
 
     repositories: list[Repository]
     warnings: list[str]
+    checked: Checked
+    folder: Path
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Stage it again under other names of repositories: its own, and those that its files and cards name.
+
+        Args:
+            names: old name → present one.
+        Raises:
+            RefusedError: two of its repositories would be one.
+        """
+        again = stage(self.checked.renamed(names), Path(tempfile.mkdtemp(dir=self.folder)))
+        self.repositories[:] = again.repositories
 
 
 @contextmanager
@@ -127,13 +140,14 @@ def stage(checked: Checked, folder: Path) -> Publication:
     secrets = [secret for repository in repositories for secret in scanner.folder(repository.staged.folder)]
     if secrets:
         raise RefusedError([f"{secret} must not be published" for secret in secrets])
-    return Publication(repositories, [*checked.warnings, *scanner.seen_in_texts()])
+    return Publication(repositories, [*checked.warnings, *scanner.seen_in_texts()], checked, folder)
 
 
 def _half(half: Half, checked: Checked, figures: Path, folder: Path) -> Repository:
     request, role = checked.request, half.contract.role
     repo, other = checked.names[role], checked.names.get(OTHER[role])
-    contract = copies.copy_half(half, folder, pair=other)
+    present = checked.present if checked.evaluation is None else {}
+    contract = copies.copy_half(half, folder, pair=other, present=present)
     if checked.evaluation is not None:
         copies.copy_evaluation(checked.evaluation, request.evaluation.parent, folder)
         shutil.copytree(figures, folder / "figures")
@@ -166,7 +180,7 @@ def _sizes(folder: Path) -> Mapping[str, int]:
 
 def _dataset(checked: Checked, scanner: Scanner, folder: Path) -> Repository:
     request, repo = checked.request, checked.names["data"]
-    tables = [copies.copy_table(table, folder, checked.bases[table]) for table in request.tables]
+    tables = [copies.copy_table(table, folder, checked.bases[table], checked.present) for table in request.tables]
     contract = Contract.load(tables[0])
     facts = DatasetFacts.read(tables)
     examples = [copies.clean_example(table, read, scanner) for table, read in zip(tables, facts.tables, strict=True)]
@@ -197,7 +211,8 @@ def _trajectory(checked: Checked, folder: Path) -> Repository:
     checkpoints = []
     for half, evaluation, tables in checked.steps:
         name = half.folder.name
-        contract = copies.copy_half(half, folder / name, pair=request.pair, of_run=True)
+        present = checked.present if evaluation is None else {}
+        contract = copies.copy_half(half, folder / name, pair=request.pair, of_run=True, present=present)
         if evaluation is not None:
             copies.copy_evaluation(evaluation, tables, folder / name)
         checkpoints.append(Checkpoint(name, contract, evaluation))

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from nla_sdk.errors import NLAError, first_line
+from nla_sdk.halves.hub.naming import ask_present_name
 from nla_sdk.io.files import atomic, sha256_of, write_json
 from nla_sdk.io.sidecars import read_sidecar, sidecar_of
 
@@ -23,6 +24,8 @@ from .scan import Scanner
 
 class ResultsError(NLAError):
     """The list of results is damaged, or a table could not be published."""
+
+    remedy = "Move a damaged MANIFEST.json away; for publishing log in, and run the same command again."
 
 
 def keep(config: Config, table: Path, push_dataset: str | None = None) -> Path:
@@ -89,6 +92,7 @@ def push(repo: str, table: Path, name: Path) -> None:
             "out of what it is made from, and run the same command again."
         )
     api = HfApi()
+    repo = ask_present_name(repo, "dataset")  # made again under an old name, it would part from what is there
     there = Path("data") / name
     try:
         api.create_repo(repo, repo_type="dataset", exist_ok=True)

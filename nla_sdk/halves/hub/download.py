@@ -13,6 +13,7 @@ from typing import Any
 from ...errors import OfflineError
 from .errors import clean_token, hub_errors
 from .listing import listed, tree
+from .references import refuse_ref_name
 
 
 def download_folder(
@@ -34,6 +35,7 @@ def download_folder(
         The snapshot's folder, named by its commit; the subfolder is inside it.
     Raises:
         MissingRepositoryError, GatedRepositoryError, AccessTokenError, MissingFileError, OfflineError: see the message.
+        InputError: no branch, tag or commit can be called as the revision is.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
@@ -44,6 +46,8 @@ def download_folder(
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **{"delay": 1.0, **kwargs})
 
+    if revision is not None:
+        refuse_ref_name(revision, "The revision")
     prefix = f"{glob.escape(subfolder)}/" if subfolder else ""
     with hub_errors(repo, revision), _no_match_is_no_news():
         return Path(

@@ -34,7 +34,9 @@ STATE = Path("trainer") / "state.pt"
 
 
 class TrainingError(NLAError):
-    """Training cannot go on: NaN, or a checkpoint of another run."""
+    """Training cannot go on: NaN, a checkpoint of another run or damaged, an optimizer not for this device."""
+
+    remedy = "Of NaN: a lower lr, from the last good checkpoint; of another run's checkpoint: another out: or --name."
 
 
 # --- halves -----------------------------------------------------------------------------------------------------------

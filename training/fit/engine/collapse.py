@@ -24,6 +24,8 @@ WATCHED_STEPS = 5
 class CollapseError(TrainingError):
     """The explanations stopped being explanations."""
 
+    remedy = "Go on from final/, the best before, with more kl or a lower lr, under another --name."
+
 
 def total(values: Sequence[float], accelerator: Any = None) -> list[float]:
     """Each value summed over all processes; the values themselves where there is one."""

@@ -5,14 +5,17 @@ Every check collects what is wrong and where, so that one run tells all of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nla_sdk.contract import SIDECAR_NAME, Contract
-from nla_sdk.errors import InputError, NLAError, first_line
+from nla_sdk.errors import ContractError, InputError, NLAError, first_line
 from nla_sdk.evaluation.schema import EVALUATION, Evaluation
-from nla_sdk.halves.half import Half
+from nla_sdk.halves.half import OTHER, Half
+from nla_sdk.halves.hub.listing import listed
+from nla_sdk.halves.hub.renames import named_now
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.sidecars import read_sidecar
 
@@ -34,6 +37,7 @@ class Checked:
         steps: of a trajectory: each checkpoint, its evaluation, and the folder of that evaluation's tables.
         bases: table → the Hub id of the base its sidecar names by a folder; None: it names none by a folder.
         warnings: for the author.
+        present: old name → present one, of renamed repositories that are named in what is published.
     """
 
     request: PublishRequest
@@ -44,6 +48,79 @@ class Checked:
     steps: Sequence[tuple[Half, Evaluation | None, Path]]
     bases: Mapping[Path, str | None]
     warnings: Sequence[str]
+    present: Mapping[str, str] = field(default_factory=dict)
+
+    def named(self) -> dict[str, str]:
+        """Every repository that is published to, or that a contract or a card names, with its kind."""
+        contracts = [half.contract for half in (*self.halves, *(half for half, _, _ in self.steps))]
+        contracts += [Contract.load(table) for table in self.request.tables]
+        found: dict[str, str] = {}
+        for contract in contracts:
+            found |= dict.fromkeys(_repositories(contract.provenance), "dataset")
+            found |= dict.fromkeys(filter(is_public, (contract.base_model, repository_of(contract.pair))), "model")
+        models = [name for role, name in self.names.items() if role != "data"] + [self.request.pair]
+        found |= dict.fromkeys(filter(None, map(repository_of, models)), "model")
+        if self.request.trajectory:
+            found[self.request.repo] = "model"
+        if self.request.tables:
+            found[self.names["data"]] = "dataset"
+        return found
+
+    def renamed(self, names: Mapping[str, str]) -> Checked:
+        """The same with other names of repositories.
+
+        Args:
+            names: old name → present one.
+        Raises:
+            RefusedError: two of them would be one.
+        """
+        own = {role: named_now(name, names) for role, name in self.names.items()}
+        twice = [name for name, count in Counter(map(str.lower, own.values())).items() if count > 1]
+        if twice:
+            raise RefusedError([f"{' and '.join(self.names.values())} are one repository now, {twice[0]}"])
+
+        def half_of(half: Half) -> Half:
+            values = half.contract.to_dict()
+            contract = Contract.from_dict(named_now(values, names), source=half.contract.source)
+            return half if contract == half.contract else replace(half, contract=contract)
+
+        def evaluation_of(evaluation: Evaluation | None) -> Evaluation | None:
+            if evaluation is None:
+                return None
+            subject = evaluation.subject.model_copy(update=named_now(evaluation.subject.model_dump(), names))
+            return evaluation.model_copy(update={"subject": subject})
+
+        request = replace(
+            self.request, repo=named_now(self.request.repo, names), pair=named_now(self.request.pair, names)
+        )
+        return replace(
+            self,
+            request=request,
+            halves=[half_of(half) for half in self.halves],
+            names=own,
+            evaluation=evaluation_of(self.evaluation),
+            steps=[(half_of(half), evaluation_of(evaluation), folder) for half, evaluation, folder in self.steps],
+            bases={table: named_now(base, names) for table, base in self.bases.items()},
+            present=names,
+        )
+
+
+def repository_of(name: str | None) -> str | None:
+    """`owner/name` of a reference that may go on into a folder; None for what is no reference to a repository."""
+    repo = "/".join((name or "").split("/")[:2])
+    return repo if is_public(repo) else None
+
+
+def _repositories(value: object, key: str = "") -> Iterator[str]:
+    """The datasets that provenance names."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _repositories(item, str(name))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _repositories(item, key)
+    elif isinstance(value, str) and "dataset" in key.lower() and is_public(value):
+        yield value
 
 
 def check(request: PublishRequest) -> Checked:
@@ -56,6 +133,8 @@ def check(request: PublishRequest) -> Checked:
     request.check()
     findings = Findings()
     halves = halves_in(request.checkpoint)
+    if taken := _taken(request.checkpoint, halves):
+        findings.warnings.append(f"{request.checkpoint} is a training run: of it {listed(taken)} is published")
     trajectory = [_half(folder) for folder in request.trajectory]
     if len({half.contract.role for half in trajectory}) > 1:
         raise InputError("A trajectory is of one half: these folders hold AVs and ARs.")
@@ -81,13 +160,51 @@ def check(request: PublishRequest) -> Checked:
 
 
 def halves_in(checkpoint: Path | None) -> list[Half]:
-    """The halves of a checkpoint: the folder itself, or its `av` and `ar`."""
+    """The halves of a checkpoint: the folder itself, or its `av` and `ar`, of a training run its finished ones.
+
+    Raises:
+        ContractError: there is no half; the message says where some are.
+    """
+    return [_half(folder) for folder in folders_in(checkpoint)] if checkpoint is not None else []
+
+
+FINAL = "final"  # what a trainer leaves beside its log and its steps
+
+
+def folders_in(checkpoint: Path) -> list[Path]:
+    """The folders of a checkpoint's halves: of a folder that is no half its `av` and `ar`, of a run their `final`.
+
+    Raises:
+        ContractError: there is none; the message names folders below it that hold one.
+    """
+
+    def holds(folder: Path) -> bool:
+        return (folder / SIDECAR_NAME).is_file()
+
+    if holds(checkpoint):
+        return [checkpoint]
+    for place in (checkpoint, checkpoint / FINAL):  # expert and grpo leave final/av and final/ar
+        inside = [place / role for role in ("av", "ar") if (place / role).is_dir()]
+        found = [next((folder for folder in (half, half / FINAL) if holds(folder)), None) for half in inside]
+        if inside and all(found):
+            return [folder for folder in found if folder is not None]
+    if holds(checkpoint / FINAL):
+        return [checkpoint / FINAL]
+    below = {file.parent for depth in ("*", "*/*", "*/*/*") for file in checkpoint.glob(f"{depth}/{SIDECAR_NAME}")}
+    there = [folder.relative_to(checkpoint).as_posix() for folder in sorted(below)]
+    roles = [half for half in (checkpoint / "av", checkpoint / "ar") if half.is_dir()]
+    without = next((half for half in roles if not holds(half) and not holds(half / FINAL)), None)
+    lacking = f"{without} holds no {SIDECAR_NAME}, nor does its {FINAL}" if without else f"it holds no {SIDECAR_NAME}"
+    more = f" There are halves in {listed(there)}: pass one of these folders." if there else ""
+    raise ContractError(f"--checkpoint {checkpoint} is no half, and no folder of av and ar: {lacking}.{more}")
+
+
+def _taken(checkpoint: Path | None, halves: Sequence[Half]) -> list[str]:
+    """The folders of halves that lie elsewhere than a pair's do, and so were chosen for the author."""
     if checkpoint is None:
         return []
-    inside = [checkpoint / role for role in ("av", "ar") if (checkpoint / role).is_dir()]
-    if inside and not (checkpoint / SIDECAR_NAME).is_file():
-        return [_half(folder) for folder in inside]
-    return [_half(checkpoint)]
+    usual = {absolute(checkpoint), *(absolute(checkpoint / role) for role in OTHER)}
+    return [str(half.folder) for half in halves if half.folder not in usual]
 
 
 def _half(folder: Path) -> Half:
