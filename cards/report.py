@@ -38,8 +38,10 @@ def summary(evaluation: Evaluation) -> str:
     trip, limits = evaluation.round_trip, evaluation.verdict.thresholds
     lines = [
         f"{evaluation.verdict.value}: {evaluation.verdict.reason}",
-        f"thresholds: {limits.fewest_rows} rows, gain {limits.least_gain}, {percent(limits.least_unique_share)} "
-        f"distinct, p of the rank percentile {limits.identity_p}",
+        f"thresholds: {limits.fewest_rows} rows, "
+        + (f"{limits.fewest_documents} documents, " if limits.fewest_documents is not None else "")
+        + f"gain {limits.least_gain}, {percent(limits.least_unique_share)} distinct, p of the rank percentile "
+        f"{limits.identity_p}",
         f"{trip.evaluated} of {trip.attempted} rows evaluated, {trip.empty} empty, {trip.failed} failed",
     ]
     if evaluation.subject.matched is False:
@@ -52,6 +54,8 @@ def _headline(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     trip, ablation, identity = evaluation.round_trip, evaluation.ablation, evaluation.identity
     if trip.fve is not None:
         yield "round-trip FVE", figure(trip.fve)
+    if trip.fve_without_outlying is not None and trip.reference is not None:
+        yield f"  without {trip.reference.outlying} rows of outlying norm", figure(trip.fve_without_outlying)
     if evaluation.gain is not None:
         yield "gain over no text", figure(evaluation.gain)
     for name in CONDITIONS[1:]:

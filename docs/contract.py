@@ -17,7 +17,14 @@ PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- keys: written by docs/contract.py -->\n", "<!-- end of keys -->\n"
 COMMON = {"kind": "nla_model", "base_model": "owner/lm", "d_model": 64, "layer": 2}
 SMALL = {
-    "AV": COMMON | {"role": "av", "av_template": "{injection_char}", "injection_char": "x"},
+    "AV": COMMON
+    | {
+        "role": "av",
+        "av_template": "{injection_char}",
+        "injection_char": "x",
+        "prompt_style": "raw",
+        "injection_scale": 8,
+    },
     "AR": COMMON | {"role": "ar", "ar_template": "{explanation}", "ar_num_blocks": 3},
 }
 

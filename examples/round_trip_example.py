@@ -13,7 +13,6 @@ import sys
 import warnings
 
 from nla_sdk import NLAError, NLAPair
-from nla_sdk.metrics import gain
 
 TEXT = "The lighthouse keeper climbed the stairs one last time, lit the lamp and wrote in his log that the storm"
 
@@ -35,23 +34,29 @@ def main() -> None:
     acts = pair.extract(args.text)
     vector = acts.vectors[-1]
 
-    # Vector → explanation → vector. Nothing but the words passes from one half to the other.
+    # Vector → explanation → vector. Nothing but the words passes from one half to the other. Beside its score stands
+    # the honest comparison: what the second half makes of no words at all, and what the mean direction scores.
     trip = pair.round_trip(vector)
-
-    # The honest comparison: what the second half makes of no words at all.
-    empty = pair.score("", vector)
 
     print(f"text         {args.text}")
     print(f"read at      token {acts.tokens[-1]!r}, position {acts.positions[-1]}, layer {acts.layer}")
     print(f"explanation  {trip.explanation}" + ("" if trip.status == "ok" else f"  [{trip.status}]"))
-    scores = f"cosine {trip.cosine:.3f} (empty explanation: {empty.cosine:.3f})"
+    print(f"score        {beside('cosine', trip.cosine, trip.empty_cosine, trip.mean_cosine)}")
     if trip.fve is not None:
-        scores += f"   FVE {trip.fve:.3f} (empty: {empty.fve:.3f})"
-    print(f"score        {scores}   gain {gain(trip.mse, empty.mse):.3f}")
+        print(f"             {beside('FVE', trip.fve, trip.empty_fve, trip.mean_fve)}")
+    gain = "none possible" if trip.gain is None else f"{trip.gain:.3f}"
+    print(f"             gain {gain}: the share of the empty explanation's error that the words removed")
     print(
-        "             FVE 0 = predicting the mean direction, 1 = perfect; gain = share of the empty explanation's error"
+        "             FVE is 0 for the mean direction over many rows, not for each: read one row's beside the others."
     )
-    print("             that the words removed. Cosines do not compare across layers or models.")
+    print("             Cosines do not compare across layers or models.")
+
+
+def beside(name: str, words: float, empty: float, mean: float | None) -> str:
+    """A score with what no words and, where it is known, the mean direction score on the same row."""
+    return f"{name} {words:.3f} (empty explanation: {empty:.3f}" + (
+        ")" if mean is None else f", mean direction: {mean:.3f})"
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     >>> from nla_sdk import NLAPair
     >>> pair = NLAPair.from_pretrained("demo")
     >>> trip = pair.round_trip("The cat sat on the mat.")
-    >>> print(trip.explanation, trip.fve)
+    >>> print(trip.explanation, trip.status, trip.gain)
 
 Importing this package is light: torch is imported when a pair is first asked for.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -112,6 +112,17 @@ class Assembly:
         return None
 
     @property
+    def mean_direction(self) -> torch.Tensor | None:
+        """The direction of the mean activation: float32 [d_model], of length 1, on the CPU.
+
+        None where the pair does not know it (it is not centred).
+        """
+        for half in (self.reconstructor, self.verbalizer):
+            if half is not None and half.mean is not None and (length := half.mean.float().norm()) > 0:
+                return (half.mean.float() / length).cpu()
+        return None
+
+    @property
     def adapter_reports(self) -> dict[str, AdapterReport]:
         """What became of every adapter tensor, by role."""
         halves = {"av": self.verbalizer, "ar": self.reconstructor}
@@ -171,10 +182,12 @@ def assemble(
     revision: str | None,
     subfolder: str | None,
     trust_remote_code: bool,
+    contract: Mapping[str, Any] | None,
+    check_weights: bool,
     **where: Any,
 ) -> Pair:
     """Find and load a pair; arguments, errors and warnings are those of `NLAPair.from_pretrained`."""
-    av_half, ar_half, missing = find_halves(av, ar, revision=revision, subfolder=subfolder, **where)
+    av_half, ar_half, missing = find_halves(av, ar, revision=revision, subfolder=subfolder, given=contract, **where)
     halves = [half for half in (av_half, ar_half) if half is not None]
     matched = True
     if av_half is not None and ar_half is not None:
@@ -190,19 +203,21 @@ def assemble(
             )
     first = halves[0].contract
     if quantization == "auto":
-        quantization = next((half.contract.quantization for half in halves if half.contract.quantization), None)
+        quantization = next((half.contract.quantization for half in halves if half.contract.quantization), "auto")
     options = {
         "quantization": quantization,
         "device": device,
         "dtype": dtype,
         "compute_dtype": first.compute_dtype,
         "trust_remote_code": trust_remote_code,
+        "check_weights": check_weights,
     }
+    reading = _reading([half for half in halves if half.is_adapter] or halves[:1])
     source = Base(
         str(first.base_model if base is None else base),
         revision=first.base_revision if base is None else None,
         where=where,
-        options=options,
+        options={**options, **reading},
     )
     return kind(
         av=av_half,
@@ -215,21 +230,35 @@ def assemble(
     )
 
 
+def _reading(halves: Sequence[Half]) -> dict[str, Any]:
+    """How texts become tokens for these halves, as `Backbone.load` takes it; they share one tokenizer.
+
+    Raises:
+        MismatchedHalvesError: one reads with the file's tokenizer, the other with the class.
+    """
+    choices = {half.ref: half.contract.tokenizer for half in halves if half.contract.tokenizer}
+    if len(set(choices.values())) > 1:
+        said = " and ".join(f"{ref} `tokenizer: {choice}`" for ref, choice in choices.items())
+        raise MismatchedHalvesError(f"{said} ask for two tokenizers of one base. Load them one by one.")
+    probes = [text for half in halves for text in half.contract.prompt_texts()]
+    return {"reads": next(iter(choices.values()), None), "probes": probes}
+
+
 def _load_av(half: Half, base: Base, options: Mapping[str, Any]) -> Verbalizer:
     backbone, adapter = _backbone_of(half, "av", base, options, None)
-    contract = half.contract.verify(backbone.tokenizer)
-    return Verbalizer(backbone, adapter, contract, load_mean(half.folder, contract))
+    contract = half.contract.verify(backbone.tokenizer, backbone.vocabulary)
+    return Verbalizer(backbone, adapter, contract, load_mean(half.folder, contract), f"the AV {half.ref}")
 
 
 def _load_ar(half: Half, base: Base, options: Mapping[str, Any]) -> Reconstructor:
     backbone, adapter = _backbone_of(half, "ar", base, options, half.contract.ar_num_blocks)
-    contract = half.contract.verify(backbone.tokenizer)
+    contract = half.contract.verify(backbone.tokenizer, backbone.vocabulary)
     if (blocks := cast(int, contract.ar_num_blocks)) > backbone.num_blocks:
         raise MismatchedHalvesError(
             f"The AR {half.ref} runs {blocks} blocks, its model {backbone.ref} has {backbone.num_blocks}."
         )
     head = load_head(half.folder, backbone.d_model, bias=contract.head_bias)
-    return Reconstructor(backbone, adapter, contract, head, load_mean(half.folder, contract))
+    return Reconstructor(backbone, adapter, contract, head, load_mean(half.folder, contract), f"the AR {half.ref}")
 
 
 def _backbone_of(
@@ -240,7 +269,7 @@ def _backbone_of(
         backbone = base.load()
         backbone.load_adapter(role, half.folder, num_blocks_run=num_blocks_run)
     else:
-        backbone = Backbone.load(half.folder, ref=half.ref, truncated=role == "ar", **options)
+        backbone = Backbone.load(half.folder, ref=half.ref, truncated=role == "ar", **options, **_reading([half]))
     if backbone.d_model != half.contract.d_model:
         raise MismatchedHalvesError(
             f"{half.ref} is for d_model {half.contract.d_model}; {backbone.ref} has {backbone.d_model}. Wrong base "

@@ -5,6 +5,9 @@ Each message says what was found, what was expected and what to do. `NLAError` i
 two lines and exit code 2. Of each class `remedy` says what its users can do; docs/errors.md is made from it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 
@@ -172,6 +175,25 @@ class NonFiniteOutputError(PairError):
 
     remedy = "dtype='bfloat16' or 'float32'; if that does not help, look for NaN in the weights."
 
+    def __init__(self, message: str, rows: Iterable[int] = (), of: str = "") -> None:
+        super().__init__(message, tuple(rows), of)
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The rows of what was passed in that are so; the others are not."""
+        return self.args[1]
+
+    def numbered(self, number: Callable[[int], int], of: str = "") -> NonFiniteOutputError:
+        """The same, of rows that the caller numbers otherwise, of a table that it may name."""
+        return NonFiniteOutputError(self.args[0], sorted({number(row) for row in self.rows}), of or self.args[2])
+
+    def __str__(self) -> str:
+        message, rows, of = self.args
+        if not rows:
+            return message
+        shown = ", ".join(map(str, rows[:4])) + (f" and {len(rows) - 4} more" if len(rows) > 4 else "")
+        return f"{of}{', ' if of else ''}row{'' if len(rows) == 1 else 's'} {shown}: {message}"
+
 
 class MissingHalfError(PairError):
     """The method needs a half (AV or AR) that this pair was loaded without."""
@@ -294,6 +316,12 @@ class TokenizerWarning(NLAWarning):
     """transformers' tokenizer class reads text otherwise than the tokenizer.json beside it; the file's own is used."""
 
     remedy = "Nothing: it is said once."
+
+
+class SlowWarning(NLAWarning):
+    """What was asked for works, and takes much longer than another setting would."""
+
+    remedy = "The message names the other setting."
 
 
 class RenamedRepositoryWarning(NLAWarning):

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import torch
 
 from .assembly import Assembly, assemble
 from .errors import InputError, MissingHalfError, PrecisionWarning
 from .halves.saving import save_halves
-from .inputs import Chat, Progress, Texts, Writing, is_text
+from .inputs import Chat, Progress, Texts, Writing, check_text_input, check_vector_input, is_text
 from .model.extraction import Extractor, is_chat
 from .model.injection import VectorsLike, as_vectors
 from .model.reconstructor import Reconstructor
 from .model.verbalizer import Verbalizer
 from .results import Activations, Explanation, Results, RoundTrip, Score
-from .sampling import Sampling
+from .sampling import Sampling, whole_number
 from .scoring import score_rows, write_best
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class NLAPair(Assembly):
         >>> pair = NLAPair.from_pretrained("demo")
         >>> acts = pair.extract("The cat sat on the mat.")
         >>> trip = pair.round_trip(acts.vectors[-1])
-        >>> trip.explanation, trip.fve
+        >>> trip.explanation, trip.status, trip.gain
     """
 
     # --- loading ------------------------------------------------------------------------------------------------
@@ -59,6 +59,8 @@ class NLAPair(Assembly):
         token: str | None = None,
         local_files_only: bool = False,
         trust_remote_code: bool = False,
+        contract: Mapping[str, Any] | None = None,
+        check_weights: bool = False,
     ) -> NLAPair:
         """Load a pair.
 
@@ -74,8 +76,13 @@ class NLAPair(Assembly):
             revision, subfolder: of the first half given.
             cache_dir, token, local_files_only: as in huggingface_hub.
             trust_remote_code: run code from the base's or a full checkpoint's repository.
+            contract: what the halves' `nla_meta.yaml` do not say, or say wrong: keys of docs/contract.md (under any of
+                their names), of whichever half has a use for them; `{"prompt_style": "chat"}`.
+            check_weights: look for NaN and infinity in the base and in full checkpoints too, which reads every weight
+                of them; adapters, heads and means are always looked at.
         Raises:
             RepositoryError, ContractError, LoadError, WrongRoleError, MismatchedHalvesError: see nla_sdk.errors.
+            UnstatedPromptError: nobody says how the AV's prompt is put to the model; shows both ways.
         Warns:
             UnmatchedPairWarning: the halves do not name each other.
         """
@@ -90,6 +97,8 @@ class NLAPair(Assembly):
             revision=revision,
             subfolder=subfolder,
             trust_remote_code=trust_remote_code,
+            contract=contract,
+            check_weights=check_weights,
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
@@ -131,10 +140,13 @@ class NLAPair(Assembly):
         Returns:
             Activations, vectors float32 [n, d_model], raw.
         Raises:
-            EmptyBatchError, PositionError, LayerError, InputError.
+            EmptyBatchError, PositionError, LayerError, InputError; TextError: half a surrogate pair, NUL, a token
+            that the model has no embedding for.
+            NonFiniteOutputError: the source gives NaN or infinity; names the texts and the cause.
         Warns:
             PrecisionWarning: once, if the source runs at another precision than the pair was trained on.
         """
+        check_text_input(text)
         source = self.source
         trained = self.contract.extraction_precision
         running = source.quantization or str(source.dtype).removeprefix("torch.")
@@ -185,11 +197,14 @@ class NLAPair(Assembly):
         Raises:
             MissingHalfError, ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError,
             InputError (a setting out of range, or best_of with n > 1).
+            InjectionError: the vector does not reach the AV's model. NonFiniteOutputError: it gives NaN or infinity.
         Example:
             >>> pair.explain(acts.vectors[-1]).status  # doctest: +SKIP
             'ok'
         """
+        check_vector_input(activation)
         vectors, single = as_vectors(activation, self.d_model)
+        best_of = whole_number("best_of", best_of, 1)
         if best_of != 1 and n != 1:
             raise InputError(f"n={n} and best_of={best_of}: ask for several explanations or for the best one.")
         sampling = Sampling(max_new_tokens, temperature, n, seed)
@@ -208,11 +223,12 @@ class NLAPair(Assembly):
         Returns:
             float32 [d_model], or [n, d_model] for a list, on the CPU. Without centring only the direction counts.
         Raises:
-            MissingHalfError, EmptyBatchError, InputError.
+            MissingHalfError, EmptyBatchError, InputError, NonFiniteOutputError; TextError as in `extract`.
         Warns:
             TruncatedExplanationWarning.
         """
         reconstructor = self._need(self.reconstructor, "reconstruct", "AR")
+        check_text_input(text, "explanation")
         single = isinstance(text, str)
         if not single and not isinstance(text, Sequence):
             raise InputError(f"Expected an explanation or a list of them, got a {type(text).__name__}.")
@@ -253,6 +269,7 @@ class NLAPair(Assembly):
             # float16 overflows in some models: what is read from a text is looked at like what a caller brings.
             vectors, _ = as_vectors(self.extract(activation).vectors, self.d_model)
         else:  # a TypeGuard says nothing of what it does not hold for
+            check_vector_input(activation)
             vectors, single = as_vectors(cast(VectorsLike, activation), self.d_model)
         sampling = Sampling(max_new_tokens, temperature, seed=seed)
         written, reconstructions, scores = self._best(vectors, sampling, best_of, progress)
@@ -267,6 +284,8 @@ class NLAPair(Assembly):
     def score(self, text: str | Sequence[str], activation: VectorsLike) -> Score | Results[Score]:
         """How well explanations reconstruct activations: any text, not only the AV's own.
 
+        Beside each score stands what no words (`gain`, `empty_cosine`) and the mean direction score on that very row.
+
         Args:
             text: one explanation, or as many as there are activations.
             activation: [d_model] or [n, d_model].
@@ -276,6 +295,7 @@ class NLAPair(Assembly):
         Raises:
             InputError: the numbers of texts and vectors do not match.
         """
+        check_vector_input(activation)
         vectors, single_vector = as_vectors(activation, self.d_model)
         single_text = isinstance(text, str)
         reconstructions = self.reconstruct([text] if single_text else text)
@@ -284,12 +304,7 @@ class NLAPair(Assembly):
                 f"{len(reconstructions)} explanations and {len(vectors)} activations; expected as many of each."
             )
         rows = max(len(reconstructions), len(vectors))
-        scores = score_rows(
-            reconstructions.expand(rows, -1),
-            vectors.expand(rows, -1),
-            baseline_mse=self.baseline_mse,
-            matched=self.matched,
-        )
+        scores = self._score(reconstructions.expand(rows, -1), vectors.expand(rows, -1))
         return scores[0] if single_text and single_vector else scores
 
     # --- within -------------------------------------------------------------------------------------------------
@@ -297,8 +312,7 @@ class NLAPair(Assembly):
         self, vectors: torch.Tensor, sampling: Sampling, best_of: int, progress: Progress | None
     ) -> tuple[Results[Explanation], torch.Tensor, Results[Score]]:
         """For each vector the best of `best_of` explanations (1: the only one), its reconstruction and its score."""
-        if best_of < 1:
-            raise InputError(f"best_of={best_of}: expected at least 1.")
+        best_of = whole_number("best_of", best_of, 1)
         reconstructor = self._need(self.reconstructor, "best_of" if best_of > 1 else "round_trip", "AR")
         verbalizer = self._need(self.verbalizer, "explain", "AV")
         if best_of == 1:
@@ -306,10 +320,21 @@ class NLAPair(Assembly):
             reconstructions = reconstructor(written)
         else:
             written, reconstructions = write_best(verbalizer, reconstructor, vectors, sampling, best_of, progress)
-        scores = score_rows(reconstructions, vectors, baseline_mse=self.baseline_mse, matched=self.matched)
+        scores = self._score(reconstructions, vectors)
         if best_of > 1:
             written = [explanation.scored(score, best_of) for explanation, score in zip(written, scores, strict=True)]
         return Results(written), reconstructions, scores
+
+    def _score(self, reconstructions: torch.Tensor, vectors: torch.Tensor) -> Results[Score]:
+        """The rows' scores, each beside what no words and the mean direction score."""
+        return score_rows(
+            reconstructions,
+            vectors,
+            empty=self._need(self.reconstructor, "score", "AR").empty(),
+            mean=self.mean_direction,
+            baseline_mse=self.baseline_mse,
+            matched=self.matched,
+        )
 
     def _need(self, half: HalfInMemory | None, method: str, role: str) -> HalfInMemory:
         if half is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
 from .errors import InputError
@@ -21,6 +21,8 @@ Result = TypeVar("Result")
 SHOWN = 10  # of a long list, at a prompt and in a notebook
 _VECTORS = ("activation_vector", "reconstruction")
 _NOT_SHOWN = ("explanation_raw", *_VECTORS)
+WORSE = "worse than no words"
+_ROUNDING = 1e-6  # of a cosine: what one row of a batch may differ from the same row alone
 
 
 @dataclass(frozen=True)
@@ -30,24 +32,53 @@ class Score:
     Attributes:
         cosine: of raw directions, −1 to 1. Does not compare across layers or models.
         mse: 2 (1 − cosine), 0 to 4; unrelated directions 2.
-        fve: 1 − mse / baseline_mse; None where the contract has no `baseline_mse`. 0 is what the mean direction scores.
+        fve: 1 − mse / baseline_mse; None where the contract has no `baseline_mse`. Of one row it does not say how much
+            the words explain: no words, or the mean direction alone, may score as much. Read it beside the two.
         matched: whether the two halves name each other; the score of a mixed pair means little.
+        gain: what the words add: 1 − mse / mse of no words (REFERENCE §1). Below 0 they do worse than none. None where
+            no words make no error already, so that nothing is left to add.
+        empty_cosine, empty_fve: what the AR's vector of no words scores against the same activation.
+        mean_cosine, mean_fve: what the mean direction scores against it; None where the pair does not know its mean.
     """
 
     cosine: float
     mse: float
     fve: float | None
     matched: bool
+    gain: float | None = field(default=None, kw_only=True)
+    empty_cosine: float | None = field(default=None, kw_only=True)
+    empty_fve: float | None = field(default=None, kw_only=True)
+    mean_cosine: float | None = field(default=None, kw_only=True)
+    mean_fve: float | None = field(default=None, kw_only=True)
+
+    @property
+    def worse_than_none(self) -> bool:
+        """Whether the AR comes nearer to the activation without the words than with them (by more than rounding)."""
+        return self.empty_cosine is not None and self.cosine < self.empty_cosine - _ROUNDING
 
     def to_row(self) -> dict[str, Any]:
         """The score's columns in a table."""
-        return {"cosine": self.cosine, "mse": self.mse, "fve": self.fve, "matched": self.matched}
+        return {name: getattr(self, name) for name in SCORE_COLUMNS}
 
     def __repr__(self) -> str:
-        return f"Score({_figures(self)})"
+        return f"Score({_figures(self)})" + (f" [{WORSE}]" if self.worse_than_none else "")
 
     def _repr_html_(self) -> str:
         return html_table([self.to_row()])
+
+
+SCORE_COLUMNS = (
+    "cosine",
+    "mse",
+    "fve",
+    "gain",
+    "empty_cosine",
+    "empty_fve",
+    "mean_cosine",
+    "mean_fve",
+    "matched",
+)
+"""A score's columns, in the order of every table and file."""
 
 
 class Explanation(str):
@@ -95,7 +126,7 @@ class Explanation(str):
         """The explanation's columns in a table; those of its score where it has one."""
         row = {
             "api_explanation": str(self),
-            "explanation_status": self.status,
+            "explanation_status": row_status(self.status, self.score),
             "explanation_raw": self.raw,
             "tokens_written": self.tokens,
         }
@@ -105,6 +136,7 @@ class Explanation(str):
         notes = [] if self.status == "ok" else [self.status]
         if self.score is not None:
             notes.append(f"best of {self.best_of}: {_figures(self.score)}")
+            notes += [WORSE] if row_status(self.status, self.score).endswith(WORSE) else []
         return super().__repr__() + (f" [{'; '.join(notes)}]" if notes else "")
 
     def _repr_html_(self) -> str:
@@ -126,8 +158,12 @@ class RoundTrip(Score):
 
     @property
     def status(self) -> str:
-        """The explanation's: "ok", "empty" or "truncated"."""
-        return self.explanation.status
+        """What is to be known of the row before its score.
+
+        "ok", "empty" or "truncated" as of the explanation; "worse than no words" or "truncated; worse than no words"
+        where the AR comes nearer to the activation from an empty text.
+        """
+        return row_status(self.explanation.status, self)
 
     @property
     def raw(self) -> str:
@@ -142,19 +178,18 @@ class RoundTrip(Score):
     def to_row(self) -> dict[str, Any]:
         """The round trip's columns in a table, both vectors as float32 arrays."""
         vectors = {"activation_vector": self.activation.numpy(), "reconstruction": self.reconstruction.numpy()}
-        return {**self.explanation.to_row(), **super().to_row(), **vectors}
+        row = {**self.explanation.to_row(), "explanation_status": self.status}
+        return {**row, **super().to_row(), **vectors}
 
     def __eq__(self, other: object) -> bool:
         """Whether both say the same of the same activation, to the last digit."""
         if not isinstance(other, RoundTrip):
             return NotImplemented
         pairs = ((self.activation, other.activation), (self.reconstruction, other.reconstruction))
-        return (self.explanation, self.status, self.cosine, self.fve, self.matched) == (
+        return (self.explanation, self.status, super().to_row()) == (
             other.explanation,
             other.status,
-            other.cosine,
-            other.fve,
-            other.matched,
+            super(RoundTrip, other).to_row(),
         ) and all(a.shape == b.shape and bool((a == b).all()) for a, b in pairs)
 
     def __hash__(self) -> int:
@@ -193,7 +228,8 @@ class Results(list[Result]):
 
         from .io.tables import vector_column
 
-        types: dict[str, pa.DataType] = {"fve": pa.float64()}  # which may be null in every row
+        # which may be null in every row
+        types = {name: pa.float64() for name in SCORE_COLUMNS if name != "matched"}
         columns = _columns(self.to_rows())
         return pa.table(
             {
@@ -288,9 +324,16 @@ class Activations:
         return html_table([dict(zip(("text", "position", "token", "norm"), row, strict=True)) for row in columns])
 
 
+def row_status(status: str, score: Score | None) -> str:
+    """A text's status with what its score says of it; no words at all ("empty") do neither better nor worse."""
+    if score is None or status == "empty" or not score.worse_than_none:
+        return status
+    return WORSE if status == "ok" else f"{status}; {WORSE}"
+
+
 def _figures(score: Score) -> str:
-    figures = [f"cosine={score.cosine:.4f}", f"mse={score.mse:.4f}"]
-    figures += [] if score.fve is None else [f"fve={score.fve:.4f}"]
+    named = ("cosine", "mse", "fve", "gain", "empty_cosine", "mean_cosine")
+    figures = [f"{name}={_cell(value)}" for name in named if (value := getattr(score, name)) is not None]
     return ", ".join(figures + ([] if score.matched else ["matched=False"]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,18 +19,50 @@ TEMPERATURE = 0.7  # of the candidates of `best_of`, where no other is asked for
 
 
 def score_rows(
-    reconstructions: torch.Tensor, vectors: torch.Tensor, *, baseline_mse: float | None, matched: bool
+    reconstructions: torch.Tensor,
+    vectors: torch.Tensor,
+    *,
+    empty: torch.Tensor,
+    mean: torch.Tensor | None,
+    baseline_mse: float | None,
+    matched: bool,
 ) -> Results[Score]:
-    """The score of each row of [n, d_model] against the same row of another."""
-    cosines = np.atleast_1d(metrics.cosine(reconstructions.cpu(), vectors.cpu()))
+    """The score of each row of [n, d_model] against the same row of another, beside what stands for no words.
+
+    Args:
+        reconstructions: float32 [n, d_model], of words.
+        vectors: float32 [n, d_model], the raw activations.
+        empty: float32 [d_model], the reconstruction of the empty text.
+        mean: float32 [d_model], the mean direction; None where it is not known.
+        baseline_mse: FVE's denominator; None where it is not known.
+        matched: whether the halves name each other.
+    """
+    activations = vectors.cpu()
+    columns = [
+        np.atleast_1d(metrics.cosine(made, activations)).tolist() if made is not None else [None] * len(activations)
+        for made in (reconstructions.cpu(), empty.cpu(), None if mean is None else mean.cpu())
+    ]
+
+    def fve(cosine: float | None) -> float | None:
+        return None if cosine is None or baseline_mse is None else metrics.fve(2.0 * (1.0 - cosine), baseline_mse)
+
+    def gain(mse: float, mse_empty: float) -> float | None:
+        found = metrics.gain(mse, mse_empty)
+        return None if found == -math.inf else found  # tables and JSON have no infinity
+
     return Results(
         Score(
-            cosine=float(cosine),
-            mse=(mse := 2.0 * (1.0 - float(cosine))),
-            fve=None if baseline_mse is None else metrics.fve(mse, baseline_mse),
+            cosine=cosine,
+            mse=(mse := 2.0 * (1.0 - cosine)),
+            fve=fve(cosine),
             matched=matched,
+            gain=gain(mse, 2.0 * (1.0 - of_empty)),
+            empty_cosine=of_empty,
+            empty_fve=fve(of_empty),
+            mean_cosine=of_mean,
+            mean_fve=fve(of_mean),
         )
-        for cosine in cosines
+        for cosine, of_empty, of_mean in zip(*columns, strict=True)
     )
 
 

@@ -122,6 +122,18 @@ def test_gain_is_that_of_the_seeds_published_figures():
     assert round(metrics.gain(1.1416, 1.1898), 2) == 0.04
 
 
+@quick
+@given(st.floats(1e-6, 4), st.floats(1e-6, 4))
+def test_a_gain_is_positive_where_words_leave_less_error_than_none(real, empty):
+    found = metrics.gain(real, empty)
+    assert found == pytest.approx((empty - real) / empty) and (found < 0) == (real > empty)
+
+
+@pytest.mark.parametrize(("real", "expected"), [(0.0, 0.0), (1e-12, 0.0), (0.3, -math.inf)])
+def test_where_no_words_make_no_error_nothing_is_left_to_gain(real, expected):
+    assert metrics.gain(real, 0.0) == metrics.gain(real, 1e-12) == expected
+
+
 def test_a_zero_vector_has_no_cosine():
     assert math.isnan(metrics.cosine([0.0, 0.0], [1.0, 0.0]))
 

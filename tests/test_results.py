@@ -116,7 +116,8 @@ def test_a_data_frame_has_a_row_for_each_result():
     frame = Results([trip(0.5), trip(0.25)]).to_pandas()
     assert list(frame.cosine) == [0.5, 0.25] and frame.matched.all()
     np.testing.assert_array_equal(frame.reconstruction[1], [0.0, 1.0, 2.0])
-    assert list(Results([SCORE]).to_pandas()) == ["cosine", "mse", "fve", "matched"]
+    beside = ["gain", "empty_cosine", "empty_fve", "mean_cosine", "mean_fve"]
+    assert list(Results([SCORE]).to_pandas()) == ["cosine", "mse", "fve", *beside, "matched"]
 
 
 def test_several_samples_of_an_activation_are_rows_that_say_whose_they_are():

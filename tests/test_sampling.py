@@ -19,5 +19,5 @@ def test_settings_are_greedy_and_of_the_contract_by_default_and_cannot_be_change
 
 @pytest.mark.parametrize("wrong", [{"max_new_tokens": 0}, {"n": 0}, {"temperature": -0.1}, {"temperature": math.nan}])
 def test_settings_out_of_range_are_refused(wrong):
-    with pytest.raises(InputError, match="expected ≥ 1, ≥ 1, ≥ 0"):
+    with pytest.raises(InputError, match="expected a (whole )?number ≥ [01]"):
         Sampling(**wrong)

@@ -223,7 +223,9 @@ def lora_av(folder: Path, base: Path, model, *, layer: int, seed: int = 100, nor
         "d_model": D_MODEL,
         "layer": layer,
         "injection_char": MARKER,
+        "injection_scale": "sqrt_d_model",
         "av_template": AV_TEMPLATE,
+        "prompt_style": "raw",
         "max_new_tokens": 12,
         "provenance": {"pair_id": f"tiny-{base.name}-{layer}"},
     }
@@ -342,7 +344,9 @@ def scripted_av(folder: Path, base: Path, scripts: Mapping[str, Iterable[str]]) 
         d_model=D_MODEL,
         layer=0,
         injection_char=MARKER,
+        injection_scale="sqrt_d_model",
         av_template="say {injection_char}",
+        prompt_style="raw",
         max_new_tokens=10,
     )
 

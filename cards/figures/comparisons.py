@@ -57,7 +57,7 @@ def content_ablation(canvas: Canvas, evaluation: Evaluation) -> None:
     title = f"The AR given different texts for the same {evaluation.ablation.n} activations"
     if evaluation.gain is not None:
         title += f": gain {evaluation.gain.value:.2f}"
-    axes.set(title=minus(title), ylabel="FVE (0: the mean direction)" if by_fve else "mean cosine")
+    axes.set(title=minus(title), ylabel="FVE (0: the mean direction over all rows)" if by_fve else "mean cosine")
     bare(axes)
 
 

@@ -54,7 +54,11 @@ def training(canvas: Canvas, curves: Mapping[str, Mapping[str, Curve]]) -> None:
         if role == "ar":
             axes.axhline(0.0, color=BLACK, linewidth=1)
         title = "AV: held-out loss" if role == "av" else "AR: held-out FVE"
-        axes.set(title=title, xlabel="step", ylabel="nats per token" if role == "av" else "FVE (0: the mean direction)")
+        axes.set(
+            title=title,
+            xlabel="step",
+            ylabel="nats per token" if role == "av" else "FVE (0: the mean direction over all rows)",
+        )
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + 0.4 * (high - low))  # room for the legend above the curves
         axes.legend(frameon=False, fontsize=10, loc="upper right" if role == "av" else "upper left")

@@ -9,7 +9,7 @@ import typer
 from .. import __version__
 from ..io.progress import say
 from . import boundary
-from .options import Input, OutputOptions, PairOptions, Positions, WritingOptions, expand
+from .options import Input, OutputOptions, PairOptions, Positions, Stated, WritingOptions, expand, stated
 from .rows import process
 from .terminal import HOW_TO_READ, Summary
 
@@ -36,7 +36,8 @@ def round_trip(
 ) -> None:
     """Activation → explanation → activation, scored.
 
-    Beside each score stands what an empty explanation gets: the honest comparison.
+    Beside each score stands what no words and the mean direction get: the honest comparison. Rows whose words do worse
+    than none say so.
 
     INPUT: a text (its last token is read), .npy [d] or [n, d], .parquet or .jsonl with a column activation_vector (or
     text), .txt, or - (text or JSON lines).
@@ -99,6 +100,7 @@ def info(
     subfolder: Annotated[str | None, typer.Option(help="Where a repository holds several.")] = None,
     local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Ask no network.")] = False,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    contract: Stated = None,
 ) -> None:
     """A checkpoint's contract, files and tensors.
 
@@ -109,7 +111,7 @@ def info(
     from .info import show
 
     where = {"revision": revision, "subfolder": subfolder, "local_files_only": local_files_only}
-    show(describe(ref, base=base, **where), as_json=json)
+    show(describe(ref, base=base, contract=stated(contract), **where), as_json=json)
 
 
 @app.command()

@@ -4,16 +4,49 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+import yaml
+
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..pair import NLAPair
+
+
+Stated = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--contract", metavar="KEY=VALUE", help="What the contract lacks or says wrong: prompt_style=chat; repeatable."
+    ),
+]
+
+
+def stated(words: Sequence[str] | None) -> dict[str, Any] | None:
+    """`key=value` words as the mapping that `NLAPair.from_pretrained(contract=…)` takes; values are YAML.
+
+    Raises:
+        InputError: a word has no `=`, its value is no YAML, or a key comes twice with two values.
+    """
+    given: dict[str, Any] = {}
+    for word in words or ():
+        key, equals, text = word.partition("=")
+        key = key.strip()
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError):
+            raise InputError(f"--contract {word}: {text!r} is no value as YAML writes them; quote it.") from None
+        if not equals or not key:
+            raise InputError(f"--contract {word}: expected KEY=VALUE, such as prompt_style=chat.")
+        if key in given and given[key] != value:
+            raise InputError(f"--contract gives `{key}` twice: {given[key]!r} and {value!r}.")
+        given[key] = value
+    return given or None
 
 
 class Quantization(str, Enum):
@@ -30,6 +63,7 @@ class Format(str, Enum):
     table = "table"
     jsonl = "jsonl"
     json = "json"
+    csv = "csv"
     parquet = "parquet"
     npy = "npy"
 
@@ -47,6 +81,10 @@ class PairOptions:
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the first half given.")] = None
     subfolder: Annotated[str | None, typer.Option(help="Its subfolder, where a repository holds several.")] = None
     local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Ask no network.")] = False
+    contract: Stated = None
+    check_weights: Annotated[
+        bool, typer.Option("--check-weights", help="Look for NaN in every weight of the base too.")
+    ] = False
 
     def load(self) -> NLAPair:
         """The pair; the demo pair if none was named."""
@@ -55,6 +93,7 @@ class PairOptions:
         chosen = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.av is None and self.ar is None:
             chosen["av"] = "demo"
+        chosen["contract"] = stated(self.contract)
         chosen["quantization"] = None if self.quantization is Quantization.none else self.quantization.value
         return NLAPair.from_pretrained(**chosen)
 
@@ -64,11 +103,12 @@ class OutputOptions:
     """Where results go, and in what form."""
 
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="A .parquet, .jsonl, .json or .npy file; without it, stdout.")
+        Path | None, typer.Option("-o", "--out", help="A .parquet, .jsonl, .json, .csv or .npy file; else stdout.")
     ] = None
     format: Annotated[Format | None, typer.Option(help="Instead of what the suffix of -o says.")] = None
     json: Annotated[bool, typer.Option("--json", help="JSON lines: the same as --format jsonl.")] = False
     column: Annotated[str | None, typer.Option(help="Column or key of INPUT that holds what is read.")] = None
+    as_text: Annotated[bool, typer.Option("--text", help="INPUT is a text, whatever it looks like.")] = False
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT, and unfinished work on another input.")
     ] = False

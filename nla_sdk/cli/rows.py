@@ -51,7 +51,12 @@ def process(
 
     kinds = (sources.TEXTS,) if command in ("extract", "reconstruct") else (sources.VECTORS, sources.TEXTS)
     source = sources.open_source(
-        given, LOOKED_FOR[command], column=output.column, holds=kinds, lines=command == "reconstruct"
+        given,
+        LOOKED_FOR[command],
+        column=output.column,
+        holds=kinds,
+        lines=command == "reconstruct",
+        as_text=output.as_text,
     )
     result = {"extract": "activation_vector", "reconstruct": "reconstruction"}.get(command)
     hidden = {source.column, "activation_vector"} if source.holds == sources.VECTORS else {"activation_vector"}
@@ -63,7 +68,9 @@ def process(
         target = jobs.Target(output.out, form, result, hidden, output.overwrite)
         target.refuse_early()
     elif output.out is not None or form not in (None, "table", "jsonl"):
-        raise InputError("Tables are for the terminal; parquet, npy and json are for files: give -o and one of these.")
+        raise InputError(
+            "Tables are for the terminal; parquet, npy, csv, json are for files: give -o and one of these."
+        )
     count = source.check(empty_texts=command == "reconstruct")
     options = (options or {}) | ({} if positions is None else {"positions": parse_positions(positions)})
 

@@ -9,30 +9,43 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from ..results import WORSE
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
-HOW_TO_READ = "FVE: 0 = predicting the mean direction, 1 = perfect. (empty): what no words at all would have scored."
+HOW_TO_READ = (
+    "(empty), (mean): the cosines of no words at all and of the mean direction with the same row. gain: what the words "
+    "add, 1 − mse / mse of no words.\nFVE: 0 = predicting the mean direction, over many rows; a single row may score "
+    "high without any words, so read it beside the gain."
+)
 
 _ROW = ("row", "row", 5)
 _TOKEN = ("token", "token", 14)
 _EXPLANATION = ("explanation", "api_explanation", None)
-_STATUS = ("status", "explanation_status", 9)
-_SCORES = [("cosine", "cosine", 7), ("(empty)", "empty_cosine", 7), ("FVE", "fve", 7), ("(empty)", "empty_fve", 7)]
+_STATUS = ("status", "explanation_status", 10)
+_COSINES = [("cosine", "cosine", 6), ("(empty)", "empty_cosine", 7), ("(mean)", "mean_cosine", 6)]
+_SCORES = [*_COSINES, ("gain", "gain", 6), ("FVE", "fve", 6)]
+NARROW = 100  # columns of a terminal in which scores stand below each other
 # (header, column, width) for each command; the width None takes what the others leave.
 COLUMNS = {
-    "explain": [_ROW, _TOKEN, _EXPLANATION, _STATUS],
+    "explain": [_ROW, _TOKEN, _EXPLANATION, *_SCORES, _STATUS],
     "round_trip": [_ROW, _TOKEN, _EXPLANATION, *_SCORES, _STATUS],
     "reconstruct": [_ROW, ("explanation", "text", None), ("norm", "norm", 10)],
     "extract": [_ROW, ("position", "position", 8), _TOKEN, ("norm", "norm", 10), ("text", "text", None)],
 }
 
 
+def _columns() -> int:
+    """Of the terminal; 120 where there is none."""
+    return shutil.get_terminal_size((120, 24)).columns
+
+
 def _print(grid) -> None:
     """A rich table on stdout: plain text of 120 columns, without trailing blanks, where that is no terminal."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else max(shutil.get_terminal_size((120, 24)).columns, 60)
+    width = None if sys.stdout.isatty() else max(_columns(), 60)
     console = Console(file=sys.stdout, width=width, markup=False, highlight=False)
     with console.capture() as lines:
         console.print(grid)
@@ -61,7 +74,12 @@ class RowTable:
 
         rows = [self._cells(row, number) for number, row in enumerate(table.to_pylist(), self.number)]
         shown = [column for column in self.columns if column[1] in rows[0]]
-        grid = Table(box=box.SIMPLE_HEAD, show_header=self.number == 0, show_edge=False, expand=True)
+        if _columns() < NARROW and any(column in shown for column in _SCORES):
+            shown = [column for column in shown if column not in _SCORES]
+            shown.insert(shown.index(_EXPLANATION) + 1, ("scores", "scores", 14))
+        grid = Table(
+            box=box.SIMPLE_HEAD, show_header=self.number == 0, show_edge=False, expand=True, padding=(0, 1, 0, 0)
+        )
         for header, _, width in shown:
             ratio = 1 if width is None else None
             grid.add_column(header, width=width, ratio=ratio, overflow="fold", justify="left")
@@ -78,6 +96,7 @@ class RowTable:
             cells["token"] = repr(row["token"])
         if "n_raw_tokens" in row:
             cells["position"] = str(row["n_raw_tokens"] - 1)
+        cells["scores"] = "\n".join(f"{header:8}{cells[name]}" for header, name, _ in _SCORES if name in row)
         if self.vectors in row:
             cells["norm"] = f"{math.hypot(*row[self.vectors]):.4g}"
         if self.text in row:
@@ -86,36 +105,49 @@ class RowTable:
 
 
 class Summary:
-    """Means over round trips, whatever they were printed or written as."""
+    """What all round trips together amount to, whatever they were printed or written as.
+
+    FVE is of these rows: 1 − mse / mse of the mean direction on the very same rows, so that 0 is what the mean
+    direction scores. Where the pair does not know its mean, the contract's baseline, which is of other rows, stands
+    for it.
+    """
 
     def __init__(self) -> None:
         self.sums: Counter[str] = Counter()
         self.statuses: Counter[str] = Counter()
         self.rows = 0
-        self.has_fve = True
+        self.has: dict[str, bool] = {"fve": True, "mean_cosine": True}
 
     def add(self, table: pa.Table) -> None:
         """Count the round trips of a table that `jobs.work.round_trip` made."""
         self.rows += table.num_rows
         self.statuses.update(table["explanation_status"].to_pylist())
-        self.has_fve = self.has_fve and not table["fve"].null_count
-        for name in ("cosine", "mse", "fve", "empty_cosine", "empty_fve"):
+        for name in self.has:
+            self.has[name] = self.has[name] and not table[name].null_count
+        for name in ("cosine", "fve", "empty_cosine", "empty_fve", "mean_cosine"):
             self.sums[name] += sum(value or 0.0 for value in table[name].to_pylist())
 
     def __str__(self) -> str:
         from .. import metrics
 
         mean = {name: total / self.rows for name, total in self.sums.items()}
-        parts = [f"cosine {_number(mean['cosine'])} (empty {_number(mean['empty_cosine'])})"]
-        if self.has_fve:
-            parts.append(f"FVE {_number(mean['fve'])} (empty {_number(mean['empty_fve'])})")
-        parts.append(f"gain over empty {_number(metrics.gain(mean['mse'], 2 * (1 - mean['empty_cosine'])))}")
+        mse, of_empty, of_mean = (2 * (1 - mean[name]) for name in ("cosine", "empty_cosine", "mean_cosine"))
+        beside = f"empty {_number(mean['empty_cosine'])}"
+        beside += f", mean direction {_number(mean['mean_cosine'])}" if self.has["mean_cosine"] else ""
+        parts = [f"cosine {_number(mean['cosine'])} ({beside})", f"gain {_number(metrics.gain(mse, of_empty))}"]
+        if self.has["mean_cosine"] and of_mean >= metrics.NO_ERROR:
+            fve, empty = (metrics.fve(error, of_mean) for error in (mse, of_empty))
+            parts.append(f"FVE of these rows {_number(fve)} (empty {_number(empty)}, mean direction 0)")
+        elif self.has["fve"]:
+            parts.append(f"FVE by the contract's baseline {_number(mean['fve'])} (empty {_number(mean['empty_fve'])})")
+        worse = sum(count for status, count in self.statuses.items() if WORSE in status)
+        parts += [f"in {worse} of {self.rows} rows the words do worse than none"] if worse else []
         statuses = ", ".join(f"{count} {status}" for status, count in self.statuses.most_common())
         return f"mean of {self.rows} rows: {'; '.join(parts)}; {statuses}"
 
 
 def _number(value: float) -> str:
-    return f"{value:.3f}"
+    return f"{round(value, 3) + 0.0:.3f}"  # no −0.000
 
 
 def print_pairs(title: str, pairs: Iterable[tuple]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import Any
 
 from ..errors import ContractError
 from .file import SIDECAR_NAME
-from .values import lower, number, role, short, whole_number
+from .releases import recognise
+from .values import agree, lower, number, role, short, whole_number
 
 # What other files call an attribute; "block.key" is a key inside a block. The attribute's own name, at the top level,
 # is always read too, and is the only one ever written.
@@ -34,6 +36,15 @@ _INDEX_OF_LAST_BLOCK = frozenset(DIALECTS["ar_num_blocks"])
 _BLOCKS = sorted({key.split(".")[0] for keys in DIALECTS.values() for key in keys if "." in key})
 SCALES = ("injection_scale", "mse_scale")
 NEIGHBOURS = ("injection_left_neighbor_id", "injection_right_neighbor_id")
+# What only one half has a use for. Of what is given for a pair, the other half takes none of it.
+_OF_ONE_HALF = {
+    "av": frozenset(
+        ("av_template", "prompt_style", "injection_scale", "injection_char", "injection_token_id", "max_new_tokens")
+        + NEIGHBOURS
+    ),
+    "ar": frozenset(("ar_template", "ar_num_blocks", "critic_suffix_ids", "head_bias", "max_length")),
+}
+_NEVER_GIVEN = {"pair": "pass the other half itself (av=, ar=)", "provenance": "it says how the half was made"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ class Reading:
 
     Attributes:
         values: by attribute, as they stand in the file; not yet checked.
-        origins: "sidecar", "release", "derived" or "default", by attribute.
+        origins: "given", "sidecar", "release", "derived" or "default", by attribute.
         keys: the key each value was found under.
         extras: the keys nobody here knows, where they stood.
     """
@@ -53,7 +64,9 @@ class Reading:
     extras: dict[Any, Any]
 
 
-def read(d: Mapping, known: Mapping | None, attributes: Iterable[str], source: str) -> Reading:
+def read(
+    d: Mapping, known: Mapping | None, attributes: Iterable[str], source: str, given: Mapping | None = None
+) -> Reading:
     """What a mapping in any dialect says, filled from a known release and completed with what follows from the rest.
 
     Args:
@@ -61,20 +74,67 @@ def read(d: Mapping, known: Mapping | None, attributes: Iterable[str], source: s
         known: a mapping in any dialect that fills what `d` lacks.
         attributes: names of the canonical form, in its order.
         source: the file's name, for messages.
+        given: what the user says, in any dialect: stands above `d`. What only the other half has a use for is left out.
     Raises:
-        ContractError: two keys contradict each other, or a number that others follow from is none.
+        ContractError: two keys contradict each other, a number that others follow from is none, or a key that is given
+            is none of a contract.
     """
     attributes = tuple(attributes)
     entries, extras = _collect(d, attributes)
-    values, keys = _choose(entries, source)
-    origins = dict.fromkeys(values, "sidecar")
+    sidecar, sidecar_keys = _choose(entries, source)
     release, release_keys = _choose(_collect(known or {}, attributes)[0], f"{source} (known release)")
-    stale = _stale(values, release)
-    for name, value in release.items():
-        if name not in values and name not in stale:
-            values[name], origins[name], keys[name] = value, "release", release_keys[name]
+    stated, stated_keys = _choose(_collect_given(given or {}, attributes), "contract=")
+    filed = release | sidecar
+    half = filed.get("role") or stated.get("role") or _role_of(filed)
+    others = _OF_ONE_HALF.get({"av": "ar", "ar": "av"}.get(str(half), ""), frozenset())
+    if "role" in filed:  # a half is what it is; only of one that does not say so it can be told
+        others |= {"role"}
+    stated = {name: value for name, value in stated.items() if name not in others}
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    keys: dict[str, str] = {}
+    layers = (("given", stated, stated_keys), ("sidecar", sidecar, sidecar_keys), ("release", release, release_keys))
+    for origin, layer, layer_keys in layers:
+        _fill(values, origins, keys, layer, layer_keys, origin)
+    is_av = (half or _role_of(values)) == "av" and values.get("kind", "nla_model") == "nla_model"
+    if known is None and is_av and "prompt_style" not in values:
+        _fill(values, origins, keys, recognise(values)[0], {}, "release")
     _derive(values, origins, keys, source)
     return Reading(values, origins, keys, extras)
+
+
+def _fill(values: dict, origins: dict, keys: dict, layer: Mapping, layer_keys: Mapping, origin: str) -> None:
+    """Take from a layer what those above it lack (in place)."""
+    stale = _stale(values, layer)
+    for name, value in layer.items():
+        if name not in values and name not in stale:
+            values[name], origins[name], keys[name] = value, origin, layer_keys.get(name, name)
+
+
+def _collect_given(given: Mapping, attributes: tuple[str, ...]) -> dict[str, list[tuple[str, Any]]]:
+    """Like `_collect`, but `block.key` may be one word, and a key that is none of a contract is refused."""
+    if not isinstance(given, Mapping):
+        raise ContractError(f"contract=: expected a mapping of keys to values, found a {type(given).__name__}.")
+    nested: dict[Any, Any] = {}
+    for key, value in given.items():
+        block, _, leaf = str(key).rpartition(".")
+        if block in _BLOCKS:
+            nested.setdefault(block, {})[leaf] = value
+        elif key in _BLOCKS and isinstance(value, Mapping):
+            nested.setdefault(key, {}).update(value)
+        else:
+            nested[key] = value
+    entries, unknown = _collect(nested, attributes)
+    for key in unknown:
+        inner = unknown[key]
+        name = f"{key}.{next(iter(inner), '')}" if key in _BLOCKS and isinstance(inner, Mapping) else str(key)
+        near = difflib.get_close_matches(name, [*attributes, *(key for keys in DIALECTS.values() for key in keys)], 1)
+        meant = f" Did you mean `{near[0]}`?" if near else ""
+        raise ContractError(f"contract=: `{name}` is no key of a contract; docs/contract.md lists them.{meant}")
+    for name, instead in _NEVER_GIVEN.items():
+        if name in entries:
+            raise ContractError(f"contract=: `{name}` is not stated this way: {instead}.")
+    return entries
 
 
 def _collect(raw: Mapping, attributes: tuple[str, ...]) -> tuple[dict[str, list[tuple[str, Any]]], dict[Any, Any]]:
@@ -115,7 +175,7 @@ def _choose(entries: dict[str, list[tuple[str, Any]]], source: str) -> tuple[dic
                 value = role(raw)
             if name not in values:
                 values[name], keys[name], first[name] = value, key, raw
-            elif not _agree(values[name], value, values.get("d_model")):
+            elif not agree(values[name], value, values.get("d_model")):
                 raise ContractError(
                     f"{source}: `{keys[name]}` is {short(first[name])} but `{key}` is {short(raw)}, and both give "
                     f"`{name}`. Correct the wrong one, or keep only `{name}`."
@@ -123,26 +183,15 @@ def _choose(entries: dict[str, list[tuple[str, Any]]], source: str) -> tuple[dic
     return values, keys
 
 
-def _agree(a: Any, b: Any, d_model: Any) -> bool:
-    """Whether two values mean the same: numbers by value, as files round √d_model to a few digits."""
-    numeric = []
-    for value in (a, b):
-        try:
-            numeric.append(math.sqrt(whole_number(d_model)) if value == "sqrt_d_model" else number(value))
-        except ValueError:
-            return a == b
-    return math.isclose(*numeric, rel_tol=1e-4)
-
-
-def _stale(values: dict[str, Any], release: dict[str, Any]) -> set[str]:
-    """What a known release must not fill, because it belongs to another marker or template than the sidecar's.
+def _stale(values: Mapping[str, Any], below: Mapping[str, Any]) -> set[str]:
+    """What the layer below must not fill, because it belongs to another marker or template than what stands above it.
 
     A sidecar that changes a marker or template and names no ids would else get the release's: the wrong token would be
     overwritten, or a right prompt refused. Left open, they are derived from the live tokenizer by `verify`.
     """
 
     def differs(name: str) -> bool:
-        return name in values and name in release and not _agree(values[name], release[name], None)
+        return name in values and name in below and not agree(values[name], below[name])
 
     stale = set()
     # The id is another marker's too, and so is the text where only the id differs; both have other neighbours.
@@ -160,19 +209,18 @@ def _derive(values: dict[str, Any], origins: dict[str, str], keys: dict[str, str
     if "kind" not in values:
         is_table = source.endswith(f".parquet.{SIDECAR_NAME}")
         values["kind"], origins["kind"] = ("nla_dataset", "derived") if is_table else ("nla_model", "default")
-    if "role" not in values and values["kind"] == "nla_model":
-        av, ar = "av_template" in values, "ar_template" in values or "ar_num_blocks" in values
-        if av != ar:  # a pair's file that serves both halves says nothing of which half this is
-            values["role"], origins["role"] = ("av" if av else "ar"), "derived"
+    if "role" not in values and values["kind"] == "nla_model" and (found := _role_of(values)):
+        values["role"], origins["role"] = found, "derived"
     try:
         root = math.sqrt(whole_number(values.get("d_model")))
     except ValueError:  # a table may lack it; of a checkpoint it is refused later, by its own name
         root = None
-    # Absent means √d_model, null means raw: a scale that is neither, nor a number, must not become either of the two,
-    # as a wrong norm loads without complaint and only makes explanations worse.
+    # Null means raw: a scale that is neither null nor a number must not become either, as a wrong norm loads without
+    # complaint and only makes explanations worse. Nor is an absent `injection_scale` √d_model: half of its writers mean
+    # that, the others have none, as they add the vector after a block and overwrite nothing.
     for name in SCALES:
         if name not in values:
-            if root:
+            if root and name == "mse_scale":
                 values[name] = root
             continue
         word = lower(values[name])
@@ -194,6 +242,12 @@ def _derive(values: dict[str, Any], origins: dict[str, str], keys: dict[str, str
                     f"{source}: `{keys[name]}` is {short(values[name])}; expected a number, `sqrt_d_model` "
                     "(= √d_model) or null (= raw). A scale cannot be guessed: ask the publisher which one was used."
                 ) from None
+
+
+def _role_of(values: Mapping[str, Any]) -> str | None:
+    """The half that a file's only template or depth is of; of a file that serves both halves it cannot be told."""
+    av, ar = "av_template" in values, "ar_template" in values or "ar_num_blocks" in values
+    return None if av == ar else "av" if av else "ar"
 
 
 def names_of(attribute: str) -> str:

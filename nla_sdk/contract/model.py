@@ -29,7 +29,20 @@ from . import dialects, prompts
 from . import verify as verification
 from .file import SIDECAR_NAME, parse, sidecar_path, write
 from .refusals import malformed, require
-from .values import Count, Dtype, FileName, Index, Positive, Precision, PromptStyle, RepoId, Role, Text, TokenIds
+from .values import (
+    Count,
+    Dtype,
+    FileName,
+    Index,
+    Positive,
+    Precision,
+    PromptStyle,
+    RepoId,
+    Role,
+    Text,
+    TokenIds,
+    TokenizerChoice,
+)
 
 
 class Contract(BaseModel):
@@ -60,8 +73,12 @@ class Contract(BaseModel):
     av_template: Text | None = Field(None, description="AV prompt, byte for byte, with one {injection_char}.")
     ar_template: Text | None = Field(None, description="AR prompt, byte for byte, with one {explanation}.")
     critic_suffix_ids: TokenIds | None = Field(None, description="Token ids every AR prompt ends in.")
-    prompt_style: PromptStyle = Field(
-        "raw", description="AV prompt as raw text, or as one user message of the chat template; AR prompts are raw."
+    prompt_style: PromptStyle | None = Field(
+        None, description="AV prompt as raw text, or as one user message of the chat template; AR prompts are raw."
+    )
+    tokenizer: TokenizerChoice | None = Field(
+        None,
+        description="What reads texts where they differ: tokenizer.json (file) or transformers' class (class).",
     )
     ar_num_blocks: Count | None = Field(None, description="B: blocks 0 … B−1 run, hidden_states[B] is read.")
     head_bias: bool | None = Field(None, description="Whether the AR's linear head has a bias; None = as found.")
@@ -91,15 +108,20 @@ class Contract(BaseModel):
         self._read(values, "Contract(…)", None)
 
     @classmethod
-    def from_dict(cls, d: Mapping, *, source: str = "<dict>", known: Mapping | None = None) -> Contract:
+    def from_dict(
+        cls, d: Mapping, *, source: str = "<dict>", known: Mapping | None = None, given: Mapping | None = None
+    ) -> Contract:
         """A contract from a mapping in any dialect.
 
         Args:
             d: what a sidecar holds. Not changed.
             source: the file's name, for messages.
             known: a mapping in any dialect (a release's entry) that fills what `d` lacks; where both speak, `d` wins.
+            given: a mapping in any dialect that stands above `d`: what the user says (see `NLAPair.from_pretrained`).
+                Of what only one half has a use for, the other takes nothing.
         Raises:
             ContractError: something is missing, malformed or contradictory; names the key, the file and what to do.
+            UnstatedPromptError: an AV whose `prompt_style` nobody states.
         Example:
             >>> sidecar = {"role": "critic", "base_checkpoint": "owner/lm", "extraction": {"layer": 2, "d_model": 64},
             ...            "critic": {"num_hidden_layers": 2}, "prompt_templates": {"critic": "{explanation}>"}}
@@ -107,25 +129,26 @@ class Contract(BaseModel):
             3
         """
         contract = cls.__new__(cls)
-        contract._read(d, source, known)
+        contract._read(d, source, known, given)
         return contract
 
     @classmethod
-    def load(cls, path: str | os.PathLike, *, known: Mapping | None = None) -> Contract:
+    def load(cls, path: str | os.PathLike, *, known: Mapping | None = None, given: Mapping | None = None) -> Contract:
         """Read a contract file, a folder's `nla_meta.yaml`, or a table's `<name>.parquet.nla_meta.yaml`.
 
         Args:
             path: the file, the folder, or the `.parquet` file.
             known: see `from_dict`. With it the file may be absent altogether.
+            given: see `from_dict`.
         Raises:
             MissingFileError: there is no such file, and no `known` to stand in for it.
             ContractError: the file is no YAML mapping, or its content is refused (see `from_dict`).
         """
         file = sidecar_path(path)
         if file.is_file():
-            return cls.from_dict(parse(file.read_bytes(), str(file)), source=str(file), known=known)
+            return cls.from_dict(parse(file.read_bytes(), str(file)), source=str(file), known=known, given=given)
         if known is not None:
-            return cls.from_dict({}, source=f"{file} (absent; known release)", known=known)
+            return cls.from_dict({}, source=f"{file} (absent; known release)", known=known, given=given)
         if not file.parent.is_dir():
             raise MissingFileError(f"{file.parent} does not exist, so it holds no contract. Check the path.")
         raise MissingFileError(
@@ -133,10 +156,10 @@ class Contract(BaseModel):
             f"<name>.parquet.{SIDECAR_NAME}. Ask its publisher for it, or write one: Contract.from_dict(…).save(…)."
         )
 
-    def _read(self, d: Mapping, source: str, known: Mapping | None) -> None:
+    def _read(self, d: Mapping, source: str, known: Mapping | None, given: Mapping | None = None) -> None:
         if not isinstance(d, Mapping):
             raise ContractError(f"{source}: expected a mapping of keys to values, found a {type(d).__name__}.")
-        reading = dialects.read(d, known, type(self).model_fields, source)
+        reading = dialects.read(d, known, type(self).model_fields, source, given)
         try:
             super().__init__(**reading.values)
         except ValidationError as error:
@@ -144,11 +167,12 @@ class Contract(BaseModel):
         self._origins = {name: reading.origins.get(name, "default") for name in type(self).model_fields}
         self._extras, self._source = reading.extras, source
         require(self)
+        prompts.require_style(self)
 
     # --- out ---------------------------------------------------------------------------------------------------------
     @property
     def origins(self) -> dict[str, str]:
-        """Where each attribute came from: "sidecar", "release", "derived" or "default"."""
+        """Where each attribute came from: "given", "sidecar", "release", "derived" or "default"."""
         return dict(self._origins)
 
     @property
@@ -164,7 +188,7 @@ class Contract(BaseModel):
     def to_dict(self) -> dict[Any, Any]:
         """The canonical form: attribute names at the top level, then the unknown keys as they were.
 
-        None is left out, except for a scale that is explicitly null: null means raw, absent means √d_model.
+        None is left out, except for a scale that is explicitly null, which means raw; absent is something else.
         """
         canonical: dict[Any, Any] = {}
         for name in type(self).model_fields:
@@ -220,6 +244,10 @@ class Contract(BaseModel):
     ar_prompt_ids_batch = prompts.ar_prompt_ids_batch
     find_marker = prompts.find_marker
     verify = verification.verify
+
+    def prompt_texts(self) -> list[str]:
+        """Its templates' text around their fields: what a tokenizer must at least agree on."""
+        return [text for name in ("av_template", "ar_template") if (text := getattr(self, name))]
 
     @property
     def ar_prefix(self) -> str:

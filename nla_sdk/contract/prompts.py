@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import ContractError, ContractMismatchError, MarkerError
+from ..errors import ContractError, ContractMismatchError, MarkerError, UnstatedPromptError, first_line
 from .dialects import NEIGHBOURS
 from .refusals import needed
+from .releases import recognise
 from .tokens import encode, flat, neighbours, one_bos, pieces, standing_alone
 from .values import EXPLANATION_FIELD, MARKER_FIELD
 
@@ -47,9 +48,12 @@ def av_prompt_ids(contract: Contract, tokenizer: PreTrainedTokenizerBase) -> lis
     """Token ids of the AV prompt, with BOS exactly once at the front where the tokenizer has one.
 
     Raises:
-        ContractMismatchError: the contract wants a chat template and the tokenizer has none.
+        ContractMismatchError: the contract wants a chat template and the tokenizer has none, or one that fails.
+        UnstatedPromptError: the contract does not say which of the two it wants.
     """
     prompt = needed(contract, "av_template").replace(MARKER_FIELD, marker_text(contract, tokenizer))
+    if contract.prompt_style is None:
+        raise unstated_prompt(contract, tokenizer)
     if contract.prompt_style == "raw":
         return encode(tokenizer, [prompt])[0]
     if not getattr(tokenizer, "chat_template", None):
@@ -58,8 +62,52 @@ def av_prompt_ids(contract: Contract, tokenizer: PreTrainedTokenizerBase) -> lis
             f"of the instruction-tuned base ({contract.base_model}), or set `prompt_style: raw` if it was trained so."
         )
     message = [{"role": "user", "content": prompt}]
-    ids = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=True)
+    try:
+        ids = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=True)
+    except Exception as error:  # a template is somebody's program, and raises what it likes
+        raise ContractMismatchError(
+            f"{contract.source}: the tokenizer's chat template fails on the AV prompt ({type(error).__name__}: "
+            f"{first_line(error)}). Load the tokenizer it was trained with (base model {contract.base_model})."
+        ) from error
     return one_bos(tokenizer, flat(ids))
+
+
+def require_style(contract: Contract) -> None:
+    """Refuse an AV of which nobody says how its prompt is put to the model.
+
+    Raises:
+        UnstatedPromptError: shows both prompts as far as they are known without a tokenizer.
+    """
+    if contract.kind == "nla_model" and contract.role == "av" and contract.prompt_style is None:
+        raise unstated_prompt(contract)
+
+
+def unstated_prompt(contract: Contract, tokenizer: PreTrainedTokenizerBase | None = None) -> UnstatedPromptError:
+    """The error that shows the prompt in both styles, through the tokenizer's chat template where there is one."""
+    prompt = needed(contract, "av_template").replace(MARKER_FIELD, contract.injection_char or MARKER_FIELD)
+    bos = getattr(tokenizer, "bos_token", None) or ""
+    chat = "is the same text as one user message of the base's chat template"
+    if tokenizer is not None and not getattr(tokenizer, "chat_template", None):
+        chat = "is not possible: the tokenizer has no chat template"
+    elif tokenizer is not None:
+        message = [{"role": "user", "content": prompt}]
+        try:
+            chat = _shown(str(tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)))
+        except Exception as error:  # a template is somebody's program, and raises what it likes
+            chat = f"cannot be shown: the chat template fails ({type(error).__name__})"
+    facts = {name: getattr(contract, name) for name in type(contract).model_fields}
+    near = recognise(facts)[1]
+    return UnstatedPromptError(
+        f"{contract.source}: `prompt_style` is not stated, and a guess would give words of another prompt. "
+        f"{near + '. ' if near else ''}Two are possible: raw: {_shown(bos + prompt)}; chat: {chat}. Say which one it "
+        "was trained on: contract={'prompt_style': 'chat'} (nla: --contract prompt_style=chat), or `prompt_style:` in "
+        "the file. The reference implementation and what descends from it use chat."
+    )
+
+
+def _shown(prompt: str) -> str:
+    """A prompt in one line, its middle left out where it is long: the styles differ at its ends."""
+    return repr(prompt if len(prompt) <= 420 else f"{prompt[:220]} […] {prompt[-180:]}")
 
 
 def ar_prompt_ids(

@@ -42,6 +42,14 @@ def require(contract: Contract) -> None:
             f"{short(getattr(contract, name))}. Put {field} where the "
             f"{'vector is injected' if contract.role == 'av' else 'explanation stands'}."
         )
+    # Of a scale null is a statement (raw), so it is absent where nobody stated it.
+    if contract.role == "av" and contract.origins["injection_scale"] == "default":
+        raise ContractError(
+            f"{contract.source}: `injection_scale` is missing, the norm an activation gets before it is injected. It "
+            "is never guessed: some mean √d_model by that, some a number of theirs, some that the vector is added "
+            "after a block, which is not done here. Ask the publisher, then state it: contract={'injection_scale': …} "
+            "(nla: --contract injection_scale=…), or in the file: a number, sqrt_d_model, or null (as it is)."
+        )
 
 
 def needed(contract: Contract, name: str) -> Any:
@@ -64,9 +72,10 @@ def malformed(error: ValidationError, keys: dict[str, str], origins: dict[str, s
         name = str(entry["loc"][0])
         message = entry["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
-        whose = " (of the known release)" if origins.get(name) == "release" else ""
+        whose = {"release": " (of the known release)", "given": " (as given)"}.get(origins.get(name, ""), "")
         problems.setdefault(name, f"`{keys.get(name, name)}`{whose} is {short(entry['input'])}: {message}")
-    return f"{source}: {'; '.join(problems.values())}. Correct the file."
+    what = "what was given" if all(origins.get(name) == "given" for name in problems) else "the file"
+    return f"{source}: {'; '.join(problems.values())}. Correct {what}."
 
 
 def _missing(contract: Contract, name: str, reason: str) -> str:
@@ -74,5 +83,5 @@ def _missing(contract: Contract, name: str, reason: str) -> str:
     because = f": {reason}" if reason else ""
     return (
         f"{contract.source}: `{name}` is missing and cannot be derived{because}. It may be given as {names_of(name)}. "
-        f"It means: {meaning}. Add it to the file."
+        f"It means: {meaning}. Add it to the file, or state it: contract={{'{name}': …}}."
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors import TextError
+
 
 def _call(tokenizer: Any, text: str | list[str], **options: Any) -> Any:
     # verbose=False: "sequence is longer than the model's maximum" is ours to deal with, not to print
@@ -45,6 +47,22 @@ def standing_alone(tokenizer: Any, text: str) -> list[int]:
     """Ids of a text by itself; SentencePiece-like tokenizers put a space token before it, dropped here."""
     ids = plain(tokenizer, text)
     return ids[1:] if len(ids) == 2 and not tokenizer.decode(ids[:1]).strip() else ids
+
+
+def check_embedded(tokenizer: Any, ids: Sequence[int], vocabulary: int, where: str) -> None:
+    """Refuse tokens that the model has no embedding for: the lookup would end in an IndexError, or in another row.
+
+    Args:
+        vocabulary: how many it has; `Backbone.vocabulary`.
+        where: they stand, as the message begins: `The text in row 3`.
+    Raises:
+        TextError: names the first one.
+    """
+    if (token := max(ids, default=0)) >= vocabulary:
+        raise TextError(
+            f"{where} holds the token {pieces(tokenizer, token)}, for which the model has no embedding: its ids "
+            f"end at {vocabulary - 1}. Leave it out, or write it otherwise."
+        )
 
 
 def neighbours(ids: Sequence[int], position: int) -> tuple[int | None, int | None]:

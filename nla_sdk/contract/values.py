@@ -50,6 +50,17 @@ def whole_number(value: Any) -> int:
     return int(real)
 
 
+def agree(a: Any, b: Any, d_model: Any = None) -> bool:
+    """Whether two values mean the same: numbers by value, as files round √d_model to a few digits."""
+    numeric = []
+    for value in (a, b):
+        try:
+            numeric.append(math.sqrt(whole_number(d_model)) if value == "sqrt_d_model" else number(value))
+        except ValueError:
+            return a == b
+    return math.isclose(*numeric, rel_tol=1e-4)
+
+
 def lower(value: Any) -> Any:
     """Text in lower case without blanks around it; anything else as it is."""
     return value.strip().lower() if isinstance(value, str) else value
@@ -92,6 +103,7 @@ Positive = Annotated[float, BeforeValidator(number), Field(gt=0)]
 TokenIds = Annotated[list[Index], Field(min_length=1)]
 Role = Annotated[Literal["av", "ar"], BeforeValidator(role)]
 PromptStyle = Annotated[Literal["raw", "chat"], BeforeValidator(lower)]
+TokenizerChoice = Annotated[Literal["file", "class"], BeforeValidator(lower)]
 Dtype = Annotated[Literal["float16", "bfloat16", "float32"], BeforeValidator(_dtype)]
 Precision = Annotated[Text, BeforeValidator(_dtype)]
 FileName = Annotated[Text, AfterValidator(_bare_file_name)]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ContractMismatchError
 from .dialects import NEIGHBOURS
 from .prompts import ar_prompt, around_explanation, av_prompt_ids, marker_text, mismatch
 from .refusals import needed
-from .tokens import common_tail, encode, neighbours, plain, standing_alone
+from .tokens import common_tail, encode, neighbours, pieces, plain, standing_alone
 from .values import MARKER_FIELD
 
 if TYPE_CHECKING:
@@ -16,29 +17,34 @@ if TYPE_CHECKING:
     from .model import Contract
 
 
-def verify(contract: Contract, tokenizer: PreTrainedTokenizerBase) -> Contract:
+def verify(contract: Contract, tokenizer: PreTrainedTokenizerBase, vocabulary: int | None = None) -> Contract:
     """Hold the contract against the tokenizer the model will be run with.
 
     AV: the marker is one token, not UNK, and the one the contract names; it occurs exactly once in the prompt,
     between its two neighbours. AR: prompts end in the suffix's tokens whatever the explanation (only punctuation,
     or the one token that touches the explanation, may merge with it: `.` + `</` is one token for some). Both: BOS
-    exactly once where the tokenizer has one.
+    exactly once where the tokenizer has one, and of every token of a prompt there is an embedding.
 
+    Args:
+        vocabulary: how many embeddings the model has (`Backbone.vocabulary`, `vocab_size` of its config); a tokenizer
+            may know more tokens. None: not at hand.
     Returns:
         A contract completed with what the tokenizer tells (marker text and id, neighbours, suffix ids; origin
         "derived"); this one is not changed.
     Raises:
         ContractMismatchError: with the expected and the found ids and pieces.
     Example:
-        >>> contract = contract.verify(AutoTokenizer.from_pretrained(contract.base_model))
+        >>> contract = contract.verify(load_tokenizer(folder_of_the_base))
     """
     roleless = contract.kind == "nla_dataset" and contract.role is None  # a table may hold either half's prompts
     has_marker = contract.injection_char or contract.injection_token_id is not None
     learned: dict[str, Any] = {}
     if contract.role == "av" or (roleless and contract.av_template and has_marker):
         learned |= _verify_av(contract, tokenizer)
+        _verify_embedded(contract, tokenizer, av_prompt_ids(contract, tokenizer), vocabulary, "AV")
     if contract.role == "ar" or (roleless and contract.ar_template):
         learned |= _verify_ar(contract, tokenizer)
+        _verify_embedded(contract, tokenizer, encode(tokenizer, [ar_prompt(contract, "")])[0], vocabulary, "AR")
     changes = {name: value for name, value in learned.items() if getattr(contract, name) is None and value is not None}
     return contract.replace(**changes) if changes else contract
 
@@ -54,7 +60,11 @@ def _verify_av(contract: Contract, tokenizer: PreTrainedTokenizerBase) -> dict[s
         raise mismatch(contract, tokenizer, f"The marker {marker!r} is another token", expected, ids)
 
     content = plain(tokenizer, template.replace(MARKER_FIELD, marker))
-    tokens = av_prompt_ids(contract, tokenizer)
+    if contract.prompt_style is None and contract.kind == "nla_dataset":
+        # A table need not say it: the marker is one token between the same neighbours in either style.
+        tokens = encode(tokenizer, [template.replace(MARKER_FIELD, marker)])[0]
+    else:
+        tokens = av_prompt_ids(contract, tokenizer)
     _verify_bos(contract, tokenizer, tokens, content, "AV")
     if contract.prompt_style == "raw" and tokens[-1] != content[-1]:
         what = "The tokenizer appends a token to the AV prompt"
@@ -97,6 +107,20 @@ def _verify_ar(contract: Contract, tokenizer: PreTrainedTokenizerBase) -> dict[s
             raise mismatch(contract, tokenizer, f"{where} critic_suffix_ids", expected, tokens[-len(expected) :])
         stable = min(stable, matching)
     return {"critic_suffix_ids": suffix[len(suffix) - stable :] or None}  # those that no explanation changes
+
+
+def _verify_embedded(
+    contract: Contract, tokenizer: PreTrainedTokenizerBase, tokens: list[int], vocabulary: int | None, half: str
+) -> None:
+    """Gemma 3's tokenizer has <image_soft_token> for a marker to be, its text models have no row for it."""
+    if vocabulary is None:
+        return
+    if beyond := [token for token in tokens if token >= vocabulary]:
+        raise ContractMismatchError(
+            f"{contract.source}: the {half} prompt holds {pieces(tokenizer, beyond)}, for which the model has no "
+            f"embedding: its ids end at {vocabulary - 1}. Load the base it was trained with (base model "
+            f"{contract.base_model}), or correct the contract."
+        )
 
 
 def _verify_bos(

@@ -46,6 +46,10 @@ def _round_trip(evaluation: Evaluation, tolerance: float) -> Iterator[str]:
     trip, cosines = evaluation.round_trip, evaluation.round_trip.cosine
     if evaluation.data.rows is not None and trip.attempted != evaluation.data.rows:
         yield f"round_trip: {trip.attempted} rows attempted, the data have {evaluation.data.rows}"
+    if evaluation.origin == "published" and (evaluation.data.documents or 0) > trip.attempted:
+        yield f"data: {evaluation.data.documents} documents of {trip.attempted} rows"
+    if trip.documents is not None and trip.documents > min(trip.evaluated, evaluation.data.documents or trip.evaluated):
+        yield f"round_trip.documents is {trip.documents}, more than there are rows or documents"
     for name in ("truncated", "ar_cut"):
         if (getattr(trip, name) or 0) > trip.evaluated:
             yield f"round_trip.{name} is {getattr(trip, name)}, evaluated were {trip.evaluated}"

@@ -31,6 +31,12 @@ class Reference(Part):
     )
     baseline_mse: float = Field(description="mse of the re-normalised mean direction: FVE's denominator.")
     baseline_mse_raw_variance: float = Field(description="mse of the mean unit vector as it is: the stricter one.")
+    outlying: Count | None = Field(
+        None, description="Rows with a norm far above the median (attention sinks); None: there is none."
+    )
+    baseline_mse_without_outlying: float | None = Field(
+        None, description="mse of the other rows' mean direction; None: there are no outlying rows."
+    )
 
 
 class RoundTripFigures(Part):
@@ -38,6 +44,9 @@ class RoundTripFigures(Part):
 
     attempted: Count
     evaluated: Count = Field(description="Rows with an explanation and a reconstruction.")
+    documents: Count | None = Field(
+        None, description="Documents the evaluated rows are of, where they are not all of the data's."
+    )
     empty: Count = Field(0, description="Rows for which the AV wrote nothing; not evaluated.")
     failed: Count = Field(0, description="Rows whose vector or reconstruction has no direction; not evaluated.")
     truncated: Count | None = Field(None, description="Evaluated rows whose explanation met the token limit.")
@@ -48,6 +57,9 @@ class RoundTripFigures(Part):
     fve_raw_variance: Figure | None = None
     fve_all_attempted: Figure | None = Field(
         None, description="FVE with empty outputs scored as what the AR makes of the empty text."
+    )
+    fve_without_outlying: Figure | None = Field(
+        None, description="FVE of the rows whose norm is not outlying, by their own mean direction."
     )
     gain: Figure | None = Field(None, description="1 − mse(real) / mse(empty).")
     cosine: Cosines | None = None

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from ..errors import MissingFileError, NLAError
 from ..io.files import atomic
+from ..io.text import ENCODING
 from .consistency import contradictions
 from .schema import VERSION, Evaluation
 
@@ -51,6 +54,15 @@ def save(evaluation: Evaluation, path: Path) -> Path:
     return path
 
 
+def _no_numbers(value: object, where: str = "") -> Iterator[str]:
+    """Where in a file's JSON NaN or infinity stands (Python's reader takes both, JSON has neither)."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield where
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in items:
+        yield from _no_numbers(part, f"{where}.{key}" if where else str(key))
+
+
 def load(path: Path) -> Evaluation:
     """Read an evaluation file and check what it says of itself.
 
@@ -60,7 +72,7 @@ def load(path: Path) -> Evaluation:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding=ENCODING))
     except FileNotFoundError:
         raise MissingFileError(
             f"{path} does not exist; expected an evaluation file (training.evaluate makes one)."
@@ -75,6 +87,11 @@ def load(path: Path) -> Evaluation:
     if version != VERSION:
         raise EvaluationError(
             f"{path} has schema version {version!r}; this nla-sdk reads {VERSION}. Update one of them."
+        )
+    if (lost := next(_no_numbers(content), None)) is not None:
+        raise EvaluationError(
+            f"{path}: {lost} is NaN or infinite, which is no figure: whatever wrote it measured with a model that gave "
+            "no numbers. Measure the pair again, in bfloat16 or float32."
         )
     stated = content.pop("sha256", None)  # the hash is of all the rest
     try:

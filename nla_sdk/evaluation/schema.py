@@ -83,7 +83,7 @@ class Evaluation(Part):
             raise ValueError(
                 f"the verdict is {self.verdict.value}, but its figures give {expected.value} ({expected.reason})"
             )
-        if self.verdict.thresholds != expected.thresholds:
+        if not self.verdict.states(expected.thresholds):
             raise ValueError("the verdict's thresholds are not those of this nla-sdk: a file does not choose its own")
         if self.verdict.reason != expected.reason:
             raise ValueError(f"the verdict's reason is not the one its figures give: {expected.reason}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from .measures import Ablation, Collapse, Identity, RoundTripFigures
-from .parts import Part
+from .parts import Data, Part
 
+FEWEST_DOCUMENTS = 20
 VerdictName = Literal["inconclusive", "content-blind", "template-collapsed", "reads-content"]
 
 
@@ -20,6 +21,10 @@ class Thresholds(Part):
     least_gain: float = Field(0.05, description="Gain (1 − mse(real) / mse(empty)) below this is content-blind.")
     least_unique_share: float = Field(0.70, description="Share of distinct explanations.")
     identity_p: float = Field(0.01, description="Of the mean rank percentile in the cross-row identity test.")
+    fewest_documents: int | None = Field(
+        FEWEST_DOCUMENTS,
+        description="Of fewer documents a pair is not said to read content. None: the file is older than this rule.",
+    )
 
 
 class Verdict(Part):
@@ -29,9 +34,25 @@ class Verdict(Part):
     reason: str
     thresholds: Thresholds
 
+    # An older file does not state what is required of documents; it keeps its hash, and is judged by it all the same.
+    @field_validator("thresholds", mode="before")
+    @classmethod
+    def _as_stated(cls, thresholds: Any) -> Any:
+        return {"fewest_documents": None, **thresholds} if isinstance(thresholds, Mapping) else thresholds
+
+    def states(self, expected: Thresholds) -> bool:
+        """Whether the thresholds are the `expected` ones, as far as the file is young enough to state them."""
+        since = {} if self.thresholds.fewest_documents is not None else {"fewest_documents": None}
+        return self.thresholds == expected.model_copy(update=since)
+
 
 class Judged(Protocol):
-    """What the rules look at: an `Evaluation` has it, and so has anything with these four parts."""
+    """What the rules look at: an `Evaluation` has it, and so has anything with these five parts."""
+
+    @property
+    def data(self) -> Data | None:
+        """How many documents there are; None: not known."""
+        ...
 
     @property
     def round_trip(self) -> RoundTripFigures:
@@ -54,17 +75,27 @@ class Judged(Protocol):
         ...
 
 
+def documents_of(trip: RoundTripFigures, data: Data | None) -> int | None:
+    """Of how many documents the evaluated rows are, at most; None: not known."""
+    found = trip.documents if trip.documents is not None else data.documents if data is not None else None
+    return None if found is None else min(found, trip.evaluated)
+
+
 def decide(evaluation: Judged | Mapping[str, Any]) -> Verdict:
     """The verdict, from the figures and `Thresholds()`; the first rule that holds.
 
     1. fewer than `fewest_rows` evaluated rows → inconclusive
     2. gain below `least_gain`, or its interval touches 0 → content-blind
     3. share of distinct explanations below `least_unique_share` → template-collapsed
-    4. better than other rows' explanations, and identity p below `identity_p` → reads-content
+    4. better than other rows' explanations, and identity p below `identity_p`:
+       of at least `fewest_documents` documents → reads-content, of fewer or of who knows how many → inconclusive
     5. else inconclusive
 
+    Rows of one document resemble each other, so that many rows of few documents are nearly as few observations.
+
     Args:
-        evaluation: the file, or its parts by name (`round_trip`, `ablation`, `identity`, `collapse`).
+        evaluation: the file, or its parts by name (`round_trip`, `ablation`, `identity`, `collapse`, and `data`, whose
+            `documents` are needed to read content).
     Example:
         >>> decide({"round_trip": trip, "ablation": None, "identity": None, "collapse": None}).value  # doctest: +SKIP
         'inconclusive'
@@ -72,6 +103,7 @@ def decide(evaluation: Judged | Mapping[str, Any]) -> Verdict:
     get = evaluation.get if isinstance(evaluation, Mapping) else lambda name: getattr(evaluation, name)
     limits = Thresholds()
     trip, ablation, identity, collapse = (get(name) for name in ("round_trip", "ablation", "identity", "collapse"))
+    documents = documents_of(trip, get("data"))
 
     def verdict(value: VerdictName, reason: str) -> Verdict:
         return Verdict(value=value, reason=reason, thresholds=limits)
@@ -101,6 +133,9 @@ def decide(evaluation: Judged | Mapping[str, Any]) -> Verdict:
     over = deltas["shuffled"].gain if "shuffled" in deltas else None
     p = identity.percentile.p if identity is not None else None
     if over is not None and over.value > 0 and p is not None and p < limits.identity_p and collapse is not None:
+        if documents is None or documents < FEWEST_DOCUMENTS:
+            there = "the number of documents is not known" if documents is None else f"{documents} documents"
+            return verdict("inconclusive", f"{there}, at least {FEWEST_DOCUMENTS} needed to say that it reads content")
         return verdict(
             "reads-content",
             f"gain {gain.value:.3f} over the empty explanation and {over.value:.3f} over other rows'; the own "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..contract import SIDECAR_NAME, Contract, guess_partner, known_release, release_partner
+from ..contract.prompts import unstated_prompt
 from ..errors import (
     ContractError,
     InputError,
@@ -16,9 +18,11 @@ from ..errors import (
     MissingFileError,
     NLAError,
     RepositoryError,
+    UnstatedPromptError,
     WrongRoleError,
 )
-from .fetch import fetch_half
+from .demo_base import DEMO_BASE_ID, base_folder
+from .fetch import TOKENIZER_FILES, fetch_file, fetch_half
 from .hub.naming import same_repository
 from .hub.renames import present_name
 
@@ -58,19 +62,20 @@ class Half:
         return self.contract.role
 
     @classmethod
-    def find(cls, ref: str, role: str, **where: Any) -> Half:
+    def find(cls, ref: str, role: str, *, given: Mapping[str, Any] | None = None, **where: Any) -> Half:
         """Fetch a half and read its contract.
 
         Args:
             ref: Hub id (subfolders allowed), folder, or "demo".
             role: "av" or "ar", what it must be.
+            given: what the user says of the contract, above what its file says.
             where: revision, subfolder, cache_dir, token, local_files_only, as for `fetch.fetch_half`.
         Raises:
             RepositoryError, ContractError, WrongRoleError.
         """
         files = fetch_half(ref, role=role, **where)
         repo = "/".join(str(ref).split("/")[:2]) if files.commit else files.ref  # known without its subfolder
-        contract = read_contract(files.path, repo, files.subfolder)
+        contract = read_contract(files.path, repo, files.subfolder, given)
         is_adapter = (files.path / ADAPTER_FILES[0]).is_file() or (files.path / ADAPTER_FILES[1]).is_file()
         half = cls(
             files.ref if files.commit else str(ref), files.path, contract, is_adapter, files.subfolder, files.commit
@@ -133,22 +138,53 @@ class Half:
         contract.save(folder)
 
 
-def read_contract(folder: Path, ref: str, subfolder: str | None) -> Contract:
-    """The contract of a fetched half: its sidecar, completed from a known release.
+def read_contract(folder: Path, ref: str, subfolder: str | None, given: Mapping[str, Any] | None = None) -> Contract:
+    """The contract of a fetched half: what the user says, its sidecar, and what is known of the release.
 
     Raises:
         ContractError: no sidecar and no known release, or something is missing in both.
+        UnstatedPromptError: the same of the AV's `prompt_style`; shows both prompts, through the chat template of the
+            half's or the base's tokenizer if that is on this disk.
     """
     known = known_release(ref, subfolder) or known_release(present_name(ref), subfolder)
     if (folder / SIDECAR_NAME).is_file():
-        return Contract.load(folder, known=known)
-    if known is None:
+        try:
+            contract = Contract.load(folder, known=known, given=given)
+        except UnstatedPromptError as error:
+            shown = Contract.load(folder, known=known, given={**(given or {}), "prompt_style": "raw"})
+            raise _with_chat_template(error, shown, folder) from None
+        if contract.kind != "nla_model":
+            raise ContractError(
+                f"{contract.source} is the contract of a table (`kind: {contract.kind}`), and it lies beside a "
+                "checkpoint: how that one is run (role, where and at what norm the vector is put) it does not say. Ask "
+                f"its author for a {SIDECAR_NAME} of the checkpoint, or state it: contract={{'kind': 'nla_model', …}}."
+            )
+        return contract
+    if known is None and not given:
         raise ContractError(
             f"{ref} holds no {SIDECAR_NAME} and is no known release, so its prompt, marker, scale and layer are "
             f"unknown. Put a {SIDECAR_NAME} beside its weights (docs/contract.md lists the keys), or ask its author "
             "for one."
         )
-    return Contract.from_dict({}, source=f"the release entry of {ref}", known=known)
+    source = f"the release entry of {ref}" if known else f"{ref} (no {SIDECAR_NAME})"
+    return Contract.from_dict({}, source=source, known=known, given=given)
+
+
+def _with_chat_template(error: UnstatedPromptError, contract: Contract, folder: Path) -> UnstatedPromptError:
+    """The error anew, with the prompt through the tokenizer's own chat template where a tokenizer is on this disk."""
+    from ..model.weights.tokenizers import load_tokenizer
+
+    for place in (folder, contract.base_model):
+        try:
+            if place == DEMO_BASE_ID:
+                place = base_folder()
+            elif not isinstance(place, Path):
+                place = fetch_file(str(place), "tokenizer_config.json", local_files_only=True).parent
+            if any((place / name).is_file() for name in TOKENIZER_FILES):
+                return unstated_prompt(contract, load_tokenizer(place))
+        except (NLAError, OSError):  # the message without it is whole as well
+            continue
+    return error
 
 
 def find_halves(
@@ -157,6 +193,7 @@ def find_halves(
     *,
     revision: str | None = None,
     subfolder: str | None = None,
+    given: Mapping[str, Any] | None = None,
     **where: Any,
 ) -> tuple[Half | None, Half | None, str]:
     """Both halves, or one and why the other is missing.
@@ -164,6 +201,7 @@ def find_halves(
     Args:
         av, ar: as `NLAPair.from_pretrained` takes them.
         revision, subfolder: of the first half given.
+        given: what the user says of the contract of either half.
         where: cache_dir, token, local_files_only, as for `fetch_half`.
     Raises:
         RepositoryError, ContractError, WrongRoleError, InputError: neither was given.
@@ -172,7 +210,8 @@ def find_halves(
         raise InputError("Neither an AV nor an AR was given; expected at least one Hub id, folder or 'demo'.")
     av_half = ar_half = None
     missing = ""
-    first = {"revision": revision, "subfolder": subfolder}
+    first: dict[str, Any] = {"revision": revision, "subfolder": subfolder}
+    where["given"] = given
     if av is not None:
         inside = [Path(av) / "av", Path(av) / "ar"]  # as save_pretrained writes them
         is_pair = str(av) != "demo" and any(half.is_dir() for half in inside)

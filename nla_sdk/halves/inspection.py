@@ -62,6 +62,7 @@ def describe(
     revision: str | None = None,
     subfolder: str | None = None,
     local_files_only: bool = False,
+    contract: Mapping[str, Any] | None = None,
 ) -> list[Inspection]:
     """Inspect a half, both halves of a folder that `save_pretrained` wrote, or "demo".
 
@@ -69,6 +70,7 @@ def describe(
         ref: Hub id, folder or "demo".
         base: the base to check adapters against; default: the contract's.
         revision, subfolder, local_files_only: as for `fetch.fetch_half`.
+        contract: as for `NLAPair.from_pretrained`.
     Raises:
         RepositoryError, ContractError.
     Example:
@@ -77,7 +79,7 @@ def describe(
     """
     inspections = []
     for place, role in _halves(ref, subfolder):
-        half, files = _locate(place, role, revision, subfolder, local_files_only)
+        half, files = _locate(place, role, revision, subfolder, local_files_only, contract)
         tensors = account(half, files, base, local_files_only=local_files_only)
         inspections.append(Inspection(half, files, _partner(half), tensors))
     return inspections
@@ -94,7 +96,12 @@ def _halves(ref: str, subfolder: str | None) -> list[tuple[str, str | None]]:
 
 
 def _locate(
-    ref: str, role: str | None, revision: str | None, subfolder: str | None, local_files_only: bool
+    ref: str,
+    role: str | None,
+    revision: str | None,
+    subfolder: str | None,
+    local_files_only: bool,
+    stated: Mapping[str, Any] | None,
 ) -> tuple[Half, dict[str, int]]:
     """The half's contract and its files' sizes: of a folder, of a repository, or of what is cached of one."""
     commit, called = None, ref
@@ -117,7 +124,7 @@ def _locate(
         subfolder, called = inner, present_name(ref)
     if not {SIDECAR_NAME, "config.json", ADAPTER_FILES[0]} & set(sizes):
         raise MissingFileError(f"{ref} holds no checkpoint; its files: {', '.join(sorted(sizes)[:12]) or 'none'}.")
-    contract = read_contract(folder, ref, subfolder)
+    contract = read_contract(folder, ref, subfolder, stated)
     return Half(called, folder, contract, any(name in sizes for name in ADAPTER_FILES), subfolder, commit), sizes
 
 

@@ -114,7 +114,8 @@ def sync(path: Path) -> None:
 
 def hash64(text: str) -> int:
     """64 bits of a text's SHA-256: enough to tell texts, ids and documents apart, in 8 bytes each."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    # A document's name may hold half a surrogate pair; its texts are dropped, but not here.
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:8], "big")
 
 
 def sha256_of(path: Path) -> str:

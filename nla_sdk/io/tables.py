@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import ActivationShapeError, InputError, NonFiniteActivationError, ZeroActivationError, first_line
+from ..errors import (
+    ActivationShapeError,
+    InputError,
+    NonFiniteActivationError,
+    TextError,
+    ZeroActivationError,
+    first_line,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+_VECTOR_NAME = re.compile(r"(^|[_.\s-])(activation|vector|embedding|hidden_?state|residual|reconstruction)s?$")
 
 
 # --- the column of vectors ----------------------------------------------------------------------------------------
@@ -93,7 +103,10 @@ def usable_vectors(
     vectors = read_vectors(table, column, name=name, first=first)
     if not (finite := np.isfinite(vectors).all(axis=1)).all():
         row = first + int(np.argmin(finite))
-        raise NonFiniteActivationError(f"{name}, row {row}: {column} holds NaN or infinity; it has no direction.")
+        raise NonFiniteActivationError(
+            f"{name}, row {row}: {column} holds NaN or infinity; it has no direction. float16 extraction overflows "
+            "above 65504: extract in bfloat16 or float32."
+        )
     if not (nonzero := vectors.any(axis=1)).all():
         row = first + int(np.argmin(nonzero))
         raise ZeroActivationError(f"{name}, row {row}: {column} is all zeros; it has no direction.")
@@ -119,6 +132,47 @@ def holds_vectors(field: pa.Field) -> bool:
     if not lists or len(_tensor_shape(field)) > 1:
         return False
     return pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
+
+
+def holds_texts(field: pa.Field) -> bool:
+    """Whether a column is one of strings, dictionaries of them too."""
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def promises_vectors(column: str) -> bool:
+    """Whether a column is called as columns of vectors are.
+
+    Example:
+        >>> [promises_vectors(one) for one in ("activation_vector", "embedding", "activation_layer", "text")]
+        [True, True, False, False]
+    """
+    return bool(_VECTOR_NAME.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column).lower()))
+
+
+def texts_of(table: pa.Table, column: str, *, name: str = "the table", first: int = 0) -> list[str | None]:
+    """The texts of a column, None where there is none.
+
+    Args:
+        name, first: the file and the number of the table's first row in it, for messages.
+    Raises:
+        InputError: the column holds no texts.
+        TextError: bytes that are no UTF-8, which Arrow does not look at; names the row.
+    """
+    field = table.schema.field(column)
+    if not holds_texts(field) and not pa.types.is_null(field.type):
+        raise InputError(f"{name}: {column} is a column of {field.type}; expected texts.")
+    try:
+        return table[column].to_pylist()
+    except UnicodeDecodeError:
+        for row, text in enumerate(table[column], first):
+            try:
+                text.as_py()
+            except UnicodeDecodeError as error:
+                raise TextError(
+                    f"{name}, row {row}: {column} is not UTF-8 ({error.reason}). Leave the row out, or write it again."
+                ) from None
+        raise
 
 
 def why_not_vectors(field: pa.Field) -> str:

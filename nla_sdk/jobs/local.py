@@ -36,9 +36,9 @@ class Target:
 
     Attributes:
         out: the final file.
-        form: its format: "parquet", "jsonl", "json" or "npy".
+        form: its format: "parquet", "jsonl", "json", "csv" or "npy".
         vectors: the column that a .npy file holds; None if there is none.
-        hidden: columns left out of JSON.
+        hidden: columns left out of JSON and CSV.
         overwrite: replace `out`, and unfinished work on something else.
     """
 
@@ -60,7 +60,9 @@ class Target:
             InputError: the file exists, its folder does not, or its format cannot hold the results.
         """
         if self.form == "npy" and self.vectors is None:
-            raise InputError(f"{self.out}: .npy holds vectors only; write explanations to .parquet, .jsonl or .json.")
+            raise InputError(f"{self.out}: .npy holds vectors only; write explanations to .parquet, .jsonl or .csv.")
+        if self.form == "csv" and self.vectors is not None:
+            raise InputError(f"{self.out}: CSV holds no vectors; write them to .npy, .parquet or .jsonl.")
         if self.out.is_dir():
             raise InputError(f"{self.out} is a folder; expected a file name.")
         if self.out.exists() and not self.overwrite:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import torch
 
-from ..errors import PositionError
+from ..contract.tokens import check_embedded, encode
+from ..errors import NonFiniteOutputError, PositionError
 from ..io.rows.sources import TEXTS, RowSource
 from ..io.tables import usable_vectors, vector_column
 from ..model.extraction import resolve_positions, tokenize
 from ..model.injection import as_vectors
 from ..pair import NLAPair
+from ..results import SCORE_COLUMNS, Score, row_status
 
 Work = Callable[[pa.Table, int], pa.Table]
 """Rows, and the number of the first one, to rows."""
@@ -36,11 +39,13 @@ def extract(
         texts = table[source.column].to_pylist()
         rows = [tokenize(tokenizer, text) for text in texts]
         for number, ids in enumerate(rows, first):
+            check_embedded(tokenizer, ids, pair.source.vocabulary, f"{source.name}, row {number}: {source.column}")
             try:
                 resolve_positions(positions, len(ids))
             except PositionError as error:
                 raise PositionError(f"{source.name}, row {number}: {error}") from None
-        read = pair.extract(texts, positions, layer)
+        with _rows_of(source, first):
+            read = pair.extract(texts, positions, layer)
         reached = [rows[text][: position + 1] for text, position in zip(read.texts, read.positions, strict=True)]
         of_text = pa.array(read.texts, pa.int64())
         carried = {column: table[column].take(of_text) for column in table.column_names if column != source.column}
@@ -58,7 +63,7 @@ def extract(
 
 
 def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing: Any) -> Work:
-    """Activations (or texts, read at `positions`) → `api_explanation`, `explanation_status`; `cosine` of a choice.
+    """Activations (or texts, read at `positions`) → `api_explanation`, `explanation_status`; the score of a choice.
 
     Args:
         writing: as `NLAPair.explain` takes it: best_of, temperature, seed, …
@@ -67,31 +72,26 @@ def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[in
     def work(table: pa.Table, vectors: torch.Tensor) -> dict:
         explanations = pair.explain(vectors, **writing)
         scores = [explanation.score for explanation in explanations if explanation.score]
+        statuses = [row_status(explanation.status, explanation.score) for explanation in explanations]
         columns = {
             "api_explanation": pa.array(explanations, pa.string()),
-            "explanation_status": pa.array([explanation.status for explanation in explanations], pa.string()),
+            "explanation_status": pa.array(statuses, pa.string()),
         }
-        return columns | ({"cosine": pa.array([score.cosine for score in scores], pa.float64())} if scores else {})
+        return columns | score_columns(scores)
 
     return _on_vectors(pair, source, positions, work)
 
 
 def round_trip(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing: Any) -> Work:
-    """As `explain`, and how well the AR finds its way back, beside what an empty explanation would have scored."""
+    """As `explain`, and how well the AR finds its way back, beside what no words and the mean direction score."""
 
     def work(table: pa.Table, vectors: torch.Tensor) -> dict:
         trips = pair.round_trip(vectors, **writing)
-        empty = pair.score("", vectors)
-        return {
+        columns = {
             "api_explanation": pa.array([trip.explanation for trip in trips], pa.string()),
             "explanation_status": pa.array([trip.status for trip in trips], pa.string()),
-            "cosine": pa.array([trip.cosine for trip in trips], pa.float64()),
-            "mse": pa.array([trip.mse for trip in trips], pa.float64()),
-            "fve": pa.array([trip.fve for trip in trips], pa.float64()),
-            "empty_cosine": pa.array([score.cosine for score in empty], pa.float64()),
-            "empty_fve": pa.array([score.fve for score in empty], pa.float64()),
-            "matched": pa.array([trip.matched for trip in trips], pa.bool_()),
         }
+        return columns | score_columns(trips)
 
     return _on_vectors(pair, source, positions, work)
 
@@ -100,7 +100,14 @@ def reconstruct(pair: NLAPair, source: RowSource) -> Work:
     """Explanations → `reconstruction`, FixedSizeList<float32>[d]."""
 
     def work(table: pa.Table, first: int) -> pa.Table:
-        vectors = pair.reconstruct(table[source.column].to_pylist())
+        texts = table[source.column].to_pylist()
+        backbone = pair.reconstructor and pair.reconstructor.backbone
+        for number, ids in enumerate(encode(backbone.tokenizer, texts) if backbone else [], first):
+            check_embedded(
+                backbone.tokenizer, ids, backbone.vocabulary, f"{source.name}, row {number}: {source.column}"
+            )
+        with _rows_of(source, first):
+            vectors = pair.reconstruct(texts)
         return add_columns(columns_of(table), {"reconstruction": vector_column(vectors.numpy())})
 
     return work
@@ -117,14 +124,36 @@ def _on_vectors(
     column = "activation_vector" if read else source.column
 
     def on_table(table: pa.Table, first: int) -> pa.Table:
+        given = table.num_rows
         if read:
             table = read(table, first)
         vectors, _ = as_vectors(
             torch.tensor(usable_vectors(table, column, name=source.name, first=first)), pair.d_model
         )
-        return add_columns(columns_of(table), work(table, vectors))
+        with _rows_of(source, first if table.num_rows == given else 0):
+            return add_columns(columns_of(table), work(table, vectors))
 
     return on_table
+
+
+def score_columns(scores: Sequence[Score]) -> dict:
+    """Scores as columns; nothing of none."""
+    if not scores:
+        return {}
+    types = {"matched": pa.bool_()}
+    return {
+        name: pa.array([getattr(score, name) for score in scores], types.get(name, pa.float64()))
+        for name in SCORE_COLUMNS
+    }
+
+
+@contextmanager
+def _rows_of(source: RowSource, first: int) -> Iterator[None]:
+    """Rows that a model gives no numbers for are named as those of INPUT, whose row `first` is the first one here."""
+    try:
+        yield
+    except NonFiniteOutputError as error:
+        raise error.numbered(lambda row: first + row, of=source.name) from None
 
 
 def columns_of(table: pa.Table) -> dict:
@@ -158,4 +187,7 @@ def identify(pair: NLAPair) -> dict:
         files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()]
         listing = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
         found[role] = f"{half.ref} at {half.commit or listing}"
+        origins = half.contract.origins
+        if given := {name: getattr(half.contract, name) for name, origin in origins.items() if origin == "given"}:
+            found[f"{role}_contract"] = given
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..errors import LayerError, LoadError, NLAError, first_line
+from ..errors import InjectionError, LayerError, LoadError, NLAError, first_line
 from ..io.quiet import quiet
-from .logits import find_cap
+from .logits import find_cap, head_dtype, innermost, undisturbed, vocabulary_size
 from .weights.adapters.attached import fill, parameters_of, put_back, saved_name, saved_parameters
 from .weights.adapters.reading import AdapterReport, read_adapter
+from .weights.files import adapter_files
+from .weights.finite import refuse_non_finite, weights_of
 from .weights.loading import find_blocks, load_model, pick_device, pick_dtype, text_config
+from .weights.quantized import agreed, say_slow, stored_quantization
+from .weights.tokenizers import used
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -64,19 +68,54 @@ class Backbone:
         self.blocks_name, self.blocks = find_blocks(model, config.num_hidden_layers)
         self.d_model: int = config.hidden_size
         self.num_blocks: int = len(self.blocks)
-        self.embedding: nn.Module = model.get_input_embeddings()
         self.device = device or next(model.parameters()).device
         self.quantization = quantization
+        self.tokenizer_folder: Path | None = None
         self.lock = threading.RLock()
         self.reports: dict[str, AdapterReport] = {}
         self._peft = None
         self._active: str | None = None
+        self._added = 0
         self._uses: list[str | None] = []
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The input embedding as the model has it now: an adapter may have put a module of its own in its place."""
+        return self.model.get_input_embeddings()
+
+    @property
+    def head(self) -> nn.Module:
+        """The lm_head as the model has it now; see `embedding`."""
+        return self.model.get_output_embeddings()
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens the lm_head scores."""
+        return vocabulary_size(self.head)
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype activations flow in: that of the input embedding."""
-        return self.embedding.weight.dtype
+        return innermost(self.embedding).weight.dtype
+
+    @property
+    def active(self) -> tuple[str | None, int]:
+        """The adapter that is on, and how many have been put on the model: what was computed with others is stale."""
+        return self._active, self._added
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """How many tokens there are embeddings for: a tokenizer may give ids from this one on (Gemma 3's does)."""
+        config = text_config(self.model.config)
+        rows = innermost(self.embedding).weight.shape[0]
+        # Gemma 4 looks every token up in a second embedding, which may be the smaller one.
+        second = getattr(config, "hidden_size_per_layer_input", 0) and config.vocab_size_per_layer_input
+        return min(rows, second or rows)
+
+    @property
+    def tokenizer_used(self) -> str | None:
+        """What reads texts, for a contract: tokenizer.json ("file"), transformers' class ("class"); None: unknown."""
+        return None if self.tokenizer_folder is None else used(self.tokenizer, self.tokenizer_folder)
 
     # --- loading ------------------------------------------------------------------------------------------------
     @classmethod
@@ -92,21 +131,29 @@ class Backbone:
         tokenizer_path: str | os.PathLike | None = None,
         trust_remote_code: bool = False,
         truncated: bool = False,
+        reads: str | None = None,
+        probes: Iterable[str] = (),
+        check_weights: bool = False,
     ) -> Backbone:
         """Load a model folder.
 
         Args:
             path: a folder with config, safetensors and (unless `tokenizer_path` is given) tokenizer.
             ref: the name to show for it; default: the path.
-            quantization: "nf4" (4 bits, double quantisation; CPU too) or None.
+            quantization: "nf4" (4 bits, double quantisation; CPU too), None, or "auto": as the folder stores it. One
+                that is stored in 4 bits runs in those only.
             device: "auto", or anything torch.device takes.
             dtype: "auto" or a dtype; with "nf4", what is computed in and what is not quantised is kept in.
             compute_dtype: what the contract says, used by `dtype="auto"`.
             truncated: accept a checkpoint without final norm and lm_head (an AR that is a full fine-tune).
+            reads, probes: which tokenizer, and what texts to compare on, see `load_tokenizer`.
+            check_weights: look for NaN and infinity in every weight, which reads all of them.
         Raises:
-            LoadError, OutOfMemoryError, QuantizationError, MissingFileError.
+            LoadError, DeviceError, OutOfMemoryError, QuantizationError, MissingFileError, NonFiniteWeightsError.
         """
         device = pick_device(device)
+        stored = stored_quantization(Path(path))
+        quantization = agreed(quantization, stored, ref or str(path))
         dtype = pick_dtype(dtype, device, compute_dtype)
         model, tokenizer = load_model(
             Path(path),
@@ -116,8 +163,16 @@ class Backbone:
             tokenizer_path=tokenizer_path,
             trust_remote_code=trust_remote_code,
             truncated=truncated,
+            stored=stored is not None,
+            reads=reads,
+            probes=probes,
         )
-        return cls(model, tokenizer, ref=ref or str(path), device=device, quantization=quantization)
+        if check_weights:
+            refuse_non_finite(weights_of(model), path)
+        backbone = cls(model, tokenizer, ref=ref or str(path), device=device, quantization=quantization)
+        backbone.tokenizer_folder = Path(tokenizer_path or path)
+        say_slow(quantization, device)
+        return backbone
 
     # --- adapters -----------------------------------------------------------------------------------------------
     def load_adapter(self, name: str, folder: str | os.PathLike, *, num_blocks_run: int | None = None) -> AdapterReport:
@@ -131,18 +186,17 @@ class Backbone:
             MissingFileError, DamagedFileError, UnsafeFileError: a file is not there, or is no weights.
             AdapterConfigError: the config would change the base all roles share, or holds what is not known.
             AdapterMismatchError: some tensors fit nowhere; the message lists them.
+            NonFiniteWeightsError: some hold NaN or infinity.
             LoadError: PEFT does not take it. After any of these the model is as it was.
         """
         config, plan, tensors = read_adapter(Path(folder), self.model, self.ref, num_blocks_run)
+        refuse_non_finite(tensors.items(), adapter_files(Path(folder))[0])
         with self.lock, self._as_it_was_after_a_failure(f"the adapter in {folder}"):
             self._add(name, config)
             fill(self.model, name, plan, tensors)
         parameters = sum(tensor.numel() for tensor in tensors.values())
-        self.reports[name] = AdapterReport(
-            loaded=len(tensors),
-            parameters=parameters,
-            inert={**plan.inert, **dict.fromkeys(plan.copies, "the base's own numbers, saved along")},
-        )
+        inert = {**plan.inert, **dict.fromkeys(plan.copies, "the base's own numbers, saved along")}
+        self.reports[name] = AdapterReport(len(tensors), parameters, inert)
         return self.reports[name]
 
     def add_lora(self, name: str, config: LoraConfig) -> None:
@@ -224,6 +278,7 @@ class Backbone:
         from peft import PeftModel
 
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self._added += 1
         with quiet():
             if self._peft is None:
                 self._peft = PeftModel(self.model, config, adapter_name=name)
@@ -272,6 +327,41 @@ class Backbone:
             handle.remove()
         return captured[0]
 
+    def run_through(self, input_ids: torch.Tensor, block: int | None) -> None:
+        """Run a prompt up to `block` (None: to the end) for what hooks see of it, as `entering` runs it."""
+        with undisturbed(self.model):
+            if block is None:
+                self.model(input_ids=input_ids.to(self.device), use_cache=False)
+            else:
+                self.run_to_block(input_ids, block)
+
+    def entering(self, forward: Callable[[], object]) -> torch.Tensor:
+        """What `forward` hands to the first block: [rows, tokens, d_model]; it runs no further.
+
+        Gradients and dropout are off, so that no random number is drawn. The caller holds the backbone.
+
+        Raises:
+            InjectionError: `forward` never came to the first block.
+        """
+        captured: list[torch.Tensor] = []
+
+        def stop(module, args, options):
+            captured.append(args[0] if args else options["hidden_states"])
+            raise _StopForward
+
+        # Before the hooks that are there: a sharded block must not gather its weights for what does not come.
+        handle = self.blocks[0].register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
+        try:
+            with undisturbed(self.model):
+                forward()
+        except _StopForward:
+            pass
+        finally:
+            handle.remove()
+        if not captured:
+            raise InjectionError(f"The first block of {self.ref} never ran, so nothing injected can reach the model.")
+        return captured[0]
+
     # --- logits -------------------------------------------------------------------------------------------------
     @cached_property
     def cap(self) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -281,7 +371,12 @@ class Backbone:
             LoadError: something that is not known here; see `find_cap`, which runs the model once.
         """
         with self.lock:
-            return find_cap(self.model)
+            before = self._active  # a caller may have it on without `using`
+            try:
+                with self.using(None):  # what is done to the product is the base's, whatever adapter came first
+                    return find_cap(self.model)
+            finally:
+                self._switch(before)
 
     def logits(self, states: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
         """Logits as the model itself makes them, differentiable. The caller holds the backbone.
@@ -294,8 +389,8 @@ class Backbone:
         Raises:
             LoadError: see `cap`.
         """
-        head = self.model.get_output_embeddings()
-        states = states.to(head.weight.dtype)
+        head = self.head
+        states = states.to(head_dtype(head))
         if tokens is None:
             return self.cap(head(states))
         if type(head) is not nn.Linear:  # quantised, or with an adapter on it: only its call knows all that it does

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..contract.tokens import check_embedded
 from ..errors import EmptyBatchError, InputError, LayerError, PositionError
+from ..io.text import check_texts
 from ..results import Activations
 from .backbone import Backbone
 from .batches import by_length, pad_right
+from .faults import first_rows, no_numbers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -101,6 +104,8 @@ class Extractor:
             layer: 0-indexed block.
         Raises:
             EmptyBatchError, PositionError, LayerError, InputError.
+            TextError: what no tokenizer takes, or a token without an embedding; names the row.
+            NonFiniteOutputError: the model gives NaN or infinity; names the texts (rows) and the cause.
         Example:
             >>> extractor("The cat sat on the mat.", "all", layer=12).vectors.shape
             torch.Size([8, 640])
@@ -116,10 +121,18 @@ class Extractor:
             raise EmptyBatchError("The list of texts is empty; expected at least one.")
         if not all(isinstance(item, str) or is_chat(item) for item in texts):
             raise InputError("Every text must be a string or a list of {'role', 'content'} messages.")
+        check_texts(texts, "The text")
         rows = [tokenize(self.backbone.tokenizer, item) for item in texts]
+        for number, ids in enumerate(rows):
+            check_embedded(self.backbone.tokenizer, ids, self.backbone.vocabulary, f"The text in row {number}")
         wanted = [resolve_positions(positions, len(ids)) for ids in rows]
         with torch.no_grad(), self.backbone.using(None):
             vectors = read_states(self.backbone, rows, wanted, layer)
+            if lost := [at for at, states in enumerate(vectors) if not states.isfinite().all()]:
+                at = lost[0]
+                position = wanted[at][first_rows(~vectors[at].isfinite().all(dim=-1))[0]]
+                what = f"The activation at layer {layer}, position {position},"
+                raise no_numbers(what, lost, self.backbone, rows[at], block=layer)
         pieces = [self.backbone.tokenizer.decode([rows[i][p]]) for i, where in enumerate(wanted) for p in where]
         return Activations(
             vectors=torch.cat(vectors),

@@ -3,11 +3,14 @@
 A forward hook on the input-embedding module does it, with `input_ids` passed as usual: Gemma 4 looks up a second,
 per-layer embedding by token id and cannot take `inputs_embeds`. The hook sees the module's OUTPUT, so Gemma's scaling
 by √d inside the module does not touch the injected vector. Training uses this same code.
+
+The module is whatever `get_input_embeddings` gives when the prompt is run: an adapter that trains the embedding takes
+the module from before it out of the path, and a hook there never fires.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,6 +20,7 @@ from torch import nn
 from ..errors import (
     ActivationShapeError,
     EmptyBatchError,
+    InjectionError,
     InputError,
     MarkerError,
     NonFiniteActivationError,
@@ -97,24 +101,31 @@ def rescale(vectors: torch.Tensor, scale: float | None) -> torch.Tensor:
 
 
 @contextmanager
-def inject(embedding: nn.Module, position: int | torch.Tensor, vectors: torch.Tensor) -> Iterator[None]:
+def inject(
+    embedding: nn.Module, position: int | torch.Tensor, vectors: torch.Tensor, *, what: str = "The activation"
+) -> Iterator[None]:
     """While open, the embedding at `position` of row i is `vectors[i]`, for every call of `embedding`.
 
     Args:
-        embedding: the model's input-embedding module.
+        embedding: the model's input-embedding module, as the model has it now (`Backbone.embedding`).
         position: index of the marker token in the ids passed, one int for all rows or int64 [n].
         vectors: [n, d_model], already scaled; gradients flow into them if they need any.
+        what: is injected, and into which half; a message begins with it.
     Raises:
         MarkerError: the ids passed have another number of rows, or are shorter than `position`.
+        InjectionError: `embedding` was never called, so nothing was overwritten.
     """
+    calls = 0
 
     def overwrite(module, args, output):
+        nonlocal calls
         rows, tokens = output.shape[:2]
         if rows != len(vectors) or int(torch.as_tensor(position).max()) >= tokens:
             raise MarkerError(
                 f"{len(vectors)} activations at position {position} do not fit a batch of {rows} prompts of "
                 f"{tokens} tokens."
             )
+        calls += 1
         where = torch.as_tensor(position, device=output.device).expand(rows)
         output = output.clone()
         output[torch.arange(rows, device=output.device), where] = vectors.to(output.device, output.dtype)
@@ -125,3 +136,43 @@ def inject(embedding: nn.Module, position: int | torch.Tensor, vectors: torch.Te
         yield
     finally:
         handle.remove()
+    if not calls:
+        raise InjectionError(
+            f"{what} was not injected: the input embedding ({type(embedding).__name__}) was never called, so every "
+            "vector would have had one and the same text."
+        )
+
+
+def refuse_lost(
+    enter: Callable[[torch.Tensor | None], torch.Tensor], d_model: int, rows: int, position: int, what: str
+) -> None:
+    """Have two vectors injected and see that each reaches the first block, at the marker.
+
+    Args:
+        enter: what enters the first block, [rows, tokens, d_model], with these vectors [rows, d_model] injected; None:
+            with none.
+        position: the marker's, among the tokens.
+        what: is injected, and into which half; a message begins with it.
+    Raises:
+        InjectionError: the state at the marker is its own, or the same for both vectors, or that of another vector.
+    """
+    # Two vectors that no embedding is: opposite ones, whose numbers every float dtype holds exactly.
+    vector = torch.ones(d_model)
+    vector[1::2] = -0.5
+    given = [None, vector.expand(rows, -1), -vector.expand(rows, -1)]
+    # Gemma 3n stacks several copies of each state, which are then compared as a whole.
+    own, one, other = (state[:, position] if state.ndim == 3 else state for state in map(enter, given))
+    if torch.equal(one, own) or torch.equal(other, own):
+        seen = "the first block sees the marker's own embedding at its place"
+    elif torch.equal(one, other):
+        seen = "the first block sees the same for two different vectors at the marker's place"
+    elif one.ndim == 2 and any(_spread(state) > 0.1 * (one - other).abs().max() for state in (one, other)):
+        seen = "the first block sees different states in rows with the same vector"
+    else:
+        return
+    raise InjectionError(f"{what} did not reach the model: {seen}. Every explanation would have been of nothing.")
+
+
+def _spread(rows: torch.Tensor) -> torch.Tensor:
+    """How far rows that should be one are from the first, at most."""
+    return (rows - rows[:1]).abs().max()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
-from ..errors import LoadError
+from ..errors import LoadError, NonFiniteOutputError
 from .weights.loading import text_config
 
 if TYPE_CHECKING:
@@ -31,6 +33,26 @@ WAYS = (  # the number's name in the config, and what is done with it
 )
 
 
+def innermost(module: nn.Module) -> nn.Module:
+    """The module that PEFT's layers around it started from; itself where there are none."""
+    while (inner := getattr(module, "original_module", None) or getattr(module, "base_layer", None)) is not None:
+        module = inner
+    return module
+
+
+def head_dtype(head: nn.Module) -> torch.dtype | None:
+    """The dtype an lm_head takes states in; None: any, a quantised one's numbers are no floats that could be had."""
+    # Of the innermost module: asked for its weight, PEFT's layer of trained token rows makes the whole of it anew.
+    dtype = getattr(getattr(innermost(head), "weight", None), "dtype", None)
+    return dtype if dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64) else None
+
+
+def vocabulary_size(head: nn.Module) -> int:
+    """How many tokens an lm_head scores; a quantised one's packed weight does not tell."""
+    inner = innermost(head)
+    return int(getattr(inner, "out_features", None) or inner.weight.shape[0])
+
+
 def find_cap(model: PreTrainedModel) -> Callable[[torch.Tensor], torch.Tensor]:
     """The elementwise function from the lm_head's product to logits.
 
@@ -39,6 +61,7 @@ def find_cap(model: PreTrainedModel) -> Callable[[torch.Tensor], torch.Tensor]:
 
     Raises:
         LoadError: none does.
+        NonFiniteOutputError: the model computes no number at all.
     """
     config = text_config(model.config)
     ways: list[Callable[[torch.Tensor], torch.Tensor]] = [
@@ -48,11 +71,16 @@ def find_cap(model: PreTrainedModel) -> Callable[[torch.Tensor], torch.Tensor]:
     ]
     ways.append(lambda logits: logits)
     head = model.get_output_embeddings()
-    if head.weight.is_meta:  # nothing to compare; what costs memory is what the config names
+    if innermost(head).weight.is_meta:  # nothing to compare; what costs memory is what the config names
         return ways[0]
     states, own = _probe(model)
+    if not own.isfinite().any():
+        raise NonFiniteOutputError(
+            f"All logits of {type(model).__name__} are NaN or infinite in {str(own.dtype).removeprefix('torch.')}. "
+            "Load it in bfloat16 or float32 (dtype=, --dtype); if they stay so, its weights hold NaN (check_weights)."
+        )
     with torch.no_grad():
-        products = head(states.to(head.weight.dtype))
+        products = head(states.to(head_dtype(head)))
     errors = [_largest(way(products) - own) if products.shape == own.shape else torch.inf for way in ways]
     tolerance = min(0.01, 100 * torch.finfo(own.dtype).eps) * _largest(own)
     if not min(errors) <= tolerance:
@@ -74,14 +102,23 @@ def _probe(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
     captured = []
     decoder = getattr(model, model.base_model_prefix)
     handle = decoder.register_forward_hook(lambda module, args, output: captured.append(output.last_hidden_state))
+    try:
+        with undisturbed(model):
+            ids = torch.tensor([PROBE], device=innermost(model.get_input_embeddings()).weight.device)
+            logits = model(input_ids=ids, use_cache=False).logits
+    finally:
+        handle.remove()
+    return captured[0], logits
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run a model without gradients and dropout, whatever mode its parts are in; they are in it again afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.no_grad():
-            ids = torch.tensor([PROBE], device=model.get_input_embeddings().weight.device)
-            logits = model(input_ids=ids, use_cache=False).logits
+            yield
     finally:
-        handle.remove()
         for module in training:
             module.training = True
-    return captured[0], logits

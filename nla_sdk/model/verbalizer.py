@@ -10,20 +10,22 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from typing import TypeVar
 
 import torch
 
 from ..contract import Contract
-from ..errors import InputError, ZeroActivationError
+from ..errors import InputError, NonFiniteOutputError, ZeroActivationError
 from ..results import Explanation
 from ..sampling import GREEDY, Sampling
 from .backbone import Backbone
-from .injection import inject, rescale
+from .faults import beyond, first_rows, no_numbers
+from .injection import inject, refuse_lost, rescale
 
 OPEN_TAG, CLOSE_TAG = "<explanation>", "</explanation>"
 ROWS_PER_BATCH = 64
 DEFAULT_NEW_TOKENS = 120
+Result = TypeVar("Result")
 
 
 def parse_output(raw: str, finished: bool, tokens: int = 0) -> Explanation:
@@ -50,12 +52,19 @@ class Verbalizer:
         adapter: the adapter's name on the backbone; None for a full checkpoint.
         contract: the AV's, verified.
         mean: float32 [d], the activation mean of a centred pair; None otherwise.
+        ref: what messages call it.
     """
 
     def __init__(
-        self, backbone: Backbone, adapter: str | None, contract: Contract, mean: torch.Tensor | None = None
+        self,
+        backbone: Backbone,
+        adapter: str | None,
+        contract: Contract,
+        mean: torch.Tensor | None = None,
+        ref: str | None = None,
     ) -> None:
         self.backbone = backbone
+        self.ref = ref or f"the AV on {backbone.ref}"
         self.adapter = adapter
         self.contract = contract
         self.mean = mean
@@ -63,6 +72,7 @@ class Verbalizer:
         self.marker = contract.find_marker(self.prompt_ids)
         self.end_ids = end_token_ids(backbone)
         self._prefix = None
+        self._prefix_of = self._shown_for = None  # the adapter as it was then, see `Backbone.active`
         self._vocabulary: torch.Tensor | None = None
 
     def restrict(self, tokens: Iterable[int] | None) -> None:
@@ -82,7 +92,7 @@ class Verbalizer:
             self._vocabulary = None
             return
         known = sorted({int(token) for token in tokens} | self.end_ids)
-        size = self.backbone.model.get_output_embeddings().weight.shape[0]
+        size = self.backbone.vocabulary_size
         if len(known) <= len(self.end_ids) or not 0 <= known[0] <= known[-1] < size:
             raise InputError(f"Cannot write {len(known)} tokens from {known[:1]} on: expected ids below {size:,}.")
         _ = self.backbone.cap  # found or refused now, not at the first token
@@ -120,6 +130,7 @@ class Verbalizer:
             rows × n explanations, the samples of one vector together.
         Raises:
             ZeroActivationError: see `prepare`.
+            InjectionError, NonFiniteOutputError: see `injected` and `tokens`.
         """
         generators = None
         if sampling.temperature > 0:
@@ -130,12 +141,15 @@ class Verbalizer:
         if generators is not None:
             inputs = inputs.repeat_interleave(sampling.n, dim=0)
         texts_each = sampling.n if generators is None else 1  # greedy samples of one vector are one text
-        outputs = self.write(
-            inputs,
-            sampling,
-            generators=generators,
-            progress=progress and (lambda done: progress(done * texts_each)),
-        )
+        try:
+            outputs = self.write(
+                inputs,
+                sampling,
+                generators=generators,
+                progress=progress and (lambda done: progress(done * texts_each)),
+            )
+        except NonFiniteOutputError as error:
+            raise error.numbered(lambda row: row * texts_each // sampling.n) from None
         return [explanation for explanation in outputs for _ in range(texts_each)]
 
     def write(
@@ -172,7 +186,11 @@ class Verbalizer:
         generators: Sequence[torch.Generator] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[tuple[list[int], bool]]:
-        """Like `write`, but the tokens written for each row (without an end token) and whether it came to an end."""
+        """Like `write`, but the tokens written for each row (without an end token) and whether it came to an end.
+
+        Raises:
+            NonFiniteOutputError: the model gives NaN or infinity in place of logits; names the rows and the cause.
+        """
         if sampling.temperature > 0 and generators is None:
             raise InputError(f"temperature={sampling.temperature} needs a generator for each row; there are none.")
         outputs: list[tuple[list[int], bool]] = []
@@ -181,14 +199,43 @@ class Verbalizer:
             for number, rows in enumerate(parts):
                 first = number * ROWS_PER_BATCH
                 draw = None if generators is None else generators[first : first + ROWS_PER_BATCH]
-                outputs += self._write(rows, sampling, draw)
+                try:
+                    outputs += self._write(rows, sampling, draw)
+                except NonFiniteOutputError as error:
+                    raise error.numbered(lambda row, first=first: first + row) from None
                 if progress is not None:
                     progress(1 if rows is None else len(rows))
         return outputs
 
     def reset(self) -> None:
         """Forget the prompt's KV cache: to be called when the adapter's weights have changed."""
-        self._prefix = None
+        self._prefix = self._shown_for = None
+
+    def injected(self, forward: Callable[[], Result], position: int, inputs: torch.Tensor) -> Result:
+        """`forward()`, a run of the prompt, with `inputs` [rows, d_model] in the place of its marker at `position`.
+
+        The first time with an adapter (and after `reset`), it is shown to reach the model: two vectors are injected and
+        must come to the first block, where the run ends each time. The caller holds the backbone.
+
+        Raises:
+            InjectionError: it does not. NonFiniteOutputError: `inputs` are no numbers in the model's dtype.
+        """
+        backbone, what = self.backbone, f"The activation for {self.ref}"
+        inputs = inputs.to(backbone.device)
+        if lost := first_rows(~inputs.to(backbone.dtype).isfinite().all(dim=-1)):
+            raise beyond(f"{what}, scaled as its contract says,", lost, backbone.dtype)
+
+        def enter(vectors: torch.Tensor | None) -> torch.Tensor:
+            if vectors is None:
+                return backbone.entering(forward)
+            with inject(backbone.embedding, position, vectors, what=what):
+                return backbone.entering(forward)
+
+        if self._shown_for != (shown := (backbone.active,)):
+            refuse_lost(enter, backbone.d_model, len(inputs), position, what)
+            self._shown_for = shown
+        with inject(backbone.embedding, position, inputs, what=what):
+            return forward()
 
     def _prefix_cache(self, rows: int):
         """The KV cache of everything before the marker, for `rows` rows."""
@@ -196,12 +243,12 @@ class Verbalizer:
 
         # Attention is causal, so keys and values before the marker depend on no activation. Each use gets a copy: it
         # grows in place, and rows leave it as they finish.
-        if self._prefix is None:
+        if self._prefix is None or self._prefix_of != self.backbone.active:
             cache = DynamicCache(config=self.backbone.model.config)
             if self.marker:
                 ids = torch.tensor([self.prompt_ids[: self.marker]], device=self.backbone.device)
                 self.backbone.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            self._prefix = cache
+            self._prefix, self._prefix_of = cache, self.backbone.active
         cache = copy.deepcopy(self._prefix)
         if self.marker and rows > 1:
             cache.batch_repeat_interleave(rows)
@@ -222,11 +269,23 @@ class Verbalizer:
         written: list[list[int]] = [[] for _ in range(rows)]
         finished = [False] * rows
         alive = list(range(rows))
-        injection = nullcontext() if inputs is None else inject(backbone.embedding, 0, inputs.to(backbone.device))
-        with injection:
+        if inputs is None:
             logits = self._logits(tail, cache)
+        else:
+            logits = self.injected(lambda: self._logits(tail, cache), 0, inputs)
         for step in range(limit):
             chosen = self._choose(logits, sampling.temperature, generators, alive)
+            # NaN is the largest to argmax and all there is to softmax, so the number chosen tells of the whole row.
+            if lost := first_rows(~logits.gather(1, chosen[:, None]).isfinite()[:, 0]):
+                rows_lost = [alive[at] for at in lost]
+                row = rows_lost[0]
+                raise no_numbers(
+                    f"What {self.ref} computes for its {'first' if step == 0 else f'{step + 1}.'} token",
+                    rows_lost,
+                    backbone,
+                    [*self.prompt_ids, *written[row]],
+                    injected=None if inputs is None else (self.marker, inputs[row]),
+                )
             if self._vocabulary is not None:
                 chosen = self._vocabulary[chosen]
             going = []
@@ -272,8 +331,13 @@ class Verbalizer:
         if generators is None:
             return logits.argmax(dim=-1)
         probabilities = torch.softmax(logits.float() / temperature, dim=-1).cpu()
+        # No probabilities come of logits with NaN, which the caller sees, and none of a temperature so small that its
+        # quotients overflow, which is greedy.
         drawn = [
-            torch.multinomial(p, 1, generator=generators[row]) for p, row in zip(probabilities, alive, strict=True)
+            torch.multinomial(p, 1, generator=generators[row]) if there else scores.argmax()[None].cpu()
+            for p, there, scores, row in zip(
+                probabilities, (probabilities[:, 0] >= 0).tolist(), logits, alive, strict=True
+            )
         ]
         return torch.cat(drawn).to(logits.device)
 

@@ -85,6 +85,7 @@ def contract(role: str, **changes) -> Contract:
     }
     if role == "av":
         facts |= {"av_template": "<concept>{injection_char}</concept>", "injection_char": "㊗"}
+        facts |= {"prompt_style": "raw", "injection_scale": "sqrt_d_model"}
     else:
         facts |= {"ar_template": "<text>{explanation}</text>", "ar_num_blocks": 4, "head_bias": True}
     return Contract.from_dict(facts | changes)

@@ -124,9 +124,9 @@ def test_round_trip_of_a_text_shows_it_beside_an_empty_explanation(nla, av, pair
     code, out, err = nla("round-trip", "The cat sat", "--av", av)
     assert code == 0
     assert trip.explanation in out and trip.status in out and repr("t") in out
-    for number in (trip.cosine, trip.fve, empty.cosine, empty.fve):
+    for number in (trip.cosine, trip.fve, trip.gain, empty.cosine):
         assert f"{number:.3f}" in out
-    assert "predicting the mean direction" in err
+    assert "FVE: 0 = predicting the mean direction, over many rows" in err
 
 
 def test_json_rows_hold_what_the_api_returns(nla, av, pair):
@@ -137,8 +137,9 @@ def test_json_rows_hold_what_the_api_returns(nla, av, pair):
     assert (row["api_explanation"], row["explanation_status"]) == (trip.explanation, trip.status)
     assert (row["token"], row["n_raw_tokens"], row["activation_layer"]) == ("t", 9, 1)
     assert row["detokenized_text_truncated"] == "The cat sat" and row["matched"] is True
-    found = [row[name] for name in ("cosine", "mse", "fve", "empty_cosine", "empty_fve")]
-    assert found == pytest.approx([trip.cosine, trip.mse, trip.fve, empty.cosine, empty.fve], abs=1e-5)
+    found = [row[name] for name in ("cosine", "mse", "fve", "gain", "empty_cosine", "empty_fve")]
+    expected = [trip.cosine, trip.mse, trip.fve, trip.gain, empty.cosine, empty.fve]
+    assert found == pytest.approx(expected, abs=1e-5)
     assert "activation_vector" not in row
 
 
@@ -359,8 +360,8 @@ WITH_NAN[270, 1] = np.nan
 @pytest.mark.parametrize(
     ("args", "file", "content", "says"),
     [
-        (["explain", "acts.npy"], None, None, "acts.npy: No such file"),
-        (["explain", "acts.parquet"], None, None, "No such file"),
+        (["explain", "acts.npy"], None, None, "acts.npy does not exist"),
+        (["explain", "acts.parquet"], None, None, "does not exist"),
         (["explain", "acts.npy"], "acts.npy", WITH_NAN, "row 270: activation_vector holds NaN"),
         (["explain", "acts.npy"], "acts.npy", np.zeros(4), "row 0: activation_vector is all zeros"),
         (["explain", "acts.npy"], "acts.npy", np.ones((2, 2, 2)), "(2, 2, 2)"),
@@ -383,7 +384,7 @@ WITH_NAN[270, 1] = np.nan
         (["explain", ""], None, None, "text is empty"),
         (["explain", "-"], None, None, "stdin is empty"),
         (["explain", "text", "-o", "out.npy"], None, None, ".npy holds vectors only"),
-        (["explain", "text", "-o", "out.csv"], None, None, "no suffix that says its format"),
+        (["explain", "text", "-o", "out.xlsx"], None, None, "no suffix that says its format"),
         (["explain", "text", "-o", "nowhere/out.jsonl"], None, None, "folder nowhere does not exist"),
         (["explain", "text", "--format", "parquet"], None, None, "give -o"),
         (["extract", "text", "--positions", "last"], None, None, "--positions last"),

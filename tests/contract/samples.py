@@ -16,7 +16,9 @@ AV = {
     "base_model": "owner/lm",
     "d_model": 1536,
     "layer": 23,
+    "injection_scale": "sqrt_d_model",
     "injection_char": "㊗",
+    "prompt_style": "raw",
     "av_template": "Vector: <concept>{injection_char}</concept>",
 }
 AR = {

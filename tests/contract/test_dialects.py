@@ -4,10 +4,12 @@ import math
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nla_sdk.contract import SIDECAR_NAME, Contract
 from nla_sdk.errors import ContractError
-from tests.contract.samples import AR, AV, drop, put
+from tests.contract.samples import AR, AV, drop, put, quick
 
 
 @pytest.mark.parametrize(
@@ -81,10 +83,13 @@ def test_a_scale_is_a_number_a_numeric_string_the_root_of_d_model_or_null(place,
     assert contract.origins["injection_scale"] == "sidecar"
 
 
-def test_an_absent_scale_is_the_root_of_d_model():
+def test_an_absent_mse_scale_is_the_root_of_d_model_and_an_absent_injection_scale_is_refused():
     contract = Contract.from_dict(AV)
-    assert contract.injection_scale == contract.mse_scale == math.sqrt(1536)
-    assert contract.origins["injection_scale"] == "default"
+    assert contract.mse_scale == math.sqrt(1536)
+    assert contract.origins["mse_scale"] == "default"
+    with pytest.raises(ContractError, match="`injection_scale` is missing.*never guessed"):
+        Contract.from_dict(drop(AV, "injection_scale"))
+    assert Contract.from_dict(AR).injection_scale is None  # an AR injects nothing
 
 
 @pytest.mark.parametrize("value", ["auto", "", True, [1], -3, 0, math.nan, math.inf, "nan"])
@@ -127,7 +132,6 @@ def test_the_reference_dialect_as_a_whole():
         "injection_token_id": 246566,
         "av_template": "<c>{injection_char}</c>",
         "ar_template": "{explanation}</text>",
-        "prompt_style": "raw",
         "ar_num_blocks": 33,
         "schema_version": 2,
         "extraction": {"norm": "none"},
@@ -206,18 +210,43 @@ def test_shared_nodes_do_not_grow_and_blocks_shared_by_alias_stay_whole(tmp_path
 
 def test_a_known_release_fills_what_the_sidecar_lacks_and_the_sidecar_wins(tmp_path):
     (tmp_path / SIDECAR_NAME).write_text("role: av\nextraction: {layer: 9}\nquantization: null", encoding="utf-8")
-    known = AV | {"quantization": "nf4", "extraction": {"injection_scale": "sqrt_d_model"}, "notes": "x"}
+    known = drop(AV, "injection_scale") | {"quantization": "nf4", "notes": "x"}
+    known["extraction"] = {"injection_scale": "sqrt_d_model"}
     contract = Contract.load(tmp_path, known=known)
     assert (contract.layer, contract.d_model, contract.quantization) == (9, 1536, "nf4")
     assert contract.injection_scale == math.sqrt(1536)
     origins = contract.origins
     assert origins["layer"] == "sidecar"
     assert origins["d_model"] == origins["injection_scale"] == origins["quantization"] == "release"
-    assert origins["mse_scale"] == origins["prompt_style"] == "default"
+    assert (origins["mse_scale"], origins["prompt_style"]) == ("default", "release")
     assert not contract.extras
     contract.save(tmp_path)
     assert Contract.load(tmp_path).origins["d_model"] == "sidecar"
     assert "origins" not in (tmp_path / SIDECAR_NAME).read_text("utf-8")
+
+
+@quick
+@given(data=st.data())
+def test_what_is_given_stands_above_the_file_which_stands_above_the_release(data):
+    values = {
+        "injection_scale": st.sampled_from([None, 1, "2.5", "sqrt_d_model"]),
+        "prompt_style": st.sampled_from(["raw", "chat"]),
+        "max_new_tokens": st.integers(1, 9),
+        "compute_dtype": st.sampled_from(["float16", "float32"]),
+    }
+    given, sidecar, release = (
+        data.draw(st.fixed_dictionaries({}, optional=values), label=where) for where in ("given", "sidecar", "release")
+    )
+    base = drop(AV, "injection_scale", "prompt_style")
+    stated = {"injection_scale": 7, "prompt_style": "raw"} | release | sidecar | given
+    known = {"injection_scale": 7, "prompt_style": "raw"} | release
+    contract = Contract.from_dict(base | sidecar, known=known, given=given)
+    expected = Contract.from_dict(base | stated)
+    assert {name: getattr(contract, name) for name in values} == {name: getattr(expected, name) for name in values}
+    for name in {*known, *sidecar, *given}:
+        origin = "given" if name in given else "sidecar" if name in sidecar else "release"
+        assert contract.origins[name] == origin
+    assert contract.replace(layer=1).to_dict() == contract.to_dict() | {"layer": 1}
 
 
 def test_a_release_does_not_fill_in_for_another_marker_or_template():

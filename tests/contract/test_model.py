@@ -25,7 +25,6 @@ def test_a_table_needs_neither_role_nor_geometry(tmp_path):
     assert (contract.role, contract.d_model, contract.injection_scale) == (None, None, None)
     assert contract.to_dict() == {
         "kind": "nla_dataset",
-        "prompt_style": "raw",
         "stage": "av_sft",
         "row_count": 696,
     }

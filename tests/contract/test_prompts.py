@@ -1,12 +1,15 @@
 """The exact prompts: BOS once, the marker found, the suffix never cut."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nla_sdk.contract import Contract
-from nla_sdk.errors import ContractError, ContractMismatchError, MarkerError
-from tests.contract.samples import AR, AV, CHAT, ids_of, quick, tokenizer
+from nla_sdk.contract.prompts import unstated_prompt
+from nla_sdk.errors import ContractError, ContractMismatchError, MarkerError, UnstatedPromptError
+from tests.contract.samples import AR, AV, CHAT, drop, ids_of, quick, tokenizer
 
 
 @quick
@@ -54,6 +57,49 @@ def test_a_chat_prompt_has_bos_exactly_once_where_there_is_one(bos, chat, adds):
 def test_a_chat_contract_needs_a_chat_template():
     with pytest.raises(ContractMismatchError, match="no chat template"):
         Contract.from_dict(AV | {"prompt_style": "chat"}).av_prompt_ids(tokenizer())
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('roles') }}", "{{ messages.nothing.x }}", "{% bad %}"])
+def test_a_chat_template_that_fails_is_named(template):
+    contract = Contract.from_dict(AV | {"prompt_style": "chat"})
+    with pytest.raises(ContractMismatchError, match="chat template fails on the AV prompt"):
+        contract.av_prompt_ids(tokenizer(chat=template))
+
+
+@pytest.mark.parametrize("absent", [{}, {"prompt_style": None}, {"prompt_style": []}])
+def test_an_av_that_does_not_say_its_style_is_refused_and_both_are_shown(absent):
+    with pytest.raises(UnstatedPromptError, match=r"raw: 'Vector: <concept>㊗</concept>'; chat: is the same text"):
+        Contract.from_dict(drop(AV, "prompt_style") | absent)
+
+
+@pytest.mark.parametrize(
+    ("chat", "shown"),
+    [
+        (CHAT, r"chat: '<turn>user\\nVector: <concept>㊗</concept><turn>\\n<turn>model\\n'"),
+        (None, "chat: is not possible: the tokenizer has no chat template"),
+        ("{{ raise_exception('no') }}", r"chat: cannot be shown: the chat template fails \(TemplateError\)"),
+    ],
+)
+def test_with_a_tokenizer_at_hand_the_chat_prompt_is_the_one_it_makes(chat, shown):
+    error = unstated_prompt(Contract.from_dict(AV), tokenizer(chat=chat))
+    assert re.search(shown, str(error)) and "raw: '<bos>Vector: <concept>" in str(error)
+
+
+def test_of_a_long_prompt_both_ends_are_shown_and_a_terminal_is_not_flooded():
+    template = "first words " + "x " * 5000 + "<concept>{injection_char}</concept> last words"
+    with pytest.raises(UnstatedPromptError) as refused:
+        Contract.from_dict(drop(AV, "prompt_style") | {"av_template": template})
+    assert "first words" in str(refused.value) and "last words'" in str(refused.value)
+    assert len(str(refused.value)) < 1500
+
+
+def test_a_table_need_not_say_it_until_somebody_asks_for_a_prompt():
+    live = tokenizer(chat=CHAT)
+    table = Contract.from_dict(drop(AV, "prompt_style", "injection_scale", "role") | {"kind": "nla_dataset"})
+    assert (table.prompt_style, table.injection_scale) == (None, None)
+    assert table.verify(live).injection_token_id == live.convert_tokens_to_ids("㊗")
+    with pytest.raises(UnstatedPromptError, match="<turn>user"):
+        table.av_prompt_ids(live)
 
 
 def test_find_marker_wants_it_once_and_between_its_neighbours():

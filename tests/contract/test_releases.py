@@ -1,5 +1,7 @@
 """releases.yaml: what is known of published pairs."""
 
+import hashlib
+
 import pytest
 
 from nla_sdk.contract import Contract, guess_partner, known_release, release_partner
@@ -50,16 +52,20 @@ def test_the_ars_on_gemma_4_load_without_a_sidecar(repo):
     [
         ("nla-qwen2.5-7b-L20", "Qwen/Qwen2.5-7B-Instruct", 3584, 20, 150),
         ("nla-gemma3-12b-L32", "google/gemma-3-12b-it", 3840, 32, 80000),
-        ("nla-gemma3-27b-L41", "google/gemma-3-27b-it", 5376, 41, None),
-        ("Llama-3.3-70B-NLA-L53", "meta-llama/Llama-3.3-70B-Instruct", 8192, 53, None),
+        ("nla-gemma3-27b-L41", "google/gemma-3-27b-it", 5376, 41, 60000),
+        ("Llama-3.3-70B-NLA-L53", "meta-llama/Llama-3.3-70B-Instruct", 8192, 53, 30),
     ],
 )
 def test_the_reference_pairs_are_known_as_far_as_the_facts_go(name, base, d_model, layer, scale):
     av, ar = known_release(f"kitft/{name}-av"), known_release(f"kitft/{name}-ar")
     for entry in (av, ar):
         assert (entry["base_model"], entry["d_model"], entry["layer"]) == (base, d_model, layer)
-        with pytest.raises(ContractError, match=f"`{entry['role']}_template` is missing"):
-            Contract.from_dict({}, known=entry)
+    assert (len(av["av_template"]), hashlib.sha256(av["av_template"].encode()).hexdigest()[:12]) == (
+        520,
+        "054c09450507",
+    )
+    with pytest.raises(ContractError, match="`ar_template` is missing"):
+        Contract.from_dict({}, known=ar)
     assert (av["prompt_style"], ar["head_bias"], ar["ar_num_blocks"]) == ("chat", False, layer + 1)
     assert av.get("injection_scale") == scale
     sidecar = {"prompt_templates": {"critic": "{explanation}</text>"}, "role": "critic"}

@@ -167,3 +167,20 @@ def test_a_suffix_whose_last_token_depends_on_the_explanation_is_refused():
 def test_a_template_that_ends_in_the_explanation_has_no_suffix():
     contract = Contract.from_dict(AR | {"ar_template": "about {explanation}"}).verify(tokenizer())
     assert (contract.ar_suffix, contract.critic_suffix_ids) == ("", None)
+
+
+def test_a_token_of_a_prompt_beyond_the_models_embedding_is_refused_where_its_size_is_known():
+    live = tokenizer()
+    rows = len(live)
+    marker = live.convert_tokens_to_ids("㊗")
+    assert marker == rows - 1  # the last one, as Gemma 3's <image_soft_token> is
+    for values in (AV, AR):
+        contract = Contract.from_dict(values)
+        assert contract.verify(live) == contract.verify(live, rows)
+    with pytest.raises(
+        ContractMismatchError, match=rf"AV prompt holds \[{marker} '㊗'\], .* its ids end at {rows - 2}"
+    ):
+        Contract.from_dict(AV).verify(live, rows - 1)
+    assert Contract.from_dict(AR).verify(live, vocabulary=rows - 1).critic_suffix_ids
+    with pytest.raises(ContractMismatchError, match="the AR prompt holds .* no embedding"):
+        Contract.from_dict(AR).verify(live, 40)

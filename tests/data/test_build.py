@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import random
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -448,6 +449,11 @@ WITH_NULL = [[1.0] * D] * 4 + [None, [1.0] * D]
         ({"activation_vector": pa.array(WITH_NULL, pa.list_(pa.float32(), D))}, "row 4: activation_vector is empty"),
         ({"activation_vector": [b"pickle"] * 6}, "is a column of binary; .* pickled"),
         ({"activation_vector": None}, "no activation_vector"),
+        ({"activation_vector": ["[1.0, 2.0]"] * 6}, "activation_vector is a column of string; expected lists"),
+        ({"response": [1] * 6}, "response is a column of int64; expected texts"),
+        ({"api_explanation": [["a"]] * 6}, "api_explanation is a column of list.*; expected texts"),
+        ({"detokenized_text_truncated": [2.5] * 6}, "detokenized_text_truncated is a column of double"),
+        ({"labeler_model": [True] * 6}, "labeler_model is a column of bool"),
         ({"response": None}, "neither api_explanation nor response"),
         ({"doc_id": None, "detokenized_text_truncated": None}, "neither doc_id nor"),
         ({"doc_id": ["none"] * 6, "detokenized_text_truncated": None}, "no text to tell"),
@@ -541,3 +547,34 @@ def test_a_published_column_that_arrow_cannot_read_is_explained(base, tmp_path, 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", unreadable)
     with pytest.raises(InputError, match=r"a.parquet is not a parquet file .*cast the column to FLOAT\[\]"):
         list(table.blocks())
+
+
+def test_published_rows_that_are_no_text_or_have_a_token_without_embedding_are_dropped_by_name(base, tmp_path):
+    more = tmp_path / "more"
+    shutil.copytree(base, more)
+    tokens = tiny.tokenizer()
+    tokens.add_tokens(["<image_soft_token>"])
+    tokens.save_pretrained(more)
+    texts = ["published text 0", "a\0b", "\ufeffc", *(f"published text {at}" for at in range(3, 6))]
+    labels = ["fine 0.", "fine 1.", "fine 2.", "a\0b", "an <image_soft_token>", "fine 5."]
+    table = published(detokenized_text_truncated=texts, response=None, api_explanation=labels)
+    pq.write_table(table, tmp_path / "a.parquet")
+    for split, kept in (("av_sft", ["fine 0."]), ("ar_sft", ["fine 0."])):
+        entry = {"dataset": str(tmp_path / "a.parquet"), "split": split}
+        config = config_of(tmp_path / split, more, build={"published": [entry], "eval_rows": 12})
+        build.run(write_inputs(config))
+        added = rows_of(config, split)
+        assert [row["api_explanation"] for row in added if "published" in row["labeler_model"]] == kept
+        drops = read_sidecar(config.out / f"{split}.parquet")["drops"]
+        assert (drops["nul"], drops["byte_order_mark"], drops["no_embedding"]) == (2, 1, 1)
+
+
+def test_a_marker_without_an_embedding_stops_the_build_before_any_row(base, tmp_path):
+    more = tmp_path / "more"
+    shutil.copytree(base, more)
+    tokens = tiny.tokenizer()
+    tokens.add_tokens(["<image_soft_token>"])
+    tokens.save_pretrained(more)
+    config = config_of(tmp_path, more).model_copy(update={"marker": "<image_soft_token>"})
+    with pytest.raises(ContractMismatchError, match="the AV prompt holds .*no embedding"):
+        build.run(write_inputs(config))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nla_sdk import metrics
 from nla_sdk.contract import Contract
@@ -303,3 +306,98 @@ def test_a_malformed_shard_is_refused(shard):
 def test_a_layer_the_base_lacks_is_refused(tmp_path, base, corpus):
     with pytest.raises(InputError, match="Layer 7 does not exist: .* has layers 0 to 3"):
         extract.run(config_of(tmp_path, base, corpus, layers=[7]))
+
+
+# --- text as it comes -----------------------------------------------------------------------------------------------
+@pytest.fixture
+def orphan_base(base, tmp_path) -> Path:
+    """The base, with a tokenizer that knows one token more than there are embeddings."""
+    shutil.copytree(base, tmp_path / "more")
+    tokens = tiny.tokenizer()
+    tokens.add_tokens(["<image_soft_token>"])
+    tokens.save_pretrained(tmp_path / "more")
+    return tmp_path / "more"
+
+
+GOOD = [{"doc_id": f"d{at}", "text": f"the cat sat on a mat while dogs ran {at}"} for at in range(12)]
+BROKEN = {
+    "half_surrogate": {"doc_id": "half", "text": "caf\ud83d the cat sat on a mat"},
+    "nul": {"doc_id": "nul", "text": "the cat\0 sat on a mat"},
+    "byte_order_mark": {"doc_id": "mark", "text": "\ufeffthe cat sat on a mat"},
+    "no_embedding": {"doc_id": "orphan", "text": "the cat <image_soft_token> sat on a mat"},
+}
+
+
+@pytest.mark.parametrize("positions", [2, "last"])
+@pytest.mark.parametrize("doc_id", ["doc_id", None])
+def test_documents_that_are_no_text_are_dropped_counted_and_named(tmp_path, orphan_base, capsys, positions, doc_id):
+    rows = [*GOOD[:5], *BROKEN.values(), *GOOD[5:], dict(GOOD[0], doc_id="x\ud83d"), dict(GOOD[0], family="\udfff")]
+    source = {"positions": positions, "doc_id": doc_id, "share": 1.0}
+    config = config_of(tmp_path / "a", orphan_base, write_jsonl(tmp_path / "a.jsonl", rows), source)
+    [path] = extract.run(config)
+    own = 2 if doc_id else 1
+    drops = read_sidecar(path)["drops"]
+    assert {name: drops[name] for name in BROKEN} == dict.fromkeys(BROKEN, 1) | {"half_surrogate": 1 + own}
+    said = capsys.readouterr().err
+    assert (
+        f"{1 + own} documents dropped: half a surrogate pair" in said and "1 document dropped: a NUL character" in said
+    )
+    assert "a.jsonl, row 6 dropped: " in said
+    good = [*GOOD, *([] if doc_id else [dict(GOOD[0])])]  # without ids, the id of that row is not read
+    alone = config_of(tmp_path / "b", orphan_base, write_jsonl(tmp_path / "b.jsonl", good), source)
+    [expected] = extract.run(alone)
+    found, wanted = pq.read_table(path), pq.read_table(expected)
+    assert found["row_id"].equals(wanted["row_id"])
+    np.testing.assert_allclose(read_vectors(found), read_vectors(wanted), rtol=1e-4, atol=1e-5)
+
+
+def test_marks_at_the_start_of_corpora_are_no_text(tmp_path):
+    (tmp_path / "a.txt").write_text("\ufeffThe cat sat.", encoding="utf-8")
+    (tmp_path / "b.md").write_text("\ufeffThe cat sat.", encoding="utf-8")
+    line = '\ufeff{"doc_id": "c", "text": "The cat sat."}\n'
+    (tmp_path / "c.jsonl").write_text(line + line, encoding="utf-8")
+    texts = list(Corpus(CorpusSource(corpus=str(tmp_path))))
+    assert [text.text for text in texts] == ["The cat sat."] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        (
+            "a.jsonl",
+            b'{"doc_id": 1, "text": "a"}\n{"doc_id": 1, "text": null}',
+            "row 2: 'text' is null; expected a text",
+        ),
+        ("a.jsonl", b'{"doc_id": 1, "text": ["a"]}', "row 1: 'text' is a list; expected a text"),
+        ("a.jsonl", b'{"doc_id": 1, "text": 3}', "row 1: 'text' is a int"),
+        ("a.jsonl", b"[1]", "row 1: a list; expected an object with 'text'"),
+        ("a.jsonl", b"[" * 100_000, "row 1: not a line of JSON"),
+        ("a.jsonl", '{"doc_id": 1, "text": "a"}'.encode("utf-16"), "is UTF-16 text"),
+        ("a.txt", "The cat".encode("utf-16"), "is UTF-16 text"),
+    ],
+)
+def test_a_row_without_a_text_says_what_stands_there(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name}.*{says}"):
+        list(Corpus(CorpusSource(corpus=str(tmp_path / name))))
+
+
+def test_parquet_corpora_name_rows_that_are_null_or_no_utf8(tmp_path):
+    pq.write_table(pa.table({"doc_id": ["a", "b"], "text": ["x", None]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="a.parquet, row 1: 'text' is null"):
+        list(Corpus(CorpusSource(corpus=str(tmp_path / "a.parquet"))))
+    wrong = pa.Array.from_buffers(pa.string(), 1, pa.array([b"caf\xe9"]).buffers())
+    pq.write_table(pa.table({"doc_id": ["a"], "text": wrong}), tmp_path / "b.parquet")
+    with pytest.raises(InputError, match="b.parquet, rows 0 to 0: a text is not UTF-8"):
+        list(Corpus(CorpusSource(corpus=str(tmp_path / "b.parquet"))))
+
+
+@given(st.text(st.characters(), min_size=1, max_size=20), st.text(st.characters(), min_size=1, max_size=8))
+def test_any_document_is_read_or_has_a_fault_and_never_a_traceback(tmp_path_factory, text, doc_id):
+    folder = tmp_path_factory.mktemp("any")
+    path = write_jsonl(folder / "a.jsonl", [{"doc_id": doc_id, "text": text}])
+    for one in Corpus(CorpusSource(corpus=str(path), share=0.5)):
+        assert (one.text, one.doc_id) == (text, doc_id)
+        if one.fault is None:
+            pa.table({"doc_id": [one.doc_id], "text": [one.text]})
+            assert tiny.tokenizer()(one.text).input_ids

@@ -171,3 +171,27 @@ def test_a_run_that_ended_before_its_copies_were_made_makes_them(tmp_path):
     shutil.rmtree(config.results)
     split.run(config)
     assert {path.name for path in config.results.rglob("*.parquet")} == {f"{name}.parquet" for name in splits.SPLITS}
+
+
+def test_rows_that_are_no_text_are_dropped_and_counted_and_a_null_is_named(tmp_path):
+    broken = [("doc1", "a\0b"), ("doc2", "\ufeffc"), ("doc2", "\ufeffc")]
+    config = config_with(tmp_path / "a", [*MANY, *broken])
+    split.run(config)
+    assert read_sidecar(config.out / "split" / "eval.parquet")["drops"] == {
+        "byte_order_mark": 1,
+        "duplicate_text": 1,
+        "in_no_split": 0,
+        "nul": 1,
+    }
+    config = config_with(tmp_path / "b", MANY)
+    rows = table(MANY)
+    texts = rows["detokenized_text_truncated"].to_pylist()
+    texts[41] = None
+    place = rows.column_names.index("detokenized_text_truncated")
+    rows = rows.set_column(place, "detokenized_text_truncated", pa.array(texts, pa.string()))
+    pq.write_table(rows, config.activations, row_group_size=32)
+    with pytest.raises(InputError, match="row 41: detokenized_text_truncated is null; expected a text"):
+        split.run(config)
+    pq.write_table(rows.drop_columns(["detokenized_text_truncated"]), config.activations)
+    with pytest.raises(InputError, match="has no column detokenized_text_truncated"):
+        split.run(config)

@@ -69,7 +69,7 @@ class PlantedPair:
     def __init__(self, folder: Path, say: Callable, hear: Callable) -> None:
         self.say, self.hear, self.calls = say, hear, []
         backbone = SimpleNamespace(
-            tokenizer=_Words(), quantization=None, dtype=torch.float32, device=torch.device("cpu")
+            tokenizer=_Words(), vocabulary=1 << 20, quantization=None, dtype=torch.float32, device=torch.device("cpu")
         )
         contracts = {
             "av": Contract.from_dict(
@@ -77,6 +77,8 @@ class PlantedPair:
                     "kind": "nla_model",
                     "role": "av",
                     "av_template": "<{injection_char}>",
+                    "prompt_style": "raw",
+                    "injection_scale": "sqrt_d_model",
                     "injection_char": "§",
                     **COMMON,
                 }
@@ -129,11 +131,15 @@ class _Words:
 
     bos_token_id = None
 
+    def __init__(self) -> None:
+        self.words: dict[str, int] = {}
+
     def __call__(self, texts, **options):
-        return {"input_ids": [text.split() for text in texts]}
+        return {"input_ids": [[self.words.setdefault(w, len(self.words)) for w in text.split()] for text in texts]}
 
     def decode(self, ids, skip_special_tokens):
-        return " ".join(ids)
+        words = list(self.words)
+        return " ".join(words[at] for at in ids)
 
 
 class Oracle:

@@ -12,7 +12,9 @@ from nla_sdk.contract import Contract
 from nla_sdk.evaluation.reading import EvaluationError, load
 from nla_sdk.evaluation.schema import EVALUATION
 from nla_sdk.io.files import sha256_of
+from tests.commands import invoke
 from tests.evaluate.planted import Oracle, PlantedPair, evaluate, random_of, table
+from training.evaluate.__main__ import app
 from training.evaluate.compare import lines, paired
 from training.evaluate.record import record
 from training.evaluate.verify import verify
@@ -169,3 +171,9 @@ def test_record_refuses_a_half_that_was_not_measured(tmp_path):
     with pytest.raises(EvaluationError, match="is not the AV that"):
         record(found, tmp_path / "out" / EVALUATION, {"av": tmp_path / "av", "ar": tmp_path / "ar"})
     assert (tmp_path / "ar" / "nla_meta.yaml").read_bytes() == before
+
+
+def test_record_does_not_write_into_contracts_that_lack_what_was_stated(tmp_path):
+    stated = ("--contract", "prompt_style=chat")
+    ended = invoke(app, "--av", "ada/av", "--data", tmp_path / "eval.parquet", "--record", *stated)
+    assert ended.exit_code == 2 and "--record writes into contracts that lack what --contract says" in ended.stderr

@@ -7,9 +7,15 @@ and their rows resemble each other, as in real held-out data: that is what makes
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from training.evaluate.measures import content, identity
+from nla_sdk import metrics
+from nla_sdk.evaluation.parts import Data
+from nla_sdk.evaluation.verdict import decide
+from nla_sdk.io.tables import vector_column
+from tests.evaluate.planted import SETTINGS
+from training.evaluate.measures import compute, content, identity
 from training.evaluate.measures.nulls import Documents, share_at_least
 
 SIMULATIONS, LEVEL, MOST, DRAWS = 200, 0.05, 17, 199
@@ -142,3 +148,53 @@ def test_what_is_there_is_found(seed):
     said = content.content(texts, activations, documents, sources=texts, draws=DRAWS)
     words = next(one for one in said.retrieval if one.features == "words" and one.candidates == "source texts")
     assert words.top1.p <= 0.02
+
+
+# --- the verdict ------------------------------------------------------------------------------------------------------
+def judged(rng: np.random.Generator, documents: Documents):
+    """A random pair's figures: its reconstructions know the shared direction better than no words do, and no row."""
+    d, n = 8, documents.n
+    shared = 2.0 * rng.normal(size=d)
+    activations = shared + rng.normal(size=(len(documents), d))[documents.codes] + 0.5 * rng.normal(size=(n, d))
+    made = shared + 0.7 * rng.normal(size=(n, d))
+    none = shared + 2.0 * rng.normal(size=d)
+    columns = {
+        "row_id": [str(at) for at in range(n)],
+        "doc_id": [documents.names[code] for code in documents.codes],
+        "status": ["ok"] * n,
+        "explanation": [f"text {at}" for at in range(n)],
+        "ar_cut": [False] * n,
+        "activation_vector": vector_column(activations),
+        "reconstruction": vector_column(made),
+        "cosine_real": metrics.cosine(made, activations),
+    }
+    columns |= {f"cosine_{name}": metrics.cosine(none, activations) for name in ("empty", "unrelated", "nonsense")}
+    settings = SETTINGS.model_copy(update={"permutations": 999, "bootstrap_draws": 50})
+    tables = compute.Tables(pa.table(columns), None, settings)
+    return {
+        "data": Data(name="heldout.parquet", rows=n, documents=len(documents)),
+        "round_trip": compute.round_trip(tables),
+        "ablation": compute.ablation(tables),
+        "identity": compute.own_activation(tables, "reconstruction", tables.evaluated),
+        "collapse": compute.collapse(tables.texts),
+    }
+
+
+def test_a_random_pair_on_20_rows_of_two_documents_never_reads_content():
+    by_rows = 0
+    for seed in range(SIMULATIONS):
+        found = judged(np.random.default_rng([5, seed]), Documents(["a"] * 10 + ["b"] * 10))
+        verdict = decide(found)
+        assert verdict.value != "reads-content"
+        by_rows += "2 documents, at least 20 needed" in verdict.reason
+    assert by_rows, "by its rows alone it would have got it"
+
+
+def test_a_random_pair_on_enough_documents_hardly_ever_reads_content():
+    found = [
+        decide(judged(np.random.default_rng([6, seed]), Documents(sizes(np.random.default_rng(seed)))))
+        for seed in range(SIMULATIONS)
+    ]
+    assert sum(one.value == "reads-content" for one in found) <= 7, (
+        "at most 7 among 200 at 1 % in 99.9 % of simulations"
+    )

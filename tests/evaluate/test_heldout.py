@@ -82,3 +82,29 @@ def test_vectors_of_several_widths_are_refused(tmp_path):
     pq.write_table(pa.table({"doc_id": ["a", "b"], "activation_vector": [[1.0], [1.0, 2.0]]}), tmp_path / "h.parquet")
     with pytest.raises(InputError, match="vectors of 1, 2 numbers; expected one width"):
         heldout.read(tmp_path / "h.parquet", None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"api_explanation": ["fine"] * 6 + ["a\0b", None]}, "row 6: api_explanation holds a NUL"),
+        (
+            {"detokenized_text_truncated": ["fine", "\ufeffa"] * 4},
+            "row 1: detokenized_text_truncated holds a byte order",
+        ),
+        ({"api_explanation": [1] * 8}, "api_explanation is a column of int64; expected texts"),
+        ({"detokenized_text_truncated": [["a"]] * 8}, "detokenized_text_truncated is a column of list"),
+    ],
+)
+def test_texts_and_labels_that_are_none_are_named_before_anything_is_measured(tmp_path, columns, says):
+    with pytest.raises(InputError, match=f"h.parquet.*{says}"):
+        heldout.read(written(tmp_path / "h.parquet", **columns), None)
+
+
+def test_a_folder_and_a_column_of_numbers_written_out_are_no_activations(tmp_path):
+    with pytest.raises(InputError, match="is a folder; expected a parquet table"):
+        heldout.read(tmp_path, None)
+    vectors = pa.array(["[1.0, 2.0]"] * 8)
+    pq.write_table(pa.table({"doc_id": ["a"] * 8, "activation_vector": vectors}), tmp_path / "s.parquet")
+    with pytest.raises(InputError, match="activation_vector is a column of string; expected lists of float32"):
+        heldout.read(tmp_path / "s.parquet", None)

@@ -57,3 +57,9 @@ def test_what_is_no_evaluation_file_is_refused_by_what_it_is(tmp_path):
         file.write_text(text, encoding="utf-8")
         with pytest.raises(EvaluationError, match=message):
             load(file)
+
+
+def test_a_byte_order_mark_before_an_evaluation_is_no_part_of_it(tmp_path):
+    file = save(published(), tmp_path / "a.json")
+    (tmp_path / "b.json").write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert load(tmp_path / "b.json") == load(file)

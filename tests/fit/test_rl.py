@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from nla_sdk import NLAPair, metrics
-from nla_sdk.errors import InputError
+from nla_sdk.errors import InputError, NonFiniteOutputError
 from nla_sdk.halves.half import Half
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.tables import read_vectors
@@ -280,6 +280,14 @@ def test_grpo_has_one_gradient_whatever_fits_into_a_forward(trained):
         assert other.keys() == found[0].keys() and told == pytest.approx(notes[0], rel=1e-4, abs=1e-6)
         for name, gradient in found[0].items():
             torch.testing.assert_close(other[name], gradient, rtol=2e-3, atol=2e-6)
+
+
+def test_reconstructions_that_are_nan_stop_grpo_and_are_no_advantage_of_nothing(trained):
+    trainer = trainer_of(changed(trained))
+    with torch.no_grad():
+        trainer.reconstructor.head.weight[0] = float("nan")
+    with pytest.raises(NonFiniteOutputError, match="reconstructs is NaN or infinite"), trainer.backbone.using("av"):
+        trainer.accumulate([0, 1], 0, [0, 1])
 
 
 class TwoProcesses:

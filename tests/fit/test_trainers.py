@@ -198,7 +198,8 @@ def test_the_whole_recipe_runs_in_4_bits_on_a_gemma_4_with_ple_and_shared_keys(b
     stage.run(config)
     curve = losses(config, role)
     assert len(curve) == 16 and curve[-1] < 0.7 * curve[0]
-    assert Contract.load(config.half(role)).quantization == "nf4"
+    contract = Contract.load(config.half(role))
+    assert (contract.quantization, contract.tokenizer, contract.prompt_style) == ("nf4", "file", "raw")
 
 
 @pytest.mark.parametrize("role", ["av", "ar"])
@@ -346,6 +347,14 @@ def test_norms_can_be_trained_whole_and_only_those_of_text_blocks(built, tmp_pat
     assert len(norms) == tiny.GEMMA_BLOCKS and not report.inert
     with pytest.raises(InputError, match="no module of the text blocks is called 'nothing'"):
         fit_base.lora_config(config.av.model_copy(update={"lora": Lora(modules_to_save=["nothing"])}), backbone)
+
+
+def test_a_layer_held_in_4_bits_is_never_trained_whole_or_saved(built):
+    pytest.importorskip("bitsandbytes")
+    config = Config.load(built["llama"])
+    backbone = Backbone.load(config.base, dtype="float32", device="cpu", quantization="nf4")
+    with pytest.raises(InputError, match=r"q_proj is held in 4 bits \(nf4\), which cannot be trained or saved"):
+        fit_base.lora_config(config.av.model_copy(update={"lora": Lora(modules_to_save=["q_proj"])}), backbone)
 
 
 def test_rows_that_do_not_fit_are_left_out_and_none_left_is_an_error(built, tmp_path):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from nla_sdk import NLAPair, metrics
-from nla_sdk.errors import InputError
+from nla_sdk.errors import InjectionError, InputError
 from nla_sdk.model.backbone import Backbone
 from tests import configs, tiny
 from tests.commands import invoke
@@ -269,6 +271,59 @@ def test_nan_stops_with_the_step_and_the_rows(tables, tmp_path):
         runner.run([[3, 4]], share, dict, "test")
 
 
+def test_a_held_out_figure_that_is_nan_stops_the_run_and_is_not_passed_over(tmp_path):
+    weight = torch.nn.Parameter(torch.ones(1))
+    runner = loop.Loop(
+        tmp_path, Train(), torch.optim.AdamW([weight]), {"w": weight}, {}, 0, metric=("heldout_loss", False)
+    )
+    with pytest.raises(checkpoints.TrainingError, match=r"Step 0: heldout_loss is nan on the held-out rows"):
+        runner.run([[3, 4]], lambda *_: 0.0, lambda: {"heldout_loss": float("nan")}, "test")
+    assert not (tmp_path / "final").exists()
+
+
+def saved_embedding(half: Path, base: Path, folder: Path) -> Path:
+    """A copy of a half whose adapter holds an embedding of its own, equal to the base's."""
+    shutil.copytree(half, folder)
+    file, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    name = "model.embed_tokens.weight"
+    tensors = load_file(file) | {f"base_model.model.{name}": load_file(base / "model.safetensors")[name]}
+    save_file(tensors, file, metadata={"format": "pt"})
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"modules_to_save": ["embed_tokens"]}))
+    return folder
+
+
+@pytest.mark.parametrize("negatives", [0, 60])
+def test_training_goes_on_from_a_half_with_an_embedding_of_its_own(tables, base, tmp_path, negatives):
+    config = Config.load(tables, {"out": str(tmp_path / "out"), "av.sampled_negatives": negatives, "av.max_rows": 8})
+    shutil.copytree(Config.load(tables).out, config.out, ignore=shutil.ignore_patterns("av", "ar", "chunks"))
+    first = sft_av.run(config)
+    own = saved_embedding(first, base, tmp_path / "own")
+    losses_of = {}
+    for name, half in (("plain", first), ("saved", own)):
+        onward = config.model_copy(update={"av": config.av.model_copy(update={"continue_from": half})})
+        trainer = sft_av.AVTrainer(checkpoints.with_parent(onward, "av")[0], Backbone.load(base, dtype="float32"))
+        with trainer.backbone.using("av"):
+            losses_of[name] = trainer.share_of_loss(range(4), 0, range(4))
+            losses_of[name].backward()
+            losses_of[f"{name}, held out"] = trainer.evaluate()
+    torch.testing.assert_close(losses_of["saved"], losses_of["plain"])
+    assert losses_of["saved, held out"] == pytest.approx(losses_of["plain, held out"], rel=1e-5)
+    assert losses_of["saved, held out"]["heldout_gap"] != 0, "what is injected is seen"
+    table = next(value for name, value in trainer.parameters.items() if "embed_tokens" in name)
+    assert table.grad is not None and table.grad.abs().sum() > 0
+    done = sft_av.run(onward, name="onward")
+    again = NLAPair.from_pretrained(done, base=base)
+    assert again.explain(tiny.random(3, tiny.D_MODEL, seed=1)) and again.adapter_reports["av"].loaded > 1
+
+
+def test_a_hook_that_never_fires_stops_training_at_its_first_batch(tables, base, monkeypatch):
+    trainer = sft_av.AVTrainer(Config.load(tables), Backbone.load(base, dtype="float32"))
+    before = Backbone.load(base, dtype="float32").embedding
+    monkeypatch.setattr(Backbone, "embedding", property(lambda self: before))
+    with pytest.raises(InjectionError, match="the AV on .* was not injected"), trainer.backbone.using("av"):
+        trainer.share_of_loss(range(4), 0, range(4))
+
+
 def test_the_extractive_label_names_what_comes_next_the_ending_and_keywords():
     label = extractive.explain(
         "The old lighthouse keeper of Dunmore climbed slowly up the spiral", [" staircase", " stairs", "\n"]
@@ -298,6 +353,10 @@ def test_an_empty_text_cannot_be_labelled():
     [
         ({"layer": -1}, r"layer: Input should be greater than or equal to 0"),
         ({"av__lr": "fast"}, r"av\.lr: Input should be a valid number"),
+        ({"av__lr": float("inf")}, r"av\.lr: Input should be a finite number \(found inf\)"),
+        ({"ar__contrastive": float("nan")}, r"ar\.contrastive: Input should be a finite number"),
+        ({"av__epochs": float("inf")}, r"av\.epochs: Input should be a finite number"),
+        ({"split": {"eval": float("nan")}}, r"split\.eval: Input should be a finite number"),
         ({"extract__shards": 3}, r"extract\.shards: Extra inputs are not permitted"),
     ],
 )

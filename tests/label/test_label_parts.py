@@ -19,7 +19,8 @@ from training.label.faults import LabelError, QuotaWall, Transient, pause_asked,
 from training.label.parallel import in_parallel
 from training.label.passes import prompt_sha256
 from training.label.prompts import templates
-from training.label.providers.protocol import Completion
+from training.label.providers.local import File
+from training.label.providers.protocol import Completion, LabelRequest
 
 GOOD = "The ferry is late and the captain is angry."
 
@@ -252,3 +253,40 @@ def test_errors_are_one_line_and_exit_code_two(tmp_path, command):
     assert found.stderr.count("\n") == 1
     found = command("--config", path, "--set", "t")  # a label set was once chosen so
     assert found.exit_code == 2 and "expected a setting and its value" in found.stderr
+
+
+# --- files of labels ------------------------------------------------------------------------------------------------
+def labels(folder, *lines: str) -> File:
+    (folder / "l.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return File(ProviderSettings(kind="file", path=folder / "l.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"text": "a\\ud83d", "explanation": "b"}', "line 2: text holds half a surrogate pair"),
+        ('{"text": "a", "explanation": "b\\ud83d"}', "line 2: explanation holds half a surrogate pair"),
+        ('{"text": "a", "explanation": "b\\u0000"}', "line 2: explanation holds a NUL"),
+        ('{"text": "a", "explanation": "\\ufeffb"}', "line 2: explanation holds a byte order mark"),
+        ('{"text": "a", "explanation": "b", "labeler_model": "\\udc00"}', "line 2: labeler_model holds half"),
+        ('{"text": "a", "explanation": "b", "labeler_model": 3}', "line 2: labeler_model is a int; expected a text"),
+        ('{"text": "a", "explanation": null}', "line 2: expected an object with the strings"),
+        ("[" * 100_000, "line 2: not valid JSON"),
+    ],
+)
+def test_a_line_of_a_label_file_that_is_no_text_is_named(tmp_path, line, says):
+    with pytest.raises(InputError, match=f"l.jsonl, {says}"):
+        labels(tmp_path, '{"text": "good", "explanation": "fine"}', line)
+
+
+def test_a_label_file_with_a_byte_order_mark_is_read_without_it(tmp_path):
+    file = labels(
+        tmp_path, '\ufeff{"text": "first", "explanation": "one"}', '\ufeff{"text": "second", "explanation": "two"}'
+    )
+    assert [file.complete(LabelRequest(text, (), "")).text for text in ("first", "second")] == ["one", "two"]
+
+
+@pytest.mark.parametrize(("text", "says"), [("a \ud83d b", "half a surrogate pair"), ("a \0 b", "a NUL character")])
+def test_a_label_that_is_no_text_is_asked_for_again(text, says):
+    with pytest.raises(Transient, match=says):
+        answers.explanation_in(f"<explanation>five words are enough here {text}</explanation>", "㊗")

@@ -539,3 +539,12 @@ def test_a_split_without_the_columns_needed_is_refused(tmp_path):
 
 def with_label(config, **changes):
     return config.model_copy(update={"label": config.label.model_copy(update=changes)})
+
+
+def test_a_row_whose_text_is_null_is_a_failed_one_that_says_so(tmp_path):
+    config = data.config(tmp_path, [{"kind": "extractive"}], 3)
+    data.write_split(config.out, "eval", [data.text_of(0), None, data.text_of(2)])
+    stage.run(config)
+    rows = data.rows_of(config)
+    assert [row["label_status"] for row in rows] == ["accepted", "failed", "accepted"]
+    assert rows[1]["label_note"] == "the text is null"

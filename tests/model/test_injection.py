@@ -12,12 +12,13 @@ from nla_sdk import metrics
 from nla_sdk.errors import (
     ActivationShapeError,
     EmptyBatchError,
+    InjectionError,
     InputError,
     MarkerError,
     NonFiniteActivationError,
     ZeroActivationError,
 )
-from nla_sdk.model.injection import as_vectors, inject, rescale
+from nla_sdk.model.injection import as_vectors, inject, refuse_lost, rescale
 from tests.tiny import random
 
 D = 4
@@ -158,6 +159,42 @@ def test_the_hook_goes_even_if_the_forward_fails(embedding):
     with pytest.raises(ZeroDivisionError), inject(embedding, 0, random(1, D, seed=3)):
         raise ZeroDivisionError
     assert not embedding._forward_hooks
+
+
+def test_a_hook_that_was_never_called_is_an_error_and_a_failure_within_is_told_as_it_is(embedding):
+    with (
+        pytest.raises(
+            InjectionError, match=r"^The vector was not injected: the input embedding \(Embedding\) was never"
+        ),
+        inject(embedding, 0, random(1, D, seed=3), what="The vector"),
+    ):
+        pass
+    assert not embedding._forward_hooks
+
+
+def entered(rows: int, copies: int = 1, lost: bool = False, seen=lambda vectors: vectors):
+    """What a first block would see: 3 tokens, the second the marker's; `copies` of each state, as Gemma 3n has."""
+
+    def enter(vectors: torch.Tensor | None) -> torch.Tensor:
+        states = random(3, D, seed=1).expand(rows, -1, -1).clone()
+        if vectors is not None and not lost:
+            states[:, 1] = seen(vectors)
+        return states if copies == 1 else torch.stack([states * (1 + at) for at in range(copies)])
+
+    return enter
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("copies", [1, 4])
+def test_vectors_that_come_to_the_first_block_are_seen_and_lost_ones_too(rows, copies):
+    refuse_lost(entered(rows, copies), D, rows, 1, "The vector")
+    refuse_lost(entered(rows, copies, seen=lambda vectors: 12 * vectors + 1), D, rows, 1, "The vector")
+    for enter, seen in (
+        (entered(rows, copies, lost=True), "the marker's own embedding"),
+        (entered(rows, copies, seen=torch.ones_like), "the same for two different vectors"),
+    ):
+        with pytest.raises(InjectionError, match=f"The vector did not reach the model: the first block sees {seen}"):
+            refuse_lost(enter, D, rows, 1, "The vector")
 
 
 @pytest.mark.parametrize(("rows", "position"), [(3, 0), (2, 3)])

@@ -12,7 +12,7 @@ from transformers import Gemma4AudioConfig, Gemma4ForConditionalGeneration, Gemm
 
 from nla_sdk import NLAPair
 from nla_sdk.cli.app import main
-from nla_sdk.errors import LoadError, MissingFileError, OutOfMemoryError, QuantizationError
+from nla_sdk.errors import DeviceError, LoadError, MissingFileError, OutOfMemoryError, QuantizationError
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.weights.loading import drop_towers, find_blocks, pick_device, pick_dtype, place
 from tests import reference, tiny
@@ -140,6 +140,35 @@ def test_a_dtype_that_is_none_is_refused(dtype):
 
 def test_a_device_is_taken_in_any_form():
     assert pick_device("cpu") == pick_device(torch.device("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "", "CUDA 0", "cpu:3", "meta", "hpu", 3.5])
+def test_what_is_no_device_here_is_an_error_that_names_it(name):
+    with pytest.raises(DeviceError, match=r"device=.*(is no device|only|one cpu|on this machine)"):
+        pick_device(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without CUDA")
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7", torch.device("cuda"), "mps"])
+def test_a_device_this_machine_lacks_is_one_line_everywhere(name, pair, capsys):
+    with pytest.raises(DeviceError, match=r"on this machine; pass 'auto' or 'cpu'"):
+        pick_device(name)
+    with pytest.raises(DeviceError):
+        NLAPair.from_pretrained(pair.av.folder, pair.ar.folder, device=name)
+    with pytest.raises(SystemExit) as end:
+        main(["explain", "cat", "--av", str(pair.av.folder), "--ar", str(pair.ar.folder), "--device", str(name)])
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, "")
+    assert err.count("\n") == 1 and "on this machine" in err
+
+
+def test_of_several_gpus_one_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert [pick_device(name) for name in ("cuda", "cuda:0", "auto")] == [torch.device("cuda", at) for at in (1, 0, 1)]
+    with pytest.raises(DeviceError, match="this machine has cuda:0 to cuda:1"):
+        pick_device("cuda:7")
 
 
 def test_bfloat16_gives_about_the_same_activations_in_float32(gemma_base, pair):

@@ -61,7 +61,9 @@ def verbalizers(tmp_path_factory):
                 d_model=tiny.D_MODEL,
                 layer=0,
                 injection_char=tiny.MARKER,
+                injection_scale="sqrt_d_model",
                 av_template=tiny.AV_TEMPLATE,
+                prompt_style="raw",
                 max_new_tokens=8,
             )
             loaded[kind] = NLAPair.from_pretrained(folder, device="cpu").verbalizer

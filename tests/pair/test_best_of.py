@@ -54,9 +54,9 @@ def test_a_row_is_explained_alike_alone_and_in_a_batch(pair, rows):
 def test_what_cannot_be_asked_for(pair, rows, copied, gemma_base):
     with pytest.raises(InputError, match="n=2 and best_of=3"):
         pair.explain(rows, n=2, best_of=3)
-    with pytest.raises(InputError, match="best_of=0: expected at least 1"):
+    with pytest.raises(InputError, match="best_of=0: expected a whole number ≥ 1"):
         pair.round_trip(rows, best_of=0)
-    with pytest.raises(InputError, match="best_of=-1: expected at least 1"):
+    with pytest.raises(InputError, match="best_of=-1: expected a whole number ≥ 1"):
         pair.explain(rows, best_of=-1)
     folder = copied("shared")
     shutil.rmtree(folder / "ar")

@@ -189,6 +189,10 @@ def test_a_malformed_sidecar_notes_in_another_encoding_and_a_dangling_link_are_t
     notes = made.pair.parent / "notes.md"
     notes.write_bytes(b"\xff\xfe")
     refused(request_of(made, notes=notes), "notes.md cannot be read as UTF-8")
+    notes.write_bytes(b"# About\0\n")
+    refused(request_of(made, notes=notes), "notes.md holds a NUL character")
+    notes.write_bytes(b"\xef\xbb\xbf# About\n")
+    assert request_of(made, notes=notes).read_notes() == "# About\n"
     (made.pair / "av" / "note").symlink_to("/nowhere")
     with prepared(request_of(made, evaluation=None)):
         pass

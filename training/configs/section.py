@@ -10,15 +10,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nla_sdk.errors import InputError, first_line
+from nla_sdk.io.text import ENCODING, half_in, not_utf8
 
 if TYPE_CHECKING:
     from typing import Self
 
 
 class Section(BaseModel):
-    """A part of a config file; unknown keys are errors."""
+    """A part of a config file; unknown keys are errors, NaN and infinity too."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def read(cls, path: Path, what: str) -> Self:
@@ -41,6 +42,8 @@ class Section(BaseModel):
         Raises:
             InputError: it is malformed; the message names the key.
         """
+        if (held := half_in(values)) is not None:  # YAML's "\ud83d", of which tokenizers and files die
+            raise InputError(f"{where}: {held} holds half a surrogate pair, which is no text.")
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -59,8 +62,10 @@ def read_yaml(path: Path, what: str) -> Any:
         InputError: it cannot be read, or is no YAML.
     """
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.safe_load(Path(path).read_text(encoding=ENCODING))
     except OSError as error:
         raise InputError(f"Cannot read the {what} {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date, or no UTF-8
+    except UnicodeDecodeError as error:
+        raise InputError(f"The {what} {path} {not_utf8(Path(path), error)}.") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
         raise InputError(f"The {what} {path} is not valid YAML: {first_line(error)}") from error

@@ -29,6 +29,7 @@ from nla_sdk.io.files import hash64, sha256_of
 from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar
 from nla_sdk.io.tables import read_vectors
+from nla_sdk.io.text import fault_of
 
 from ..configs.command import data_stage, run_command
 from ..configs.config import Config
@@ -57,7 +58,11 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
             tqdm.write(f"{table.path.name}: {table.chunks.rows('rows'):,} rows; dropped: {dropped or 'none'}")
         keep(config, table.path, push_dataset)
     identity = identity_of({name: table.chunks.identity for name, table in tables.items()})
-    if not _is_current(config.out / STATISTICS_FILE, identity, overwrite) or not (config.out / MEAN_FILE).is_file():
+    if (
+        not _is_current(config.out / STATISTICS_FILE, identity, overwrite)
+        or not (config.out / MEAN_FILE).is_file()
+        or "mean" not in json.loads((config.out / STATISTICS_FILE).read_text(encoding="utf-8"))  # is not robust yet
+    ):
         _measure(build, identity)
     labelled = [tables[name].path for name in ("av_sft", "ar_sft", "eval")]
     if not _is_current(config.out / label_report.FILE, identity, overwrite):
@@ -73,7 +78,7 @@ class _Build:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._base = fetch_base(config.base).path
-        self.d_model = _width(self._base)
+        self.d_model, self._vocabulary = _sizes(self._base)
         here = [(config.out / "split" / f"{name}.parquet").is_file() for name in SPLITS]
         # Published rows alone make tables too; a split that is there in part is a mistake.
         self.alone = bool(config.build.published) and not any(here)
@@ -88,7 +93,7 @@ class _Build:
     @cached_property
     def fitness(self) -> Fitness:
         """The verified contracts; the tokenizer takes seconds to load, and finished tables need none."""
-        return Fitness(self.config, _tokenizer(self._base), self.d_model)
+        return Fitness(self.config, _tokenizer(self._base), self.d_model, self._vocabulary)
 
     def _about_splits(self) -> dict[str, Any]:
         """What the split's sidecar says of its activations, held against config and base."""
@@ -233,6 +238,9 @@ class _Table:
             if chosen is not None and row["row_id"] not in chosen:
                 continue
             text = row["detokenized_text_truncated"]
+            if text is not None and (fault := fault_of(text)):
+                drops[fault] += 1
+                continue
             if foreign and chosen is None:
                 if self.build.is_held_out(row["doc_id"]):
                     drops["heldout_document"] += 1
@@ -346,19 +354,18 @@ def _is_current(path: Path, identity: str, overwrite: bool) -> bool:
 
 
 def _tokenizer(base: Path):
-    from transformers import AutoTokenizer
+    from nla_sdk.model.weights.tokenizers import load_tokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(base)
-    except (OSError, ValueError) as error:
-        raise LoadError(f"Could not load the tokenizer in {base}: {first_line(error)}") from error
+    return load_tokenizer(base)
 
 
-def _width(base: Path) -> int:
+def _sizes(base: Path) -> tuple[int, int]:
+    """The base's d_model, and how many embeddings it has."""
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(base).get_text_config().hidden_size
+        config = AutoConfig.from_pretrained(base).get_text_config()
+        return config.hidden_size, config.vocab_size
     except (OSError, ValueError) as error:
         raise LoadError(f"Could not load the config in {base}: {first_line(error)}") from error
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from nla_sdk.errors import InputError, RepositoryError, first_line
 from nla_sdk.halves.hub.errors import hub_errors
 from nla_sdk.io.files import sha256_of
+from nla_sdk.io.text import BOM, ENCODING, fault_of, not_utf8
 
 from ..configs.data import CorpusSource
 from .tables.splits import share_of
@@ -32,11 +33,19 @@ class Text:
         doc_id: the document it belongs to.
         text: as it stands in the corpus.
         family: what kind of text it is, if the corpus says.
+        where: file and row, for messages.
     """
 
     doc_id: str
     text: str
     family: str | None = None
+    where: str = ""
+
+    @property
+    def fault(self) -> str | None:
+        """What of it is no text, as `nla_sdk.io.text.FAULTS` names it."""
+        names = fault_of(self.doc_id + (self.family or ""))
+        return "half_surrogate" if names == "half_surrogate" else fault_of(self.text)
 
 
 class Corpus:
@@ -127,7 +136,7 @@ class Corpus:
             yield from self._hub()
         for file in self.files:
             if file.suffix in PLAIN:
-                yield Text(self._name(file), _read_text(file), self._family(file))
+                yield Text(self._name(file), _read_text(file), self._family(file), str(file))
             elif file.suffix == ".jsonl":
                 yield from self._rows(_json_lines(file), file)
             else:
@@ -149,10 +158,9 @@ class Corpus:
         for number, row in rows:
             text = row.get(source.text) if isinstance(row, dict) else None
             if not isinstance(text, str):
-                found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-                raise InputError(f"{where}, row {number}: expected an object with {source.text!r} (found {found}).")
+                raise InputError(f"{where}, row {number}: {_instead_of_text(row, source.text)}.")
             if source.doc_id is None:
-                doc_id = hashlib.sha256(text.encode()).hexdigest()[:16]
+                doc_id = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
             elif (doc_id := row.get(source.doc_id)) in (None, ""):
                 raise InputError(
                     f"{where}, row {number}: no {source.doc_id!r}, which says what document the text is from (found "
@@ -160,7 +168,7 @@ class Corpus:
                     "doc_id: null if every text is a document of its own."
                 )
             family = row.get(source.family)
-            yield Text(str(doc_id), text, None if family is None else str(family))
+            yield Text(str(doc_id), text, None if family is None else str(family), f"{where}, row {number}")
 
     def _hub(self) -> Iterator[Text]:
         try:
@@ -179,6 +187,16 @@ class Corpus:
             if isinstance(error, InputError):
                 raise
             raise _unreachable(source.corpus, error) from error
+
+
+def _instead_of_text(row: object, field: str) -> str:
+    """What stands where a text is expected."""
+    if not isinstance(row, dict):
+        return f"a {type(row).__name__}; expected an object with {field!r}"
+    if field not in row:
+        return f"expected an object with {field!r} (found {', '.join(row)})"
+    found = "null" if row[field] is None else f"a {type(row[field]).__name__}"
+    return f"{field!r} is {found}; expected a text. Leave the row out, or name another field with text: in the config"
 
 
 def _looks_like_a_hub_id(name: str) -> bool:
@@ -200,20 +218,25 @@ def _unreachable(name: str, error: Exception) -> InputError:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return file.read_text(encoding=ENCODING)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} {not_utf8(file, error)}. Convert it or move it away.") from error
+    except OSError as error:
         raise InputError(f"{file} cannot be read as UTF-8 text: {error}. Convert it or move it away.") from error
 
 
 def _json_lines(file: Path) -> Iterator[tuple[int, dict]]:
     try:
-        with file.open(encoding="utf-8") as lines:
+        with file.open(encoding=ENCODING) as lines:
             for number, line in enumerate(lines, 1):
+                line = line.removeprefix(BOM)  # of a file that was appended to this one
                 if line.strip():
                     yield number, json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}, row {number}: not a line of JSON ({error}).") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"The corpus {file} {not_utf8(file, error)}.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}, row {number}: not a line of JSON ({first_line(error)}).") from error
+    except OSError as error:
         raise InputError(f"Cannot read the corpus {file}: {error}.") from error
 
 
@@ -229,6 +252,12 @@ def _parquet_rows(file: Path, fields: list[str]) -> Iterator[tuple[int, dict]]:
     for batch in parquet.iter_batches(
         batch_size=1024, columns=[name for name in fields if name in parquet.schema_arrow.names]
     ):
-        for row in batch.to_pylist():
+        try:
+            rows = batch.to_pylist()
+        except UnicodeDecodeError as error:  # Arrow reads such files, and looks at no text
+            raise InputError(
+                f"{file}, rows {number} to {number + len(batch) - 1}: a text is not UTF-8: {error}."
+            ) from None
+        for row in rows:
             yield number, row
             number += 1

@@ -27,7 +27,8 @@ from nla_sdk.cli.options import expand
 from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.chunks import Chunks, identity_of, is_finished
-from nla_sdk.io.progress import progress_bar
+from nla_sdk.io.progress import progress_bar, say
+from nla_sdk.io.text import FAULTS
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.weights.loading import pick_device, pick_dtype
 
@@ -83,6 +84,9 @@ def run(
                 f"No activation was read: {chunks.drops() or 'the corpora are empty'}. Texts need more than "
                 f"extract.min_context ({settings.min_context}) tokens."
             )
+        for fault, count in chunks.drops().items():
+            if fault in FAULTS and count:
+                say(f"{count} document{'s' * (count > 1)} dropped: {FAULTS[fault]}")
         for layer, path in missing.items():
             name = f"L{layer}"
             write_activations(path, lambda name=name: chunks.tables(name), chunks.sidecar(meta | {"layer": layer}))
@@ -114,7 +118,9 @@ def _extract_missing(config: Config, corpora, base, layers, shard, chunks: Chunk
         readings: list[Reading] = []
         drops: Counter[str] = Counter()
         for source, text in part:
-            more, dropped = windows(text, source, config, backbone.tokenizer)
+            more, dropped = windows(text, source, config, backbone.tokenizer, backbone.vocabulary)
+            if faults := [FAULTS[name] for name in dropped if name in FAULTS]:
+                say(f"{text.where} dropped: {ascii(text.doc_id)} holds {faults[0]}")
             readings += more
             drops += dropped
         start, texts = bar.n, len(part)

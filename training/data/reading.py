@@ -45,15 +45,29 @@ class Reading:
     prefixes: list[str]
 
 
-def windows(text: Text, source: CorpusSource, config: Config, tokenizer: Any) -> tuple[list[Reading], Counter[str]]:
+def windows(
+    text: Text, source: CorpusSource, config: Config, tokenizer: Any, vocabulary: int | None = None
+) -> tuple[list[Reading], Counter[str]]:
     """The windows of a text with their positions, and what was dropped: the same in every run, shard and order.
 
     A text longer than `max_tokens` is read in consecutive windows, each with its own BOS: what stands before a window
     is not in its activations, so it is not in its prefixes either. `positions: last` reads the whole text.
+
+    A document that is no text, or holds a token of which there is no embedding, is dropped whole, under the name that
+    `nla_sdk.io.text.FAULTS` has for it.
+
+    Args:
+        vocabulary: how many embeddings there are (`Backbone.vocabulary`); None: one for every token.
     """
     settings = config.extract
     drops: Counter[str] = Counter()
+    if (fault := text.fault) is not None:
+        drops[fault] += 1
+        return [], drops
     ids = tokenize(tokenizer, text.text)
+    if vocabulary is not None and max(ids, default=0) >= vocabulary:
+        drops["no_embedding"] += 1
+        return [], drops
     if source.positions == "last":
         if len(ids) <= settings.min_context:
             drops["too_short"] += 1

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from nla_sdk.errors import ChunkError, InputError
 from nla_sdk.io.chunks import identity_of, is_finished
 from nla_sdk.io.files import atomic, sha256_of
+from nla_sdk.io.progress import say
 from nla_sdk.io.rows.formats import write_stream
 from nla_sdk.io.sidecars import read_sidecar
 from nla_sdk.io.tables import read_vectors
@@ -42,11 +43,15 @@ def write_activations(path: Path, tables: Callable[[], Iterable[pa.Table]], meta
     from safetensors.numpy import save_file
 
     found = moments(lambda: (read_vectors(table) for table in tables()))
+    if line := found.said():
+        say(f"{path.name}: {line}")
     name = f"{path.stem}.mean.safetensors"
     with atomic(path.with_name(name)) as sibling:
         save_file({"mean": found.mean}, sibling)
     meta = {**meta, "d_model": len(found.mean), "activation_mean": name, "centred_norm": found.centred_norm}
     meta |= {"baseline_mse": found.baseline_mse, "median_norm": found.median_norm}
+    if found.left_out:
+        meta["mean"] = found.facts()
     write_stream(path, tables(), meta)
 
 
@@ -83,7 +88,17 @@ def merge(config: Config, *, overwrite: bool = False, push_dataset: str | None =
                 for group, chunk in enumerate(sidecar["chunks"])
             )
             drops = sum((Counter(sidecar["drops"]) for sidecar in sidecars), Counter())
-            own = ("rows", "sha256", "code_version", "shard", "activation_mean", "median_norm", "drops", "identity")
+            own = (
+                "rows",
+                "sha256",
+                "code_version",
+                "shard",
+                "activation_mean",
+                "median_norm",
+                "mean",
+                "drops",
+                "identity",
+            )
             meta = {key: value for key, value in sidecars[0].items() if key not in own}
             meta |= {"chunks": [chunk for chunk, _, _ in where], "drops": dict(sorted(drops.items()))}
             meta |= {

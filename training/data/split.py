@@ -8,6 +8,7 @@ copy under another id would carry held-out text into training. Reads `<out>/acti
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import hash64, sha256_of
 from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar
+from nla_sdk.io.tables import texts_of
+from nla_sdk.io.text import fault_of
 
 from ..configs.command import data_stage, run_command
 from ..configs.config import Config
@@ -51,25 +54,37 @@ def _make(config: Config, source: Path, chunks: Chunks, paths: dict[str, Path], 
     documents = check_doc_ids(source)
     file = pq.ParquetFile(source)
     seen: set[int] = set()
-    bar = progress_bar(file.metadata.num_rows, "row", "split")
+    if "detokenized_text_truncated" not in file.schema_arrow.names:
+        raise InputError(f"{source} has no column detokenized_text_truncated, by which copies of a text are found.")
+    bar, first = progress_bar(file.metadata.num_rows, "row", "split"), 0
     for index in range(file.num_row_groups):
         # Which texts came before is needed of every chunk, so finished ones are read for their text column only.
         columns = ["detokenized_text_truncated"] if chunks.has(index) else None
         table = file.read_row_group(index, columns=columns)
         fresh = np.zeros(table.num_rows, dtype=bool)
-        for at, text in enumerate(table["detokenized_text_truncated"].to_pylist()):
+        texts = texts_of(table, "detokenized_text_truncated", name=str(source), first=first)
+        for at, text in enumerate(texts):
+            if text is None:
+                raise InputError(f"{source}, row {first + at}: detokenized_text_truncated is null; expected a text.")
             key = hash64(text)
             fresh[at] = key not in seen
             seen.add(key)
         if not chunks.has(index):
+            broken = [fault for at, text in enumerate(texts) if fresh[at] and (fault := fault_of(text))]
+            fresh &= np.array([fault_of(text) is None for text in texts])
             names = np.array(
                 [split_of(str(doc_id), config.split, config.seed) or "" for doc_id in table["doc_id"].to_pylist()]
             )
             chunks.write(
                 index,
                 {name: table.filter(pa.array(fresh & (names == name))) for name in SPLITS},
-                {"duplicate_text": int((~fresh).sum()), "in_no_split": int((fresh & (names == "")).sum())},
+                {
+                    "duplicate_text": int((~fresh).sum()) - len(broken),
+                    "in_no_split": int((fresh & (names == "")).sum()),
+                    **Counter(broken),
+                },
             )
+        first += table.num_rows
         bar.update(table.num_rows)
     bar.close()
     about = read_sidecar(source)

@@ -15,7 +15,8 @@ import torch
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.io.files import atomic, hash64, write_json
-from nla_sdk.metrics import mean_baselines
+from nla_sdk.io.progress import say
+from nla_sdk.metrics import mean_baselines, norm_limit
 from nla_sdk.model.backbone import Backbone
 
 from ..configs.config import Config
@@ -29,11 +30,18 @@ STATISTICS_FILE = "statistics.json"
 
 
 def contract_of(
-    config: Config, role: str, tokenizer: PreTrainedTokenizerBase, d_model: int, **measured: Any
+    config: Config,
+    role: str,
+    tokenizer: PreTrainedTokenizerBase,
+    d_model: int,
+    /,
+    vocabulary: int | None = None,
+    **measured: Any,
 ) -> Contract:
     """The contract of the half `role` ("av" or "ar") that `config` describes, held against the tokenizer.
 
     Args:
+        vocabulary: how many embeddings the base has, see `Contract.verify`.
         measured: contract attributes that only finished tables tell (baseline_mse, …).
     Raises:
         ContractError, ContractMismatchError: the config's templates or marker do not work with this tokenizer.
@@ -61,7 +69,7 @@ def contract_of(
             "head_bias": True,
             "max_length": config.ar.max_length,
         }
-    return Contract.from_dict(values | measured, source="the training config").verify(tokenizer)
+    return Contract.from_dict(values | measured, source="the training config").verify(tokenizer, vocabulary)
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class Statistics:
     """What trainers need to know of the activations they train on.
 
     Attributes:
-        mean: float32 [d], the mean raw training activation.
+        mean: float32 [d], the mean raw training activation, rows of outlying norm left out (see `moments`).
         centred_norm: median ‖v − mean‖ of the training activations.
         baseline_mse: of predicting the mean direction on the held-out activations (mean-norm).
         pair_id: the same for all halves trained on these activations, so that they know each other without
@@ -106,22 +114,26 @@ class Statistics:
             "baseline_mse": self.baseline_mse,
             "extraction_precision": self.extraction_precision,
             "quantization": backbone.quantization,
+            "tokenizer": backbone.tokenizer_used,
             "compute_dtype": str(backbone.dtype).removeprefix("torch."),
             "provenance": {"pair_id": self.pair_id},
         }
         if config.centred if role == "av" else config.ar.centred:
             measured |= {"activation_mean": MEAN_FILE, "centred_norm": self.centred_norm}
-        return contract_of(config, role, backbone.tokenizer, backbone.d_model, **measured)
+        return contract_of(config, role, backbone.tokenizer, backbone.d_model, backbone.vocabulary, **measured)
 
 
 def measure(
     folder: Path, training: Callable[[], Iterator[np.ndarray]], held_out: np.ndarray, facts: Mapping[str, Any]
 ) -> Path:
-    """Write `statistics.json` and the mean; the training vectors are streamed twice, never held.
+    """Write `statistics.json` and the mean; the training vectors are streamed, never held.
+
+    Rows of outlying norm count neither for the mean nor for the baseline; how many, and what the mean would have been
+    with them, stands in `statistics.json` under `mean`, and is said.
 
     Args:
         folder: where both go.
-        training: gives the raw training activations, each once, as float32 [n, d] blocks; called twice.
+        training: gives the raw training activations, each once, as float32 [n, d] blocks; called two or three times.
         held_out: float32 [n, d], the eval activations, each once.
         facts: recorded too: pair_id, extraction_precision, identity.
     Returns:
@@ -133,7 +145,11 @@ def measure(
         found = moments(training)
     except ValueError:
         raise InputError("There is no training activation: the splits av_sft, ar_sft and rl are empty.") from None
-    baselines = mean_baselines(held_out)
+    if line := found.said():
+        say(f"{MEAN_FILE}: {line}")
+    norms = np.linalg.norm(held_out.astype(np.float64), axis=1)
+    outlying = norms > norm_limit(norms)
+    baselines = mean_baselines(held_out[~outlying] if outlying.any() else held_out)
     with atomic(folder / MEAN_FILE) as sibling:
         save_file({"mean": found.mean}, sibling)
     path = folder / STATISTICS_FILE
@@ -146,6 +162,8 @@ def measure(
             "baseline_mse_raw_variance": baselines.raw_variance,
             "training_rows": found.rows,
             "eval_activations": len(held_out),
+            "eval_rows_left_out": int(outlying.sum()),
+            "mean": found.facts(),
             **facts,
         },
     )

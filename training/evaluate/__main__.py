@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from nla_sdk.cli.boundary import STYLE, readable
+from nla_sdk.cli.options import Stated, stated
 from nla_sdk.errors import InputError
 
 from ..configs.command import run_command
@@ -57,6 +58,7 @@ def evaluate(
         bool, typer.Option("--record", help="Write the outcome into both halves' nla_meta.yaml.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an evaluation of something else.")] = False,
+    contract: Stated = None,
 ) -> None:
     if context.invoked_subcommand is not None:
         return
@@ -66,6 +68,8 @@ def evaluate(
         data = Path(str(resources.files("nla_sdk") / "demo" / "heldout.parquet"))
     if not -1 <= floor <= 1:  # NaN too
         raise InputError(f"--floor is {floor}; expected a cosine, -1 to 1.")
+    if record and contract:
+        raise InputError("--record writes into contracts that lack what --contract says: put it into them first.")
     from cards.figures import drawing as figures
     from cards.report import summary
     from nla_sdk import NLAPair
@@ -84,7 +88,9 @@ def evaluate(
     embed = extras.embedder(embedder) if embedder else None
     paraphrase = extras.paraphraser(paraphraser) if paraphraser else None
     quantised = None if quantization == "none" else quantization
-    pair = NLAPair.from_pretrained(av, ar, base=base, quantization=quantised, device=device, dtype=dtype)
+    pair = NLAPair.from_pretrained(
+        av, ar, base=base, quantization=quantised, device=device, dtype=dtype, contract=stated(contract)
+    )
     if record and (foreign := [half.ref for half in (pair.av, pair.ar) if half is not None and half.commit]):
         raise InputError(f"--record writes into the checkpoints, and {foreign[0]} is a copy of a Hub repository.")
     settings = Settings(

@@ -15,7 +15,8 @@ from nla_sdk.evaluation.parts import Data
 from nla_sdk.halves.hub.naming import same_repository
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.sidecars import read_sidecar
-from nla_sdk.io.tables import read_vectors, why_unreadable, widths_of
+from nla_sdk.io.tables import read_vectors, texts_of, why_unreadable, widths_of
+from nla_sdk.io.text import check_text
 
 if TYPE_CHECKING:
     from nla_sdk.contract import Contract
@@ -82,6 +83,7 @@ def read(path: Path, contract: Contract | None, limit: int | None = None) -> Hel
         contract: None: not at hand, nothing to hold it against.
         limit: only the first so many activations.
     Raises:
+        TextError: a text or a label holds what is no text; names the row.
         InputError: no such file, no parquet, columns missing, vectors of another layer or width than the pair reads, or
             two vectors under one row_id of one document.
     Warns:
@@ -91,7 +93,8 @@ def read(path: Path, contract: Contract | None, limit: int | None = None) -> Hel
     import pyarrow.parquet as pq
 
     if not path.is_file():
-        raise InputError(f"{path} does not exist; expected a parquet table of held-out activations.")
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"{path} {found}; expected a parquet table of held-out activations.")
     try:
         schema = pq.read_schema(path)
         columns = [name for name in (*WANTED, TEXT) if name in schema.names]
@@ -106,10 +109,15 @@ def read(path: Path, contract: Contract | None, limit: int | None = None) -> Hel
     if not table.num_rows:
         raise InputError(f"{path} holds no rows; expected held-out activations.")
     _check(path, table, contract)
+    for name in (TEXT, "api_explanation"):
+        if name in columns:
+            for row, text in enumerate(texts_of(table, name, name=str(path))):
+                check_text(text or "", f"{path}, row {row}: {name}")
     documents = [str(name) for name in table["doc_id"].to_pylist()]
     ids = [str(name) for name in table["row_id"].to_pylist()] if "row_id" in columns else _numbered(documents)
     # A null is a vector of NaN: a row that fails.
     vectors = read_vectors(table, name=str(path), nulls_as_nan=True)
+    _refuse_nothing(path, table, vectors)
     usable = [True] * len(ids)
     if "label_status" in columns:
         usable = [status in USABLE for status in table["label_status"].to_pylist()]
@@ -166,6 +174,20 @@ def _numbered(documents: list) -> list[str]:
 def _strings(values: list | None) -> list[str] | None:
     """A column of strings; one that holds nothing counts as absent, a missing label as the empty text."""
     return [value or "" for value in values] if values is not None and any(values) else None
+
+
+def _refuse_nothing(path: Path, table, vectors: np.ndarray) -> None:
+    """Refuse a table none of whose vectors has a direction; of others such rows fail, and are counted."""
+    there = table["activation_vector"].is_valid().to_numpy()
+    finite = np.isfinite(vectors).all(axis=1)
+    if (finite & (vectors != 0).any(axis=1)).any():
+        return
+    kinds = {"empty (null)": ~there, "NaN or infinite": there & ~finite, "all zeros": finite}
+    counts = ", ".join(f"{int(rows.sum())} {kind}" for kind, rows in kinds.items() if rows.any())
+    raise InputError(
+        f"{path}: no row of {len(vectors)} has a usable activation_vector ({counts}); there is nothing to evaluate. "
+        "Extract them again, in bfloat16 or float32."
+    )
 
 
 def _check(path: Path, table, contract: Contract | None) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from nla_sdk import NLAPair
+from nla_sdk.contract.tokens import check_embedded, encode
 from nla_sdk.errors import MissingFileError, MissingHalfError
 from nla_sdk.evaluation.parts import Cost, Settings, Subject
 from nla_sdk.evaluation.reading import EvaluationError, load, save
@@ -86,6 +87,7 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
         for one in (chunks, variant_chunks):
             one.remove()
         return found
+    _check_embedded(pair, heldout)
     sources = without_end(pair, heldout)
     measure.Rows(pair, heldout, job.settings, sources if job.with_texts else None, code).measure(chunks, progress)
     rows = _with_shuffled(pa.concat_tables(chunks.tables("rows")), job.settings)
@@ -132,6 +134,14 @@ def _facts(job: Job, made_from: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def _check_embedded(pair: NLAPair, heldout: Heldout) -> None:
+    """That the AR has an embedding for every token of the labels, before hours are spent. TextError: names the row."""
+    backbone = pair.reconstructor.backbone
+    for row_id, ids in zip(heldout.row_ids, encode(backbone.tokenizer, heldout.labels or []), strict=False):
+        where = f"{heldout.path.name}, row_id {row_id}: api_explanation"
+        check_embedded(backbone.tokenizer, ids, backbone.vocabulary, where)
+
+
 def without_end(pair: NLAPair, heldout: Heldout) -> list[str] | None:
     """The source texts without their last tokens; None where the data have no texts."""
     if heldout.texts is None:
@@ -153,7 +163,7 @@ def assemble(
     """The evaluation of what was computed, verdict included."""
     pair = job.pair
     everything = {name: parts.get(name) for name in ("round_trip", "ablation", "identity", "collapse")}
-    contract = pair.contract
+    contract, data = pair.contract, job.heldout.about()
     return Evaluation(
         origin="measured",
         subject=Subject(
@@ -164,14 +174,14 @@ def assemble(
             d_model=contract.d_model,
             matched=pair.matched,
         ),
-        data=job.heldout.about(),
+        data=data,
         settings=job.settings,
         inputs=dict(made_from),
         versions={"code": code, "python": platform.python_version(), **libraries(*NUMERICS)},
         measured_by=sorted({row["code"] for table in timing for row in table.select(["code"]).to_pylist()}),
         **parts,
         cost=_cost(pair, len(job.heldout), timing),
-        verdict=decide(everything),
+        verdict=decide(everything | {"data": data}),
         files={name: sha256_of(job.out / name) for name in (ROWS, VARIANTS) if (job.out / name).is_file()},
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )

@@ -18,10 +18,11 @@ from typing import Any
 
 from nla_sdk.contract import Contract
 from nla_sdk.errors import NLAError, first_line
-from nla_sdk.evaluation.measures import Content
+from nla_sdk.evaluation.measures import Content, RoundTripFigures
 from nla_sdk.evaluation.parts import Data
 from nla_sdk.evaluation.reading import EvaluationError, load
 from nla_sdk.evaluation.schema import ROWS, VARIANTS, Evaluation
+from nla_sdk.evaluation.verdict import decide
 from nla_sdk.halves.hub.naming import same_repository
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.tables import read_vectors
@@ -167,6 +168,7 @@ def _recompute(evaluation: Evaluation, tables: dict[str, Path]) -> Iterator[str]
 
     check_installed()
     rows = pq.read_table(tables[ROWS])
+    _refuse_unmeasured(rows, tables[ROWS])
     variants = pq.read_table(tables[VARIANTS]) if VARIANTS in tables else None
     wrong = list(_cosines(rows))
     shuffled = compute.shuffled_column(compute.Tables(rows, None, evaluation.settings))
@@ -181,10 +183,43 @@ def _recompute(evaluation: Evaluation, tables: dict[str, Path]) -> Iterator[str]
         stated = getattr(evaluation, name)
         if name == "content":
             stated = _determined(stated, part)
+        if name == "round_trip" and evaluation.verdict.thresholds.fewest_documents is None:
+            yield from _verdict_by_documents(evaluation, part)
+            part = _as_older(part)
         yield from differences(_plain(stated), _plain(part), name)
     for name in PARTS:
         if name not in found and getattr(evaluation, name):
             yield f"{name} is stated, but the rows give none"
+
+
+def _as_older(found: RoundTripFigures) -> RoundTripFigures:
+    """The figures without those that a file from before the rule on documents cannot state."""
+    reference = found.reference and found.reference.model_copy(
+        update={"outlying": None, "baseline_mse_without_outlying": None}
+    )
+    return found.model_copy(update={"documents": None, "fve_without_outlying": None, "reference": reference})
+
+
+def _verdict_by_documents(evaluation: Evaluation, found: RoundTripFigures) -> Iterator[str]:
+    """Of a file that is older than the rule on documents: whether its verdict stands by those of its evaluated rows."""
+    parts = {name: getattr(evaluation, name) for name in ("data", "ablation", "identity", "collapse")}
+    expected = decide(parts | {"round_trip": evaluation.round_trip.model_copy(update={"documents": found.documents})})
+    if expected.value != evaluation.verdict.value:
+        yield f"the verdict is {evaluation.verdict.value}, the rows give {expected.value} ({expected.reason})"
+
+
+def _refuse_unmeasured(rows, file: Path) -> None:
+    """Rows of an AR that gave NaN were measured, and are of nothing: nobody has changed them."""
+    import numpy as np
+
+    from .measures.tables import empty_reconstruction
+
+    empty = empty_reconstruction(rows)
+    if empty is not None and not np.isfinite(empty).all():
+        raise EvaluationError(
+            f"{file}: the AR gave NaN or infinity for the empty explanation when this was measured, so no figure rests "
+            "on a reconstruction. Load the pair in bfloat16 or float32, or mend the AR's weights, and measure again."
+        )
 
 
 def _about(data: Data) -> dict:

@@ -127,6 +127,7 @@ class ARTrainer:
         texts = [row["api_explanation"] for row in self.eval_rows]
         baselines = metrics.mean_baselines(self.eval_vectors)
         self.backbone.model.eval()
+        self.reconstructor.reset()  # its weights have changed
         result = {}
         for name, given in (("true", texts), ("empty", [""]), ("shuffled", [*texts[1:], texts[0]])):
             predicted = self.reconstructor(given)

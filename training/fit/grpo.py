@@ -99,7 +99,7 @@ class GRPOTrainer:
         self.config, self.settings, self.backbone, self.accelerator = config, _settings(config), backbone, accelerator
         self.statistics = Statistics.load(config.out)
         self.contracts: dict[str, Contract] = {
-            role: half.contract.verify(backbone.tokenizer) for role, half in halves.items()
+            role: half.contract.verify(backbone.tokenizer, backbone.vocabulary) for role, half in halves.items()
         }
         av, ar = self.contracts["av"], self.contracts["ar"]
         backbone.load_adapter("av", halves["av"].folder)
@@ -186,6 +186,7 @@ class GRPOTrainer:
             self.backbone.model.train(learns)
             states = last_token_states(self.backbone, prompts, self.contracts["ar"].ar_num_blocks - 1)
             predicted = self.reconstructor.head(states.float())
+            self.reconstructor.refuse_lost(predicted.detach(), prompts)  # NaN would be an advantage of 0 below
             wanted = group.activations.to(predicted.device)
             if self.reconstructor.mean is not None:
                 wanted = wanted - self.reconstructor.mean.to(wanted.device)
@@ -230,6 +231,7 @@ class GRPOTrainer:
     def evaluate(self) -> dict[str, float]:
         """Greedy round trips of held-out rows: FVE with own words, with other rows' words, and how many differ."""
         self.verbalizer.reset()
+        self.reconstructor.reset()
         self.backbone.model.eval()
         texts = self.verbalizer(self.eval_vectors)
         baseline = metrics.mean_baselines(self.eval_vectors).mean_norm
@@ -281,7 +283,7 @@ def run(config: Config, *, name: str = "grpo") -> Path:
     for half in halves.values():
         if not half.is_adapter:
             raise InputError(f"{half.ref} is a whole model; GRPO trains adapters on one base.")
-    backbone = load_base(config, settings, device)
+    backbone = load_base(config, settings, device, halves["av"].contract.tokenizer)
     trainer = GRPOTrainer(config, backbone, halves, accelerator)
     parents = {role: parent_facts(half, half.folder) for role, half in halves.items()}
     facts = run_facts(settings, backbone, parents, trainer.tables, len(trainer.vectors)) | {"method": "grpo"}

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError, model_validator
 
+from nla_sdk.io.text import FAULTS, fault_of
+
 from .faults import Transient
 
 FEWEST_WORDS, MOST_WORDS = 5, 120  # what is asked for is 25 to 45; beyond these it is no label at all
@@ -68,6 +70,8 @@ def checked(explanation: str, marker: str, *, any_length: bool = False) -> str:
     words = len(line.split())
     if not line:
         raise Transient("the explanation is empty")
+    if (fault := fault_of(line)) is not None:
+        raise Transient(f"the explanation holds {FAULTS[fault]}")
     if not any_length and not FEWEST_WORDS <= words <= MOST_WORDS:
         raise Transient(f"the explanation has {words} words, expected {FEWEST_WORDS} to {MOST_WORDS}")
     if re.search(r"</?explanation>", line, re.IGNORECASE):

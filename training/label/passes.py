@@ -110,8 +110,8 @@ class Passes:
             Stopped: another row met with that.
         """
         text, guesses = row["detokenized_text_truncated"], row.get("next_tokens") or ()
-        if not text.strip():
-            return self._row("failed", note="the text is empty")
+        if text is None or not text.strip():
+            return self._row("failed", note=f"the text is {'null' if text is None else 'empty'}")
         offline = all(labeler.settings.is_offline for labeler in self.labelers)
         request = LabelRequest(text, guesses, "" if offline else templates.labeler_prompt(text, guesses))
         try:

@@ -24,6 +24,7 @@ import typer
 from cards import About, render
 from cards.figures.drawing import draw
 from cards.text import inert
+from nla_sdk import metrics
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.evaluation.reading import load
@@ -31,7 +32,7 @@ from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS
 from nla_sdk.halves.half import Half
 from nla_sdk.io.files import atomic
 from nla_sdk.io.rows.formats import encoding_of
-from nla_sdk.metrics import fve
+from nla_sdk.model.weights.heads import load_mean
 
 from ..configs.command import run_command
 from ..configs.config import Config
@@ -115,7 +116,7 @@ def render_cards(folder: Path) -> list[Path]:
 
 
 def examples(table: Path, count: int = 20) -> list[str]:
-    """The first held-out rows, none left out, as a Markdown table: how the text ends, what the AV wrote, FVE.
+    """The first held-out rows, none left out, as a Markdown table: how the text ends, what the AV wrote, its scores.
 
     Args:
         table: the run's eval.parquet, for the texts.
@@ -126,13 +127,15 @@ def examples(table: Path, count: int = 20) -> list[str]:
     if missing := [row["row_id"] for row in rows if row["row_id"] not in of_row]:
         raise InputError(f"{table} does not hold the shipped row {missing[0]}: it is of another run.")
     baseline = load(DEMO / EVALUATION).round_trip.reference.baseline_mse
-    lines = ["| | family | the text ends | the AV writes | FVE |", "|---|---|---|---|---|"]
+    mean = load_mean(DEMO / "av", Contract.load(DEMO / "av"))
+    lines = ["| | family | the text ends | the AV writes | gain | FVE | FVE of the mean direction |", "|---" * 7 + "|"]
     for number, row in enumerate(rows, 1):
         ending = " ".join(of_row[row["row_id"]].split()[-ENDING_WORDS:])
-        score = fve(2.0 * (1.0 - row["cosine_real"]), baseline)
-        lines.append(
-            f"| {number} | {row['source_family']} | … {inert(ending)} | {inert(row['explanation'])} | {score:.2f} |"
-        )
+        real, empty = (2.0 * (1.0 - row[f"cosine_{name}"]) for name in ("real", "empty"))
+        of_mean = metrics.direction_mse(mean, row["activation_vector"])
+        scores = [metrics.gain(real, empty), metrics.fve(real, baseline), metrics.fve(of_mean, baseline)]
+        words = f"{row['source_family']} | … {inert(ending)} | {inert(row['explanation'])}"
+        lines.append(f"| {number} | {words} | {' | '.join(f'{score:.2f}' for score in scores)} |")
     return lines
 
 

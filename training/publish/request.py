@@ -11,6 +11,7 @@ from pathlib import Path
 from nla_sdk.errors import InputError, first_line
 from nla_sdk.halves.half import OTHER, Half
 from nla_sdk.halves.hub.references import refuse_ref_name
+from nla_sdk.io.text import ENCODING, check_text
 
 # What the Hub takes as `license`: https://huggingface.co/docs/hub/repositories-licenses
 LICENCES = """
@@ -80,12 +81,11 @@ class PublishRequest:
         _check_licence(self.licence)
         for path in (self.checkpoint, *self.trajectory):
             if path is not None and not path.is_dir():
-                raise InputError(
-                    f"{path} is not a folder; expected a checkpoint (adapter, contract and, of an AR, head)."
-                )
+                found = "is not a folder but a file" if path.exists() else "is not a folder that exists"
+                raise InputError(f"{path} {found}; expected a checkpoint (adapter, contract and, of an AR, head).")
         for path in (self.evaluation, self.notes, *self.tables):
             if path is not None and not path.is_file():
-                raise InputError(f"{path} does not exist.")
+                raise InputError(f"{path} {'is a folder; expected a file' if path.is_dir() else 'does not exist'}.")
         for option, paths in (("--dataset", self.tables), ("--trajectory", self.trajectory)):
             counts = Counter(absolute(path).name for path in paths)
             if twice := [name for name, count in counts.items() if count > 1]:
@@ -127,12 +127,14 @@ class PublishRequest:
         """The author's free text.
 
         Raises:
-            InputError: it is no text.
+            InputError: it is no text. TextError: it holds a NUL, or a second byte order mark.
         """
         try:
-            return self.notes.read_text(encoding="utf-8") if self.notes else None
+            text = self.notes.read_text(encoding=ENCODING) if self.notes else None
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{self.notes} cannot be read as UTF-8 text: {first_line(error)}.") from None
+        check_text(text or "", str(self.notes))
+        return text
 
 
 def absolute(path: Path) -> Path:

@@ -1,7 +1,8 @@
-"""Rows out: parquet, JSON lines, JSON, .npy; a row group of them in memory at most."""
+"""Rows out: parquet, JSON lines, JSON, CSV, .npy; a row group of them in memory at most."""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,9 +17,9 @@ import pyarrow.parquet as pq
 from ...errors import ChunkError, InputError
 from ..files import atomic, sha256_of
 from ..sidecars import write_sidecar
-from ..tables import rechunk, usable_vectors
+from ..tables import holds_vectors, rechunk, usable_vectors
 
-FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".npy": "npy"}
+FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".npy": "npy"}
 ROWS_PER_GROUP = 4096
 
 
@@ -51,16 +52,30 @@ def _without_nan(value: Any) -> Any:
     return [_without_nan(item) for item in value] if isinstance(value, list) else value
 
 
+def _is_vector(field: pa.Field) -> bool:
+    """Whether a column holds vectors, rather than lists of ids."""
+    return holds_vectors(field) and pa.types.is_floating(getattr(field.type, "storage_type", field.type).value_type)
+
+
+def _cell(value: Any) -> Any:
+    """What stands in a cell: a list or an object as JSON, a missing number as nothing."""
+    if isinstance(value, (dict, list)):
+        return json.dumps(_without_nan(value), ensure_ascii=False, default=str)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return _without_nan(value)
+
+
 def write_tables(
     path: Path, form: str, tables: Iterator[pa.Table], *, rows: int, vectors: str | None, hidden: Sequence[str] = ()
 ) -> None:
     """Write tables of one schema to one file, holding no more than a row group of them.
 
     Args:
-        form: "parquet", "jsonl", "json" or "npy".
+        form: "parquet", "jsonl", "json", "csv" or "npy".
         rows: how many there are in all.
         vectors: the column a .npy file holds.
-        hidden: columns left out of JSON.
+        hidden: columns left out of JSON; CSV holds no vectors at all.
     """
     first = next(tables)
     tables = chain([first], tables)
@@ -74,6 +89,14 @@ def write_tables(
             np.lib.format.write_array_header_1_0(file, header)
             for table in tables:
                 file.write(usable_vectors(table, vectors).astype("<f4").tobytes())
+    elif form == "csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            kept = [field.name for field in first.schema if field.name not in hidden and not _is_vector(field)]
+            writer = csv.writer(file)  # RFC 4180: CRLF, and quotes around what holds a comma, a quote or a line break
+            writer.writerow(kept)
+            for table in tables:
+                for row in table.select(kept).to_pylist():
+                    writer.writerow([_cell(value) for value in row.values()])
     else:
         before, between, after = ("", "\n", "\n") if form == "jsonl" else ("[\n", ",\n", "\n]\n")
         with path.open("w", encoding="utf-8", newline="\n") as file:

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...errors import ActivationShapeError, InputError, first_line
+from ...errors import ActivationShapeError, InputError, TextError, first_line
 from ..tables import vector_column, why_unreadable
+from ..text import BOM, ENCODING, half_in, not_utf8
 
 ROWS_PER_READ = 256
 
@@ -30,7 +31,9 @@ def npy_rows(path: Path, name: str) -> Reader:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise InputError(f"{name} is not a readable .npy file of numbers: {first_line(error)}") from None
-    if array.ndim not in (1, 2) or array.dtype.kind not in "fiu":
+    if not isinstance(array, np.ndarray):  # np.load goes by the content: a renamed .npz
+        raise InputError(f"{name} is a .npz file: np.save one of its arrays as .npy: {', '.join(array.files)}.")
+    if array.ndim not in (1, 2) or array.dtype.kind not in "fiu" or 0 in array.shape[-1:]:
         raise ActivationShapeError(
             f"{name} holds {array.dtype} of shape {array.shape}; expected numbers of shape [d_model] or [n, d_model]."
         )
@@ -58,7 +61,7 @@ def parquet_rows(path: Path, name: str) -> Reader:
                     if start < batch.num_rows:
                         yield pa.Table.from_batches([batch.slice(start)]).replace_schema_metadata(None)
                     start = max(0, start - batch.num_rows)
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise InputError(f"{name} is not a readable parquet file: {why_unreadable(error)}") from None
 
     return read
@@ -69,14 +72,14 @@ def text_rows(path: Path, name: str, column: str, lines: bool) -> Reader:
 
     def read(start: int) -> Iterator[pa.Table]:
         # A file's last line break ends it and is not part of its text.
-        with path.open(encoding="utf-8-sig") as file:
+        with path.open(encoding=ENCODING) as file:
             try:
                 texts = (line.rstrip("\r\n") for line in file) if lines else iter([file.read().rstrip("\r\n")])
                 texts = islice(texts, start, None)
                 while batch := list(islice(texts, ROWS_PER_READ)):
                     yield pa.table({column: batch})
             except UnicodeDecodeError as error:
-                raise InputError(f"{name} is not UTF-8 text: {error}") from None
+                raise InputError(f"{name} {not_utf8(path, error)}.") from None
 
     return read
 
@@ -86,27 +89,33 @@ def json_rows(path: Path, name: str) -> Reader:
 
     def rows(file: TextIO) -> Iterator[dict]:
         for number, line in enumerate(file, 1):
+            line = line.removeprefix(BOM)  # of a file that was appended to this one
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(
-                    f"{name}, line {number}: not JSON ({error.msg}); expected one object a line."
-                ) from None
+            except (ValueError, RecursionError) as error:  # ValueError: also of a number of thousands of digits
+                reason = getattr(error, "msg", None) or first_line(error)
+                raise InputError(f"{name}, line {number}: not JSON ({reason}); expected one object a line.") from None
             if not isinstance(row, dict):
                 raise InputError(f"{name}, line {number}: a {type(row).__name__}; expected one JSON object a line.")
+            # The file is UTF-8, so half a pair can only have been escaped.
+            if "\\u" in line and (where := half_in(row)):
+                raise TextError(
+                    f"{name}, line {number}: {where} holds half a surrogate pair, which is no text. Leave the line "
+                    "out, or repair it where it was written."
+                )
             yield row
 
     def read(start: int) -> Iterator[pa.Table]:
-        with path.open(encoding="utf-8-sig") as file:
+        with path.open(encoding=ENCODING) as file:
             try:
                 wanted = islice(rows(file), start, None)
                 while batch := list(islice(wanted, ROWS_PER_READ)):
                     names = dict.fromkeys(key for row in batch for key in row)
                     yield pa.table({key: _column(key, [row.get(key) for row in batch], name) for key in names})
             except UnicodeDecodeError as error:
-                raise InputError(f"{name} is not UTF-8 text: {error}") from None
+                raise InputError(f"{name} {not_utf8(path, error)}.") from None
 
     return read
 

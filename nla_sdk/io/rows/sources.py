@@ -17,11 +17,22 @@ import pyarrow as pa
 
 from ...errors import ActivationShapeError, EmptyBatchError, InputError
 from ..files import sha256_of
-from ..tables import holds_vectors, rechunk, unified, usable_vectors, vector_column, why_not_vectors
+from ..tables import (
+    holds_texts,
+    holds_vectors,
+    promises_vectors,
+    rechunk,
+    texts_of,
+    unified,
+    usable_vectors,
+    vector_column,
+    why_not_vectors,
+)
+from ..text import BOM, check_text
+from .kinds import AS_TEXT, file_of, is_json
 from .readers import ROWS_PER_READ, Reader, json_rows, npy_rows, parquet_rows, text_rows
 
 VECTORS, TEXTS = "vectors", "texts"
-READ_SUFFIXES = (".npy", ".parquet", ".jsonl", ".ndjson", ".txt")
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,8 @@ class RowSource:
         """Tables of `size` rows (the last one of fewer), from row `start`; vectors as FixedSizeList<float32>."""
         row = start
         for table in rechunk(self.read(start), size):
+            if self.column not in table.column_names:
+                raise InputError(f"{self.name}: rows {row} to {row + table.num_rows - 1} have no {self.column}.")
             if self.holds == VECTORS:
                 column = vector_column(usable_vectors(table, self.column, name=self.name, first=row))
                 table = table.set_column(table.column_names.index(self.column), self.column, column)
@@ -74,9 +87,11 @@ class RowSource:
                     )
                 width = here
             else:
-                for number, text in enumerate(table[self.column].to_pylist(), rows):
+                for number, text in enumerate(texts_of(table, self.column, name=self.name, first=rows), rows):
                     if text is None or not (text or empty_texts):
-                        raise InputError(f"{self.name}, row {number}: {self.column} is empty; expected a text.")
+                        found = "null" if text is None else "empty"
+                        raise InputError(f"{self.name}, row {number}: {self.column} is {found}; expected a text.")
+                    check_text(text, f"{self.name}, row {number}: {self.column}")
             rows += table.num_rows
         if not rows:
             raise EmptyBatchError(f"{self.name} holds no rows; expected at least one.")
@@ -97,8 +112,9 @@ def open_source(
     column: str | None = None,
     holds: Sequence[str] = (VECTORS, TEXTS),
     lines: bool = False,
+    as_text: bool = False,
 ) -> RowSource:
-    """Find out what a command was given: a file by its suffix, `-` for stdin, anything else a text.
+    """Find out what a command was given: a file by its suffix, `-` for stdin, a text; what may be either is refused.
 
     Args:
         given: INPUT as typed.
@@ -106,24 +122,21 @@ def open_source(
         column: the name, if the user says it.
         holds: what is accepted.
         lines: plain text holds one text a line; else it is one text.
+        as_text: `given` (of `-`, stdin) is a text whatever it looks like.
     Raises:
-        InputError: no such file, not readable, no such column, or it holds something else.
+        InputError: no such file, not readable, no such column, or it holds something else than its name promises.
     """
     default = column or next((name for name in columns if name != "activation_vector"), "text")
     if given == "-":
-        path, suffix, name = *_spool_stdin(), "stdin"
+        path, suffix, name = *_spool_stdin(as_text), "stdin"
     else:
-        path, suffix, name = Path(given), Path(given).suffix.lower(), given
-        spaced = any(character.isspace() for character in given)
-        if not _is_file(path) and (spaced or suffix not in READ_SUFFIXES):
-            if not given:
-                raise InputError("The text is empty. Pass a text, a file or - for stdin.")
+        if not given:
+            raise InputError("The text is empty. Pass a text, a file or - for stdin.")
+        path = None if as_text else file_of(given)
+        if path is None:
+            check_text(given, "The text")
             return RowSource("the text", None, default, TEXTS, _rows_of([pa.table({default: [given]})]))
-        if suffix not in READ_SUFFIXES:
-            raise InputError(
-                f"{given} is a file of a kind that is not read here; expected {', '.join(READ_SUFFIXES)}. To take its "
-                f"content as text, pass - and redirect it: - < {given}"
-            )
+        suffix, name = path.suffix.lower(), given
     if suffix == ".npy":
         read, column = npy_rows(path, name), "activation_vector"
     elif suffix == ".parquet":
@@ -135,14 +148,18 @@ def open_source(
     first = next(read(0), None)
     if first is None:
         raise EmptyBatchError(f"{name} holds no rows; expected at least one.")
-    column = _pick(first.schema, name, column, columns)
+    column, said = _pick(first.schema, name, column, columns), column is not None
     field = first.schema.field(column)
     kind = _kind(field)
+    if pa.types.is_null(field.type):
+        raise InputError(f"{name}, row 0: column {column!r} is null; expected {' or '.join(holds)}.")
     if kind not in holds:
         raise InputError(
             f"{name}: column {column!r} holds {kind or field.type}; expected {' or '.join(holds)}."
             f"{why_not_vectors(field)} Name another one with --column."
         )
+    if not as_text:
+        _keep_promise(first, name, column, kind, said, holds)
     return RowSource(name, path, column, kind, read)
 
 
@@ -150,14 +167,34 @@ def _rows_of(tables: Sequence[pa.Table]) -> Reader:
     return lambda start: iter([pa.concat_tables(tables).slice(start)])
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a text is seldom a valid file name
-        return False
+def _keep_promise(first: pa.Table, name: str, column: str, kind: str, said: bool, holds: Sequence[str]) -> None:
+    """Refuse a column that is something else than it is called, or of whose kind another one is.
+
+    Args:
+        said: the user named it.
+    """
+    if VECTORS not in holds:
+        return
+    if kind == VECTORS:
+        if not said and column == "text":
+            raise InputError(f"{name}: column 'text' holds vectors; if they are activations, say --column text.")
+        return
+    if promises_vectors(column):
+        raise InputError(
+            f"{name}: column {column!r} holds texts; under this name vectors are expected: lists of numbers, not "
+            "numbers written out. If it is text to be read, rename the column."
+        )
+    others = [field.name for field in first.schema if promises_vectors(field.name) and holds_vectors(field)]
+    if others and not said:
+        raise InputError(f"{name} has texts ({column}) and vectors ({others[0]}); say which with --column.")
+    texts = [text for text in texts_of(first, column, name=name) if text]
+    if texts and all(is_json(text) and text.lstrip().startswith("[") for text in texts):
+        raise InputError(
+            f"{name}, row 0: {column} holds a list written out as text. Vectors are lists of numbers, not strings."
+        )
 
 
-def _spool_stdin() -> tuple[Path, str]:
+def _spool_stdin(as_text: bool) -> tuple[Path, str]:
     """Stdin as a temporary file, so that it is hashed, checked and read like any other."""
     if sys.stdin.isatty():
         print("reading stdin; end with Ctrl-D (Windows: Ctrl-Z, Enter)", file=sys.stderr)
@@ -166,11 +203,15 @@ def _spool_stdin() -> tuple[Path, str]:
         atexit.register(path.unlink, missing_ok=True)
         start = b""
         while block := sys.stdin.buffer.read(1 << 20):
-            start = start or block.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+            start = start or block.removeprefix(BOM.encode()).lstrip()[:1]
             file.write(block)
     if not start:
         raise InputError("stdin is empty; expected a text, or JSON lines.")
-    return path, ".jsonl" if start == b"{" else ".txt"
+    if start == b"{" and not as_text:
+        return path, ".jsonl"
+    if start == b"[" and not as_text and is_json(path.read_bytes().decode("utf-8", "replace").strip()):
+        raise InputError(f"stdin is a list of JSON; expected a text, or JSON lines: one object a line. {AS_TEXT}")
+    return path, ".txt"
 
 
 def _pick(schema: pa.Schema, name: str, column: str | None, columns: Sequence[str]) -> str:
@@ -185,7 +226,4 @@ def _pick(schema: pa.Schema, name: str, column: str | None, columns: Sequence[st
 
 
 def _kind(field: pa.Field) -> str | None:
-    if holds_vectors(field):
-        return VECTORS
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    return TEXTS if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
+    return VECTORS if holds_vectors(field) else TEXTS if holds_texts(field) else None

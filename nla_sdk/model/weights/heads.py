@@ -11,6 +11,7 @@ from torch import nn
 
 from ...contract import Contract
 from ...errors import HeadError, MissingFileError, UnsafeFileError, first_line
+from .finite import refuse_non_finite
 
 HEAD_FILES = ("linear_head.safetensors", "linear_head.pt", "value_head.safetensors")
 
@@ -25,7 +26,7 @@ def load_head(folder: Path, d_model: int, *, bias: bool | None = None) -> nn.Lin
     Returns:
         A float32 Linear(d_model, d_model).
     Raises:
-        MissingFileError, HeadError, UnsafeFileError.
+        MissingFileError, HeadError, UnsafeFileError, NonFiniteWeightsError.
     """
     path = next((folder / name for name in HEAD_FILES if (folder / name).is_file()), None)
     if path is None:
@@ -44,6 +45,7 @@ def load_head(folder: Path, d_model: int, *, bias: bool | None = None) -> nn.Lin
     expected = {"weight": (d_model, d_model)} | ({"bias": (d_model,)} if has_bias else {})
     if shapes != expected:
         raise HeadError(f"{path} holds {shapes}; expected {expected} for d_model {d_model}.")
+    refuse_non_finite(state.items(), path)
     head = nn.Linear(d_model, d_model, bias=has_bias)
     head.load_state_dict({key: tensor.float() for key, tensor in state.items()})
     return head.eval().requires_grad_(False)
@@ -86,6 +88,7 @@ def load_mean(folder: Path, contract: Contract) -> torch.Tensor | None:
 
     Raises:
         HeadError: the file the contract names is missing or of another shape.
+        NonFiniteWeightsError: it holds NaN or infinity.
     """
     if contract.activation_mean is None:
         return None
@@ -101,4 +104,5 @@ def load_mean(folder: Path, contract: Contract) -> torch.Tensor | None:
     if mean is None or len(tensors) != 1 or tuple(mean.shape) != (contract.d_model,):
         shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
         raise HeadError(f"{path} holds {shapes}; expected one tensor of shape ({contract.d_model},).")
+    refuse_non_finite(tensors.items(), path)
     return mean.float()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ...errors import LoadError, MissingFileError, OutOfMemoryError, QuantizationError, first_line
+from ...errors import DeviceError, LoadError, MissingFileError, OutOfMemoryError, QuantizationError, first_line
 from ...io.quiet import quiet
 from .files import damage
 from .leftovers import refuse_unplaced, refuse_unscaled
+from .quantized import hold_to, keep_compute_dtype
+from .tokenizers import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -27,16 +29,48 @@ PER_LAYER_TABLE = "embed_tokens_per_layer"
 
 
 def pick_device(device: str | int | torch.device = "auto") -> torch.device:
-    """`"auto"` → the current CUDA device, else Apple's MPS, else the CPU; anything else as torch reads it."""
+    """`"auto"` → the current CUDA device, else Apple's MPS, else the CPU; anything else as torch reads it.
+
+    Raises:
+        DeviceError: there is no such device here, or it is no device's name.
+    """
     if device != "auto":
-        chosen = torch.device(device)
-        # An index, not a bare "cuda": accelerate's device maps read the two differently.
-        return torch.device("cuda", torch.cuda.current_device()) if chosen == torch.device("cuda") else chosen
+        return _checked_device(device)
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def _checked_device(device: str | int | torch.device) -> torch.device:
+    """A device by its name, if this machine has it and models can be run on it."""
+    instead = "pass 'auto' or 'cpu' (nla: --device cpu), or see nla doctor"
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError, ValueError):
+        raise DeviceError(
+            f"device={device!r} is no device: expected auto, cpu, cuda, cuda:1 or mps; {instead}."
+        ) from None
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            built = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no CUDA GPU"
+            built = built if getattr(torch.version, "hip", None) is None else "torch finds no GPU"
+            raise DeviceError(f"device={str(device)!r}: {built} on this machine; {instead}.")
+        count = torch.cuda.device_count()
+        if chosen.index is not None and chosen.index >= count:
+            raise DeviceError(f"device={str(device)!r}: this machine has cuda:0 to cuda:{count - 1}; {instead}.")
+        # An index, not a bare "cuda": accelerate's device maps read the two differently.
+        return torch.device("cuda", torch.cuda.current_device() if chosen.index is None else chosen.index)
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(f"device={str(device)!r}: torch finds no Apple GPU on this machine; {instead}.")
+    if chosen.type not in ("cpu", "mps", "xpu"):
+        raise DeviceError(f"device={str(device)!r}: models are run on cpu, cuda, mps or xpu only; {instead}.")
+    if chosen.type == "xpu" and not torch.xpu.is_available():
+        raise DeviceError(f"device={str(device)!r}: torch finds no Intel GPU on this machine; {instead}.")
+    if chosen.type == "cpu" and chosen.index:
+        raise DeviceError(f"device={str(device)!r}: there is one cpu; {instead}.")
+    return chosen
 
 
 def pick_dtype(dtype: str | torch.dtype, device: torch.device, preferred: str | None = None) -> torch.dtype:
@@ -69,14 +103,20 @@ def load_model(
     tokenizer_path: str | os.PathLike | None = None,
     trust_remote_code: bool = False,
     truncated: bool = False,
+    stored: bool = False,
+    reads: str | None = None,
+    probes: Iterable[str] = (),
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model in a folder and its tokenizer: without towers, quantised if asked, on `device`. See `Backbone.load`.
 
+    Args:
+        stored: it is stored in `quantization`.
+        reads, probes: `choice` and `probes` of `load_tokenizer`.
     Raises:
         LoadError, OutOfMemoryError, QuantizationError, MissingFileError.
     """
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     if not (path / "config.json").is_file():
         raise MissingFileError(f"{path} holds no config.json; expected the folder of a transformers model.")
@@ -88,20 +128,24 @@ def load_model(
             options = {"config": config, "dtype": dtype, "trust_remote_code": trust_remote_code}
             has_ple = bool(getattr(text_config(config), "hidden_size_per_layer_input", 0))
             if quantization is not None:
-                options["quantization_config"] = _nf4_config(quantization, dtype, device)
+                four_bits = _nf4_config(quantization, dtype, device, stored=stored)
+                if not stored:
+                    options["quantization_config"] = four_bits
             # A PLE table belongs in CPU RAM; a device map that says so makes accelerate stream it through the GPU
             # on every call. So such a model is read on the CPU and its other parts are moved.
             options["device_map"] = {"": "cpu" if has_ple or device.type != "cuda" else device.index or 0}
             model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **options)
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer_path or path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, SafetensorError) as error:
         for file in sorted(path.glob("*.safetensors")):
             if wrong := damage(file):
                 raise wrong from error
         raise LoadError(f"Could not load the model in {path}: {first_line(error)}") from error
     _check_loading(info, path, text_config(config).num_hidden_layers, truncated=truncated)
+    tokenizer = load_tokenizer(tokenizer_path or path, choice=reads, probes=probes, trust_remote_code=trust_remote_code)
     drop_towers(model)
-    if quantization is not None and dtype != torch.bfloat16:
+    if stored:
+        hold_to(model, dtype)
+    elif quantization is not None and dtype != torch.bfloat16:
         keep_compute_dtype(model)
     with _hint_where_memory_ends(path, device, quantization):
         place(model, device)
@@ -124,18 +168,21 @@ def _hint_where_memory_ends(path: Path, device: torch.device, quantization: str 
         ) from error
 
 
-def _nf4_config(quantization: str, dtype: torch.dtype, device: torch.device) -> BitsAndBytesConfig:
-    if quantization != "nf4":
+def _nf4_config(
+    quantization: str, dtype: torch.dtype, device: torch.device, *, stored: bool = False
+) -> BitsAndBytesConfig:
+    if quantization != "nf4" and not stored:
         raise QuantizationError(f"quantization={quantization!r} is not known; use 'nf4', None or 'auto'.")
     import importlib.util
 
+    instead = "base= the model in full precision" if stored else "quantization=None"
     if importlib.util.find_spec("bitsandbytes") is None:
         raise QuantizationError(
-            "quantization='nf4' needs bitsandbytes: pip install 'nla-sdk[nf4]', or pass quantization=None."
+            f"quantization={quantization!r} needs bitsandbytes: pip install 'nla-sdk[nf4]', or pass {instead}."
         )
     if device.type == "mps":
         raise QuantizationError(
-            "quantization='nf4' runs on CUDA and on the CPU, not on MPS: pass device='cpu' or quantization=None."
+            f"quantization={quantization!r} runs on CUDA and on the CPU, not on MPS: pass device='cpu' or {instead}."
         )
     from transformers import BitsAndBytesConfig
 
@@ -185,17 +232,6 @@ def find_blocks(model: nn.Module, num_blocks: int) -> tuple[str, nn.ModuleList]:
             "as transformers' AutoModelForCausalLM builds it."
         )
     return min(lists, key=lambda item: len(item[0]))
-
-
-def keep_compute_dtype(model: nn.Module) -> None:
-    """Have 4-bit layers on a CPU compute in the dtype they were told to.
-
-    Where the CPU has AVX512-BF16, bitsandbytes (0.50) repacks them at their first use for a kernel that rounds to
-    bfloat16 whatever the compute dtype says: results were off by 2e-3, and a row's depended on its batch.
-    """
-    for module in model.modules():
-        if getattr(module, "support_avx512bf16_for_cpu", False):
-            module.support_avx512bf16_for_cpu = False
 
 
 def leave_out_towers(config: PretrainedConfig) -> None:

@@ -20,7 +20,7 @@ from nla_sdk.contract import SIDECAR_NAME, Contract, sidecar_path
 from nla_sdk.errors import InputError
 from nla_sdk.halves.hub.errors import hub_errors
 from nla_sdk.io.files import sha256_of
-from nla_sdk.io.tables import read_vectors
+from nla_sdk.io.tables import holds_texts, read_vectors, texts_of
 
 from ...configs.config import Config
 from ...configs.data import Published as Entry
@@ -33,6 +33,7 @@ _OPTIONAL = (
     *("doc_id", "n_raw_tokens", "activation_layer", "detokenized_text_truncated", "source_family"),
     *("api_explanation", "response", *ABOUT_LABEL),
 )
+_TEXTS = {"detokenized_text_truncated", "api_explanation", "response", "label_status", "labeler_model", "source_family"}
 
 
 class PublishedTable:
@@ -90,6 +91,8 @@ class PublishedTable:
             columns = [name for name in _OPTIONAL if name in there]
             start = 0
             for table in in_steps(path, [*columns, "activation_vector"] if vectors else columns):
+                for column in _TEXTS & set(columns):
+                    texts_of(table, column, name=self._where(path), first=start)
                 found = table.select(columns).to_pylist()
                 rows = [self._row(path, start + at, one) for at, one in enumerate(found)]
                 numbers = np.zeros((len(found), 0), dtype=np.float32)
@@ -98,12 +101,15 @@ class PublishedTable:
                 yield Block(rows, numbers, [[self._label(one)] for one in found])
                 start += len(found)
 
+    def _where(self, path: Path) -> str:
+        return f"The published table {self.entry.dataset}: {self._inside(path)}"
+
     def _inside(self, path: Path) -> str:
         return path.name if path == self.root else path.relative_to(self.root).as_posix()
 
     def _check(self, path: Path) -> int:
         """Rows of a file whose columns and contract are usable."""
-        where = f"The published table {self.entry.dataset}: {self._inside(path)}"
+        where = self._where(path)
         try:
             file = pq.ParquetFile(path)
         except pa.ArrowInvalid as error:
@@ -119,6 +125,10 @@ class PublishedTable:
                 f"{where} has neither doc_id nor detokenized_text_truncated (it has {has}), so its rows cannot be kept "
                 "apart by document: add a doc_id column."
             )
+        for column in sorted(names & _TEXTS):
+            field = file.schema_arrow.field(column)
+            if not holds_texts(field) and not pa.types.is_null(field.type):
+                raise InputError(f"{where}: {column} is a column of {field.type}; expected texts.")
         sidecars = (sidecar_path(path), path.parent / SIDECAR_NAME)
         contract = next((Contract.load(one) for one in sidecars if one.is_file()), None)
         self._agrees(where, "layer", contract and contract.layer, self.config.layer)
@@ -137,7 +147,7 @@ class PublishedTable:
             raise InputError(f"{where} has {what} {found}, expected {expected}: its activations are of another kind.")
 
     def _row(self, path: Path, at: int, found: dict[str, Any]) -> dict[str, Any]:
-        where = f"The published table {self.entry.dataset}: {self._inside(path)}, row {at}"
+        where = f"{self._where(path)}, row {at}"
         self._agrees(where, "activation_layer", found.get("activation_layer"), self.config.layer)
         text, doc_id = found.get("detokenized_text_truncated"), found.get("doc_id")
         if doc_id is None or str(doc_id).strip().lower() in NOT_IDS:
@@ -168,8 +178,7 @@ class PublishedTable:
 
     def _vectors(self, path: Path, start: int, table: pa.Table) -> np.ndarray:
         """float32 [n, d] from whatever type of column its maker wrote."""
-        name = f"The published table {self.entry.dataset}: {self._inside(path)}"
-        return read_vectors(table, name=name, first=start, width=self.d_model)
+        return read_vectors(table, name=self._where(path), first=start, width=self.d_model)
 
 
 def fetch(entry: Entry) -> tuple[Path, str | None]:

@@ -78,6 +78,8 @@ def round_trip(tables: Tables) -> RoundTripFigures:
         "truncated": int((tables.status == "truncated").sum()),
         "floor": tables.settings.floor,
     }
+    if len(tables.documents) < len(set(tables.document_names)):
+        counts["documents"] = len(tables.documents)
     counts["ar_cut"] = int(np.array(tables.rows["ar_cut"].to_pylist(), dtype=bool)[tables.evaluated].sum())
     if not tables.evaluated.any():
         return RoundTripFigures(**counts)
@@ -97,6 +99,7 @@ def round_trip(tables: Tables) -> RoundTripFigures:
             mask = tables.evaluated & (names == family)
             if tables.has_fve and mask.sum() >= FEWEST_OF_A_FAMILY:
                 families[str(family)] = fve_figure(tables, tables.of(mask), numbers(tables.rows, "cosine_real")[mask])
+    outlying, without = _outlying(tables)
     raw_variance = None
     if tables.has_fve:
         raw_variance = mean_figure(tables, documents, metrics.fve(2.0 * (1.0 - cosine), baselines.raw_variance))
@@ -106,6 +109,7 @@ def round_trip(tables: Tables) -> RoundTripFigures:
         fve=fve_figure(tables, documents, cosine),
         fve_raw_variance=raw_variance,
         fve_all_attempted=fve_figure(tables, tables.of(attempted), with_empties),
+        fve_without_outlying=without,
         gain=gain_figure(tables, documents, cosine, empty[tables.evaluated], flip),
         cosine=Cosines(
             mean=mean_figure(tables, documents, cosine),
@@ -122,9 +126,23 @@ def round_trip(tables: Tables) -> RoundTripFigures:
             random_pair_cosine=float(shuffled_cosine(activations, activations, of_usable).mean()) if several else None,
             baseline_mse=baselines.mean_norm,
             baseline_mse_raw_variance=baselines.raw_variance,
+            **outlying,
         ),
         by_family=families,
     )
+
+
+def _outlying(tables: Tables) -> tuple[dict[str, Any], Figure | None]:
+    """How many rows have an outlying norm, the others' baseline and the others' FVE; nothing where there is none."""
+    if not tables.outlying.any():
+        return {}, None
+    baseline = metrics.mean_baselines(tables.activations[tables.usable & ~tables.outlying]).mean_norm
+    facts = {"outlying": int(tables.outlying.sum()), "baseline_mse_without_outlying": baseline}
+    kept = tables.evaluated & ~tables.outlying
+    if baseline < metrics.NO_ERROR or not kept.any():
+        return facts, None
+    cosine = numbers(tables.rows, "cosine_real")[kept]
+    return facts, mean_figure(tables, tables.of(kept), metrics.fve(2.0 * (1.0 - cosine), baseline))
 
 
 def _compare(

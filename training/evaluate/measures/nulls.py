@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from nla_sdk.evaluation.parts import Figure
+from nla_sdk.metrics import NO_ERROR
 
 LEVEL = 0.95
 AT_ONCE = 500  # draws held in memory together
-NO_ERROR = 1e-9  # mse below this is rounding: nothing is divided by it
 
 
 class Documents:

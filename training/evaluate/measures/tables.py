@@ -16,7 +16,7 @@ from nla_sdk.evaluation.measures import EVALUATED
 from nla_sdk.evaluation.parts import Figure, Settings
 from nla_sdk.io.tables import read_vectors
 
-from .nulls import NO_ERROR, Documents
+from .nulls import Documents
 
 EMPTY = b"empty_reconstruction"  # in the rows' schema: what the AR makes of no text, float32 [d], little-endian, Base64
 
@@ -41,7 +41,10 @@ class Tables:
         self.activations = read_vectors(rows)
         self.usable = np.isfinite(self.activations).all(axis=1) & (self.activations != 0).any(axis=1)
         self.baselines = metrics.mean_baselines(self.activations[self.usable]) if self.usable.any() else None
-        self.has_fve = self.baselines is not None and self.baselines.mean_norm >= NO_ERROR
+        self.has_fve = self.baselines is not None and self.baselines.mean_norm >= metrics.NO_ERROR
+        # Sinks point elsewhere, each other alike: a few make the others look nearer to their reconstructions.
+        norms = np.where(self.usable, np.linalg.norm(self.activations.astype(np.float64), axis=1), 0.0)
+        self.outlying = norms > metrics.norm_limit(norms)
         self.documents = self.of(self.evaluated)
         self.texts = [text for text, ok in zip(rows["explanation"].to_pylist(), self.evaluated, strict=True) if ok]
 

@@ -11,7 +11,8 @@ from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.quiet import quiet
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.weights.loading import keep_compute_dtype, pick_device
+from nla_sdk.model.weights.loading import pick_device
+from nla_sdk.model.weights.quantized import holds_4bit, keep_compute_dtype
 
 from ...configs.config import Config
 from ...configs.fit import Train
@@ -30,11 +31,20 @@ def processes() -> tuple[Accelerator, torch.device]:
     return accelerator, torch.device("cpu") if device.type == "cpu" else device
 
 
-def load_base(config: Config, settings: Train, device: torch.device) -> Backbone:
-    """The base as `settings` want it for training: quantised or not, on the device of this process."""
+def load_base(config: Config, settings: Train, device: torch.device, reads: str | None = None) -> Backbone:
+    """The base as `settings` want it for training: quantised or not, on the device of this process.
+
+    Args:
+        reads: the `tokenizer` of the contract of what training goes on from.
+    """
     files = fetch_base(config.base)
     backbone = Backbone.load(
-        files.path, ref=config.base_id, dtype=settings.dtype, quantization=settings.quantization, device=device
+        files.path,
+        ref=config.base_id,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        device=device,
+        reads=reads,
     )
     keep_compute_dtype(backbone.model)  # bitsandbytes' repacked CPU layers have no gradient
     if settings.gradient_checkpointing:
@@ -67,6 +77,11 @@ def lora_config(settings: Train, backbone: Backbone, num_blocks: int | None = No
         ]
         if not found:
             raise InputError(f"modules_to_save: no module of the text blocks is called {wanted!r}.")
+        if packed := [name for name in found if holds_4bit(backbone.model.get_submodule(name))]:
+            raise InputError(
+                f"modules_to_save: {packed[0]} is held in 4 bits ({backbone.quantization}), which cannot be trained or "
+                "saved; leave it out, or set quantization: null."
+            )
         saved += found
     return LoraConfig(
         r=settings.lora.r,

@@ -67,6 +67,8 @@ def with_parent(config: Config, role: str) -> tuple[Config, dict | None]:
     if not half.is_adapter:
         raise InputError(f"{settings.continue_from} is a whole model; training goes on from an adapter only.")
     facts = parent_facts(half, settings.continue_from)
+    if half.contract.tokenizer is not None:
+        facts["tokenizer"] = half.contract.tokenizer
     settings = settings.model_copy(update={"continue_from": half.folder})
     return config.model_copy(update={role: settings}), facts
 

@@ -129,7 +129,8 @@ class Loop:
             tokens_of: how many tokens a batch has.
             notes_of: more figures of the step just done, for the log.
         Raises:
-            TrainingError: the loss or a gradient is not finite.
+            TrainingError: the loss, a gradient or a held-out figure is not finite.
+            InjectionError: an AV's activations do not reach its model, seen at the first batch.
             KeyboardInterrupt: after Ctrl-C, with everything saved.
         """
         total = len(batches)
@@ -224,9 +225,16 @@ class Loop:
     def _evaluated(self, record: dict, evaluate: Callable[[], dict]) -> None:
         """Evaluate, log, and keep the half as `final/` if it is the best so far."""
         found = evaluate() if self.is_main or self.settings.shard_base else {}
+        if lost := [name for name, value in found.items() if isinstance(value, float) and not math.isfinite(value)]:
+            last = latest_checkpoint(self.folder)
+            raise TrainingError(
+                f"Step {self.step}: {lost[0]} is {found[lost[0]]} on the held-out rows; there is nothing to choose by. "
+                "The dtype may be too narrow (float16), or the base holds NaN (nla round-trip … --check-weights). "
+                + (f"The last checkpoint is {last}." if last else "There is no checkpoint yet.")
+            )
         verdict = {"loss_trend": recent.verdict} if self.is_main and (recent := self._trend()) else {}
         self._log(record | found | verdict)
-        if self.is_main and (value := found.get(self.metric[0])) is not None and math.isfinite(value):
+        if self.is_main and (value := found.get(self.metric[0])) is not None:
             sign = 1 if self.metric[1] else -1
             if self.best is None or sign * value > sign * self.best["value"]:
                 self.best = {"metric": self.metric[0], "value": value, "step": self.step}

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.batches import pad_right
-from nla_sdk.model.injection import inject
+from nla_sdk.model.logits import innermost
 from nla_sdk.model.verbalizer import Verbalizer
 
 
@@ -31,8 +32,9 @@ def response_states(
     scored = ((at >= len(prompt) - 1) & (at < last[:, None])).to(backbone.device)
     padded = padded.to(backbone.device)
     decoder = getattr(backbone.model, backbone.model.base_model_prefix)
-    with inject(backbone.embedding, verbalizer.marker, inputs.to(backbone.device)):
-        states = decoder(input_ids=padded, use_cache=False).last_hidden_state
+    states = verbalizer.injected(
+        lambda: decoder(input_ids=padded, use_cache=False).last_hidden_state, verbalizer.marker, inputs
+    )
     return states[:, :-1][scored], padded[:, 1:][scored], scored.nonzero()[:, 0]
 
 
@@ -47,13 +49,12 @@ class ResponseLoss:
     def __init__(
         self, backbone: Backbone, candidates: Sequence[int], negatives: int, slice_size: int = 1 << 30
     ) -> None:
-        self.head = backbone.model.get_output_embeddings()
+        self.backbone = backbone
         self.slice_size = slice_size
-        device = self.head.weight.device
-        # Here, and not at the first step: the model is asked once how it makes logits, and must not be sharded yet.
-        self.cap, self.logits = backbone.cap, backbone.logits
+        device = innermost(backbone.head).weight.device
+        _ = backbone.cap  # found here, and not at the first step: the model must not be sharded yet
         self.negatives = negatives
-        vocabulary = self.head.weight.shape[0]
+        vocabulary = backbone.vocabulary_size
         known = sorted(set(candidates))
         self.exact = not negatives or len(known) + negatives >= vocabulary
         if not self.exact:
@@ -63,8 +64,7 @@ class ResponseLoss:
             rest = torch.ones(vocabulary, dtype=torch.bool, device=device)
             rest[self.candidates] = False
             self.rest = rest.nonzero()[:, 0]
-            self.weights = self.head.weight[self.candidates].detach().clone()
-            self.bias = None if self.head.bias is None else self.head.bias[self.candidates].detach().clone()
+        self._known: tuple[nn.Module, torch.Tensor, torch.Tensor | None] | None = None
 
     def __call__(
         self, states: torch.Tensor, targets: torch.Tensor, generator: torch.Generator | None = None, exact: bool = False
@@ -74,25 +74,39 @@ class ResponseLoss:
         Logits are made for `slice_size` tokens at a time: all of them at once would be a gigabyte for a thousand tokens
         of Gemma's vocabulary.
         """
-        whole = exact or self.exact or bool((self.index[targets] < 0).any())
+        # An adapter on the lm_head, which may have come after this was made, has a part in every logit: it makes all of
+        # them, so that nothing is saved by drawing some. What is trained there gets its gradient from a plain sum only.
+        head = self.backbone.head
+        learns = any(parameter.requires_grad for parameter in head.parameters())
+        plain = type(head) is nn.Linear and not learns
+        whole = exact or self.exact or not plain or bool((self.index[targets] < 0).any())
         drawn = None
         if not whole:
             picked = torch.randint(len(self.rest), (self.negatives,), generator=generator)
             drawn = self.rest[picked.to(self.rest.device)]
         parts = list(zip(states.split(self.slice_size), targets.split(self.slice_size), strict=True))
-        if torch.is_grad_enabled() and len(parts) > 1:
+        if torch.is_grad_enabled() and len(parts) > 1 and not learns:
             return _Sliced.apply(states, self.slice_size, lambda part, at: self._slice(part, parts[at][1], drawn))
         return sum(self._slice(part, wanted, drawn) for part, wanted in parts)
 
     def _slice(self, states: torch.Tensor, targets: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
         if drawn is None:
-            return functional.cross_entropy(self.logits(states).float(), targets, reduction="sum")
+            return functional.cross_entropy(self.backbone.logits(states).float(), targets, reduction="sum")
         # Tokens that occur as targets are never left to chance: of a target that no draw holds there would be no loss.
         # Of all others only the sum of exponentials matters, and a sample estimates that without bias.
-        known = self.cap(functional.linear(states.to(self.weights.dtype), self.weights, self.bias))
+        weights, bias = self._of_candidates()
+        known = self.backbone.cap(functional.linear(states.to(weights.dtype), weights, bias))
         # Each drawn token stands for as many as it was drawn from: a factor on its exponential, so a term on its logit.
-        other = self.logits(states, drawn) + math.log(len(self.rest) / self.negatives)
+        other = self.backbone.logits(states, drawn) + math.log(len(self.rest) / self.negatives)
         return functional.cross_entropy(torch.cat([known, other], dim=1).float(), self.index[targets], reduction="sum")
+
+    def _of_candidates(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The candidates' rows of the lm_head, which is plain and frozen: taken once, they cost more than a slice."""
+        head = self.backbone.head
+        if self._known is None or self._known[0] is not head:
+            bias = None if head.bias is None else head.bias[self.candidates].detach().clone()
+            self._known = (head, head.weight[self.candidates].detach().clone(), bias)
+        return self._known[1:]
 
 
 class _Sliced(torch.autograd.Function):

@@ -29,7 +29,7 @@ def train(
     accelerator, device = processes()
     config, parent = with_parent(config, role)
     settings = getattr(config, role)
-    backbone = load_base(config, settings, device)
+    backbone = load_base(config, settings, device, (parent or {}).get("tokenizer"))
     trainer = trainer_of(config, backbone)
     if settings.shard_base:
         shard_base(backbone, trainer.parameters, settings)

@@ -7,7 +7,8 @@ import json
 import threading
 from pathlib import Path
 
-from nla_sdk.errors import InputError, first_line
+from nla_sdk.errors import InputError, NLAError, first_line
+from nla_sdk.io.text import check_text
 
 from ...configs.label import ProviderSettings as Settings
 from .. import extractive
@@ -39,7 +40,7 @@ class File:
     Only a hash and an offset per line are held in memory. Of two lines with one text the first counts.
 
     Raises:
-        InputError: the file is missing, or a line is not such an object.
+        InputError: the file is missing, or a line is not such an object. TextError: one holds what is no text.
     """
 
     retries = False
@@ -74,10 +75,14 @@ class File:
     def _parsed(self, line: bytes, number: int) -> dict:
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{self._path}, line {number}: not valid JSON ({error}).") from None
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("text", "explanation")):
             raise InputError(f"{self._path}, line {number}: expected an object with the strings text and explanation.")
+        for key in ("text", "explanation", "labeler_model"):
+            if row.get(key) is not None and not isinstance(row[key], str):
+                raise InputError(f"{self._path}, line {number}: {key} is a {type(row[key]).__name__}; expected a text.")
+            check_text(row.get(key) or "", f"{self._path}, line {number}: {key}")
         return row
 
 
@@ -124,12 +129,17 @@ class Transformers:
         if self._loaded is None:
             import torch
             from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers.utils import cached_file
+
+            from nla_sdk.model.weights.tokenizers import load_tokenizer
 
             name = str(self.settings.model)
             try:
-                tokenizer = AutoTokenizer.from_pretrained(name)
+                tokenizer = AutoTokenizer.from_pretrained(name)  # fetches its files
+                if file := cached_file(name, "tokenizer.json", _raise_exceptions_for_missing_entries=False):
+                    tokenizer = load_tokenizer(Path(file).parent)
                 model = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, NLAError) as error:
                 raise LabelError(f"{self.settings.name} could not be loaded: {first_line(error)}") from error
             if tokenizer.chat_template is None:
                 raise LabelError(

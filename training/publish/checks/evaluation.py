@@ -10,6 +10,7 @@ from nla_sdk.errors import NLAError
 from nla_sdk.evaluation.schema import Evaluation
 from nla_sdk.halves.half import ADAPTER_FILES, Half
 from nla_sdk.io.files import sha256_of
+from nla_sdk.io.text import ENCODING
 
 from ..errors import Findings
 from .half import is_public, named_by_folder
@@ -60,13 +61,13 @@ def check_evaluation(
 
 def _base_of_adapter(folder: Path) -> str | None:
     file = folder / ADAPTER_FILES[0]
-    return json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") if file.is_file() else None
+    return json.loads(file.read_text(encoding=ENCODING)).get("base_model_name_or_path") if file.is_file() else None
 
 
 def _measured_on(evaluation: Path, tables: Sequence[Path]) -> Path | None:
     """Of tables to publish the one an evaluation was measured on: by SHA-256, else by its name, to be refused."""
     try:
-        data = json.loads(evaluation.read_text(encoding="utf-8"))["data"]
+        data = json.loads(evaluation.read_text(encoding=ENCODING))["data"]
         name, digest = data["name"], data["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # which `verify` says better

@@ -9,6 +9,7 @@ from pathlib import Path, PureWindowsPath
 from nla_sdk.contract import Contract
 from nla_sdk.errors import NLAError, first_line
 from nla_sdk.halves.half import ADAPTER_FILES, Half
+from nla_sdk.io.text import ENCODING
 
 from ...evaluate.inputs import HEADS, heads_agree
 from ..errors import Findings
@@ -18,19 +19,26 @@ LARGE_BYTES = 5 * 10**9
 
 
 def check_half(half: Half, findings: Findings) -> None:
-    """Its contract is whole, its files are readable, its adapter fits the base.
+    """Its contract is whole, its files are readable and hold numbers, its adapter fits the base.
 
     The base's config is enough (and its tokenizer, for the marker): no weights are fetched. A base that cannot be
     reached is a warning.
     """
     from safetensors import SafetensorError, safe_open
 
+    from nla_sdk.model.weights.finite import describe, non_finite
+
     name = half.folder.name
     for file in sorted(half.folder.glob("*.safetensors")):
         try:
-            with safe_open(file, framework="numpy") as tensors:
-                if not list(tensors.keys()):
-                    findings.problems.append(f"{name}/{file.name} holds no tensors")
+            with safe_open(file, framework="pt") as tensors:  # NumPy has no bfloat16
+                keys = list(tensors.keys())
+                lost = list(non_finite((key, tensors.get_tensor(key)) for key in keys))
+            if not keys:
+                findings.problems.append(f"{name}/{file.name} holds no tensors")
+            elif lost:
+                more = f", and {len(lost) - 1} more tensors some" if len(lost) > 1 else ""
+                findings.problems.append(f"{name}/{file.name}: {lost[0][0]} holds {describe(lost[0][1])}{more}")
         except (SafetensorError, OSError) as error:
             findings.problems.append(f"{name}/{file.name} is not a readable safetensors file ({first_line(error)})")
     for file in (file for file in half.folder.iterdir() if file.is_file()):
@@ -116,7 +124,7 @@ def _config_against_tensors(folder: Path) -> str | None:
     from safetensors import safe_open
 
     try:
-        config = json.loads((folder / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+        config = json.loads((folder / ADAPTER_FILES[0]).read_text(encoding=ENCODING))
         ranks = {config["r"], *(config.get("rank_pattern") or {}).values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"is not a readable adapter config ({type(error).__name__}: {first_line(error)})"
@@ -135,16 +143,17 @@ def _base(half: Half, findings: Findings) -> bool:
     Returns:
         Whether the base could be had.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     from nla_sdk.io.quiet import quiet
+    from nla_sdk.model.weights.tokenizers import load_tokenizer
 
     contract, name = half.contract, half.folder.name
     try:
         folder = _base_folder(contract)
         with quiet():
             config = AutoConfig.from_pretrained(folder).get_text_config()
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = load_tokenizer(folder, choice=contract.tokenizer, probes=contract.prompt_texts())
     except (NLAError, OSError, ValueError, KeyError) as error:
         warning = (
             f"adapter tensors, depth and prompts were not held against the base: {first_line(error).partition('. ')[0]}"
@@ -166,7 +175,7 @@ def _base(half: Half, findings: Findings) -> bool:
             f"{name}/nla_meta.yaml: d_model is {contract.d_model}, {base} is {config.hidden_size} wide"
         )
     try:
-        contract.verify(tokenizer)
+        contract.verify(tokenizer, config.vocab_size)
     except NLAError as error:
         findings.problems.append(str(error).replace(str(half.folder), name))
     return True
