@@ -19,7 +19,7 @@ from .halves.half import Half, check_halves, find_halves
 from .model.backbone import Backbone
 from .model.reconstructor import Reconstructor
 from .model.verbalizer import Verbalizer
-from .model.weights.adapters import AdapterReport
+from .model.weights.adapters.reading import AdapterReport
 from .model.weights.heads import load_head, load_mean
 from .results import html_table
 

@@ -56,10 +56,15 @@ def _shown(value: Any) -> str | None:
 
 
 def _tensor_lines(tensors: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "head" in tensors:
+        yield "head", tensors["head"] or "none"
     if "unchecked" in tensors:
         yield "not checked", tensors["unchecked"]
     elif "total" in tensors:
-        yield "in the adapter", f"{tensors['total']} tensors, {tensors['parameters']:,} parameters"
+        yield (
+            "in the checkpoint" if "head" in tensors else "in the adapter",
+            f"{tensors['total']} tensors, {tensors['parameters']:,} parameters",
+        )
         yield "loaded", f"{tensors['loaded']} tensors, {tensors['loaded_parameters']:,} parameters"
         for reason, count in tensors["inert"].items():
             yield "inert", f"{count} tensors: {reason}"
@@ -67,6 +72,5 @@ def _tensor_lines(tensors: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for key, reason in misfits[:8]:
             yield "MISFIT", f"{key}: {reason}"
         if misfits:
-            yield "", f"{len(misfits)} tensors fit nowhere in {tensors['base']}, so the adapter would be refused"
-    else:
-        yield "head", tensors["head"] or "none"
+            what = "the checkpoint" if "head" in tensors else "the adapter"
+            yield "", f"{len(misfits)} tensors fit nowhere in {tensors['base']}, so {what} would be refused"

@@ -34,6 +34,7 @@ TOKENIZER_FILES = (
 _HALF_FILES = (
     "nla_meta.yaml",
     "adapter_config.json",
+    "adapter_model.bin",
     "config.json",
     "generation_config.json",
     "*.safetensors",  # adapter, heads, mean, full weights

@@ -11,7 +11,7 @@ import yaml
 from ..contract import SIDECAR_NAME
 from ..errors import InputError, OccupiedFolderError
 from ..io.files import atomic
-from .half import ADAPTER_FILES, Half
+from .half import Half
 
 
 def save_halves(halves: Sequence[Half], folder: Path, *, pair_id: str | None = None, overwrite: bool = False) -> None:
@@ -59,6 +59,8 @@ def _is_half(folder: Path) -> bool:
     except (OSError, ValueError, yaml.YAMLError):
         return False
     names = {item.name for item in folder.iterdir() if item.is_file()}
-    weights = {ADAPTER_FILES[1]} <= names or ("config.json" in names and any(folder.glob("*.safetensors")))
+    weights = any(name.startswith("adapter_model") for name in names) or (
+        "config.json" in names and any(folder.glob("*.safetensors"))
+    )
     is_model = isinstance(contract, dict) and contract.get("kind") == "nla_model"
     return is_model and weights and not any(item.is_dir() for item in folder.iterdir())

@@ -40,18 +40,18 @@ def account(
     Returns:
         For an adapter counts of tensors and parameters, in all and loaded, and the reasons for the rest: `inert` (by
         design) and `misfits` (no place in the base); or `unchecked`, why that could not be told. For a full checkpoint
-        `head`, the name of its head's file.
+        `head`, the name of its head's file, and the same of its own model (`loaded`, `inert`, `misfits`) by name.
     """
     if not half.is_adapter:
         heads = sorted(name for name in files if name.startswith(HEAD_PREFIXES))
-        return {"head": heads[0] if heads else None}
+        return {"head": heads[0] if heads else None, **_account_of_model(half, local_files_only)}
     wanted = base or half.contract.base_model
     try:
         shapes = _shapes(half)
         model = _skeleton(wanted, half.contract.base_revision if base is None else None, local_files_only)
     except NLAError as error:
         return {"unchecked": str(error)}
-    from ..model.weights.adapters import plan_adapter
+    from ..model.weights.adapters.plan import plan_adapter
 
     plan = plan_adapter(model, shapes, num_blocks_run=half.contract.ar_num_blocks)
     count = {key: math.prod(shape) for key, shape in shapes.items()}
@@ -68,21 +68,51 @@ def account(
 
 def _shapes(half: Half) -> dict[str, tuple[int, ...]]:
     """Shapes of the adapter's tensors, from the file's header alone."""
-    file = half.folder / ADAPTER_FILES[1]
-    if file.is_file():
-        from safetensors import SafetensorError, safe_open
+    if half.commit is None or (half.folder / ADAPTER_FILES[1]).is_file():
+        from ..model.weights.files import open_adapter
 
-        try:
-            with safe_open(file, framework="numpy") as tensors:
-                return {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise MissingFileError(f"{file} is not a readable safetensors file: {error}") from None
+        with open_adapter(half.folder) as file:
+            return file.shapes
     from huggingface_hub import HfApi
 
     name = f"{half.subfolder}/{ADAPTER_FILES[1]}" if half.subfolder else ADAPTER_FILES[1]
     with hub_errors(half.ref, half.commit):
         header = HfApi(token=clean_token(None)).parse_safetensors_file_metadata(half.ref, name, revision=half.commit)
     return {key: tuple(tensor.shape) for key, tensor in header.tensors.items()}
+
+
+def _account_of_model(half: Half, local_files_only: bool) -> dict[str, Any]:
+    """What becomes of a full checkpoint's tensors, by their names; nothing where its files are not on this machine."""
+    from ..model.weights import leftovers
+    from ..model.weights.loading import text_config
+
+    if not any((half.folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
+        return {}
+    try:
+        found = leftovers.headers(half.folder)
+        model = _skeleton(str(half.folder), None, local_files_only)
+        leftovers.refuse_unscaled(half.folder, model.config)
+    except (NLAError, ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+        return {"unchecked": str(error)}
+    expected = model.state_dict().keys()
+    ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]
+    rest = [key for key in found if key not in expected and not any(pattern.search(key) for pattern in ignored)]
+    blocks, truncated = text_config(model.config).num_hidden_layers, half.role == "ar"
+    misfits = leftovers.unplaced(rest, blocks, truncated=truncated)
+    what, _ = leftovers.guess(misfits)
+    if len(misfits) > len(found) / 2 and "not known" in what:  # transformers renames what older versions wrote
+        return {"unchecked": f"{len(misfits)} of {len(found)} tensors go by other names than {type(model).__name__}'s"}
+    reasons = {key: leftovers.why_left_out(key, blocks, truncated=truncated) for key in rest if key not in misfits}
+    count = {key: math.prod(shape) for key, (_, shape) in found.items()}
+    return {
+        "base": type(model).__name__,
+        "total": len(found),
+        "parameters": sum(count.values()),
+        "loaded": len(found) - len(rest),
+        "loaded_parameters": sum(count.values()) - sum(count[key] for key in rest),
+        "inert": group_reasons({key: why for key, why in reasons.items() if why}),
+        "misfits": dict.fromkeys(misfits, what),
+    }
 
 
 def _skeleton(ref: str, revision: str | None, local_files_only: bool) -> PreTrainedModel:

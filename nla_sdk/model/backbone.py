@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +20,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..errors import InjectionError, LayerError, LoadError
+from ..errors import InjectionError, LayerError, LoadError, NLAError, first_line
 from ..io.quiet import quiet
 from .logits import find_cap, head_dtype, innermost, undisturbed, vocabulary_size
-from .weights.adapters import AdapterPlan, AdapterReport, read_adapter
+from .weights.adapters.attached import fill, parameters_of, put_back, saved_name, saved_parameters
+from .weights.adapters.reading import AdapterReport, read_adapter
+from .weights.files import adapter_files
 from .weights.finite import refuse_non_finite, weights_of
 from .weights.loading import find_blocks, load_model, pick_device, pick_dtype, text_config
 from .weights.quantized import agreed, say_slow, stored_quantization
@@ -181,40 +183,49 @@ class Backbone:
             folder: holds `adapter_config.json` and `adapter_model.safetensors`.
             num_blocks_run: see `plan_adapter`.
         Raises:
-            MissingFileError: one of the two files is not there.
-            AdapterMismatchError: some tensors fit nowhere; the message lists them and nothing is changed.
-            NonFiniteWeightsError: some hold NaN or infinity; likewise.
+            MissingFileError, DamagedFileError, UnsafeFileError: a file is not there, or is no weights.
+            AdapterConfigError: the config would change the base all roles share, or holds what is not known.
+            AdapterMismatchError: some tensors fit nowhere; the message lists them.
+            NonFiniteWeightsError: some hold NaN or infinity.
+            LoadError: PEFT does not take it. After any of these the model is as it was.
         """
         config, plan, tensors = read_adapter(Path(folder), self.model, self.ref, num_blocks_run)
-        refuse_non_finite(tensors.items(), Path(folder) / "adapter_model.safetensors")
-        with self.lock:
+        refuse_non_finite(tensors.items(), adapter_files(Path(folder))[0])
+        with self.lock, self._as_it_was_after_a_failure(f"the adapter in {folder}"):
             self._add(name, config)
-            self._fill(name, plan, tensors)
+            fill(self.model, name, plan, tensors)
         parameters = sum(tensor.numel() for tensor in tensors.values())
-        self.reports[name] = AdapterReport(loaded=len(tensors), parameters=parameters, inert=dict(plan.inert))
+        inert = {**plan.inert, **dict.fromkeys(plan.copies, "the base's own numbers, saved along")}
+        self.reports[name] = AdapterReport(len(tensors), parameters, inert)
         return self.reports[name]
 
     def add_lora(self, name: str, config: LoraConfig) -> None:
         """Put a fresh, untrained adapter (a `peft.LoraConfig`) on the model under `name`."""
-        with self.lock:
+        with self.lock, self._as_it_was_after_a_failure(f"adapter {name!r}"):
             self._add(name, config)
+
+    @contextmanager
+    def _as_it_was_after_a_failure(self, what: str) -> Iterator[None]:
+        peft, active = self._peft, self._active
+        try:
+            with put_back(peft, self.model):
+                yield
+        except Exception as error:
+            self._peft, self._active = peft, active
+            if isinstance(error, (NLAError, MemoryError, torch.OutOfMemoryError)):
+                raise
+            raise LoadError(f"PEFT does not take {what} on {self.ref}: {first_line(error)}") from error
 
     def adapter_parameters(self, name: str) -> dict[str, nn.Parameter]:
         """Live parameters of adapter `name`, by their name in the model."""
-        marker = f".{name}."
-        return {
-            key: parameter
-            for key, parameter in self.model.named_parameters()
-            if marker in key and (".lora_" in key or ".modules_to_save." in key)
-        }
+        return parameters_of(self.model, name)
 
     def adapter_state(self, name: str, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
         """Tensors of adapter `name` under PEFT's file names, on the CPU, cast to `dtype` if given."""
-        state = {}
-        for key, parameter in self.adapter_parameters(name).items():
-            saved = key.replace(f".modules_to_save.{name}.", ".").replace(f".{name}.", ".")
-            state[f"base_model.model.{saved}"] = parameter.detach().to("cpu", dtype or parameter.dtype).contiguous()
-        return state
+        return {
+            saved_name(key, name): parameter.detach().to("cpu", dtype or parameter.dtype, copy=True).contiguous()
+            for key, parameter in saved_parameters(self.model, name).items()
+        }
 
     def save_adapter(self, name: str, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
         """Write adapter `name` as PEFT's two files into an existing folder."""
@@ -266,24 +277,20 @@ class Backbone:
     def _add(self, name: str, config: LoraConfig) -> None:
         from peft import PeftModel
 
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._added += 1
         with quiet():
             if self._peft is None:
                 self._peft = PeftModel(self.model, config, adapter_name=name)
             else:
                 self._peft.add_adapter(name, config)
-        self._active = name
+        # A new adapter would stay off on every module that other adapters stand on, if these are switched off now.
+        self._peft.base_model.enable_adapter_layers()
         self._peft.set_adapter(name, inference_mode=True)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        self._active = name
         self.model.eval()
-
-    def _fill(self, name: str, plan: AdapterPlan, tensors: Mapping[str, torch.Tensor]) -> None:
-        parameters = self.adapter_parameters(name)
-        for key, (module, leaf) in plan.slots.items():
-            matrix, _, weight = leaf.rpartition(".")
-            live = f"{module}.{matrix}.{name}.{weight}" if matrix else f"{module}.modules_to_save.{name}.{leaf}"
-            parameters.pop(live).data.copy_(tensors[key])
-        if parameters:
-            raise LoadError(f"PEFT made {len(parameters)} tensors that no file fills, first {min(parameters)}.")
 
     # --- running ------------------------------------------------------------------------------------------------
     def run_to_block(self, input_ids: torch.Tensor, block: int) -> torch.Tensor:

@@ -81,10 +81,10 @@ def test_an_empty_reference_is_refused(ref):
 
 
 def test_a_folder_without_weights_lists_what_is_there(tmp_path):
-    write(tmp_path, {"adapter_config.json": "{}", "adapter_model.bin": b"", "linear_head.safetensors": b""})
+    write(tmp_path, {"adapter_config.json": "{}", "optimizer.bin": b"", "linear_head.safetensors": b""})
     with pytest.raises(MissingFileError, match="neither an adapter") as caught:
         fetch_half(tmp_path)
-    assert "Found: adapter_config.json, adapter_model.bin, linear_head.safetensors." in str(caught.value)
+    assert "Found: adapter_config.json, linear_head.safetensors, optimizer.bin." in str(caught.value)
 
 
 def test_a_folder_of_checkpoints_names_its_subfolders_in_order(tmp_path):

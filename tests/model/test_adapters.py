@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from nla_sdk import NLAPair
 from nla_sdk.errors import AdapterMismatchError, LoadError, MissingFileError
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.weights.adapters import plan_adapter
+from nla_sdk.model.weights.adapters.plan import plan_adapter
 from tests import reference, tiny
 
 NESTED, FLAT = "model.language_model.layers", "model.layers"
@@ -280,7 +280,7 @@ def test_both_files_are_needed(backbone, copy, name):
         ("adapter_config.json", "{", "adapter_config.json is not valid JSON"),
         ("adapter_config.json", '{"peft_type": "IA3"}', "describes 'IA3'; expected peft_type 'LORA'"),
         ("adapter_config.json", "[]", "describes 'list'; expected peft_type 'LORA'"),
-        ("adapter_model.safetensors", "version https://git-lfs", "is not a readable safetensors file"),
+        ("adapter_model.safetensors", "version https://git-lfs", "is a Git LFS pointer"),
     ],
 )
 def test_damaged_files_are_refused_by_name(backbone, copy, name, content, message):

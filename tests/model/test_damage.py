@@ -21,7 +21,7 @@ def test_a_sound_folder_has_no_damaged_file(gemma_base):
 def test_a_git_lfs_pointer_is_called_one(name, gemma_base, tmp_path):
     folder = shutil.copytree(gemma_base, tmp_path / "base")
     (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    assert damaged_file(folder) == f"{name} is a Git LFS pointer, not the file itself: git lfs pull."
+    assert f"{folder / name} is a Git LFS pointer" in str(damaged_file(folder))
 
 
 def test_memory_that_ends_while_transformers_converts_weights_is_said(gemma_base, monkeypatch):

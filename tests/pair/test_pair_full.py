@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nla_sdk import NLAPair
-from nla_sdk.errors import ContractMismatchError, InputError, LoadError, MismatchedHalvesError
+from nla_sdk.errors import ContractMismatchError, DamagedFileError, InputError, LoadError, MismatchedHalvesError
 from nla_sdk.model.extraction import tokenize
 from tests import reference, tiny
 
@@ -137,7 +137,7 @@ def test_an_av_without_its_lm_head_is_refused_though_an_ar_may_lack_it(damaged):
 
 def test_a_damaged_checkpoint_is_refused_with_its_path(damaged):
     (damaged / "av" / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(LoadError, match=r"Could not load the model in .*pair/av"):
+    with pytest.raises(DamagedFileError, match=r"pair/av/model.safetensors is a Git LFS pointer"):
         NLAPair.from_pretrained(damaged / "av")
 
 

@@ -7,47 +7,30 @@ from pathlib import Path
 
 import torch
 
-from ...errors import first_line
+from ...errors import DamagedFileError, first_line
 from ...io.parsing import parse_json
+from .files import damage
 
-POINTER = b"version https://git-lfs.github.com/spec/"
 
-
-def damaged_file(folder: Path) -> str | None:
+def damaged_file(folder: Path) -> DamagedFileError | None:
     """The first of a model folder's files that cannot be what its name says, and why; None if all can.
 
     Example:
-        >>> damaged_file(Path("gemma"))  # doctest: +SKIP
-        'model-00002-of-00002.safetensors is a Git LFS pointer, not the file itself: git lfs pull.'
+        >>> raise damaged_file(Path("gemma"))  # doctest: +SKIP
+        DamagedFileError: gemma/config.json is a Git LFS pointer, not the file itself: …
     """
     for file in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
-        if why := _why_damaged(file):
-            return f"{file.name} {why}"
-    if not (folder / "tokenizer.json").is_file() and not any(folder.glob("*.model")):
-        return "it has no tokenizer.json."
-    return None
-
-
-def _why_damaged(file: Path) -> str | None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with file.open("rb") as opened:
-            start = opened.read(len(POINTER))
-        if start == POINTER:
-            return "is a Git LFS pointer, not the file itself: git lfs pull."
-        if not start:
-            return "is empty. Download it again."
-        if file.suffix == ".json":
-            if not isinstance(found := parse_json(file.read_bytes()), dict):
-                return f"holds a {type(found).__name__}; expected an object. Download it again."
-        else:
-            with safe_open(file, framework="pt"):
-                pass
-    except OSError as error:
-        return f"cannot be read: {error.strerror or first_line(error)}."
-    except (ValueError, SafetensorError) as error:
-        return f"is damaged ({first_line(error)}). Download it again."
+        try:
+            if wrong := damage(file):
+                return wrong
+            if file.suffix == ".json" and not isinstance(found := parse_json(file.read_bytes()), dict):
+                return DamagedFileError(
+                    f"{file} holds a {type(found).__name__}; expected an object. Download it again."
+                )
+        except OSError as error:
+            return DamagedFileError(f"{file} cannot be read: {error.strerror or first_line(error)}.")
+        except ValueError as error:
+            return DamagedFileError(f"{file} is damaged ({first_line(error)}). Download it again.")
     return None
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from ...errors import DeviceError, LoadError, MissingFileError, OutOfMemoryError, QuantizationError, first_line
 from ...io.quiet import quiet
 from .damage import damaged_file, memory_ended
+from .leftovers import refuse_unplaced, refuse_unscaled
 from .quantized import hold_to, keep_compute_dtype
 from .tokenizers import load_tokenizer
 
@@ -123,6 +124,7 @@ def load_model(
     try:
         with quiet(), _hint_where_memory_ends(path, device, quantization):
             config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+            refuse_unscaled(path, config)
             leave_out_towers(config)
             options = {"config": config, "dtype": dtype, "trust_remote_code": trust_remote_code}
             has_ple = bool(getattr(text_config(config), "hidden_size_per_layer_input", 0))
@@ -135,12 +137,13 @@ def load_model(
             options["device_map"] = {"": "cpu" if has_ple or device.type != "cuda" else device.index or 0}
             model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **options)
     except (*NO_MODEL, SafetensorError) as error:
+        if wrong := damaged_file(path):
+            raise wrong from error
         # Files of others may break a library anywhere; an AttributeError of a sound folder is a bug, and shown as one.
-        why = damaged_file(path)
-        if why is None and isinstance(error, AttributeError):
+        if isinstance(error, AttributeError):
             raise
-        raise LoadError(f"Could not load the model in {path}: {why or first_line(error)}") from error
-    _check_loading(info, path, truncated=truncated)
+        raise LoadError(f"Could not load the model in {path}: {first_line(error)}") from error
+    _check_loading(info, path, text_config(config).num_hidden_layers, truncated=truncated)
     tokenizer = load_tokenizer(tokenizer_path or path, choice=reads, probes=probes, trust_remote_code=trust_remote_code)
     drop_towers(model)
     if stored:
@@ -189,12 +192,13 @@ def _nf4_config(
     )
 
 
-def _check_loading(info: Mapping, path: Path, *, truncated: bool) -> None:
+def _check_loading(info: Mapping, path: Path, num_blocks: int, *, truncated: bool) -> None:
     missing = set(info.get("missing_keys", ()))
     if truncated:
         missing = {
             key for key in missing if not re.search(r"(^|\.)(norm|final_layernorm|ln_f|lm_head)\.(weight|bias)$", key)
         }
+    refuse_unplaced(info.get("unexpected_keys", ()), path, num_blocks, truncated=truncated, missing=missing)
     mismatched = list(info.get("mismatched_keys", ()))
     if missing or mismatched:
         names = sorted(missing)[:4] or [str(item[0]) for item in mismatched[:4]]

@@ -20,10 +20,11 @@ import torch
 
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError, NLAError, first_line
-from nla_sdk.halves.half import ADAPTER_FILES, Half
+from nla_sdk.halves.half import Half
 from nla_sdk.io.files import atomic, sha256_of
 from nla_sdk.io.sidecars import code_version
 from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.weights.files import adapter_files
 
 from ...configs.config import Config
 from ...configs.fit import Train
@@ -50,7 +51,7 @@ def parent_facts(half: Half, name: Path) -> dict[str, Any]:
     return {
         "name": "/".join(name.parts[-2:]),
         "commit": half.commit,
-        "adapter_sha256": sha256_of(half.folder / ADAPTER_FILES[1]),
+        "adapter_sha256": "+".join(sha256_of(file) for file in adapter_files(half.folder)),
     }
 
 

@@ -1,0 +1,183 @@
+"""Weight files from outside: whether one is damaged, what its header says, an adapter's tensors whatever holds them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import DamagedFileError, MissingFileError, UnsafeFileError, first_line
+
+if TYPE_CHECKING:
+    import torch
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_INDEX = "adapter_model.safetensors.index.json"
+ADAPTER_PICKLE = "adapter_model.bin"
+
+
+def damage(path: Path) -> DamagedFileError | None:
+    """What is wrong with a file that can be told from its first bytes and its size; None: nothing.
+
+    Args:
+        path: a file that exists; of `*.safetensors` the header is held against the size.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(512)
+    if size == 0:
+        return DamagedFileError(f"{path} is empty (0 bytes): its download was cut off. Download it again.")
+    if start.startswith(b"version https://git-lfs"):
+        return DamagedFileError(
+            f"{path} is a Git LFS pointer, not the file itself: run git lfs pull there, or download it again."
+        )
+    if start.lstrip().removeprefix(b"\xef\xbb\xbf").lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return DamagedFileError(f"{path} is a web page that was saved in the file's place. Download it again.")
+    if path.suffix == ".safetensors" and (wrong := _header_fault(path, size)):
+        return DamagedFileError(f"{path} is not a readable safetensors file: {wrong}. Download it again.")
+    return None
+
+
+def _header_fault(path: Path, size: int) -> str | None:
+    try:
+        header = read_header(path)
+    except ValueError as error:
+        return str(error)
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    whole = _header_end(path) + max(ends, default=0)
+    if size < whole:
+        return f"it was cut short, {size:,} of {whole:,} bytes are there"
+    return f"it has {size:,} bytes, its header tells of {whole:,}" if size > whole else None
+
+
+def _header_end(path: Path) -> int:
+    with path.open("rb") as file:
+        return 8 + int.from_bytes(file.read(8), "little")
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: tensor name → dtype, shape, data_offsets.
+
+    Raises:
+        ValueError: it is none.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= 100_000_000:
+            raise ValueError("it does not begin with a header")
+        text = file.read(length)
+    if len(text) < length:
+        raise ValueError("it was cut short within its header")
+    try:
+        header = json.loads(text)
+        for name, entry in header.items():
+            if name != "__metadata__":
+                entry["dtype"], entry["shape"], entry["data_offsets"][1]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        raise ValueError("its header is no safetensors header") from None
+    return header
+
+
+@dataclass(frozen=True)
+class AdapterTensors:
+    """The tensors of an adapter: their shapes, and each when it is asked for."""
+
+    files: tuple[Path, ...]
+    shapes: dict[str, tuple[int, ...]]
+    get: Callable[[str], torch.Tensor]
+
+
+def adapter_files(folder: Path) -> tuple[Path, ...]:
+    """The files that hold an adapter's tensors: one safetensors file, shards that an index lists, or a pickle.
+
+    Raises:
+        MissingFileError: there is none, or a shard is missing.
+        DamagedFileError: the index is no index.
+    """
+    if (folder / ADAPTER_WEIGHTS).is_file():
+        return (folder / ADAPTER_WEIGHTS,)
+    index = folder / ADAPTER_INDEX
+    shards = {path.name for path in folder.glob("adapter_model-*-of-*.safetensors")}
+    if index.is_file():
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values())
+            if not all(isinstance(name, str) and Path(name).name == name for name in names):
+                raise ValueError("a shard's name is no file name")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise damage(index) or DamagedFileError(f"{index} lists no shards ({first_line(error)}).") from error
+    else:
+        counts = {int(name.rsplit("-of-", 1)[1].split(".")[0]) for name in shards if name.split("-")[-1][:1].isdigit()}
+        names = (
+            {f"adapter_model-{at:05d}-of-{max(counts):05d}.safetensors" for at in range(1, max(counts) + 1)}
+            if counts
+            else set()
+        )
+    if missing := sorted(name for name in names if not (folder / name).is_file()):
+        raise MissingFileError(
+            f"{folder} lacks {', '.join(missing[:4])}: {len(missing)} of the adapter's {len(names)} shards."
+        )
+    if names:
+        return tuple(folder / name for name in sorted(names))
+    if (folder / ADAPTER_PICKLE).is_file():
+        return (folder / ADAPTER_PICKLE,)
+    raise MissingFileError(f"{folder} holds no {ADAPTER_WEIGHTS}; expected a PEFT LoRA adapter.")
+
+
+@contextmanager
+def open_adapter(folder: Path) -> Iterator[AdapterTensors]:
+    """The adapter's tensors, opened and not read; of a pickle they are read as bare tensors.
+
+    Raises:
+        MissingFileError: there are none.
+        DamagedFileError: a file that is no weights, or cut short.
+        UnsafeFileError: a pickle that would run code.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    files = adapter_files(folder)
+    for file in files:
+        if wrong := damage(file):
+            raise wrong
+    if files[0].suffix == ".bin":
+        tensors = _unpickle(files[0])
+        yield AdapterTensors(files, {key: tuple(tensor.shape) for key, tensor in tensors.items()}, tensors.__getitem__)
+        return
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        where, shapes = {}, {}
+        for file in files:
+            try:
+                opened = stack.enter_context(safe_open(file, framework="pt"))
+                for key in opened.keys():  # noqa: SIM118
+                    if key in where:
+                        raise DamagedFileError(f"{file} holds {key}, which another shard holds too.")
+                    where[key], shapes[key] = opened, tuple(opened.get_slice(key).get_shape())
+            except SafetensorError as error:
+                raise DamagedFileError(
+                    f"{file} is not a readable safetensors file: {first_line(error)}. Download it again."
+                ) from error
+        yield AdapterTensors(files, shapes, lambda key: where[key].get_tensor(key))
+
+
+def _unpickle(path: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UnsafeFileError(
+            f"{path} holds more than tensors (reading it would run code), or is no torch file: refused. Ask its author "
+            f"for {ADAPTER_WEIGHTS}, or convert it where it is trusted (torch.load, safetensors.torch.save_file)."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DamagedFileError(
+            f"{path} is not a readable torch file: {first_line(error)}. Download it again."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise DamagedFileError(f"{path} holds something else than tensors by name; expected a PEFT adapter.")
+    return state
