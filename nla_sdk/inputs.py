@@ -7,7 +7,6 @@ from typing import TypeAlias, TypedDict, TypeGuard
 
 from .errors import EmptyBatchError
 from .model.extraction import is_chat
-from .model.injection import VectorsLike
 
 Chat: TypeAlias = Sequence[Mapping[str, str]]
 """One chat: messages of {"role", "content"}."""
@@ -27,9 +26,10 @@ class Writing(TypedDict, total=False):
     best_of: int
     seed: int
     progress: Progress | None
+    force: bool
 
 
-def is_text(value: str | Chat | Texts | VectorsLike) -> TypeGuard[str | Chat | Texts]:
+def is_text(value: object) -> TypeGuard[str | Chat | Texts]:
     """Whether `value` is a text, a chat, or a list of texts or chats, rather than numbers.
 
     Raises:

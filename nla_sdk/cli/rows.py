@@ -68,6 +68,11 @@ def process(
     options = (options or {}) | ({} if positions is None else {"positions": parse_positions(positions)})
 
     pair = pair_options.load()
+    origin = (
+        None
+        if command == "reconstruct"
+        else rows.origin_of(pair, source, layer=options.get("layer"), force=options.get("force", False))
+    )
     work = getattr(rows, command)(pair, source, **options)
     size = chunk_rows(command, source.holds, options.get("positions"))
     if target is None:
@@ -79,7 +84,17 @@ def process(
         "options": options,
         "pair": rows.identify(pair),
     }
-    jobs.run(source, count, work, target, chunk_rows=size, made_from=made_from, about=pair.contract, watch=watch)
+    jobs.run(
+        source,
+        count,
+        work,
+        target,
+        chunk_rows=size,
+        made_from=made_from,
+        about=pair.contract,
+        origin=origin,
+        watch=watch,
+    )
     say(f"wrote {output.out}")
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import torch
 
 from ..errors import PositionError
+from ..io.origins import Origin, check_origin, common, facts_of_rows, facts_of_sidecar
 from ..io.rows.sources import TEXTS, RowSource
 from ..io.tables import usable_vectors, vector_column
 from ..model.extraction import resolve_positions, tokenize
@@ -48,6 +50,9 @@ def extract(
         new |= {
             "n_raw_tokens": pa.array([len(ids) for ids in reached], pa.int32()),
             "activation_layer": pa.array([read.layer] * len(read), pa.int32()),
+            "activation_model": pa.array([read.model] * len(read), pa.string()),
+            "activation_revision": pa.array([read.revision] * len(read), pa.string()),
+            "activation_precision": pa.array([read.precision] * len(read), pa.string()),
             "activation_vector": vector_column(read.vectors.numpy()),
             "token": read.tokens,
             "detokenized_text_truncated": [tokenizer.decode(ids, skip_special_tokens=True) for ids in reached],
@@ -55,6 +60,26 @@ def extract(
         return add_columns(carried, new)
 
     return work
+
+
+def origin_of(pair: NLAPair, source: RowSource, *, layer: int | None = None, force: bool = False) -> Origin:
+    """Where the activations of INPUT were read, held against the pair; those of texts are read here.
+
+    Args:
+        layer: of texts, if not the pair's.
+        force: warn where activations of another layer or model would be refused.
+    Raises:
+        ForeignActivationError: INPUT says that its activations are not the pair's kind; names the rows.
+    """
+    if source.holds == TEXTS:
+        return pair.origin if layer is None else replace(pair.origin, layer=layer)
+    said = list(facts_of_sidecar(source.path))
+    row = 0
+    for table in source.read(0):
+        said += facts_of_rows(table, row)
+        row += table.num_rows
+    check_origin(said, pair.origin, source.name, force=force)
+    return common(said)
 
 
 def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing: Any) -> Work:
@@ -65,7 +90,7 @@ def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[in
     """
 
     def work(table: pa.Table, vectors: torch.Tensor) -> dict:
-        explanations = pair.explain(vectors, **writing)
+        explanations = pair.explain(vectors, **writing | {"force": True})  # looked at by _on_vectors
         scores = [explanation.score for explanation in explanations if explanation.score]
         columns = {
             "api_explanation": pa.array(explanations, pa.string()),
@@ -73,14 +98,14 @@ def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[in
         }
         return columns | ({"cosine": pa.array([score.cosine for score in scores], pa.float64())} if scores else {})
 
-    return _on_vectors(pair, source, positions, work)
+    return _on_vectors(pair, source, positions, work, force=writing.get("force", False))
 
 
 def round_trip(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing: Any) -> Work:
     """As `explain`, and how well the AR finds its way back, beside what an empty explanation would have scored."""
 
     def work(table: pa.Table, vectors: torch.Tensor) -> dict:
-        trips = pair.round_trip(vectors, **writing)
+        trips = pair.round_trip(vectors, **writing | {"force": True})  # looked at by _on_vectors
         empty = pair.score("", vectors)
         return {
             "api_explanation": pa.array([trip.explanation for trip in trips], pa.string()),
@@ -93,7 +118,7 @@ def round_trip(pair: NLAPair, source: RowSource, positions: int | str | Sequence
             "matched": pa.array([trip.matched for trip in trips], pa.bool_()),
         }
 
-    return _on_vectors(pair, source, positions, work)
+    return _on_vectors(pair, source, positions, work, force=writing.get("force", False))
 
 
 def reconstruct(pair: NLAPair, source: RowSource) -> Work:
@@ -111,8 +136,11 @@ def _on_vectors(
     source: RowSource,
     positions: int | str | Sequence[int],
     work: Callable[[pa.Table, torch.Tensor], dict],
+    *,
+    force: bool,
 ) -> Work:
-    """Texts become activations first."""
+    """Texts become activations first; of vectors that look like something else the first chunk's cause is told."""
+    told: set[str] = set()
     read = extract(pair, source, positions) if source.holds == TEXTS else None
     column = "activation_vector" if read else source.column
 
@@ -122,6 +150,11 @@ def _on_vectors(
         vectors, _ = as_vectors(
             torch.tensor(usable_vectors(table, column, name=source.name, first=first)), pair.d_model
         )
+        if read is None and not force and not (report := pair.check_activations(vectors)).ok:
+            kind = f"{report.looks_like} {report.cause}" if report.rows else str(report.looks_like)
+            if kind not in told:
+                told.add(kind)
+                report.warn(f"{source.name}: the activations from row {first} on", first=first)
         return add_columns(columns_of(table), work(table, vectors))
 
     return on_table

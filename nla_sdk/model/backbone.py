@@ -77,6 +77,11 @@ class Backbone:
         """The dtype activations flow in: that of the input embedding."""
         return self.embedding.weight.dtype
 
+    @property
+    def precision(self) -> str:
+        """What it runs at, as a contract's `extraction_precision` says it: nf4, float32, bfloat16, …"""
+        return self.quantization or str(self.dtype).removeprefix("torch.")
+
     # --- loading ------------------------------------------------------------------------------------------------
     @classmethod
     def load(

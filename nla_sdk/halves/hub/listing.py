@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...errors import MissingFileError
 
-_NOT_A_MODEL = re.compile(r"(linear_head|value_head|activation_mean|adapter_model)\.safetensors")
+_NOT_A_MODEL = re.compile(r"(linear_head|value_head|activation_mean|activation_statistics|adapter_model)\.safetensors")
 
 
 def file_names(folder: Path) -> list[str]:
