@@ -4,7 +4,7 @@ import warnings
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nla_sdk.errors import ForeignActivationError, ForeignActivationWarning, PrecisionWarning
@@ -78,6 +78,7 @@ def test_a_copy_of_a_folder_is_the_same_model_and_another_folder_is_not(tmp_path
         held(pair=pair, model=str(tmp_path / "c"))
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([None, 0, 1, 2, 3]), min_size=1, max_size=30), st.integers(0, 100))
 def test_a_table_is_refused_exactly_if_a_row_is_of_another_layer_and_its_first_such_row_is_named(layers, first):
     table = pa.table({"activation_layer": pa.array(layers, pa.int32())})

@@ -97,10 +97,12 @@ def check(statistics: ActivationStatistics, vectors: torch.Tensor, *, scaled: bo
     margin, likely = float(found.amax()), int(found.argmax())
     facts |= {"margin": margin, "looks_like": names[own if margin <= facts["threshold"] else likely]}
     far = nearest > statistics.far
-    if bool(far.double().mean() > 0.5) or (
-        wrong_norm and facts["norm"] <= UNIT < middle and margin > facts["threshold"]
-    ):
-        return ActivationReport("suspect", _unlike(statistics, vectors, facts), **facts)
+    unlike = bool(far.double().mean() > 0.5)
+    if (unlike or margin > facts["threshold"]) and _less_the_mean(statistics, vectors, facts):
+        cause = "they look as if a mean had been subtracted; raw activations are expected"
+        return ActivationReport("suspect", cause, **facts)
+    if unlike or (wrong_norm and facts["norm"] <= UNIT < middle and margin > facts["threshold"]):
+        return ActivationReport("suspect", _unlike(facts), **facts)
     if margin > facts["threshold"]:
         return ActivationReport("suspect", _like(statistics, names[likely]), **facts)
     if wrong_norm and scaled:
@@ -156,11 +158,16 @@ def _like(statistics: ActivationStatistics, state: str) -> str:
     return "they look like those at padding tokens"
 
 
-def _unlike(statistics: ActivationStatistics, vectors: torch.Tensor, facts: dict) -> str:
-    """What vectors that are like no state of the model may be."""
+def _less_the_mean(statistics: ActivationStatistics, vectors: torch.Tensor, facts: dict) -> bool:
+    """Whether the vectors are right once the mean is added to them; very small ones would be the mean itself then."""
+    if abs(facts["cosine"]) > 0.5 or facts["norm"] < facts["expected_norm"] / 10:
+        return False
     nearest, found = _classify(statistics, vectors + statistics.mean)
-    if float((nearest > statistics.far).double().mean()) <= 0.5 and float(found.amax()) <= statistics.certain:
-        return "they look as if a mean had been subtracted; raw activations are expected"
+    return bool((nearest > statistics.far).double().mean() <= 0.5) and float(found.amax()) <= statistics.certain
+
+
+def _unlike(facts: dict) -> str:
+    """What vectors that are like no state of the model may be."""
     norms = f"median norm {facts['norm']:.4g} where {facts['expected_norm']:.4g} is expected"
     likeness = f"cosine {facts['cosine']:.2f} with the mean activation"
     if facts["norm"] <= UNIT < facts["expected_norm"]:

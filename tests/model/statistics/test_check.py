@@ -5,63 +5,110 @@ import warnings
 import pytest
 import torch
 
-from nla_sdk.errors import SuspectActivationsWarning
+from nla_sdk.errors import ForeignActivationError, ForeignActivationWarning, SuspectActivationsWarning
 from nla_sdk.model.statistics import check as checking
+from nla_sdk.model.statistics.measure import _discriminants
+from nla_sdk.model.statistics.states import ActivationStatistics, describe
 from tests import tiny
 
-TEXT = "A kettle sang on the stove while the old dog slept, and nobody in the room thought of the time."
+STATES = ("embedding", *(f"block {block}" for block in range(tiny.GEMMA_BLOCKS)), "final norm", "no BOS", "BOS")
+LAYER = 4
+
+
+def planted(state: str, count: int, seed: int) -> torch.Tensor:
+    """Rows of a state: its own centre and what all states share."""
+    centre = tiny.random(tiny.D_MODEL, seed=100 + STATES.index(state), scale=0.6) + tiny.random(tiny.D_MODEL, seed=99)
+    return 50 * (centre + tiny.random(count, tiny.D_MODEL, seed=seed, scale=0.3))
 
 
 @pytest.fixture(scope="module")
-def rows(lora_pair):
-    """[states] of one text by the plain pair: every block's, BOS left out."""
-    pair = lora_pair("shared")
-    return [pair.extract(TEXT, "all", layer).vectors for layer in range(pair.source.num_blocks)]
+def statistics() -> ActivationStatistics:
+    rows = {state: planted(state, 500, seed=at) for at, state in enumerate(STATES)}
+    projection, centres = _discriminants([{state: describe(found) for state, found in rows.items()}], STATES)
+    own = rows[f"block {LAYER}"]
+    norms = own.norm(dim=-1).log().quantile(torch.tensor([0.01, 0.5, 0.99]))
+    facts = {"base_model": "b", "layer": LAYER, "precision": "float32", "states": STATES, "log_norm": norms}
+    return ActivationStatistics(
+        **facts,
+        projection=projection.float(),
+        centres=centres.float(),
+        mean=own.mean(0),
+        thresholds=torch.zeros(5),
+        certain=10.0,
+        far=400.0,
+    )
 
 
-def test_right_activations_pass_in_silence(pair, rows):
-    assert pair.check_activations(rows[pair.layer][1:]).verdict == "ok"
+@pytest.fixture
+def told(pair, statistics, monkeypatch):
+    """The pair, with planted statistics."""
+    assert pair.layer == LAYER
+    monkeypatch.setattr(pair, "_statistics", statistics)
+    return pair
+
+
+def test_right_activations_pass_in_silence(told):
+    right = planted("block 4", 16, seed=50)
+    assert told.check_activations(right).verdict == "ok"
     with warnings.catch_warnings():
         warnings.simplefilter("error", SuspectActivationsWarning)
-        pair.explain(rows[pair.layer][1:3], max_new_tokens=1)
+        told.explain(right[:2], max_new_tokens=1)
 
 
-@pytest.mark.parametrize("off", [-1, 1])
-def test_a_layer_off_by_one_is_named(pair, rows, off):
-    report = pair.check_activations(rows[pair.layer + off][1:17])
-    assert report.looks_like == f"block {pair.layer + off}"
-    assert "off by one" in report.cause
-    assert f"hidden_states[{pair.layer + 1}]" in report.cause
+@pytest.mark.parametrize("state", [state for state in STATES if state != "block 4"])
+def test_every_other_state_is_named(told, state):
+    report = told.check_activations(planted(state, 16, seed=51))
+    assert (report.verdict, report.looks_like) == ("suspect", state)
+    if state in ("block 3", "block 5"):
+        assert "off by one" in report.cause
+        assert "hidden_states[5]" in report.cause
 
 
-def test_every_other_layer_is_suspect(pair, rows):
-    others = [layer for layer in range(len(rows)) if layer != pair.layer]
-    assert {pair.check_activations(rows[layer][1:17]).looks_like for layer in others} == {
-        f"block {layer}" for layer in others
-    }
-
-
-def test_explain_and_round_trip_warn_and_force_is_silent(pair, rows):
-    wrong = rows[pair.layer - 1][1:17]
+def test_explain_and_round_trip_warn_and_force_is_silent(told):
+    wrong = planted("block 3", 4, seed=52)
     with pytest.warns(SuspectActivationsWarning, match="off by one"):
-        pair.explain(wrong, max_new_tokens=1)
+        told.explain(wrong, max_new_tokens=1)
     with pytest.warns(SuspectActivationsWarning, match="off by one"):
-        pair.round_trip(wrong, max_new_tokens=1)
+        told.round_trip(wrong, max_new_tokens=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error", SuspectActivationsWarning)
-        pair.explain(wrong, max_new_tokens=1, force=True)
-        pair.round_trip(wrong, max_new_tokens=1, force=True)
+        told.explain(wrong, max_new_tokens=1, force=True)
+        told.round_trip(wrong, max_new_tokens=1, force=True)
 
 
-def test_a_bos_row_among_right_ones_is_named_by_its_number(pair, rows):
-    report = pair.check_activations(torch.cat([rows[pair.layer][1:9], rows[pair.layer][:1], rows[pair.layer][9:16]]))
-    assert [row for row, _ in report.rows] in ([8], []) and report.verdict in ("suspect", "ok")
+def test_a_bos_row_among_right_ones_is_named_by_its_number(told):
+    rows = planted("block 4", 16, seed=53)
+    rows[8] = planted("BOS", 1, seed=54)[0]
+    report = told.check_activations(rows)
+    assert (report.verdict, report.rows) == ("suspect", ((8, "BOS"),))
+    with pytest.warns(SuspectActivationsWarning, match=r"row 108 \(the BOS token\)"):
+        report.warn(first=100)
 
 
-def test_directions_are_no_activations(pair):
-    report = pair.check_activations(tiny.random(16, tiny.D_MODEL, seed=8, scale=0.01))
-    assert report.verdict == "suspect"
-    assert report.cause.startswith("they look like directions") or "another" in report.cause
+def test_directions_and_another_models_activations_are_like_no_state(told):
+    directions = told.check_activations(tiny.random(16, tiny.D_MODEL, seed=8, scale=0.01))
+    assert "directions" in directions.cause
+    shuffled = torch.randperm(tiny.D_MODEL, generator=torch.Generator().manual_seed(0))
+    foreign = told.check_activations(planted("block 4", 16, seed=55)[:, shuffled])
+    assert "another model" in foreign.cause
+
+
+def test_a_subtracted_mean_is_recognised(told, statistics):
+    assert "mean had been subtracted" in told.check_activations(planted("block 4", 16, seed=56) - statistics.mean).cause
+
+
+def test_what_extract_read_at_another_layer_is_refused_and_its_own_is_taken(pair):
+    with pytest.raises(ForeignActivationError, match="layer 0 .*this pair reads layer 4"):
+        pair.explain(pair.extract("A kettle sang.", layer=0), max_new_tokens=1)
+    with pytest.raises(ForeignActivationError):
+        pair.round_trip(pair.extract("A kettle sang.", layer=0))
+    with pytest.raises(ForeignActivationError):
+        pair.score("x", pair.extract("A kettle sang.", layer=0))
+    read = pair.extract("A kettle sang.")
+    assert (read.layer, read.precision) == (4, "float32")
+    assert pair.explain(read, max_new_tokens=2)[0] == pair.explain(read.vectors[0], max_new_tokens=2)
+    with pytest.warns(ForeignActivationWarning):
+        pair.explain(pair.extract("A kettle sang.", layer=0), max_new_tokens=1, force=True)
 
 
 def test_without_statistics_and_without_a_base_in_memory_nothing_is_known(full_pair):
@@ -89,7 +136,7 @@ def test_the_bundled_pair_is_checked_on_its_held_out_rows_without_its_base():
     import pyarrow.parquet as pq
 
     from nla_sdk.io.tables import read_vectors
-    from nla_sdk.model.statistics.states import STATISTICS_FILE, ActivationStatistics
+    from nla_sdk.model.statistics.states import STATISTICS_FILE
 
     demo = resources.files("nla_sdk") / "demo"
     vectors = torch.from_numpy(read_vectors(pq.read_table(str(demo / "heldout.parquet"))).copy())
