@@ -1,7 +1,7 @@
 """How well a batch of vectors is told from the pair's own kind. `python benchmarks/activation_check.py`
 
 Right and wrong activations of the demo base, read on texts that its statistics were not measured on: those of
-`activation_check_texts.txt` (30 short passages in many languages, code, numbers, repeated words, chat; written for this)
+`activation_check_texts.txt` (30 short passages in many languages, code, numbers, repeated words, chat, made for this)
 and, with `--corpus FILE.jsonl` (a key `text`), a sample of others. Batches of n rows: `mixed` (any texts), `one` (one
 text), `run` (neighbours in one text), `first` (the first tokens after BOS). Alarms on right batches are false ones.
 """

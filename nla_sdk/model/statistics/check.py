@@ -162,8 +162,11 @@ def _less_the_mean(statistics: ActivationStatistics, vectors: torch.Tensor, fact
     """Whether the vectors are right once the mean is added to them; very small ones would be the mean itself then."""
     if abs(facts["cosine"]) > 0.5 or facts["norm"] < facts["expected_norm"] / 10:
         return False
-    nearest, found = _classify(statistics, vectors + statistics.mean)
-    return bool((nearest > statistics.far).double().mean() <= 0.5) and float(found.amax()) <= statistics.certain
+    whole = vectors + statistics.mean
+    low, _, high = statistics.log_norm.exp().tolist()
+    nearest, found = _classify(statistics, whole)
+    near = bool((nearest > statistics.far).double().mean() <= 0.5) and float(found.amax()) <= facts["threshold"]
+    return near and low / 1.2 <= float(whole.norm(dim=-1).median()) <= high * 1.2
 
 
 def _unlike(facts: dict) -> str:
