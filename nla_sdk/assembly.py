@@ -16,8 +16,10 @@ from .contract import Contract
 from .errors import MismatchedHalvesError, UnmatchedPairWarning
 from .halves import fetch
 from .halves.half import Half, check_halves, find_halves
+from .io.origins import Origin
 from .model.backbone import Backbone
 from .model.reconstructor import Reconstructor
+from .model.statistics.states import STATISTICS_FILE, ActivationStatistics
 from .model.verbalizer import Verbalizer
 from .model.weights.adapters.reading import AdapterReport
 from .model.weights.heads import load_head, load_mean
@@ -34,14 +36,21 @@ class Base:
         options: how to load it, as for `Backbone.load`.
     Attributes:
         path: where its files are; None until it is loaded.
+        commit: of the Hub repository they are from; None until then, and for a folder.
     """
 
     def __init__(self, ref: str, *, revision: str | None, where: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         self.ref, self.revision = ref, revision
         self.path: Path | None = None
+        self.commit: str | None = None
         self._where, self._options = where, options
         self._backbone: Backbone | None = None
         self._lock = threading.Lock()
+
+    @property
+    def in_memory(self) -> Backbone | None:
+        """The model, if it has been loaded."""
+        return self._backbone
 
     def load(self) -> Backbone:
         """The model in memory, the same one for all who ask."""
@@ -50,7 +59,7 @@ class Base:
                 files = fetch.fetch_base(self.ref, revision=self.revision, **self._where)
                 self.ref = files.ref  # of a renamed repository its present name
                 self._backbone = Backbone.load(files.path, ref=self.ref, **self._options)
-                self.path = files.path
+                self.path, self.commit = files.path, files.commit
             return self._backbone
 
 
@@ -75,6 +84,7 @@ class Assembly:
     reconstructor: Reconstructor | None
     matched: bool
     _warned_precision: bool = field(default=False, init=False)
+    _statistics: ActivationStatistics | None = field(default=None, init=False)
 
     @property
     def av_contract(self) -> Contract | None:
@@ -115,12 +125,49 @@ class Assembly:
     def mean_direction(self) -> torch.Tensor | None:
         """The direction of the mean activation: float32 [d_model], of length 1, on the CPU.
 
-        None where the pair does not know it (it is not centred).
+        None where the pair does not know it: it is not centred and has no statistics.
         """
         for half in (self.reconstructor, self.verbalizer):
             if half is not None and half.mean is not None and (length := half.mean.float().norm()) > 0:
                 return (half.mean.float() / length).cpu()
-        return None
+        statistics, _ = self.activation_statistics()
+        return None if statistics is None else statistics.mean_direction
+
+    @property
+    def origin(self) -> Origin:
+        """Where the activations that the pair reads come from: model, revision, layer, precision."""
+        source = self.base.in_memory or next(
+            half.backbone for half in (self.verbalizer, self.reconstructor) if half is not None
+        )
+        return Origin(
+            layer=self.layer,
+            model=self.base.ref,
+            revision=self.base.commit or self.base.revision,
+            precision=source.precision,
+            trained=self.contract.extraction_precision,
+            also=(str(self.contract.base_model),),
+        )
+
+    @property
+    def norm_matters(self) -> bool:
+        """Whether a vector of another norm but the same direction is other words to the AV."""
+        contract = self.av_contract
+        return contract is not None and (contract.activation_mean is not None or contract.injection_scale is None)
+
+    def activation_statistics(self) -> tuple[ActivationStatistics | None, str]:
+        """What right activations look like, or None and why that is not known.
+
+        They are in the file that a contract names; of a pair without one they are measured on the base, once for a
+        base, layer and precision, and kept in this SDK's cache. A base is not loaded for their sake.
+
+        Raises:
+            MismatchedHalvesError, DamagedFileError: the file is another pair's, or damaged.
+        """
+        if self._statistics is None:
+            self._statistics = statistics_of([half for half in (self.av, self.ar) if half is not None], self.base)
+        if self._statistics is None:
+            return None, "no statistics lie beside the contract, and the base they would be measured on is not loaded"
+        return self._statistics, ""
 
     @property
     def adapter_reports(self) -> dict[str, AdapterReport]:
@@ -165,6 +212,25 @@ class Assembly:
             "running": f"{precision} on {backbone.device}",
             "matched": self.matched,
         }
+
+
+def statistics_of(halves: Sequence[Half], base: Base) -> ActivationStatistics | None:
+    """Those that a half's contract names, else those bundled or cached, else measured if the base is in memory."""
+    for half in halves:
+        if half.contract.activation_statistics is not None:
+            file = half.folder / half.contract.activation_statistics
+            found = ActivationStatistics.load(file)
+            contract = half.contract
+            found.belongs(contract.base_model, cast(int, contract.layer), cast(int, contract.d_model), str(file))
+            return found
+    bundled = halves[0].folder.parent / STATISTICS_FILE
+    if halves[0].ref == "demo" and bundled.is_file():
+        return ActivationStatistics.load(bundled)
+    if (backbone := base.in_memory) is None:
+        return None
+    from .halves.measured import kept
+
+    return kept(backbone, cast(int, halves[0].contract.layer), cast(Path, base.path))
 
 
 Pair = TypeVar("Pair", bound=Assembly)

@@ -306,6 +306,12 @@ class PrecisionWarning(NLAWarning):
     remedy = "Compare scores within one precision only."
 
 
+class ForeignActivationWarning(NLAWarning):
+    """Activations of another model, layer or precision were taken all the same, because force was asked for."""
+
+    remedy = "Read them again at the pair's layer and model; what is written about these means nothing."
+
+
 class SuspectActivationsWarning(NLAWarning):
     """Activations do not look like those that the pair was trained on; the message names the likely cause."""
 

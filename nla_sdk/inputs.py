@@ -10,7 +10,6 @@ from .errors import EmptyBatchError, InputError
 from .io.rows.kinds import names_a_data_file
 from .io.text import check_texts
 from .model.extraction import is_chat
-from .model.injection import VectorsLike
 
 Chat: TypeAlias = Sequence[Mapping[str, str]]
 """One chat: messages of {"role", "content"}."""
@@ -30,9 +29,10 @@ class Writing(TypedDict, total=False):
     best_of: int
     seed: int
     progress: Progress | None
+    force: bool
 
 
-def is_text(value: str | Chat | Texts | VectorsLike) -> TypeGuard[str | Chat | Texts]:
+def is_text(value: object) -> TypeGuard[str | Chat | Texts]:
     """Whether `value` is a text, a chat, or a list of texts or chats, rather than numbers.
 
     Raises:

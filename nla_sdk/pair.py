@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
@@ -14,9 +15,11 @@ from .assembly import Assembly, assemble
 from .errors import InputError, MissingHalfError, PrecisionWarning
 from .halves.saving import save_halves
 from .inputs import Chat, Progress, Texts, Writing, check_text_input, check_vector_input, is_text
+from .io.origins import check_origin
 from .model.extraction import Extractor, is_chat
 from .model.injection import VectorsLike, as_vectors
 from .model.reconstructor import Reconstructor
+from .model.statistics.check import ActivationReport, check
 from .model.verbalizer import Verbalizer
 from .results import Activations, Explanation, Results, RoundTrip, Score
 from .sampling import Sampling, whole_number
@@ -149,7 +152,7 @@ class NLAPair(Assembly):
         check_text_input(text)
         source = self.source
         trained = self.contract.extraction_precision
-        running = source.quantization or str(source.dtype).removeprefix("torch.")
+        running = source.precision
         if trained and trained != running and not self._warned_precision:
             self._warned_precision = True
             warnings.warn(
@@ -158,19 +161,45 @@ class NLAPair(Assembly):
                 PrecisionWarning,
                 stacklevel=2,
             )
-        return Extractor(source)(text, positions, layer=self.layer if layer is None else layer)
+        read = Extractor(source)(text, positions, layer=self.layer if layer is None else layer)
+        origin = self.origin
+        return replace(read, model=origin.model, revision=origin.revision, precision=running)
+
+    def check_activations(self, vectors: VectorsLike | Activations) -> ActivationReport:
+        """Whether vectors look like the activations this pair reads, and if not, what they probably are.
+
+        Norm, mean direction and spread are compared with those of every state of the base, measured on short texts
+        of many kinds (docs/evaluation.md says how well that works). A batch of 16 rows tells much more than one row.
+
+        Args:
+            vectors: [d_model] or [n, d_model], raw.
+        Returns:
+            An ActivationReport: `.verdict` is "ok", "suspect" or "unknown" (the statistics are not beside the contract
+            and the base is not in memory), `.cause` says why.
+        Raises:
+            ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError.
+            MismatchedHalvesError, DamagedFileError: the file of statistics is another's, or damaged.
+        Example:
+            >>> pair.check_activations(hidden_states[12][0]).cause  # doctest: +SKIP
+            'they look like the output of block 11, hidden_states[12] (off by one); the pair reads …'
+        """
+        rows, _ = as_vectors(vectors.vectors if isinstance(vectors, Activations) else vectors, self.d_model)
+        statistics, why = self.activation_statistics()
+        if statistics is None:
+            return ActivationReport("unknown", why)
+        return check(statistics, rows, scaled=self.norm_matters)
 
     @overload
     def explain(
-        self, activation: VectorsLike, *, n: Literal[1] = 1, **writing: Unpack[Writing]
+        self, activation: VectorsLike | Activations, *, n: Literal[1] = 1, **writing: Unpack[Writing]
     ) -> Explanation | Results[Explanation]: ...
     @overload
     def explain(
-        self, activation: VectorsLike, *, n: int, **writing: Unpack[Writing]
+        self, activation: VectorsLike | Activations, *, n: int, **writing: Unpack[Writing]
     ) -> Results[Explanation] | Results[Results[Explanation]]: ...
     def explain(
         self,
-        activation: VectorsLike,
+        activation: VectorsLike | Activations,
         *,
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
@@ -178,11 +207,13 @@ class NLAPair(Assembly):
         best_of: int = 1,
         seed: int = 0,
         progress: Progress | None = None,
+        force: bool = False,
     ) -> Explanation | Results[Explanation] | Results[Results[Explanation]]:
         """Put activations into words.
 
         Args:
-            activation: [d_model] or [rows, d_model]; numpy, torch or list, any float dtype; raw.
+            activation: [d_model] or [rows, d_model]; numpy, torch or list, any float dtype; raw. Or what `extract`
+                returned, whose layer, model and precision are held against the pair's.
             max_new_tokens: default: the contract's.
             temperature: 0 is greedy.
             n: explanations per activation.
@@ -191,19 +222,22 @@ class NLAPair(Assembly):
                 as many explanations.
             seed: of the sampling; a row's samples do not depend on the other rows.
             progress: called with the number of explanations just finished.
+            force: take activations of another layer or model (with a warning), and be silent of suspect ones.
         Returns:
             An Explanation (a str with .status, .raw, .tokens, .score) for one vector, a list for a matrix; with n > 1 a
             list of n in place of each. The lists are Results: .to_pandas(), .to_arrow().
         Raises:
             MissingHalfError, ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError,
-            InputError (a setting out of range, or best_of with n > 1).
+            ForeignActivationError, InputError (a setting out of range, or best_of with n > 1).
             InjectionError: the vector does not reach the AV's model. NonFiniteOutputError: it gives NaN or infinity.
+        Warns:
+            SuspectActivationsWarning: bare vectors look like something else than what the pair reads; see
+                `check_activations`.
         Example:
             >>> pair.explain(acts.vectors[-1]).status  # doctest: +SKIP
             'ok'
         """
-        check_vector_input(activation)
-        vectors, single = as_vectors(activation, self.d_model)
+        vectors, single = self._activations(activation, force)
         best_of = whole_number("best_of", best_of, 1)
         if best_of != 1 and n != 1:
             raise InputError(f"n={n} and best_of={best_of}: ask for several explanations or for the best one.")
@@ -240,22 +274,26 @@ class NLAPair(Assembly):
     @overload
     def round_trip(self, activation: Texts, **writing: Unpack[Writing]) -> Results[RoundTrip]: ...
     @overload
-    def round_trip(self, activation: VectorsLike, **writing: Unpack[Writing]) -> RoundTrip | Results[RoundTrip]: ...
+    def round_trip(
+        self, activation: VectorsLike | Activations, **writing: Unpack[Writing]
+    ) -> RoundTrip | Results[RoundTrip]: ...
     def round_trip(
         self,
-        activation: str | Chat | Texts | VectorsLike,
+        activation: str | Chat | Texts | VectorsLike | Activations,
         *,
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         best_of: int = 1,
         seed: int = 0,
         progress: Progress | None = None,
+        force: bool = False,
     ) -> RoundTrip | Results[RoundTrip]:
         """Vector → explanation → vector, scored.
 
         Args:
-            activation: [d_model] or [rows, d_model]; or a text (its last token is read), a chat, or a list of texts.
-            max_new_tokens, temperature, seed, progress: as in `explain`.
+            activation: [d_model] or [rows, d_model]; or a text (its last token is read), a chat, or a list of texts; or
+                what `extract` returned.
+            max_new_tokens, temperature, seed, progress, force: as in `explain`.
             best_of: as in `explain`; the score is that of the explanation chosen by it.
         Returns:
             One RoundTrip, or a list (Results) for a matrix or a list of texts.
@@ -269,8 +307,7 @@ class NLAPair(Assembly):
             # float16 overflows in some models: what is read from a text is looked at like what a caller brings.
             vectors, _ = as_vectors(self.extract(activation).vectors, self.d_model)
         else:  # a TypeGuard says nothing of what it does not hold for
-            check_vector_input(activation)
-            vectors, single = as_vectors(cast(VectorsLike, activation), self.d_model)
+            vectors, single = self._activations(cast("VectorsLike | Activations", activation), force)
         sampling = Sampling(max_new_tokens, temperature, seed=seed)
         written, reconstructions, scores = self._best(vectors, sampling, best_of, progress)
         trips = Results(
@@ -281,22 +318,25 @@ class NLAPair(Assembly):
         )
         return trips[0] if single else trips
 
-    def score(self, text: str | Sequence[str], activation: VectorsLike) -> Score | Results[Score]:
+    def score(
+        self, text: str | Sequence[str], activation: VectorsLike | Activations, *, force: bool = False
+    ) -> Score | Results[Score]:
         """How well explanations reconstruct activations: any text, not only the AV's own.
 
         Beside each score stands what no words (`gain`, `empty_cosine`) and the mean direction score on that very row.
 
         Args:
             text: one explanation, or as many as there are activations.
-            activation: [d_model] or [n, d_model].
+            activation: [d_model] or [n, d_model], or what `extract` returned.
+            force: take activations of another layer or model, with a warning.
         Returns:
             One Score for one text and one vector; else a list (one text is scored against every vector,
             and so on).
         Raises:
             InputError: the numbers of texts and vectors do not match.
+            ForeignActivationError: `extract` read them at another layer or from another model.
         """
-        check_vector_input(activation)
-        vectors, single_vector = as_vectors(activation, self.d_model)
+        vectors, single_vector = self._origin_checked(activation, force)
         single_text = isinstance(text, str)
         reconstructions = self.reconstruct([text] if single_text else text)
         if len(reconstructions) != len(vectors) and 1 not in (len(reconstructions), len(vectors)):
@@ -308,6 +348,21 @@ class NLAPair(Assembly):
         return scores[0] if single_text and single_vector else scores
 
     # --- within -------------------------------------------------------------------------------------------------
+    def _activations(self, activation: VectorsLike | Activations, force: bool) -> tuple[torch.Tensor, bool]:
+        """Vectors [n, d_model] to explain, and whether a single one was given: of this pair's kind, or with a word."""
+        vectors, single = self._origin_checked(activation, force)
+        if not isinstance(activation, Activations) and not force:
+            self.check_activations(vectors).warn(stacklevel=3)
+        return vectors, single
+
+    def _origin_checked(self, activation: VectorsLike | Activations, force: bool) -> tuple[torch.Tensor, bool]:
+        if not isinstance(activation, Activations):
+            check_vector_input(activation)
+            return as_vectors(activation, self.d_model)
+        said = {name: getattr(activation, name) for name in ("layer", "model", "revision", "precision")}
+        check_origin([("all rows", said)], self.origin, "The Activations", force=force)
+        return as_vectors(activation.vectors, self.d_model)
+
     def _best(
         self, vectors: torch.Tensor, sampling: Sampling, best_of: int, progress: Progress | None
     ) -> tuple[Results[Explanation], torch.Tensor, Results[Score]]:

@@ -282,6 +282,8 @@ class Activations:
         positions: the n positions, counted from 0 at the first token (BOS included where there is one).
         texts: for each row, the index of the text it comes from.
         layer: the block whose output was read (0-indexed).
+        model, revision, precision: the base they were read from, its commit, and what it ran at (float32, nf4, …);
+            None where that is not known.
     """
 
     vectors: torch.Tensor
@@ -289,6 +291,9 @@ class Activations:
     positions: list[int]
     texts: list[int]
     layer: int
+    model: str | None = None
+    revision: str | None = None
+    precision: str | None = None
 
     @property
     def norms(self) -> torch.Tensor:
@@ -305,6 +310,7 @@ class Activations:
         return (
             (self.tokens, self.positions, self.texts, self.layer)
             == (other.tokens, other.positions, other.texts, other.layer)
+            and (self.model, self.revision, self.precision) == (other.model, other.revision, other.precision)
             and self.vectors.shape == other.vectors.shape
             and bool((self.vectors == other.vectors).all())
         )

@@ -19,6 +19,17 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def measured_here(tmp_path_factory):
+    """Statistics of the tiny bases are kept in a folder of this run, not in the user's cache."""
+    from nla_sdk.halves import measured
+
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setattr(measured, "cache_root", lambda: folder)
+        yield
+
+
 @pytest.fixture(scope="session")
 def gemma_base(tmp_path_factory) -> Path:
     """A tiny random Gemma 4 on disk."""

@@ -124,6 +124,9 @@ class WritingOptions:
         int, typer.Option(min=1, help="Write so many, keep the one that scores best; its score is of the best.")
     ] = 1
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0
+    force: Annotated[
+        bool, typer.Option("--force", help="Take another layer's or model's activations; say nothing of suspect ones.")
+    ] = False
 
 
 def expand(command: Callable[..., object]) -> Callable[..., object]:

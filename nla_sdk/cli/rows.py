@@ -78,6 +78,10 @@ def process(
 
     with _kept_on_stop(target):
         pair = pair_options.load()
+        origin = None
+        if command != "reconstruct":
+            force = (options or {}).get("force", False)
+            origin = rows.origin_of(pair, source, layer=(options or {}).get("layer"), force=force)
     work = getattr(rows, command)(pair, source, **options)
     size = chunk_rows(command, source.holds, options.get("positions"))
     if target is None:
@@ -89,7 +93,17 @@ def process(
         "options": options,
         "pair": rows.identify(pair),
     }
-    jobs.run(source, count, work, target, chunk_rows=size, made_from=made_from, about=pair.contract, watch=watch)
+    jobs.run(
+        source,
+        count,
+        work,
+        target,
+        chunk_rows=size,
+        made_from=made_from,
+        about=pair.contract,
+        origin=origin,
+        watch=watch,
+    )
     say(f"wrote {output.out}")
 
 

@@ -92,6 +92,9 @@ class Contract(BaseModel):
     activation_mean: FileName | None = Field(
         None, description="File beside the contract with the mean activation of a centred pair."
     )
+    activation_statistics: FileName | None = Field(
+        None, description="File beside the contract that tells right activations from wrong ones."
+    )
     centred_norm: Positive | None = Field(None, description="Median norm of the centred training vectors.")
     baseline_mse: Positive | None = Field(None, description="Direction mse of predicting the mean: FVE's denominator.")
     pair: RepoId | None = Field(None, description="Repository of the other half.")

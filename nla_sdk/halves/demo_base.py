@@ -138,7 +138,7 @@ def _lock(path: Path, progress: bool) -> Iterator[None]:
 
 def _make(package: ModuleType, target: Path, progress: bool) -> None:
     """Build the folder beside its final place, then rename it. Only the holder of the lock gets here."""
-    from ..io.quiet import quiet
+    from ..model.quiet import quiet
 
     with atomic(target, locked=True) as building:  # replaces an older layout, or a copy that lost files
         if (free := shutil.disk_usage(target.parent).free) < _DISK_BYTES:

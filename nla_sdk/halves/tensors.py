@@ -120,7 +120,7 @@ def _skeleton(ref: str, revision: str | None, local_files_only: bool) -> PreTrai
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from ..io.quiet import quiet
+    from ..model.quiet import quiet
     from ..model.weights.loading import leave_out_towers
 
     path = base_config(ref, revision, local_files_only=local_files_only)

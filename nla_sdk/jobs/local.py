@@ -19,6 +19,7 @@ from ..contract import Contract
 from ..errors import InputError
 from ..io.chunks import LOCK, ChunkFolder, foreign, locked
 from ..io.files import atomic, sha256_of, write_json
+from ..io.origins import Origin
 from ..io.parsing import parse_json
 from ..io.progress import progress_bar, say
 from ..io.rows.formats import write_tables
@@ -81,6 +82,7 @@ def run(
     chunk_rows: int,
     made_from: dict,
     about: Contract,
+    origin: Origin | None = None,
     watch: Watch | None = None,
 ) -> None:
     """Work through `source` and write `target`.
@@ -90,6 +92,7 @@ def run(
         chunk_rows: input rows a chunk; what is lost at most when the process is killed.
         made_from: whatever decides the results, JSON-able; chunks made from something else are not mixed in.
         about: a contract of the pair, for the sidecar of a parquet file.
+        origin: where the activations were read, for the same; None: as the contract says.
         watch: is shown all results, whichever run made them.
     Raises:
         InputError: the folder holds unfinished work of another kind, or of a process that still runs.
@@ -101,7 +104,7 @@ def run(
         _claim(target, facts)
         chunks = ChunkFolder(target.chunks, "{index:08d}.parquet", "Run the same command again.")
         _work(source, work, target, chunks, rows, chunk_rows)
-        _merge(target, chunks, made_from, about, watch)
+        _merge(target, chunks, made_from, about, origin or _promised(about), watch)
         chunks.remove()
 
 
@@ -180,7 +183,13 @@ def _work(source: RowSource, work: Work, target: Target, chunks: ChunkFolder, ro
             ) from None
 
 
-def _merge(target: Target, chunks: ChunkFolder, made_from: dict, about: Contract, watch: Watch | None) -> None:
+def _promised(about: Contract) -> Origin:
+    return Origin(about.layer, about.base_model, about.base_revision, about.extraction_precision)
+
+
+def _merge(
+    target: Target, chunks: ChunkFolder, made_from: dict, about: Contract, origin: Origin, watch: Watch | None
+) -> None:
     """Chunks → OUT and, beside a parquet file, its sidecar."""
     schemas = [pq.read_schema(file) for file in chunks.files(RESULTS)]
     schema = unified(schemas, f"{target.out} cannot be one table, a column changes its type")
@@ -189,9 +198,9 @@ def _merge(target: Target, chunks: ChunkFolder, made_from: dict, about: Contract
     with atomic(target.out) as sibling:
         write_tables(sibling, target.form, tables, rows=rows, vectors=target.vectors, hidden=target.hidden)
         if target.form == "parquet":  # the sidecar first, as a table without one has no history
-            facts = {"base_model": about.base_model, "base_revision": about.base_revision, "d_model": about.d_model}
+            facts = {**origin.facts(), "d_model": about.d_model}
             about_file = {"rows": rows, "sha256": sha256_of(sibling), "code_version": f"nla-sdk {__version__}"}
-            sidecar = {"kind": "nla_dataset", **facts, "layer": about.layer, "provenance": made_from, **about_file}
+            sidecar = {"kind": "nla_dataset", **facts, "provenance": made_from, **about_file}
             Contract.from_dict({key: value for key, value in sidecar.items() if value is not None}).save(target.out)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,8 @@ import torch
 
 from ..contract.tokens import check_embedded, encode
 from ..errors import NonFiniteOutputError, PositionError
+from ..halves.hub.naming import other_names
+from ..io.origins import Origin, check_origin, common, facts_of_rows, facts_of_sidecar
 from ..io.rows.sources import TEXTS, RowSource
 from ..io.tables import usable_vectors, vector_column
 from ..model.extraction import resolve_positions, tokenize
@@ -53,6 +56,9 @@ def extract(
         new |= {
             "n_raw_tokens": pa.array([len(ids) for ids in reached], pa.int32()),
             "activation_layer": pa.array([read.layer] * len(read), pa.int32()),
+            "activation_model": pa.array([read.model] * len(read), pa.string()),
+            "activation_revision": pa.array([read.revision] * len(read), pa.string()),
+            "activation_precision": pa.array([read.precision] * len(read), pa.string()),
             "activation_vector": vector_column(read.vectors.numpy()),
             "token": read.tokens,
             "detokenized_text_truncated": [tokenizer.decode(ids, skip_special_tokens=True) for ids in reached],
@@ -60,6 +66,27 @@ def extract(
         return add_columns(carried, new)
 
     return work
+
+
+def origin_of(pair: NLAPair, source: RowSource, *, layer: int | None = None, force: bool = False) -> Origin:
+    """Where the activations of INPUT were read, held against the pair; those of texts are read here.
+
+    Args:
+        layer: of texts, if not the pair's.
+        force: warn where activations of another layer or model would be refused.
+    Raises:
+        ForeignActivationError: INPUT says that its activations are not the pair's kind; names the rows.
+    """
+    if source.holds == TEXTS:
+        return pair.origin if layer is None else replace(pair.origin, layer=layer)
+    said = list(facts_of_sidecar(source.path))
+    row = 0
+    for table in source.read(0):
+        said += facts_of_rows(table, row)
+        row += table.num_rows
+    also = other_names(pair.origin.model, (facts.get("model") for _, facts in said))
+    check_origin(said, replace(pair.origin, also=pair.origin.also + also), source.name, force=force)
+    return common(said)
 
 
 def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing: Any) -> Work:
@@ -70,7 +97,7 @@ def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[in
     """
 
     def work(table: pa.Table, vectors: torch.Tensor) -> dict:
-        explanations = pair.explain(vectors, **writing)
+        explanations = pair.explain(vectors, **writing | {"force": True})  # looked at by _on_vectors
         scores = [explanation.score for explanation in explanations if explanation.score]
         statuses = [row_status(explanation.status, explanation.score) for explanation in explanations]
         columns = {
@@ -79,21 +106,21 @@ def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[in
         }
         return columns | score_columns(scores)
 
-    return _on_vectors(pair, source, positions, work)
+    return _on_vectors(pair, source, positions, work, force=writing.get("force", False))
 
 
 def round_trip(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing: Any) -> Work:
     """As `explain`, and how well the AR finds its way back, beside what no words and the mean direction score."""
 
     def work(table: pa.Table, vectors: torch.Tensor) -> dict:
-        trips = pair.round_trip(vectors, **writing)
+        trips = pair.round_trip(vectors, **writing | {"force": True})  # looked at by _on_vectors
         columns = {
             "api_explanation": pa.array([trip.explanation for trip in trips], pa.string()),
             "explanation_status": pa.array([trip.status for trip in trips], pa.string()),
         }
         return columns | score_columns(trips)
 
-    return _on_vectors(pair, source, positions, work)
+    return _on_vectors(pair, source, positions, work, force=writing.get("force", False))
 
 
 def reconstruct(pair: NLAPair, source: RowSource) -> Work:
@@ -118,8 +145,11 @@ def _on_vectors(
     source: RowSource,
     positions: int | str | Sequence[int],
     work: Callable[[pa.Table, torch.Tensor], dict],
+    *,
+    force: bool,
 ) -> Work:
-    """Texts become activations first."""
+    """Texts become activations first; of vectors that look like something else the first chunk's cause is told."""
+    told: set[str] = set()
     read = extract(pair, source, positions) if source.holds == TEXTS else None
     column = "activation_vector" if read else source.column
 
@@ -130,6 +160,11 @@ def _on_vectors(
         vectors, _ = as_vectors(
             torch.tensor(usable_vectors(table, column, name=source.name, first=first)), pair.d_model
         )
+        if read is None and not force and not (report := pair.check_activations(vectors)).ok:
+            kind = f"{report.looks_like} {report.cause}" if report.rows else str(report.looks_like)
+            if kind not in told:
+                told.add(kind)
+                report.warn(f"{source.name}: the activations from row {first} on", first=first)
         with _rows_of(source, first if table.num_rows == given else 0):
             return add_columns(columns_of(table), work(table, vectors))
 

@@ -7,7 +7,6 @@ the backbone's lock: two threads never run each other's adapter.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -21,9 +20,9 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import InjectionError, LayerError, LoadError, NLAError, first_line
-from ..io.quiet import quiet
 from .logits import find_cap, head_dtype, innermost, undisturbed, vocabulary_size
-from .weights.adapters.attached import fill, parameters_of, put_back, saved_name, saved_parameters
+from .quiet import quiet
+from .weights.adapters.attached import fill, parameters_of, put_back, saved_name, saved_parameters, write_adapter
 from .weights.adapters.reading import AdapterReport, read_adapter
 from .weights.files import adapter_files
 from .weights.finite import refuse_non_finite, weights_of
@@ -116,6 +115,11 @@ class Backbone:
     def tokenizer_used(self) -> str | None:
         """What reads texts, for a contract: tokenizer.json ("file"), transformers' class ("class"); None: unknown."""
         return None if self.tokenizer_folder is None else used(self.tokenizer, self.tokenizer_folder)
+
+    @property
+    def precision(self) -> str:
+        """What it runs at, as a contract's `extraction_precision` says it: nf4, float32, bfloat16, …"""
+        return self.quantization or str(self.dtype).removeprefix("torch.")
 
     # --- loading ------------------------------------------------------------------------------------------------
     @classmethod
@@ -229,19 +233,7 @@ class Backbone:
 
     def save_adapter(self, name: str, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
         """Write adapter `name` as PEFT's two files into an existing folder."""
-        from safetensors.torch import save_file
-
-        config = self._peft.peft_config[name]
-        raw = config.to_dict()
-        raw.update(base_model_name_or_path=self.ref, inference_mode=True)
-        for key in ("target_modules", "modules_to_save", "exclude_modules"):
-            if isinstance(raw.get(key), set):
-                raw[key] = sorted(raw[key])
-        text = json.dumps(raw, indent=2, sort_keys=True, default=str) + "\n"
-        (Path(folder) / "adapter_config.json").write_text(text, encoding="utf-8")
-        save_file(
-            self.adapter_state(name, dtype), Path(folder) / "adapter_model.safetensors", metadata={"format": "pt"}
-        )
+        write_adapter(Path(folder), self._peft.peft_config[name], self.adapter_state(name, dtype), self.ref)
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[PreTrainedModel]:

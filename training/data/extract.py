@@ -27,9 +27,12 @@ from nla_sdk.cli.options import expand
 from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.io.chunks import Chunks, identity_of, is_finished
+from nla_sdk.io.files import atomic
 from nla_sdk.io.progress import progress_bar, say
 from nla_sdk.io.text import FAULTS
 from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.statistics.measure import measure
+from nla_sdk.model.statistics.states import STATISTICS_FILE as STATES_FILE
 from nla_sdk.model.weights.loading import pick_device, pick_dtype
 
 from ..configs.command import ConfigOptions, OverwriteOption, PushOption, run_command
@@ -117,6 +120,7 @@ def _extract_missing(config: Config, corpora, base, layers, shard, chunks: Chunk
                 raise InputError(
                     f"Layer {max(layers)} does not exist: {config.base_id} has layers 0 to {backbone.num_blocks - 1}."
                 )
+            _look_at(backbone, config)
         readings: list[Reading] = []
         drops: Counter[str] = Counter()
         for source, text in part:
@@ -134,6 +138,12 @@ def _extract_missing(config: Config, corpora, base, layers, shard, chunks: Chunk
         chunks.write(index, {f"L{layer}": table for layer, table in tables.items()}, drops)
         show(1.0)
     bar.close()
+
+
+def _look_at(backbone: Backbone, config: Config) -> None:
+    """While the base is in memory: what activations of the pair's layer look like, for the halves to carry along."""
+    with atomic(config.out / STATES_FILE) as sibling:
+        measure(backbone, config.layer).save(sibling)
 
 
 def _texts_of(sources: Sequence[CorpusSource], corpora: Sequence[Corpus]) -> Iterator[tuple[CorpusSource, Text]]:

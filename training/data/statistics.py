@@ -18,6 +18,7 @@ from nla_sdk.io.parsing import parse_json
 from nla_sdk.io.progress import say
 from nla_sdk.metrics import mean_baselines, norm_limit
 from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.statistics.states import STATISTICS_FILE as STATES_FILE
 
 from ..configs.config import Config
 from .moments import moments
@@ -83,6 +84,7 @@ class Statistics:
         pair_id: the same for all halves trained on these activations, so that they know each other without
             repositories.
         extraction_precision: what the source model ran at.
+        states: the file that tells right activations from wrong ones, which `extract` wrote; None: it didn't run here.
     """
 
     mean: torch.Tensor
@@ -90,6 +92,7 @@ class Statistics:
     baseline_mse: float
     pair_id: str
     extraction_precision: str = "float32"
+    states: Path | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Statistics:
@@ -115,7 +118,11 @@ class Statistics:
         # Before pair_id was recorded, it was the hash of the mean.
         pair_id = found.get("pair_id") or hashlib.sha256(mean.numpy().tobytes()).hexdigest()[:16]
         precision = found.get("extraction_precision") or "float32"
-        return cls(mean, centred_norm, baseline_mse, pair_id, precision)
+        states = folder / STATES_FILE
+        return cls(
+            *(mean, centred_norm, baseline_mse, pair_id, precision),
+            states=states if states.is_file() else None,
+        )
 
     def contract(self, config: Config, backbone: Backbone, role: str) -> Contract:
         """The verified contract of the half `role` that `config` describes, trained on `backbone`."""
@@ -127,6 +134,8 @@ class Statistics:
             "compute_dtype": str(backbone.dtype).removeprefix("torch."),
             "provenance": {"pair_id": self.pair_id},
         }
+        if self.states is not None:
+            measured["activation_statistics"] = STATES_FILE
         if config.centred if role == "av" else config.ar.centred:
             measured |= {"activation_mean": MEAN_FILE, "centred_norm": self.centred_norm}
         return contract_of(config, role, backbone.tokenizer, backbone.d_model, backbone.vocabulary, **measured)

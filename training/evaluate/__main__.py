@@ -57,6 +57,9 @@ def evaluate(
     record: Annotated[
         bool, typer.Option("--record", help="Write the outcome into both halves' nla_meta.yaml.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take data of another layer or model, with a warning.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an evaluation of something else.")] = False,
     contract: Stated = None,
 ) -> None:
@@ -107,7 +110,7 @@ def evaluate(
     folder = out or Path("results") / Path(av).name
     job = Job(
         pair,
-        heldout.read(data, pair.contract, limit),
+        heldout.read(data, pair.contract, limit, force=force),
         settings,
         folder,
         with_texts=with_texts,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ import numpy as np
 
 from nla_sdk.errors import InputError
 from nla_sdk.evaluation.parts import Data
-from nla_sdk.halves.hub.naming import same_repository
+from nla_sdk.halves.hub.naming import other_names
 from nla_sdk.io.files import sha256_of
-from nla_sdk.io.sidecars import read_sidecar
+from nla_sdk.io.origins import COLUMNS, Origin, check_origin, facts_of_rows, facts_of_sidecar
 from nla_sdk.io.tables import read_vectors, texts_of, why_unreadable, widths_of
 from nla_sdk.io.text import check_text
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from nla_sdk.contract import Contract
 
 NEEDED = ("doc_id", "activation_vector")
-WANTED = (*NEEDED, "row_id", "source_family", "n_raw_tokens", "activation_layer", "api_explanation", "label_status")
+WANTED = (*NEEDED, "row_id", "source_family", "n_raw_tokens", *COLUMNS.values(), "api_explanation", "label_status")
 # Label statuses of training.data.tables.columns, which imports torch; None: nobody said.
 USABLE = (None, "accepted", "repaired")
 TEXT = "detokenized_text_truncated"
@@ -71,7 +70,7 @@ class Heldout:
         )
 
 
-def read(path: Path, contract: Contract | None, limit: int | None = None) -> Heldout:
+def read(path: Path, contract: Contract | None, limit: int | None = None, *, force: bool = False) -> Heldout:
     """Read a held-out table and hold it against the pair's contract.
 
     A table with several labels per activation (one per labeler) gives one row per activation, with the first of its
@@ -82,12 +81,14 @@ def read(path: Path, contract: Contract | None, limit: int | None = None) -> Hel
             detokenized_text_truncated are used where there are any.
         contract: None: not at hand, nothing to hold it against.
         limit: only the first so many activations.
+        force: warn of activations of another layer or model, where they would be refused.
     Raises:
         TextError: a text or a label holds what is no text; names the row.
-        InputError: no such file, no parquet, columns missing, vectors of another layer or width than the pair reads, or
-            two vectors under one row_id of one document.
+        InputError: no such file, no parquet, columns missing, vectors of another width than the pair reads, or two
+            vectors under one row_id of one document.
+        ForeignActivationError: the table says that it is of another layer, base model, commit or quantisation.
     Warns:
-        UserWarning: the table says it was extracted from another base model.
+        PrecisionWarning: the table is of another full precision than the pair was trained on.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -108,7 +109,7 @@ def read(path: Path, contract: Contract | None, limit: int | None = None) -> Hel
         raise InputError(f"{path} cannot be read as parquet: {why_unreadable(error)}") from error
     if not table.num_rows:
         raise InputError(f"{path} holds no rows; expected held-out activations.")
-    _check(path, table, contract)
+    _check(path, table, contract, force)
     for name in (TEXT, "api_explanation"):
         if name in columns:
             for row, text in enumerate(texts_of(table, name, name=str(path))):
@@ -193,7 +194,7 @@ def _refuse_nothing(path: Path, table, vectors: np.ndarray) -> None:
     )
 
 
-def _check(path: Path, table, contract: Contract | None) -> None:
+def _check(path: Path, table, contract: Contract | None, force: bool) -> None:
     widths = widths_of(table, name=str(path))
     if len(widths) != 1:
         raise InputError(
@@ -208,18 +209,7 @@ def _check(path: Path, table, contract: Contract | None) -> None:
             f"{path} holds vectors of {found} numbers; this pair reads {contract.d_model}. Were they taken from "
             "another model?"
         )
-    about = read_sidecar(path)
-    layers = set(table["activation_layer"].to_pylist()) if "activation_layer" in table.column_names else set()
-    layers |= {about["layer"]} if "layer" in about else set()
-    if other := sorted(layers - {contract.layer, None}):
-        raise InputError(
-            f"{path} holds activations of block {', '.join(map(str, other))}; this pair reads block {contract.layer}. "
-            "Extract that one."
-        )
-    base = about.get("base_model")
-    if base and contract.base_model and not same_repository(str(base), contract.base_model):
-        warnings.warn(
-            f"{path} was extracted from {base}; the pair's contract names {contract.base_model}. If these are not the "
-            "same weights, the figures say nothing about the pair.",
-            stacklevel=2,
-        )
+    precision, said = contract.extraction_precision, [*facts_of_sidecar(path), *facts_of_rows(table)]
+    also = other_names(contract.base_model, (facts.get("model") for _, facts in said))
+    pair = Origin(contract.layer, contract.base_model, contract.base_revision, precision, trained=precision, also=also)
+    check_origin(said, pair, str(path), force=force)

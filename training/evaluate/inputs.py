@@ -13,9 +13,11 @@ from nla_sdk.io.files import sha256_of
 # Of a contract only what decides results is hashed: publishing may add links and drop free text, --record adds figures.
 # Nor the base's name: a pair that was trained and measured on a folder gets the base's Hub id before it is published.
 # That a base named by its Hub id is the one that was measured is held against `subject.base_model` (see `verify`).
-_FREE = {"kind", "pair", "provenance", "base_model"}
+# Statistics of activations decide a warning, no result.
+_FREE = {"kind", "pair", "provenance", "base_model", "activation_statistics"}
 _RAW = {"injection_scale", "mse_scale"}  # None is a value of these: the vector as it is
 WEIGHTS = (".safetensors", ".pt", ".bin")
+STATISTICS_FILE = "activation_statistics.safetensors"  # of nla_sdk.model.statistics, which imports torch
 CONFIGS = ("adapter_config.json", "config.json")
 HEADS = ("linear_head.safetensors", "linear_head.pt")
 
@@ -35,7 +37,7 @@ def half_digests(role: str, folder: Path, contract: Contract) -> dict[str, str]:
     """`{role}/{file}` → SHA-256 of every file of a half that decides its results."""
     found = {f"{role}/{SIDECAR_NAME}": contract_digest(contract)}
     for file in sorted(folder.iterdir()):
-        if file.is_file() and (file.suffix in WEIGHTS or file.name in CONFIGS):
+        if file.is_file() and (file.suffix in WEIGHTS or file.name in CONFIGS) and file.name != STATISTICS_FILE:
             found[f"{role}/{file.name}"] = sha256_of(file)
     return found
 

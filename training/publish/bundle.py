@@ -5,6 +5,8 @@ source texts), both training logs, and the licence texts that derivatives of Gem
 `python -m training.evaluate --av demo --out results/demo` measures what was shipped, and
 `python -m training.publish.bundle --evaluation results/demo` puts the evaluation file and its rows beside the pair, and
 `python -m training.publish.bundle --cards docs/demo-cards` renders the cards of what is shipped.
+`python -m training.publish.bundle --statistics` measures what right activations look like on the demo base, beside the
+halves: their evaluation stays that of the very files it was made from.
 `python -m training.publish.bundle --examples runs/demo/eval.parquet` prints the first twenty held-out round trips: that
 table has their texts, which are not shipped.
 """
@@ -29,10 +31,14 @@ from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.evaluation.reading import load
 from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS
+from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.halves.half import Half
 from nla_sdk.io.files import atomic
 from nla_sdk.io.rows.formats import encoding_of
 from nla_sdk.io.tables import read_table
+from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.statistics.measure import measure
+from nla_sdk.model.statistics.states import STATISTICS_FILE
 from nla_sdk.model.weights.heads import load_mean
 
 from ..configs.command import run_command
@@ -96,6 +102,16 @@ def ship_evaluation(folder: Path) -> Path:
     return DEMO / EVALUATION
 
 
+def ship_statistics() -> Path:
+    """Measure what the demo pair's activations look like, and put it beside the halves; returns the file."""
+    contract = Contract.load(DEMO / "av")
+    backbone = Backbone.load(fetch_base("demo").path, ref=contract.base_model, dtype=contract.extraction_precision)
+    with atomic(DEMO / STATISTICS_FILE) as sibling:
+        measure(backbone, contract.layer).save(sibling)
+        sibling.chmod(0o644)  # safetensors writes for the owner alone
+    return DEMO / STATISTICS_FILE
+
+
 def render_cards(folder: Path) -> list[Path]:
     """Render the cards of the bundled pair as `<folder>/av/README.md` and `<folder>/ar/README.md`, with figures."""
     evaluation, rows = load(DEMO / EVALUATION), read_table(DEMO / ROWS)
@@ -145,13 +161,18 @@ def main(
     pair: Annotated[Path | None, typer.Option(help="With --config: ship this folder's av/ and ar/.")] = None,
     evaluation: Annotated[Path | None, typer.Option(help="Ship this folder's evaluation of the demo pair.")] = None,
     cards: Annotated[Path | None, typer.Option(help="Render the cards of the demo pair into this folder.")] = None,
+    statistics: Annotated[bool, typer.Option("--statistics", help="Measure the demo pair's activations anew.")] = False,
     texts: Annotated[
         Path | None, typer.Option("--examples", help="Print round trips; eval.parquet of its run.")
     ] = None,
 ) -> None:
-    if sum(one is not None for one in (config, evaluation, cards, texts)) != 1:
-        raise InputError("Pass one of --config (ship a run), --evaluation (ship its evaluation), --cards, --examples.")
-    if cards:
+    if sum(one is not None for one in (config, evaluation, cards, texts)) + statistics != 1:
+        raise InputError(
+            "Pass one of --config (ship a run), --statistics, --evaluation (ship its evaluation), --cards, --examples."
+        )
+    if statistics:
+        print(ship_statistics())
+    elif cards:
         print(*render_cards(cards), sep="\n")
     elif texts:
         print(*examples(texts), sep="\n")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from ...errors import MissingFileError
 
-_NOT_A_MODEL = re.compile(r"(linear_head|value_head|activation_mean|adapter_model|adapter_model-.*)\.safetensors")
+_NOT_A_MODEL = re.compile(
+    r"(linear_head|value_head|activation_mean|activation_statistics|adapter_model|adapter_model-.*)\.safetensors"
+)
 _ADAPTER_WEIGHTS = re.compile(r"adapter_model(-\d+-of-\d+)?\.safetensors|adapter_model\.bin")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ...errors import NLAError
@@ -47,3 +48,13 @@ def same_repository(one: str | None, other: str | None, kind: str = "model", **w
         return False
     known = [present_name(name, kind).lower() for name in (one, other)]
     return known[0] == known[1] or len({ask_present_name(name, kind, **where).lower() for name in (one, other)}) == 1
+
+
+def other_names(repo: str | None, found: Iterable[object], **where: Any) -> tuple[str, ...]:
+    """Of names found somewhere, those that are old or new names of `repo`.
+
+    Args:
+        where: as for `ask_present_name`.
+    """
+    names = {name for name in found if isinstance(name, str) and name != repo}
+    return tuple(sorted(name for name in names if same_repository(repo, name, **where)))

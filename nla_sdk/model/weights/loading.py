@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ...errors import DeviceError, LoadError, MissingFileError, OutOfMemoryError, QuantizationError, first_line
-from ...io.quiet import quiet
+from ..quiet import quiet
 from .damage import damaged_file, memory_ended
 from .leftovers import refuse_unplaced, refuse_unscaled
 from .quantized import hold_to, keep_compute_dtype

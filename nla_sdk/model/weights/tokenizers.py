@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import LoadError, TokenizerWarning, first_line
-from ...io.quiet import quiet
+from ..quiet import quiet
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

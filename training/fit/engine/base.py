@@ -9,8 +9,8 @@ import torch
 
 from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
-from nla_sdk.io.quiet import quiet
 from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.quiet import quiet
 from nla_sdk.model.weights.loading import pick_device
 from nla_sdk.model.weights.quantized import holds_4bit, keep_compute_dtype
 

@@ -112,7 +112,7 @@ def save_half(
     dtype: str,
     head: torch.nn.Linear | None = None,
 ) -> None:
-    """Write adapter, contract, activation mean and, for an AR, the head into the existing, empty `folder`."""
+    """Write adapter, contract, statistics of activations and, for an AR, the head into the existing, empty `folder`."""
     from safetensors.torch import save_file
 
     backbone.save_adapter(adapter, folder, dtype=getattr(torch, dtype))
@@ -124,6 +124,8 @@ def save_half(
         save_file(state, folder / "linear_head.safetensors")
     if contract.activation_mean:
         save_file({"mean": statistics.mean}, folder / contract.activation_mean)
+    if contract.activation_statistics and statistics.states is not None:
+        shutil.copyfile(statistics.states, folder / contract.activation_statistics)
     contract.replace(provenance={**contract.provenance, "training": dict(facts)}).save(folder)
 
 

@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nla_sdk.errors import InputError, LoadError, first_line
-from nla_sdk.io.quiet import quiet
 from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.quiet import quiet
 from nla_sdk.model.weights.loading import drop_towers, leave_out_towers
 
 from ...configs.fit import Train

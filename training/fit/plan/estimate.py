@@ -15,7 +15,7 @@ from torch import nn
 from nla_sdk.errors import InputError, OfflineError, first_line
 from nla_sdk.halves.demo_base import DEMO_BASE_ID
 from nla_sdk.halves.fetch import fetch_base, fetch_file
-from nla_sdk.io.quiet import quiet
+from nla_sdk.model.quiet import quiet
 from nla_sdk.model.weights.loading import pick_dtype
 
 from ...configs.config import Config

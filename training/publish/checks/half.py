@@ -78,6 +78,7 @@ def named_by_folder(base: object) -> bool:
 
 def _head_and_mean(half: Half) -> Iterator[str]:
     """The AR's head and a centred pair's mean are there and of the right shape."""
+    from nla_sdk.model.statistics.states import ActivationStatistics
     from nla_sdk.model.weights.heads import load_head, load_mean
 
     contract = half.contract
@@ -87,6 +88,10 @@ def _head_and_mean(half: Half) -> Iterator[str]:
             if not heads_agree(half.folder):
                 yield f"{HEADS[0]} and {HEADS[1]} hold different tensors; remove the one that was not trained"
         load_mean(half.folder, contract)
+        if contract.activation_statistics is not None:
+            file = half.folder / contract.activation_statistics
+            found = ActivationStatistics.load(file)
+            found.belongs(contract.base_model, contract.layer, contract.d_model, str(file))
     except NLAError as error:
         yield str(error).replace(f"{half.folder}/", "")
 
@@ -144,7 +149,7 @@ def _base(half: Half, findings: Findings) -> bool:
     """
     from transformers import AutoConfig
 
-    from nla_sdk.io.quiet import quiet
+    from nla_sdk.model.quiet import quiet
     from nla_sdk.model.weights.tokenizers import load_tokenizer
 
     contract, name = half.contract, half.folder.name

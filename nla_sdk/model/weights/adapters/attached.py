@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ....errors import LoadError
 from .plan import MAGNITUDE, TOKEN_ROWS, AdapterPlan
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 
 def live_name(module: str, leaf: str, adapter: str) -> str:
@@ -102,3 +107,22 @@ def put_back(*roots: nn.Module | None) -> Iterator[None]:
         for parameter, grad in grads:
             parameter.requires_grad_(grad)
         raise
+
+
+def write_adapter(folder: Path, config: LoraConfig, state: Mapping[str, torch.Tensor], base: str) -> None:
+    """Write an adapter as PEFT's two files into an existing folder.
+
+    Args:
+        state: its tensors under PEFT's file names.
+        base: what the config calls the base model.
+    """
+    from safetensors.torch import save_file
+
+    raw = config.to_dict()
+    raw.update(base_model_name_or_path=base, inference_mode=True)
+    for key in ("target_modules", "modules_to_save", "exclude_modules"):
+        if isinstance(raw.get(key), set):
+            raw[key] = sorted(raw[key])
+    text = json.dumps(raw, indent=2, sort_keys=True, default=str) + "\n"
+    (folder / "adapter_config.json").write_text(text, encoding="utf-8")
+    save_file(dict(state), folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....errors import AdapterConfigError, MissingFileError, first_line
-from ....io.quiet import quiet
+from ...quiet import quiet
 from ..files import damage
 
 if TYPE_CHECKING:

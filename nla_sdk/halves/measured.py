@@ -1,0 +1,41 @@
+"""Statistics that are measured once for a base, layer and precision, and kept in this SDK's cache."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ..errors import DamagedFileError
+from ..io.files import atomic
+from ..io.progress import say
+from ..model.backbone import Backbone
+from ..model.statistics.measure import TEXTS, measure
+from ..model.statistics.states import FORMAT, ActivationStatistics
+from .demo_base import cache_root
+
+
+def kept(backbone: Backbone, layer: int, files: Path) -> ActivationStatistics:
+    """Read them from the cache, or measure and keep them.
+
+    Args:
+        backbone: the base in memory.
+        files: its folder, which tells it from others by the names, sizes and times of its files.
+    """
+    listing = sorted((file.name, file.stat().st_size) for file in files.iterdir() if file.is_file())
+    listing += [(str(files.resolve()), max((int(file.stat().st_mtime) for file in files.iterdir()), default=0))]
+    texts = hashlib.sha256(TEXTS.read_bytes()).hexdigest()
+    key = hashlib.sha256(repr((listing, layer, backbone.precision, texts, FORMAT)).encode()).hexdigest()[:24]
+    file = cache_root() / "statistics" / f"{key}.safetensors"
+    if file.is_file():
+        try:
+            return ActivationStatistics.load(file)
+        except DamagedFileError:
+            pass  # measured again, and written over
+    say(f"measuring what activations of {backbone.ref}, layer {layer}, look like (once)")
+    found = measure(backbone, layer)
+    try:
+        with atomic(file) as sibling:
+            found.save(sibling)
+    except OSError:
+        pass  # a cache that cannot be written costs the next process the same seconds
+    return found

@@ -1,0 +1,192 @@
+"""Where activations were read: model, revision, layer, precision; as rows and sidecars say, held against the pair's.
+
+What is not said is unknown, not wrong. A layer, a model, a commit that is another is refused; so is a quantised model
+where the pair's is not (and the other way round). float32, bfloat16 and float16 differ by rounding: a warning.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path, PureWindowsPath
+
+import pyarrow as pa
+
+from ..errors import ForeignActivationError, ForeignActivationWarning, PrecisionWarning
+from .sidecars import read_sidecar
+
+COLUMNS = {
+    "layer": "activation_layer",
+    "model": "activation_model",
+    "revision": "activation_revision",
+    "precision": "activation_precision",
+}
+"""The columns of a table that say it row by row."""
+SIDECAR = {
+    "layer": "layer",
+    "model": "base_model",
+    "revision": "base_revision",
+    "precision": "extraction_precision",
+}
+"""The keys of a sidecar that say it of all rows."""
+ROWS_SHOWN = 5
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_ROUNDED = {"float32", "bfloat16", "float16"}
+_SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16", "float": "float32"}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where activations were read; None: not known.
+
+    Attributes:
+        layer: the block, 0-indexed.
+        model: Hub id or folder of the base.
+        revision: its commit.
+        precision: what it ran at: float32, bfloat16, nf4, …
+        trained: for a pair, the precision of the activations it was trained on, which is as good.
+        also: for a pair, other names of its base.
+    """
+
+    layer: int | None = None
+    model: str | None = None
+    revision: str | None = None
+    precision: str | None = None
+    trained: str | None = None
+    also: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, int | str]:
+        """What is known, under a sidecar's keys."""
+        return {key: value for name, key in SIDECAR.items() if (value := getattr(self, name)) is not None}
+
+    def refuses(self, name: str, found: object) -> bool:
+        """Whether rows whose `name` (layer, model, …) is `found` are others than these."""
+        wanted = getattr(self, name)
+        if found is None or wanted is None:
+            return False
+        if name == "layer":
+            return not isinstance(found, (int, float)) or found != wanted
+        if name == "model":
+            return not any(_same_model(str(found), one) for one in (wanted, *self.also))
+        if name == "revision":
+            commits = _COMMIT.fullmatch(str(found)) and _COMMIT.fullmatch(str(wanted))
+            return bool(commits) and found != wanted
+        return not self._as_precise(str(found), _ROUNDED)
+
+    def rounds(self, precision: object) -> bool:
+        """Whether a precision that is not refused is another all the same."""
+        return precision is not None and self.precision is not None and not self._as_precise(str(precision), set())
+
+    def _as_precise(self, found: str, alike: set[str]) -> bool:
+        found = _precision(found)
+        here = {_precision(one) for one in (self.precision, self.trained) if one is not None}
+        return found in here or (found in alike and bool(here & alike))
+
+
+def _precision(name: str) -> str:
+    name = name.strip().lower().removeprefix("torch.")
+    return _SHORT.get(name, name)
+
+
+def _same_model(found: str, wanted: str) -> bool:
+    """Whether two names may be of one model: ids by their letters; a folder's name says nothing of a Hub id."""
+    if found.lower().rstrip("/") == wanted.lower().rstrip("/"):
+        return True
+    here, there = _is_folder(found), _is_folder(wanted)
+    if here and there:
+        a, b = Path(found).expanduser(), Path(wanted).expanduser()
+        if a.is_dir() and b.is_dir():
+            return _listing(a) == _listing(b)
+        return PureWindowsPath(found).name.lower() == PureWindowsPath(wanted).name.lower()
+    return here != there
+
+
+def _is_folder(name: str) -> bool:
+    given = name.startswith(("/", ".", "~")) or PureWindowsPath(name).is_absolute() or name.count("/") != 1
+    return given or Path(name).is_dir()
+
+
+def _listing(folder: Path) -> dict[str, int | str]:
+    """Names and sizes of a model's weights, and its config: alike in a copy."""
+    found: dict[str, int | str] = {file.name: file.stat().st_size for file in folder.glob("*.safetensors")}
+    config = folder / "config.json"
+    return found | {"config.json": config.read_text(encoding="utf-8") if config.is_file() else ""}
+
+
+def check_origin(
+    found: Iterable[tuple[str, Mapping[str, object]]], pair: Origin, name: str, *, force: bool = False
+) -> None:
+    """Hold what is said of activations against what a pair reads.
+
+    Args:
+        found: (which rows, {"layer" | "model" | "revision" | "precision": value}).
+        pair: what the pair reads.
+        name: the file, for messages.
+        force: warn where it would refuse.
+    Raises:
+        ForeignActivationError: they are of another layer, model, commit, or of a model quantised otherwise.
+    Warns:
+        PrecisionWarning: they are of another full precision.
+        ForeignActivationWarning: with `force`, in place of the error.
+    """
+    wrong: dict[tuple[str, object], list[str]] = {}
+    rounded: set[str] = set()
+    for where, facts in found:
+        for what, value in facts.items():
+            if pair.refuses(what, value):
+                wrong.setdefault((what, value), []).append(where)
+            elif what == "precision" and pair.rounds(value):
+                rounded.add(str(value))
+    if wrong:
+        said = "; ".join(f"{what} {value} ({_places(where)})" for (what, value), where in wrong.items())
+        wanted = ", ".join(f"{what} {getattr(pair, what)}" for what in dict.fromkeys(what for what, _ in wrong))
+        message = f"{name}: activations of {said}; this pair reads {wanted}."
+        if not force:
+            raise ForeignActivationError(
+                f"{message} Its words about them mean nothing: read them again with `nla extract` as the pair does; "
+                "force=True (nla: --force) takes them all the same."
+            )
+        warnings.warn(f"{message} Taken all the same, as asked.", ForeignActivationWarning, stacklevel=3)
+    if rounded:
+        warnings.warn(
+            f"{name}: activations read in {', '.join(sorted(rounded))}; the pair's are of "
+            f"{' or '.join(dict.fromkeys(one for one in (pair.trained, pair.precision) if one))}. Directions differ "
+            "slightly; compare scores within one precision only.",
+            PrecisionWarning,
+            stacklevel=3,
+        )
+
+
+def _places(where: list[str]) -> str:
+    shown = ", ".join(where[:ROWS_SHOWN])
+    return shown + (f" and {len(where) - ROWS_SHOWN:,} more" if len(where) > ROWS_SHOWN else "")
+
+
+def facts_of_rows(table: pa.Table, first: int = 0) -> Iterator[tuple[str, dict[str, object]]]:
+    """("row 7", what its columns say) of every row of a table that says anything."""
+    there = {what: column for what, column in COLUMNS.items() if column in table.column_names}
+    values = {what: table[column].to_pylist() for what, column in there.items()}
+    for at in range(table.num_rows if there else 0):
+        yield f"row {first + at}", {what: column[at] for what, column in values.items()}
+
+
+def facts_of_sidecar(path: Path | None) -> Iterator[tuple[str, dict[str, object]]]:
+    """("its sidecar", what the sidecar beside a table says of all its rows); nothing where there is none."""
+    if path is not None and (about := read_sidecar(path)):
+        extraction = about.get("extraction") if isinstance(about.get("extraction"), dict) else {}
+        said = {what: about.get(key, extraction.get(key)) for what, key in SIDECAR.items()}
+        yield "its sidecar", said
+
+
+def common(found: Iterable[tuple[str, Mapping[str, object]]]) -> Origin:
+    """What all that is said agrees in; None of what nobody says, or not all alike."""
+    said: dict[str, set[object]] = {}
+    for _, facts in found:
+        for what, value in facts.items():
+            if value is not None:
+                said.setdefault(what, set()).add(value)
+    names = {field.name for field in fields(Origin)}
+    agreed = {what: next(iter(values)) for what, values in said.items() if len(values) == 1 and what in names}
+    return Origin(**agreed)  # pyright: ignore[reportArgumentType]
