@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from .contract import Contract
-from .errors import MismatchedHalvesError, UnmatchedPairWarning
+from .errors import MismatchedHalvesError, NonFiniteOutputError, UnmatchedPairWarning
 from .halves import fetch
 from .halves.half import Half, check_halves, find_halves
 from .io.origins import Origin
@@ -85,6 +85,7 @@ class Assembly:
     matched: bool
     _warned_precision: bool = field(default=False, init=False)
     _statistics: ActivationStatistics | None = field(default=None, init=False)
+    _unmeasurable: str = field(default="", init=False)
 
     @property
     def av_contract(self) -> Contract | None:
@@ -163,10 +164,14 @@ class Assembly:
         Raises:
             MismatchedHalvesError, DamagedFileError: the file is another pair's, or damaged.
         """
+        if self._statistics is None and not self._unmeasurable:
+            try:
+                self._statistics = statistics_of([half for half in (self.av, self.ar) if half is not None], self.base)
+            except NonFiniteOutputError as error:  # which explaining says better, as an error
+                self._unmeasurable = str(error)
         if self._statistics is None:
-            self._statistics = statistics_of([half for half in (self.av, self.ar) if half is not None], self.base)
-        if self._statistics is None:
-            return None, "no statistics lie beside the contract, and the base they would be measured on is not loaded"
+            no_base = "no statistics lie beside the contract, and the base they would be measured on is not loaded"
+            return None, self._unmeasurable or no_base
         return self._statistics, ""
 
     @property

@@ -41,8 +41,8 @@ def test_it_prints_token_explanation_and_scores_beside_an_empty_explanation(exam
     trip, empty = pair.round_trip("The cat sat"), pair.score("", pair.extract("The cat sat").vectors[0])
     out, err = example("The cat sat", "--av", folder)
     assert "token 't', position 8, layer 1" in out and trip.explanation in out
-    assert f"cosine {trip.cosine:.3f} (empty explanation: {empty.cosine:.3f})" in out
-    assert f"FVE {trip.fve:.3f} (empty explanation: {empty.fve:.3f})" in out
+    assert f"cosine {trip.cosine:.3f} (empty explanation: {empty.cosine:.3f}" in out
+    assert f"FVE {trip.fve:.3f} (empty explanation: {empty.fve:.3f}" in out
     assert f"gain {1 - trip.mse / empty.mse:.3f}" in out
     assert "FVE is 0 for the mean direction over many rows, not for each" in out
     assert err == ""

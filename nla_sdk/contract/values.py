@@ -34,20 +34,24 @@ def number(value: Any) -> float:
 
 
 def whole_number(value: Any) -> int:
-    """Any whole number, also as a string or as a float without a fraction.
+    """Any whole number below 2³¹, also as a string or as a float without a fraction.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or larger: no model is so wide, and tokenizers take no such id.
     """
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        return int(value)
-    try:
-        real = number(value)
-    except ValueError:
-        real = math.nan
-    if not real.is_integer():
-        raise ValueError("expected a whole number")
-    return int(real)
+        whole = int(value)
+    else:
+        try:
+            real = number(value)
+        except ValueError:
+            real = math.nan
+        if not real.is_integer():
+            raise ValueError("expected a whole number")
+        whole = int(real)
+    if abs(whole) >= 2**31:
+        raise ValueError("expected a whole number below 2,147,483,648")
+    return whole
 
 
 def agree(a: Any, b: Any, d_model: Any = None) -> bool:

@@ -41,7 +41,8 @@ def verify(contract: Contract, tokenizer: PreTrainedTokenizerBase, vocabulary: i
     learned: dict[str, Any] = {}
     if contract.role == "av" or (roleless and contract.av_template and has_marker):
         learned |= _verify_av(contract, tokenizer)
-        _verify_embedded(contract, tokenizer, av_prompt_ids(contract, tokenizer), vocabulary, "AV")
+        if contract.prompt_style is not None:  # of a table nobody may have said it
+            _verify_embedded(contract, tokenizer, av_prompt_ids(contract, tokenizer), vocabulary, "AV")
     if contract.role == "ar" or (roleless and contract.ar_template):
         learned |= _verify_ar(contract, tokenizer)
         _verify_embedded(contract, tokenizer, encode(tokenizer, [ar_prompt(contract, "")])[0], vocabulary, "AR")

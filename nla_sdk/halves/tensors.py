@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingFileError, NLAError, first_line
+from ..errors import AdapterConfigError, MissingFileError, NLAError, first_line
 from .demo_base import DEMO_BASE_ID, base_folder
 from .fetch import fetch_file
 from .half import ADAPTER_FILES, Half
@@ -41,11 +41,21 @@ def account(
         For an adapter counts of tensors and parameters, in all and loaded, and the reasons for the rest: `inert` (by
         design) and `misfits` (no place in the base); or `unchecked`, why that could not be told. For a full checkpoint
         `head`, the name of its head's file, and the same of its own model (`loaded`, `inert`, `misfits`) by name.
+    Raises:
+        AdapterConfigError, DamagedFileError: adapter_config.json is none.
     """
     if not half.is_adapter:
         heads = sorted(name for name in files if name.startswith(HEAD_PREFIXES))
         return {"head": heads[0] if heads else None, **_account_of_model(half, local_files_only)}
     wanted = base or half.contract.base_model
+    if (half.folder / ADAPTER_FILES[0]).is_file():
+        from ..model.weights.adapters.config import check_config, read_json
+
+        raw = read_json(half.folder)
+        try:
+            check_config(raw, half.folder)
+        except AdapterConfigError as error:
+            return {"unchecked": str(error)}
     try:
         shapes = _shapes(half)
         model = _skeleton(wanted, half.contract.base_revision if base is None else None, local_files_only)

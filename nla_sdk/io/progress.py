@@ -55,6 +55,9 @@ def end_bars() -> None:
 def say(message: str) -> None:
     """A line on stderr, above the progress bar if there is one."""
     if "tqdm" in sys.modules:
-        sys.modules["tqdm"].tqdm.write(message, file=sys.stderr)
+        tqdm = sys.modules["tqdm"].tqdm
+        tqdm.write(message, file=sys.stderr)
+        for bar in list(getattr(tqdm, "_instances", ())):
+            bar.delay = 0  # it has been drawn below the line, which close() does not know of work this short
     else:
         print(message, file=sys.stderr)

@@ -305,7 +305,7 @@ def check_texts(table: pa.Table, columns: Sequence[str], name: str, first: int =
             raise InputError(f"{name}: {column} is a column of {found.type}; expected texts.")
         if found.null_count and not missing:
             row = first + pc.index(found.is_null(), True).as_py()
-            raise InputError(f"{name}, row {row}: {column} is empty; expected a text.")
+            raise InputError(f"{name}, row {row}: {column} is null; expected a text.")
 
 
 # --- tables joined ------------------------------------------------------------------------------------------------

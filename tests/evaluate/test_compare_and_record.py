@@ -119,9 +119,9 @@ def test_rows_without_a_direction_have_nothing_to_pair(two, tmp_path):
     data = table(tmp_path / "zero.parquet")
     rows = pq.read_table(data)
     at = rows.column_names.index("activation_vector")
-    zero = vector_column(np.zeros((len(rows), 24)))
+    alike = vector_column(np.ones((len(rows), 24)))
     known = Oracle(data)
-    pq.write_table(rows.set_column(at, "activation_vector", zero), data)
+    pq.write_table(rows.set_column(at, "activation_vector", alike), data)
     evaluate(PlantedPair(tmp_path, known.say, known.hear), data, tmp_path / "out")
     text = "\n".join(lines(two / "good" / "out" / EVALUATION, tmp_path / "out" / EVALUATION))
     assert "No paired test: B has no FVE" in text

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nla_sdk.errors import InputError
 from nla_sdk.evaluation.reading import EvaluationError, dumps
 from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS, Evaluation
 from nla_sdk.io.files import sha256_of
@@ -174,7 +175,7 @@ def test_what_is_no_parquet_is_refused_in_one_line(made, tmp_path):
     (tmp_path / ROWS).write_bytes(b"x")
     values["files"][ROWS] = sha256_of(tmp_path / ROWS)
     (tmp_path / EVALUATION).write_text(dumps(Evaluation.model_validate(values)), encoding="utf-8")
-    with pytest.raises(EvaluationError, match="cannot be recomputed from its tables: ArrowInvalid"):
+    with pytest.raises(InputError, match="rows.parquet is not a readable parquet file"):
         verify(tmp_path / EVALUATION)
 
 

@@ -358,7 +358,7 @@ def test_activations_of_another_layer_or_width_are_refused(tmp_path, data):
     contract = PlantedPair(tmp_path, found.say, found.hear).contract
     rows = pq.read_table(data)
     pq.write_table(rows.append_column("activation_layer", pa.array([9] * len(rows))), tmp_path / "layer.parquet")
-    with pytest.raises(InputError, match="activations of block 9; this pair reads block 3"):
+    with pytest.raises(InputError, match="activations of layer 9 .*this pair reads layer 3"):
         heldout.read(tmp_path / "layer.parquet", contract)
     pq.write_table(
         pa.table({"doc_id": ["a", "b"], "activation_vector": vector_column(np.ones((2, 5)))}), tmp_path / "w.parquet"

@@ -18,17 +18,6 @@ SHARE = 3
 """One in so many is taken."""
 TOLD = {("nla info", "adapter_model.safetensors")}
 """What a command that tells of files may say with exit code 0, on stdout."""
-UNMENDED = {
-    ("nla, its pair", "adapter_config.json", "a huge number"): "adapters",
-    ("nla, its pair", "adapter_config.json", "nested deeply"): "adapters",
-    ("nla info", "adapter_config.json", "*"): "adapters",
-}
-"""Who mends it."""
-
-
-def owner(name: str, file: str, kind: str) -> str | None:
-    file = Path(file).name
-    return UNMENDED.get((name, file, kind)) or (UNMENDED.get((name, file, "*")) if kind not in GONE else None)
 
 
 def cases():
@@ -38,9 +27,7 @@ def cases():
                 if kind in entry.harmless:
                     continue
                 if os.environ.get("NLA_GRID") == "all" or (turn + row) % (SHARE * len(entry.reads)) == SHARE * number:
-                    whose = owner(name, file, kind)
-                    marks = [pytest.mark.xfail(strict=True, reason=f"of {whose}", raises=Exception)] if whose else []
-                    yield pytest.param(name, file, kind, id=f"{name}: {file} is {kind}", marks=marks)
+                    yield pytest.param(name, file, kind, id=f"{name}: {file} is {kind}")
 
 
 @pytest.mark.parametrize(("name", "file", "kind"), cases())

@@ -75,7 +75,12 @@ def lora(kind: str) -> LoraConfig:
 
 def contract_of(backbone: Backbone, **facts) -> Contract:
     known = {"kind": "nla_model", "role": "av", "base_model": "tiny", "d_model": tiny.D_MODEL, "layer": 0}
-    template = {"injection_char": tiny.MARKER, "av_template": tiny.AV_TEMPLATE, "max_new_tokens": 6}
+    template = {
+        "injection_char": tiny.MARKER,
+        "prompt_style": "raw",
+        "av_template": tiny.AV_TEMPLATE,
+        "max_new_tokens": 6,
+    }
     scale = {"injection_scale": math.sqrt(tiny.D_MODEL)}
     return Contract.from_dict(known | template | scale | facts).verify(backbone.tokenizer)
 

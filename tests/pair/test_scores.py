@@ -63,11 +63,17 @@ def test_each_row_stands_beside_no_words_and_the_mean_direction(lora_pair, rows)
         assert trip.mean_fve == pytest.approx(1 - 2 * (1 - cosine(mean, row)) / 1.5, abs=1e-5)
 
 
-def test_a_pair_that_knows_no_mean_and_no_baseline_says_so_and_still_compares_with_no_words(pair, rows):
+def test_a_pair_that_knows_no_mean_and_no_baseline_says_so_and_still_compares_with_no_words(pair, rows, monkeypatch):
+    monkeypatch.setattr(pair, "activation_statistics", lambda: (None, "the base is not loaded"))
     assert pair.mean_direction is None and pair.baseline_mse is None
     score = pair.score("a cat", rows[0])
     assert (score.mean_cosine, score.mean_fve, score.fve, score.empty_fve) == (None, None, None, None)
     assert score.gain == pytest.approx(1 - (1 - score.cosine) / (1 - score.empty_cosine), abs=1e-6)
+
+
+def test_a_pair_that_is_not_centred_knows_the_mean_direction_of_its_statistics(pair, rows):
+    mean = pair.activation_statistics()[0].mean
+    assert pair.score("a cat", rows[0]).mean_cosine == pytest.approx(cosine(mean, rows[0]), abs=1e-6)
 
 
 def test_the_mean_direction_is_of_length_one(lora_pair):

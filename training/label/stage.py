@@ -153,7 +153,7 @@ def _make(config: Config, table: Table, passes: Passes, push_dataset: str | None
             if chunks.has(index):
                 bar.update(batch.num_rows)
                 continue
-            check_texts(batch, columns[:1] + columns[2:3], str(table.source), bar.n)
+            check_texts(batch, columns[:1], str(table.source), bar.n)
             made = _label(batch.to_pylist(), passes, bar)
             failed = [row for row in made if row["label_status"] == "failed"]
             if len(failed) == len(made) and (len(made) >= GIVE_UP or len(made) == file.metadata.num_rows):

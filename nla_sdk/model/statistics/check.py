@@ -160,7 +160,7 @@ def _like(statistics: ActivationStatistics, state: str) -> str:
 
 def _less_the_mean(statistics: ActivationStatistics, vectors: torch.Tensor, facts: dict) -> bool:
     """Whether the vectors are right once the mean is added to them; very small ones would be the mean itself then."""
-    if abs(facts["cosine"]) > 0.5 or facts["norm"] < facts["expected_norm"] / 10:
+    if abs(facts["cosine"]) > 0.5 or not 0.1 < facts["norm"] / facts["expected_norm"] < 0.9:
         return False
     whole = vectors + statistics.mean
     low, _, high = statistics.log_norm.exp().tolist()

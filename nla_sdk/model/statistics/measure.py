@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ...errors import NonFiniteOutputError
 from ..backbone import Backbone
 from ..batches import by_length, pad_right
 from ..extraction import tokenize
@@ -41,11 +42,13 @@ def measure(backbone: Backbone, layer: int, texts: Sequence[str] = ()) -> Activa
         backbone: the base; it is run with its adapters off, held meanwhile.
         layer: the pair's.
         texts: measured beside the built-in ones.
+    Raises:
+        NonFiniteOutputError: the layer's own activations hold NaN or infinity. Another state that does is left out.
     """
     rows = [tokenize(backbone.tokenizer, text)[:LONGEST] for text in [*built_in_texts(), *texts]]
     with torch.no_grad(), backbone.using(None):
         readings = _readings(backbone, [ids for ids in rows if len(ids) > 2], layer)
-    readings = _within(readings, NUMBERS // backbone.d_model)
+    readings = _within(_finite(readings, backbone, layer), NUMBERS // backbone.d_model)
     states = tuple(dict.fromkeys(name for reading in readings for name in reading))
     own = states.index(block_state(layer))
     described = [{name: describe(rows) for name, rows in reading.items()} for reading in readings]
@@ -62,7 +65,7 @@ def measure(backbone: Backbone, layer: int, texts: Sequence[str] = ()) -> Activa
     return ActivationStatistics(
         base_model=backbone.ref,
         layer=layer,
-        precision=backbone.quantization or str(backbone.dtype).removeprefix("torch."),
+        precision=backbone.precision,
         states=states,
         projection=projection.float(),
         centres=centres.float(),
@@ -140,6 +143,17 @@ def final_norm(backbone: Backbone) -> nn.Module | None:
     """The norm before the lm_head, which transformers applies to the last of its `hidden_states`."""
     parent = backbone.model.get_submodule(backbone.blocks_name.rpartition(".")[0])
     return next((norm for name in NORMS if (norm := getattr(parent, name, None)) is not None), None)
+
+
+def _finite(readings: list[dict[str, torch.Tensor]], backbone: Backbone, layer: int) -> list[dict[str, torch.Tensor]]:
+    """The states that hold numbers only: float16 overflows in some models, from some block on."""
+    lost = {name for reading in readings for name, rows in reading.items() if not rows.isfinite().all()}
+    if block_state(layer) in lost:
+        raise NonFiniteOutputError(
+            f"What {backbone.ref} computes at layer {layer} in {backbone.precision} holds NaN or infinity for some "
+            "texts, so nobody can say what right activations look like. Load it in bfloat16 or float32."
+        )
+    return [{name: rows for name, rows in reading.items() if name not in lost} for reading in readings]
 
 
 def _within(readings: list[dict[str, torch.Tensor]], most: int) -> list[dict[str, torch.Tensor]]:

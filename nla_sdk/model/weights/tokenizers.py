@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import LoadError, TokenizerWarning, first_line
 from ..quiet import quiet
+from .damage import damaged_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -75,6 +76,8 @@ def load_tokenizer(
                 return live
             own = PreTrainedTokenizerFast.from_pretrained(path)
     except (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, AttributeError) as error:
+        if wrong := damaged_file(Path(path)):
+            raise wrong from error
         raise LoadError(f"Could not load the tokenizer in {path}: {first_line(error)}") from error
     except Exception as error:  # tokenizers raises bare Exceptions where its file is damaged
         if type(error) is not Exception:
