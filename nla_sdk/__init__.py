@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .contract import Contract
     from .errors import NLAError, NLAWarning
+    from .model.statistics.check import ActivationReport
     from .pair import NLAPair
     from .results import Activations, Explanation, Results, RoundTrip, Score
 
 __version__ = "0.1.0"
 __all__ = [
+    "ActivationReport",
     "Activations",
     "Contract",
     "Explanation",
@@ -34,6 +36,7 @@ __all__ = [
 _HOMES = {
     "NLAPair": "pair",
     **dict.fromkeys(("Activations", "Explanation", "Results", "RoundTrip", "Score"), "results"),
+    "ActivationReport": "model.statistics.check",
     "Contract": "contract",
     **dict.fromkeys(("NLAError", "NLAWarning"), "errors"),
 }

@@ -25,6 +25,8 @@ from .model.weights.adapters.reading import AdapterReport
 from .model.weights.heads import load_head, load_mean
 from .results import html_table
 
+QUICK = 10**9  # parameters of a base that a CPU measures in a minute or two
+
 
 class Base:
     """The model that both halves were trained on, loaded when it is first asked for.
@@ -155,22 +157,28 @@ class Assembly:
         contract = self.av_contract
         return contract is not None and (contract.activation_mean is not None or contract.injection_scale is None)
 
-    def activation_statistics(self) -> tuple[ActivationStatistics | None, str]:
+    def activation_statistics(self, *, wait: bool = False) -> tuple[ActivationStatistics | None, str]:
         """What right activations look like, or None and why that is not known.
 
         They are in the file that a contract names; of a pair without one they are measured on the base, once for a
         base, layer and precision, and kept in this SDK's cache. A base is not loaded for their sake.
 
+        Args:
+            wait: measure a base of more than a billion parameters on a CPU too, which takes minutes.
         Raises:
             MismatchedHalvesError, DamagedFileError: the file is another pair's, or damaged.
         """
         if self._statistics is None and not self._unmeasurable:
             try:
-                self._statistics = statistics_of([half for half in (self.av, self.ar) if half is not None], self.base)
+                halves = [half for half in (self.av, self.ar) if half is not None]
+                self._statistics = statistics_of(halves, self.base, wait=wait)
             except NonFiniteOutputError as error:  # which explaining says better, as an error
                 self._unmeasurable = str(error)
         if self._statistics is None:
-            no_base = "no statistics lie beside the contract, and the base they would be measured on is not loaded"
+            no_base = (
+                "no statistics lie beside the contract, and the base they would be measured on is not loaded, or so "
+                "large that it is measured on a CPU only when asked (pair.check_activations)"
+            )
             return None, self._unmeasurable or no_base
         return self._statistics, ""
 
@@ -219,8 +227,12 @@ class Assembly:
         }
 
 
-def statistics_of(halves: Sequence[Half], base: Base) -> ActivationStatistics | None:
-    """Those that a half's contract names, else those bundled or cached, else measured if the base is in memory."""
+def statistics_of(halves: Sequence[Half], base: Base, *, wait: bool) -> ActivationStatistics | None:
+    """Those that a half's contract names, else those bundled or cached, else measured if the base is in memory.
+
+    Args:
+        wait: for a large base on a CPU.
+    """
     for half in halves:
         if half.contract.activation_statistics is not None:
             file = half.folder / half.contract.activation_statistics
@@ -235,7 +247,8 @@ def statistics_of(halves: Sequence[Half], base: Base) -> ActivationStatistics | 
         return None
     from .halves.measured import kept
 
-    return kept(backbone, cast(int, halves[0].contract.layer), cast(Path, base.path))
+    quick = backbone.device.type != "cpu" or sum(p.numel() for p in backbone.model.parameters()) < QUICK
+    return kept(backbone, cast(int, halves[0].contract.layer), cast(Path, base.path), measured=quick or wait)
 
 
 Pair = TypeVar("Pair", bound=Assembly)

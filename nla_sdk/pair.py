@@ -165,7 +165,7 @@ class NLAPair(Assembly):
         origin = self.origin
         return replace(read, model=origin.model, revision=origin.revision, precision=running)
 
-    def check_activations(self, vectors: VectorsLike | Activations) -> ActivationReport:
+    def check_activations(self, vectors: VectorsLike | Activations, *, wait: bool = True) -> ActivationReport:
         """Whether vectors look like the activations this pair reads, and if not, what they probably are.
 
         Norm, mean direction and spread are compared with those of every state of the base, measured on short texts
@@ -173,9 +173,10 @@ class NLAPair(Assembly):
 
         Args:
             vectors: [d_model] or [n, d_model], raw.
+            wait: see `activation_statistics`; `explain` and `round_trip` do not wait.
         Returns:
-            An ActivationReport: `.verdict` is "ok", "suspect" or "unknown" (the statistics are not beside the contract
-            and the base is not in memory), `.cause` says why.
+            An ActivationReport: `.verdict` is "ok", "suspect" or "unknown" (no statistics beside the contract, and no
+            base in memory to measure), `.cause` says why.
         Raises:
             ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError.
             MismatchedHalvesError, DamagedFileError: the file of statistics is another's, or damaged.
@@ -183,8 +184,10 @@ class NLAPair(Assembly):
             >>> pair.check_activations(hidden_states[12][0]).cause  # doctest: +SKIP
             'they look like the output of block 11, hidden_states[12] (off by one); the pair reads …'
         """
-        rows, _ = as_vectors(vectors.vectors if isinstance(vectors, Activations) else vectors, self.d_model)
-        statistics, why = self.activation_statistics()
+        vectors = vectors.vectors if isinstance(vectors, Activations) else vectors
+        check_vector_input(vectors)
+        rows, _ = as_vectors(vectors, self.d_model)
+        statistics, why = self.activation_statistics(wait=wait)
         if statistics is None:
             return ActivationReport("unknown", why)
         return check(statistics, rows, scaled=self.norm_matters)
@@ -352,7 +355,7 @@ class NLAPair(Assembly):
         """Vectors [n, d_model] to explain, and whether a single one was given: of this pair's kind, or with a word."""
         vectors, single = self._origin_checked(activation, force)
         if not isinstance(activation, Activations) and not force:
-            self.check_activations(vectors).warn(stacklevel=3)
+            self.check_activations(vectors, wait=False).warn(stacklevel=3)
         return vectors, single
 
     def _origin_checked(self, activation: VectorsLike | Activations, force: bool) -> tuple[torch.Tensor, bool]:

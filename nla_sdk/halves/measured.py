@@ -14,12 +14,13 @@ from ..model.statistics.states import FORMAT, ActivationStatistics
 from .demo_base import cache_root
 
 
-def kept(backbone: Backbone, layer: int, files: Path) -> ActivationStatistics:
+def kept(backbone: Backbone, layer: int, files: Path, *, measured: bool = True) -> ActivationStatistics | None:
     """Read them from the cache, or measure and keep them.
 
     Args:
         backbone: the base in memory.
         files: its folder, which tells it from others by the names, sizes and times of its files.
+        measured: False: None where they are not in the cache.
     """
     listing = sorted((file.name, file.stat().st_size) for file in files.iterdir() if file.is_file())
     listing += [(str(files.resolve()), max((int(file.stat().st_mtime) for file in files.iterdir()), default=0))]
@@ -31,6 +32,8 @@ def kept(backbone: Backbone, layer: int, files: Path) -> ActivationStatistics:
             return ActivationStatistics.load(file)
         except DamagedFileError:
             pass  # measured again, and written over
+    if not measured:
+        return None
     say(f"measuring what activations of {backbone.ref}, layer {layer}, look like (once)")
     found = measure(backbone, layer)
     try:

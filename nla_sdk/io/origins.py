@@ -10,6 +10,8 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path, PureWindowsPath
 
 import pyarrow as pa
@@ -165,11 +167,15 @@ def _places(where: list[str]) -> str:
 
 
 def facts_of_rows(table: pa.Table, first: int = 0) -> Iterator[tuple[str, dict[str, object]]]:
-    """("row 7", what its columns say) of every row of a table that says anything."""
+    """("row 7" or "rows 7 to 12", what their columns say) of neighbouring rows alike, of a table that says anything."""
     there = {what: column for what, column in COLUMNS.items() if column in table.column_names}
-    values = {what: table[column].to_pylist() for what, column in there.items()}
-    for at in range(table.num_rows if there else 0):
-        yield f"row {first + at}", {what: column[at] for what, column in values.items()}
+    if not there:
+        return
+    said = zip(*(table[column].to_pylist() for column in there.values()), strict=True)
+    for facts, rows in groupby(enumerate(said, first), key=itemgetter(1)):
+        numbers = [number for number, _ in rows]
+        where = f"row {numbers[0]}" if len(numbers) == 1 else f"rows {numbers[0]} to {numbers[-1]}"
+        yield where, dict(zip(there, facts, strict=True))
 
 
 def facts_of_sidecar(path: Path | None) -> Iterator[tuple[str, dict[str, object]]]:

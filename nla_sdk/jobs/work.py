@@ -56,12 +56,12 @@ def extract(
         new |= {
             "n_raw_tokens": pa.array([len(ids) for ids in reached], pa.int32()),
             "activation_layer": pa.array([read.layer] * len(read), pa.int32()),
-            "activation_model": pa.array([read.model] * len(read), pa.string()),
-            "activation_revision": pa.array([read.revision] * len(read), pa.string()),
-            "activation_precision": pa.array([read.precision] * len(read), pa.string()),
             "activation_vector": vector_column(read.vectors.numpy()),
             "token": read.tokens,
             "detokenized_text_truncated": [tokenizer.decode(ids, skip_special_tokens=True) for ids in reached],
+            "activation_model": pa.array([read.model] * len(read), pa.string()),
+            "activation_revision": pa.array([read.revision] * len(read), pa.string()),
+            "activation_precision": pa.array([read.precision] * len(read), pa.string()),
         }
         return add_columns(carried, new)
 
@@ -160,7 +160,7 @@ def _on_vectors(
         vectors, _ = as_vectors(
             torch.tensor(usable_vectors(table, column, name=source.name, first=first)), pair.d_model
         )
-        if read is None and not force and not (report := pair.check_activations(vectors)).ok:
+        if read is None and not force and not (report := pair.check_activations(vectors, wait=False)).ok:
             kind = f"{report.looks_like} {report.cause}" if report.rows else str(report.looks_like)
             if kind not in told:
                 told.add(kind)

@@ -177,7 +177,7 @@ def test_csv_holds_texts_and_scores_and_goes_on_where_it_was(nla, monkeypatch):
 
 def test_format_csv_writes_csv_whatever_the_suffix_and_vectors_go_elsewhere(nla):
     assert nla("explain", "a cat", "-o", "t.out", "--format", "csv")[0] == 0
-    assert Path("t.out").read_bytes().startswith(b"doc_id,n_raw_tokens,activation_layer,activation_model,")
+    assert Path("t.out").read_bytes().startswith(b"doc_id,n_raw_tokens,activation_layer,token,")
     for command in ("extract", "reconstruct"):
         refused(nla(command, "a cat", "-o", "t.csv", av=False), "t.csv: CSV holds no vectors; write them to .npy")
     refused(nla("explain", "a cat", "--format", "csv", av=False), "give -o")

@@ -86,7 +86,7 @@ def test_a_table_is_refused_exactly_if_a_row_is_of_another_layer_and_its_first_s
     if not wrong:
         check_origin(facts_of_rows(table, first), PAIR, "t")
         return
-    with pytest.raises(ForeignActivationError, match=rf"row {wrong[0]}\b"):
+    with pytest.raises(ForeignActivationError, match=rf"rows? {wrong[0]}\b"):
         check_origin(facts_of_rows(table, first), PAIR, "t")
 
 
