@@ -39,7 +39,7 @@ def cases():
             yield pytest.param(key, value, id=name)
 
 
-@pytest.mark.parametrize(("key", "value"), cases())
+@pytest.mark.parametrize(("key", "value"), list(cases()))
 def test_a_damaged_key_of_a_contract_is_refused(key, value, here):
     set_key(Path("pair/av/nla_meta.yaml"), key, value)
     refused(run("nla", "explain", "rows.parquet", "--av", "pair", "-o", "made.parquet"))

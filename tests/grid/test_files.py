@@ -30,7 +30,7 @@ def cases():
                     yield pytest.param(name, file, kind, id=f"{name}: {file} is {kind}")
 
 
-@pytest.mark.parametrize(("name", "file", "kind"), cases())
+@pytest.mark.parametrize(("name", "file", "kind"), list(cases()))
 def test_a_damaged_file_is_named(name, file, kind, here):
     entry = ENTRIES[name]
     entry.prepare()

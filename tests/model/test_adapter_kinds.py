@@ -204,6 +204,7 @@ def test_a_failure_inside_peft_or_while_filling_leaves_everything_as_it_was(
     assert torch.equal(logits(backbone), own)
 
 
+@pytest.mark.filterwarnings("ignore:(PiSSA|OLoRA) changes the base weights")  # as it must, to be refused
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora"])
 def test_what_took_its_first_values_out_of_the_base_is_refused_and_its_conversion_is_taken(base, tmp_path, init):
     model = get_peft_model(
