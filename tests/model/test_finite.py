@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from safetensors.torch import load_file, save_file
 
 from nla_sdk import NLAPair
-from nla_sdk.errors import NonFiniteOutputError, NonFiniteWeightsError
+from nla_sdk.errors import HeadError, NonFiniteOutputError, NonFiniteWeightsError
 from nla_sdk.model.weights.finite import describe, is_finite, weights_of
 from nla_sdk.model.weights.heads import load_head
 from nla_sdk.sampling import Sampling
@@ -108,6 +108,16 @@ def test_a_head_half_of_whose_rows_are_nan_is_named_with_its_rows(tmp_path):
     save_file({"weight": weight}, tmp_path / "value_head.safetensors")
     said = "value_head.safetensors: weight holds NaN or infinity in 2,048 of 4,096 numbers, the whole of rows 0–31;"
     with pytest.raises(NonFiniteWeightsError, match=said):
+        load_head(tmp_path, D)
+
+
+def test_of_two_heads_that_differ_none_is_picked(tmp_path):
+    head = {"weight": torch.eye(D), "bias": torch.zeros(D)}
+    torch.save(head, tmp_path / "linear_head.pt")
+    save_file(head, tmp_path / "linear_head.safetensors")
+    assert load_head(tmp_path, D).weight.equal(torch.eye(D)), "one head in two formats"
+    save_file({"weight": 2 * torch.eye(D)}, tmp_path / "value_head.safetensors")
+    with pytest.raises(HeadError, match=r"two heads that differ, linear_head\.safetensors and value_head\.safetensors"):
         load_head(tmp_path, D)
 
 

@@ -28,11 +28,12 @@ def load_head(folder: Path, d_model: int, *, bias: bool | None = None) -> nn.Lin
     Raises:
         MissingFileError, HeadError, UnsafeFileError, NonFiniteWeightsError.
     """
-    path = next((folder / name for name in HEAD_FILES if (folder / name).is_file()), None)
-    if path is None:
+    found = [folder / name for name in HEAD_FILES if (folder / name).is_file()]
+    if not found:
         raise MissingFileError(f"{folder} holds no AR head; expected one of {', '.join(HEAD_FILES)}.")
+    path = found[0]
     tensors = _read_tensors(path)
-    state = {str(key).rpartition(".")[2]: tensor for key, tensor in tensors.items()}
+    state = _by_part(tensors)
     if "weight" not in state or set(state) - {"weight", "bias"} or len(state) < len(tensors):
         names = sorted(map(str, tensors))
         raise HeadError(f"{path} holds tensors {names}; expected 'weight' and, with a bias, 'bias'.")
@@ -46,9 +47,25 @@ def load_head(folder: Path, d_model: int, *, bias: bool | None = None) -> nn.Lin
     if shapes != expected:
         raise HeadError(f"{path} holds {shapes}; expected {expected} for d_model {d_model}.")
     refuse_non_finite(state.items(), path)
+    for other in found[1:]:  # one head in two formats is one head; of two heads nobody says which was trained
+        if not _same(state, _by_part(_read_tensors(other))):
+            raise HeadError(
+                f"{folder} holds two heads that differ, {path.name} and {other.name}. Keep the one that was trained "
+                "with this AR, or ask its author which it is."
+            )
     head = nn.Linear(d_model, d_model, bias=has_bias)
     head.load_state_dict({key: tensor.float() for key, tensor in state.items()})
     return head.eval().requires_grad_(False)
+
+
+def _by_part(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {str(key).rpartition(".")[2]: tensor for key, tensor in tensors.items()}
+
+
+def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        part.shape == other[name].shape and torch.equal(part.float(), other[name].float()) for name, part in one.items()
+    )
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -31,6 +31,8 @@ _REASONS = {
 def stored_quantization(folder: Path) -> str | None:
     """What a checkpoint is stored in, by its config.json: "nf4", "fp4", "int8", "gptq", …; None: full precision.
 
+    Raises:
+        QuantizationError: quantization_config is something else than a mapping.
     Example:
         >>> stored_quantization(Path("llama-3-8b-bnb-4bit"))                                    # doctest: +SKIP
         'nf4'
@@ -45,6 +47,11 @@ def stored_quantization(folder: Path) -> str | None:
     for holder in (config, inner if isinstance(inner, Mapping) else {}):
         if isinstance(found := holder.get("quantization_config"), Mapping):
             return _kind(found)
+        if found is not None:
+            raise QuantizationError(
+                f"{folder / 'config.json'}: quantization_config is {json.dumps(found)[:80]}; expected a mapping, or no "
+                "such key where the weights are not quantised. Ask its author which of the two it is."
+            )
     return None
 
 
@@ -101,14 +108,22 @@ def hold_to(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Have a model that was stored in 4 bits compute in `dtype`, and keep in it what of the model is not quantised.
 
     The 4-bit weights stay as they are stored. They are then what quantising the full-precision model at `dtype` gives.
+
+    Raises:
+        QuantizationError: its config says 4 bits and its file holds plain weights.
     """
     from bitsandbytes.nn import Linear4bit, Params4bit
 
-    for module in model.modules():
+    for name, module in model.named_modules():
         if isinstance(module, Linear4bit):
             module.compute_dtype, module.compute_type_is_set = dtype, True
-            if (state := getattr(module.weight, "quant_state", None)) is not None:
-                state.dtype = dtype  # else weights are rounded to the stored dtype when they are unpacked
+            if (state := getattr(module.weight, "quant_state", None)) is None:
+                raise QuantizationError(
+                    f"{model.name_or_path}: config.json says that the weights are stored in 4 bits, and "
+                    f"{name}.weight is not. Take quantization_config out of config.json if none is quantised, or ask "
+                    "its author for the quantised weights."
+                )
+            state.dtype = dtype  # else weights are rounded to the stored dtype when they are unpacked
     for parameter in model.parameters():
         if parameter.is_floating_point() and not isinstance(parameter, Params4bit):
             parameter.data = parameter.data.to(dtype)

@@ -56,6 +56,13 @@ def stored(base, tmp_path_factory):
     return root
 
 
+def with_config(base, folder, quantization):
+    shutil.copytree(base, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": quantization}))
+    return folder
+
+
 # --- recognised, refused --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("config", "expected"),
@@ -79,6 +86,20 @@ def test_what_states_no_quantisation_has_none(tmp_path, content):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     assert stored_quantization(tmp_path) is None
+
+
+@pytest.mark.parametrize("value", ["nf4", ["nf4"], 5, True, False])
+def test_a_quantization_config_that_is_no_mapping_is_named(base, pair, tmp_path, value):
+    folder = with_config(base, tmp_path / "base", value)
+    with pytest.raises(QuantizationError, match=r"config\.json: quantization_config is .*; expected a mapping"):
+        NLAPair.from_pretrained(pair, base=folder)
+
+
+@needs_bitsandbytes
+def test_plain_weights_under_a_config_of_four_bits_are_named_and_not_blamed_on_the_adapter(base, pair, tmp_path):
+    folder = with_config(base, tmp_path / "base", {"quant_method": "bitsandbytes", "load_in_4bit": True})
+    with pytest.raises(QuantizationError, match=r"stored in 4 bits, and model\.layers\.0\..*weight is not"):
+        NLAPair.from_pretrained(pair, base=folder)
 
 
 @pytest.mark.parametrize("kind", ["int8", "gptq", "awq", "fp8", "compressed-tensors", "an unnamed quantisation"])
