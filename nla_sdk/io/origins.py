@@ -69,7 +69,7 @@ class Origin:
         if found is None or wanted is None:
             return False
         if name == "layer":
-            return not isinstance(found, (int, float)) or found != wanted
+            return str(found).strip() != str(wanted) and found != wanted
         if name == "model":
             return not any(_same_model(str(found), one) for one in (wanted, *self.also))
         if name == "revision":
