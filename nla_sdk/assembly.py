@@ -303,15 +303,36 @@ def assemble(
         where=where,
         options={**options, **reading},
     )
+    verbalizer = _load_av(av_half, source, options) if av_half else None
+    reconstructor = _load_ar(ar_half, source, options) if ar_half else None
+    if verbalizer and reconstructor and matched:
+        _check_means(verbalizer, reconstructor)
     return kind(
         av=av_half,
         ar=ar_half,
         missing=missing,
         base=source,
-        verbalizer=_load_av(av_half, source, options) if av_half else None,
-        reconstructor=_load_ar(ar_half, source, options) if ar_half else None,
+        verbalizer=verbalizer,
+        reconstructor=reconstructor,
         matched=matched,
     )
+
+
+def _check_means(av: Verbalizer, ar: Reconstructor) -> None:
+    """Of a pair that is centred on both sides the AR puts back what the AV takes off.
+
+    Raises:
+        MismatchedHalvesError: their means differ by more than rounding.
+    """
+    if av.mean is None or ar.mean is None:  # an AR of raw directions beside a centred AV is a pair like any other
+        return
+    distance = float((av.mean - ar.mean).norm() / av.mean.norm())
+    if not distance <= 0.01:
+        raise MismatchedHalvesError(
+            f"{av.ref} and {ar.ref} name each other, and their activation means differ by {distance:.0%} of their "
+            "length: one takes off what the other does not put back. One file is of another training; download both "
+            "again."
+        )
 
 
 def _reading(halves: Sequence[Half]) -> dict[str, Any]:

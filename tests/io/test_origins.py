@@ -95,6 +95,8 @@ def test_what_rows_agree_in_is_said_and_what_they_do_not_is_left_out():
     assert common(facts_of_rows(table)) == Origin(layer=1)
 
 
-@pytest.mark.parametrize(("found", "refused"), [("12", False), (" 12 ", False), (12.0, False), ("11", True), ("x", True)])
+@pytest.mark.parametrize(
+    ("found", "refused"), [("12", False), (" 12 ", False), (12.0, False), ("11", True), ("x", True)]
+)
 def test_a_layer_written_as_text_is_compared_by_its_number(found, refused):
     assert Origin(layer=12).refuses("layer", found) == refused

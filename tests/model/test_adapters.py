@@ -255,6 +255,13 @@ def test_another_rank_than_the_configs_is_refused(backbone, copy):
         backbone.load_adapter("av", copy)
 
 
+@pytest.mark.parametrize("fields", [{"target_modules": ["v_proj"]}, {"exclude_modules": ["q_proj"]}])
+def test_tensors_that_the_config_leaves_out_are_neither_dropped_nor_applied(backbone, copy, fields):
+    configure(copy, **fields)
+    with pytest.raises(AdapterMismatchError, match=r"q_proj: the file has tensors for it, .* does not target it"):
+        backbone.load_adapter("av", copy)
+
+
 def test_an_adapter_without_any_effect_is_refused(backbone, copy):
     change_tensors(copy, drop("layers."))
     change_tensors(copy, lambda tensors: tensors.update({"model.vision_tower.q.lora_A.weight": torch.ones(1)}))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import shutil
 import warnings
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from nla_sdk import NLAPair, metrics
 from nla_sdk.errors import (
     InputError,
+    MismatchedHalvesError,
     MissingHalfError,
     NonFiniteActivationError,
     PrecisionWarning,
@@ -355,3 +358,13 @@ def test_an_activation_of_a_text_that_is_not_finite_is_refused_like_any_other(pa
     monkeypatch.setattr(type(pair), "extract", lambda self, text: broken)
     with pytest.raises(NonFiniteActivationError, match="The activation in row 1 holds NaN or infinity"):
         pair.round_trip(TEXTS[:2])
+
+
+def test_halves_that_name_each_other_and_are_centred_by_two_means_are_refused(lora_folders, tmp_path):
+    folder = shutil.copytree(lora_folders["shared"], tmp_path / "pair")
+    mean = tiny.random(tiny.D_MODEL, seed=3, scale=2.0)
+    tiny.centre(folder, mean, 5.0, 0.3)
+    NLAPair.from_pretrained(folder)
+    save_file({"mean": mean * 1.05}, folder / "ar" / "activation_mean.safetensors")
+    with pytest.raises(MismatchedHalvesError, match="activation means differ by 5%"):
+        NLAPair.from_pretrained(folder)

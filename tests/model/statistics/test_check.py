@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 
+from nla_sdk import NLAPair
 from nla_sdk.errors import ForeignActivationError, ForeignActivationWarning, SuspectActivationsWarning
 from nla_sdk.model.statistics import check as checking
 from nla_sdk.model.statistics.measure import _discriminants
@@ -112,15 +113,28 @@ def test_what_extract_read_at_another_layer_is_refused_and_its_own_is_taken(pair
 
 
 def test_without_statistics_and_without_a_base_in_memory_nothing_is_known(full_pair):
-    assert full_pair.base.in_memory is None
-    report = full_pair.check_activations(tiny.random(4, full_pair.d_model, seed=2))
+    whole = NLAPair.from_pretrained(
+        full_pair.av.folder.parent
+    )  # of the shared one somebody may have asked for the base
+    report = whole.check_activations(tiny.random(4, whole.d_model, seed=2))
     assert (report.verdict, report.ok) == ("unknown", True)
     assert "not loaded" in report.cause
-    assert full_pair.base.in_memory is None
+    assert whole.base.in_memory is None
+
+
+def test_a_large_base_on_a_cpu_is_measured_only_when_somebody_asks(lora_folders, monkeypatch, tmp_path):
+    from nla_sdk import assembly
+    from nla_sdk.halves import measured
+
+    monkeypatch.setattr(measured, "cache_root", lambda: tmp_path)
+    monkeypatch.setattr(assembly, "QUICK", 0)
+    vectors = tiny.random(2, tiny.D_MODEL, seed=1)
+    large = NLAPair.from_pretrained(lora_folders["shared"])
+    assert "only when asked" in large.check_activations(vectors, wait=False).cause and not list(tmp_path.iterdir())
+    assert large.check_activations(vectors).verdict != "unknown" and list(tmp_path.iterdir())
 
 
 def test_statistics_are_measured_once_for_a_base(lora_folders, monkeypatch):
-    from nla_sdk import NLAPair
     from nla_sdk.halves import measured
 
     first = NLAPair.from_pretrained(lora_folders["shared"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,6 +120,7 @@ def fit_config(
     problems += row_problems
     problems += _unfilled_copies(plan, names, held, model)
     problems += _lacking(config, model, plan, names, num_blocks_run)
+    problems += _untargeted(config, [names[live] for live in plan.modules("lora")])
     if not problems:
         saved = plan.modules("saved")
         config.target_modules = set(plan.modules("lora"))
@@ -133,6 +134,22 @@ def fit_config(
         if config.ensure_weight_tying and any(_is_table(model, live) for live in saved):
             config.modules_to_save = [live for live in saved if not _is_head(model, live)]
     return problems
+
+
+def _untargeted(config: LoraConfig, names: Sequence[str]) -> list[str]:
+    """Modules of blocks that the file has matrices for and the config leaves out: PEFT would drop them with a warning.
+
+    Of a tied embedding and head PEFT saves both where the config targets one.
+    """
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    if config.target_modules is None or config.target_modules == "all-linear":
+        return []
+    return [
+        f"{name}: the file has tensors for it, adapter_config.json does not target it"
+        for name in names
+        if re.search(r"\.\d+\.", name) and not check_target_module_exists(config, name)
+    ]
 
 
 def _lora_problems(name: str, leaves: Mapping[str, tuple[int, ...]], rank: int, config: LoraConfig) -> list[str]:
