@@ -153,7 +153,7 @@ def test_two_heads_that_differ_are_refused(writable, made):
     with prepared(request_of(made, evaluation=None)):
         pass
     save_file({name: tensor + 1 for name, tensor in tensors.items()}, head)
-    refused(request_of(made, evaluation=None), "hold different tensors")
+    refused(request_of(made, evaluation=None), "two heads that differ")
 
 
 def test_places_are_made_relative_wherever_they_stand():
