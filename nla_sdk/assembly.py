@@ -215,14 +215,13 @@ class Assembly:
 
     def _facts(self) -> dict[str, Any]:
         backbone = next(half.backbone for half in (self.verbalizer, self.reconstructor) if half is not None)
-        precision = backbone.quantization or str(backbone.dtype).removeprefix("torch.")
         return {
             "av": self.av and self.av.ref,
             "ar": self.ar and self.ar.ref,
             "base": self.base.ref,
             "layer": self.layer,
             "d_model": self.d_model,
-            "running": f"{precision} on {backbone.device}",
+            "running": f"{backbone.precision} on {backbone.device}",
             "matched": self.matched,
         }
 

@@ -26,6 +26,19 @@ from transformers import (
 
 MARKER = "㊗"
 D_MODEL, VOCABULARY, RANK = 64, 320, 8
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": D_MODEL,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}
+"""Of a two-block model of whatever kind, as its config takes them."""
 GEMMA_BLOCKS, FIRST_SHARED = 6, 3
 LLAMA_BLOCKS, LLAMA_LAYER = 4, 1
 AV_TEMPLATE = "What does the vector <concept>{injection_char}</concept> hold? Say it:\n"

@@ -15,6 +15,7 @@ from .terminal import RowTable
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ..io.origins import RowFacts
     from ..io.rows.sources import RowSource
     from ..jobs.local import Target
     from ..jobs.work import Work
@@ -47,6 +48,7 @@ def process(
         options: its options beside `positions`.
         watch: is shown every table of results.
     """
+    from ..io.origins import facts_of_rows
     from ..io.rows import formats, sources
     from ..jobs import local as jobs
     from ..jobs import work as rows
@@ -73,15 +75,18 @@ def process(
         raise InputError(
             "Tables are for the terminal; parquet, npy, csv, json are for files: give -o and one of these."
         )
-    count = source.check(empty_texts=command == "reconstruct")
+    said: list[RowFacts] = []
+    count = source.check(
+        empty_texts=command == "reconstruct", watch=lambda table, first: said.extend(facts_of_rows(table, first))
+    )
     options = (options or {}) | ({} if positions is None else {"positions": parse_positions(positions)})
 
     with _kept_on_stop(target):
         pair = pair_options.load()
         origin = None
         if command != "reconstruct":
-            force = (options or {}).get("force", False)
-            origin = rows.origin_of(pair, source, layer=(options or {}).get("layer"), force=force)
+            force = options.get("force", False)
+            origin = rows.origin_of(pair, source, said, layer=options.get("layer"), force=force)
     work = getattr(rows, command)(pair, source, **options)
     size = chunk_rows(command, source.holds, options.get("positions"))
     if target is None:

@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ..io.sidecars import precision_of
+
 MARKER_FIELD = "{injection_char}"
 EXPLANATION_FIELD = "{explanation}"
 
 _ROLES = {"av": "av", "actor": "av", "ar": "ar", "critic": "ar"}
-_DTYPES = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32", "float": "float32"}
 
 
 def number(value: Any) -> float:
@@ -76,8 +77,7 @@ def role(value: Any) -> Any:
 
 
 def _dtype(value: Any) -> Any:
-    name = lower(value).removeprefix("torch.") if isinstance(value, str) else value
-    return _DTYPES.get(name, name) if isinstance(name, str) else name
+    return precision_of(value) if isinstance(value, str) else value
 
 
 def _bare_file_name(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DamagedFileError
@@ -14,13 +15,16 @@ from ..model.statistics.states import FORMAT, ActivationStatistics
 from .demo_base import cache_root
 
 
-def kept(backbone: Backbone, layer: int, files: Path, *, measured: bool = True) -> ActivationStatistics | None:
+def kept(
+    backbone: Backbone, layer: int, files: Path, *, measured: bool = True, told: bool = True
+) -> ActivationStatistics | None:
     """Read them from the cache, or measure and keep them.
 
     Args:
         backbone: the base in memory.
         files: its folder, which tells it from others by the names, sizes and times of its files.
         measured: False: None where they are not in the cache.
+        told: say that it is being measured; False: where a progress bar stands already.
     """
     listing = sorted((file.name, file.stat().st_size) for file in files.iterdir() if file.is_file())
     listing += [(str(files.resolve()), max((int(file.stat().st_mtime) for file in files.iterdir()), default=0))]
@@ -29,12 +33,13 @@ def kept(backbone: Backbone, layer: int, files: Path, *, measured: bool = True) 
     file = cache_root() / "statistics" / f"{key}.safetensors"
     if file.is_file():
         try:
-            return ActivationStatistics.load(file)
+            return replace(ActivationStatistics.load(file), base_model=backbone.ref)  # one folder has many names
         except DamagedFileError:
             pass  # measured again, and written over
     if not measured:
         return None
-    say(f"measuring what activations of {backbone.ref}, layer {layer}, look like (once)")
+    if told:
+        say(f"measuring what activations of {backbone.ref}, layer {layer}, look like (once)")
     found = measure(backbone, layer)
     try:
         with atomic(file) as sibling:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path, PureWindowsPath
+from typing import TypeAlias
 
 import pyarrow as pa
 
 from ..errors import ForeignActivationError, ForeignActivationWarning, PrecisionWarning
-from .sidecars import read_sidecar
+from .sidecars import precision_of, read_sidecar
 
 COLUMNS = {
     "layer": "activation_layer",
@@ -33,10 +34,11 @@ SIDECAR = {
     "precision": "extraction_precision",
 }
 """The keys of a sidecar that say it of all rows."""
+RowFacts: TypeAlias = tuple[str, Mapping[str, object]]
+"""Which rows, and what is said of them: {"layer" | "model" | "revision" | "precision": value}."""
 ROWS_SHOWN = 5
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ROUNDED = {"float32", "bfloat16", "float16"}
-_SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16", "float": "float32"}
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,9 @@ class Origin:
         return precision is not None and self.precision is not None and not self._as_precise(str(precision), set())
 
     def _as_precise(self, found: str, alike: set[str]) -> bool:
-        found = _precision(found)
-        here = {_precision(one) for one in (self.precision, self.trained) if one is not None}
+        found = precision_of(found)
+        here = {precision_of(one) for one in (self.precision, self.trained) if one is not None}
         return found in here or (found in alike and bool(here & alike))
-
-
-def _precision(name: str) -> str:
-    name = name.strip().lower().removeprefix("torch.")
-    return _SHORT.get(name, name)
 
 
 def _same_model(found: str, wanted: str) -> bool:
@@ -117,13 +114,11 @@ def _listing(folder: Path) -> dict[str, int | str]:
     return found | {"config.json": config.read_text(encoding="utf-8") if config.is_file() else ""}
 
 
-def check_origin(
-    found: Iterable[tuple[str, Mapping[str, object]]], pair: Origin, name: str, *, force: bool = False
-) -> None:
+def check_origin(found: Iterable[RowFacts], pair: Origin, name: str, *, force: bool = False) -> None:
     """Hold what is said of activations against what a pair reads.
 
     Args:
-        found: (which rows, {"layer" | "model" | "revision" | "precision": value}).
+        found: what is said of which rows.
         pair: what the pair reads.
         name: the file, for messages.
         force: warn where it would refuse.
@@ -166,7 +161,7 @@ def _places(where: list[str]) -> str:
     return shown + (f" and {len(where) - ROWS_SHOWN:,} more" if len(where) > ROWS_SHOWN else "")
 
 
-def facts_of_rows(table: pa.Table, first: int = 0) -> Iterator[tuple[str, dict[str, object]]]:
+def facts_of_rows(table: pa.Table, first: int = 0) -> Iterator[RowFacts]:
     """("row 7" or "rows 7 to 12", what their columns say) of neighbouring rows alike, of a table that says anything."""
     there = {what: column for what, column in COLUMNS.items() if column in table.column_names}
     if not there:
@@ -178,7 +173,7 @@ def facts_of_rows(table: pa.Table, first: int = 0) -> Iterator[tuple[str, dict[s
         yield where, dict(zip(there, facts, strict=True))
 
 
-def facts_of_sidecar(path: Path | None) -> Iterator[tuple[str, dict[str, object]]]:
+def facts_of_sidecar(path: Path | None) -> Iterator[RowFacts]:
     """("its sidecar", what the sidecar beside a table says of all its rows); nothing where there is none."""
     if path is not None and (about := read_sidecar(path)):
         extraction = about.get("extraction") if isinstance(about.get("extraction"), dict) else {}
@@ -186,7 +181,7 @@ def facts_of_sidecar(path: Path | None) -> Iterator[tuple[str, dict[str, object]
         yield "its sidecar", said
 
 
-def common(found: Iterable[tuple[str, Mapping[str, object]]]) -> Origin:
+def common(found: Iterable[RowFacts]) -> Origin:
     """What all that is said agrees in; None of what nobody says, or not all alike."""
     said: dict[str, set[object]] = {}
     for _, facts in found:

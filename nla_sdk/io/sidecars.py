@@ -17,6 +17,16 @@ from .parsing import parse_yaml
 CARRIED = ("base_model", "base_revision", "d_model", "layer", "extraction_precision")
 
 
+PRECISIONS = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32", "float": "float32"}
+"""What other files call a dtype, and its name."""
+
+
+def precision_of(name: str) -> str:
+    """A precision by its name: `torch.BF16` → `bfloat16`; what is known under no other name as it is, in lower case."""
+    name = name.strip().lower().removeprefix("torch.")
+    return PRECISIONS.get(name, name)
+
+
 def sidecar_of(path: Path) -> Path:
     """Where the contract of the table `path` is."""
     return path.with_name(path.name + ".nla_meta.yaml")

@@ -285,11 +285,11 @@ def read_table(path: Path, columns: Sequence[str] | None = None, texts: Sequence
         if missing := [name for name in dict.fromkeys([*(columns or ()), *texts]) if name not in names]:
             raise InputError(f"{path} has no column {', '.join(missing)}; it has {', '.join(names)}.")
         table = pq.read_table(path, columns=None if columns is None else list(columns))
-    check_texts(table, texts, str(path))
+    require_texts(table, texts, str(path))
     return table
 
 
-def check_texts(table: pa.Table, columns: Sequence[str], name: str, first: int = 0, *, missing: bool = False) -> None:
+def require_texts(table: pa.Table, columns: Sequence[str], name: str, first: int = 0, *, missing: bool = False) -> None:
     """Every one of these columns holds a text in every row.
 
     Args:

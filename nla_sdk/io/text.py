@@ -13,11 +13,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import TextError
+from ..errors import InputError, TextError
 
 ENCODING = "utf-8-sig"
 """What text files are read with: UTF-8, with or without a byte order mark."""
 BOM = "\ufeff"
+LFS_POINTER = "version https://git-lfs"
+"""What a file begins with that git lfs has not fetched."""
 FAULTS = {
     "half_surrogate": "half a surrogate pair",
     "nul": "a NUL character",
@@ -60,6 +62,16 @@ def check_text(text: str, where: str) -> None:
         f"{where} holds {FAULTS[fault]} ({ascii(text[at])}{after}), which is no text. Leave it out, or repair it where "
         "it was written."
     )
+
+
+def refuse_pointer(text: str, name: str) -> None:
+    """Refuse what stands in a text file's place until git lfs has fetched it.
+
+    Raises:
+        InputError: it does; names the file.
+    """
+    if text.startswith(LFS_POINTER):
+        raise InputError(f"{name} is a Git LFS pointer, not the text itself: git lfs pull.")
 
 
 def check_texts(texts: Iterable[object], what: str) -> None:

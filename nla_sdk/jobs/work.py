@@ -17,9 +17,9 @@ import pyarrow as pa
 import torch
 
 from ..contract.tokens import check_embedded, encode
-from ..errors import NonFiniteOutputError, PositionError
+from ..errors import NonFiniteOutputError, PositionError, TextError
 from ..halves.hub.naming import other_names
-from ..io.origins import Origin, check_origin, common, facts_of_rows, facts_of_sidecar
+from ..io.origins import Origin, RowFacts, check_origin, common, facts_of_sidecar
 from ..io.rows.sources import TEXTS, RowSource
 from ..io.tables import usable_vectors, vector_column
 from ..model.extraction import resolve_positions, tokenize
@@ -68,10 +68,13 @@ def extract(
     return work
 
 
-def origin_of(pair: NLAPair, source: RowSource, *, layer: int | None = None, force: bool = False) -> Origin:
+def origin_of(
+    pair: NLAPair, source: RowSource, said: Sequence[RowFacts], *, layer: int | None = None, force: bool = False
+) -> Origin:
     """Where the activations of INPUT were read, held against the pair; those of texts are read here.
 
     Args:
+        said: what its rows say of themselves (`facts_of_rows`).
         layer: of texts, if not the pair's.
         force: warn where activations of another layer or model would be refused.
     Raises:
@@ -79,11 +82,7 @@ def origin_of(pair: NLAPair, source: RowSource, *, layer: int | None = None, for
     """
     if source.holds == TEXTS:
         return pair.origin if layer is None else replace(pair.origin, layer=layer)
-    said = list(facts_of_sidecar(source.path))
-    row = 0
-    for table in source.read(0):
-        said += facts_of_rows(table, row)
-        row += table.num_rows
+    said = [*facts_of_sidecar(source.path), *said]
     also = other_names(pair.origin.model, (facts.get("model") for _, facts in said))
     check_origin(said, replace(pair.origin, also=pair.origin.also + also), source.name, force=force)
     return common(said)
@@ -128,13 +127,17 @@ def reconstruct(pair: NLAPair, source: RowSource) -> Work:
 
     def work(table: pa.Table, first: int) -> pa.Table:
         texts = table[source.column].to_pylist()
-        backbone = pair.reconstructor and pair.reconstructor.backbone
-        for number, ids in enumerate(encode(backbone.tokenizer, texts) if backbone else [], first):
-            check_embedded(
-                backbone.tokenizer, ids, backbone.vocabulary, f"{source.name}, row {number}: {source.column}"
-            )
-        with _rows_of(source, first):
-            vectors = pair.reconstruct(texts)
+        try:
+            with _rows_of(source, first):
+                vectors = pair.reconstruct(texts)
+        except TextError:  # of one of these texts: named as INPUT has it
+            assert pair.reconstructor is not None, "it has read them"
+            backbone = pair.reconstructor.backbone
+            for number, ids in enumerate(encode(backbone.tokenizer, texts), first):
+                check_embedded(
+                    backbone.tokenizer, ids, backbone.vocabulary, f"{source.name}, row {number}: {source.column}"
+                )
+            raise
         return add_columns(columns_of(table), {"reconstruction": vector_column(vectors.numpy())})
 
     return work

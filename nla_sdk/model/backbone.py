@@ -20,13 +20,13 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import InjectionError, LayerError, LoadError, NLAError, first_line
-from .logits import find_cap, head_dtype, innermost, undisturbed, vocabulary_size
+from .logits import find_cap, head_dtype, undisturbed, vocabulary_size
 from .quiet import quiet
 from .weights.adapters.attached import fill, parameters_of, put_back, saved_name, saved_parameters, write_adapter
 from .weights.adapters.reading import AdapterReport, read_adapter
 from .weights.files import adapter_files
 from .weights.finite import refuse_non_finite, weights_of
-from .weights.loading import find_blocks, load_model, pick_device, pick_dtype, text_config
+from .weights.loading import find_blocks, innermost, load_model, pick_device, pick_dtype, text_config
 from .weights.quantized import agreed, say_slow, stored_quantization
 from .weights.tokenizers import used
 

@@ -51,9 +51,8 @@ def no_numbers(
 
 def _cause(backbone: Backbone, ids: Sequence[int], block: int | None, injected: tuple[int, torch.Tensor] | None) -> str:
     """What is wrong where the first number is lost, and what helps."""
-    sizes: list[
-        tuple[str, nn.Module, float]
-    ] = []  # the largest magnitude that leaves each stage, in the order they ran
+    # The largest magnitude that leaves each stage, in the order they ran.
+    sizes: list[tuple[str, nn.Module, float]] = []
     run = list(backbone.blocks if block is None else backbone.blocks[: block + 1])
     stages = [("the input embedding", backbone.embedding), *((f"block {at}", one) for at, one in enumerate(run))]
     if block is None and backbone.head is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import LoadError, NonFiniteOutputError
-from .weights.loading import text_config
+from .weights.loading import innermost, text_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,13 +31,6 @@ WAYS = (  # the number's name in the config, and what is done with it
     ("logit_scale", torch.mul),  # Cohere
     ("lm_head_multiplier", torch.mul),  # Falcon-H1
 )
-
-
-def innermost(module: nn.Module) -> nn.Module:
-    """The module that PEFT's layers around it started from; itself where there are none."""
-    while (inner := getattr(module, "original_module", None) or getattr(module, "base_layer", None)) is not None:
-        module = inner
-    return module
 
 
 def head_dtype(head: nn.Module) -> torch.dtype | None:

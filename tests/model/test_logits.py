@@ -18,18 +18,6 @@ from training.fit.engine.losses import ResponseLoss
 
 IDS = torch.tensor([[2, 5, 6, 7, 8, 9, 10, 11]])
 SOME = torch.tensor([3, 5, 40, 41, 250])
-SIZES = {
-    "vocab_size": tiny.VOCABULARY,
-    "hidden_size": tiny.D_MODEL,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "pad_token_id": 0,
-    "eos_token_id": 1,
-    "bos_token_id": 2,
-}
 MODELS = {
     "granite": {"logits_scaling": 8.0},
     "granitemoe": {"logits_scaling": 8.0, "num_local_experts": 2, "num_experts_per_tok": 1},
@@ -50,7 +38,7 @@ def verbalizers(tmp_path_factory):
     def get(kind: str):
         if kind not in loaded:
             folder = tmp_path_factory.mktemp(kind)
-            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(SIZES | MODELS[kind])))
+            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(tiny.SIZES | MODELS[kind])))
             tiny.randomize(model, seed=5).save_pretrained(folder)
             tiny.tokenizer().save_pretrained(folder)
             tiny.write_sidecar(

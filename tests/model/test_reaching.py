@@ -24,23 +24,11 @@ from nla_sdk.sampling import Sampling
 from tests import tiny
 from training.fit.engine.losses import ResponseLoss, response_states
 
-SIZES = {
-    "vocab_size": tiny.VOCABULARY,
-    "hidden_size": tiny.D_MODEL,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "pad_token_id": 0,
-    "eos_token_id": 1,
-    "bos_token_id": 2,
-}
 GEMMA_3 = {"head_dim": 32, "final_logit_softcapping": 30.0, "sliding_window": 8, "layer_types": ["full_attention"] * 2}
 BASES = {
     "llama": tiny.llama_config(2),
     "tied llama": tiny.llama_config(2, tie_word_embeddings=True),
-    "gemma 3": AutoConfig.for_model("gemma3_text", **(SIZES | GEMMA_3)),
+    "gemma 3": AutoConfig.for_model("gemma3_text", **(tiny.SIZES | GEMMA_3)),
     "gemma 4": tiny.gemma_config(),
 }
 Q = "q_proj"
@@ -229,7 +217,7 @@ WAYS = {
 
 @pytest.mark.parametrize("kind", WAYS)
 def test_models_that_change_embeddings_before_their_blocks_are_seen_to_be_reached_or_not(monkeypatch, kind):
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(SIZES | WAYS[kind])))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(tiny.SIZES | WAYS[kind])))
     backbone = Backbone(tiny.randomize(model, seed=5), tiny.tokenizer())
     av = Verbalizer(backbone, None, contract_of(backbone))
     ids = torch.tensor([av.prompt_ids]).expand(len(ROWS), -1)

@@ -17,13 +17,12 @@ from nla_sdk.halves.hub.errors import hub_errors
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.parsing import parse_json
 from nla_sdk.io.tables import batches_of, open_parquet
-from nla_sdk.io.text import BOM, ENCODING, fault_of, not_utf8
+from nla_sdk.io.text import BOM, ENCODING, fault_of, not_utf8, refuse_pointer
 
 from ..configs.data import CorpusSource
 from .tables.splits import share_of
 
 PLAIN = (".txt", ".md")
-POINTER = "version https://git-lfs.github.com/spec/"
 TABULAR = (".jsonl", ".parquet")
 
 
@@ -223,8 +222,7 @@ def _read_text(file: Path) -> str:
         raise InputError(f"{file} {not_utf8(file, error)}. Convert it or move it away.") from error
     except OSError as error:
         raise InputError(f"{file} cannot be read as UTF-8 text: {error}. Convert it or move it away.") from error
-    if text.startswith(POINTER):
-        raise InputError(f"{file} is a Git LFS pointer, not the text itself: git lfs pull.")
+    refuse_pointer(text, str(file))
     return text
 
 

@@ -26,12 +26,12 @@ import typer
 from nla_sdk.cli.options import expand
 from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
+from nla_sdk.halves.measured import kept
 from nla_sdk.io.chunks import Chunks, identity_of, is_finished
 from nla_sdk.io.files import atomic
 from nla_sdk.io.progress import progress_bar, say
 from nla_sdk.io.text import FAULTS
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.statistics.measure import measure
 from nla_sdk.model.statistics.states import STATISTICS_FILE as STATES_FILE
 from nla_sdk.model.weights.loading import pick_device, pick_dtype
 
@@ -120,7 +120,7 @@ def _extract_missing(config: Config, corpora, base, layers, shard, chunks: Chunk
                 raise InputError(
                     f"Layer {max(layers)} does not exist: {config.base_id} has layers 0 to {backbone.num_blocks - 1}."
                 )
-            _look_at(backbone, config)
+            _look_at(backbone, config, base.path)
         readings: list[Reading] = []
         drops: Counter[str] = Counter()
         for source, text in part:
@@ -140,10 +140,13 @@ def _extract_missing(config: Config, corpora, base, layers, shard, chunks: Chunk
     bar.close()
 
 
-def _look_at(backbone: Backbone, config: Config) -> None:
-    """While the base is in memory: what activations of the pair's layer look like, for the halves to carry along."""
+def _look_at(backbone: Backbone, config: Config, base: Path) -> None:
+    """While the base is in memory: what activations of the pair's layer look like, for the halves to carry along.
+
+    Other shards, and a run that goes on, find it measured.
+    """
     with atomic(config.out / STATES_FILE) as sibling:
-        measure(backbone, config.layer).save(sibling)
+        kept(backbone, config.layer, base, told=False).save(sibling)
 
 
 def _texts_of(sources: Sequence[CorpusSource], corpora: Sequence[Corpus]) -> Iterator[tuple[CorpusSource, Text]]:

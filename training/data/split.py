@@ -19,7 +19,7 @@ from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import hash64, sha256_of
 from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar
-from nla_sdk.io.tables import check_texts, open_parquet, parquet_of, texts_of
+from nla_sdk.io.tables import open_parquet, parquet_of, require_texts, texts_of
 from nla_sdk.io.text import fault_of
 
 from ..configs.command import data_stage, run_command
@@ -62,7 +62,7 @@ def _make(config: Config, source: Path, chunks: Chunks, paths: dict[str, Path], 
         columns = ["detokenized_text_truncated"] if chunks.has(index) else None
         with parquet_of(source):
             table = file.read_row_group(index, columns=columns)
-        check_texts(table, ["detokenized_text_truncated"], str(source), bar.n)
+        require_texts(table, ["detokenized_text_truncated"], str(source), bar.n)
         fresh = np.zeros(table.num_rows, dtype=bool)
         texts = texts_of(table, "detokenized_text_truncated", name=str(source), first=first)
         for at, text in enumerate(texts):

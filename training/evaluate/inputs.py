@@ -76,11 +76,6 @@ def heads_agree(folder: Path) -> bool:
     """Whether an AR's two heads, where there are two, hold the same tensors."""
     if not all((folder / name).is_file() for name in HEADS):
         return True
-    import torch
-    from safetensors.torch import load_file
+    from nla_sdk.model.weights.heads import same_head
 
-    new = load_file(folder / HEADS[0])
-    state = torch.load(folder / HEADS[1], map_location="cpu", weights_only=True)
-    old = {str(key).rpartition(".")[2]: tensor for key, tensor in state.items()}
-    new = {key.rpartition(".")[2]: tensor for key, tensor in new.items()}
-    return old.keys() == new.keys() and all(torch.equal(old[key].float(), new[key].float()) for key in old)
+    return same_head(*(folder / name for name in HEADS))

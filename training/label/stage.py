@@ -23,7 +23,7 @@ from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar
-from nla_sdk.io.tables import batches_of, check_texts, open_parquet
+from nla_sdk.io.tables import batches_of, open_parquet, require_texts
 
 from ..configs.config import Config
 from ..configs.label import LabelSet, ProviderSettings
@@ -153,7 +153,7 @@ def _make(config: Config, table: Table, passes: Passes, push_dataset: str | None
             if chunks.has(index):
                 bar.update(batch.num_rows)
                 continue
-            check_texts(batch, columns[:1], str(table.source), bar.n)
+            require_texts(batch, columns[:1], str(table.source), bar.n)
             made = _label(batch.to_pylist(), passes, bar)
             failed = [row for row in made if row["label_status"] == "failed"]
             if len(failed) == len(made) and (len(made) >= GIVE_UP or len(made) == file.metadata.num_rows):

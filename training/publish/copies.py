@@ -17,6 +17,7 @@ from nla_sdk.evaluation.schema import EVALUATION, ROWS, Evaluation
 from nla_sdk.halves.half import ADAPTER_FILES, OTHER, Half
 from nla_sdk.halves.hub.renames import named_now
 from nla_sdk.io.logs import log_lines
+from nla_sdk.io.parsing import parse_json
 from nla_sdk.io.sidecars import sidecar_of
 from nla_sdk.io.tables import read_table
 from nla_sdk.io.text import ENCODING
@@ -117,7 +118,7 @@ def name_base(config: Path, contract: Contract, present: Mapping[str, str]) -> N
     """A base that peft's config names by a folder of this machine, or by an old name, gets that of the contract."""
     if not config.is_file():
         return
-    values = json.loads(config.read_text(encoding=ENCODING))
+    values = parse_json(config.read_text(encoding=ENCODING))
     stated = values.get("base_model_name_or_path")
     if named_by_folder(stated) or (isinstance(stated, str) and present.get(stated) == contract.base_model):
         values["base_model_name_or_path"] = contract.base_model

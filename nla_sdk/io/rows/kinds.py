@@ -6,11 +6,11 @@ A name promises something: what looks like a path and is none was a text once, a
 from __future__ import annotations
 
 import glob
-import json
 import re
 from pathlib import Path
 
 from ...errors import InputError
+from ..parsing import parse_json
 
 READ_SUFFIXES = (".npy", ".parquet", ".jsonl", ".ndjson", ".txt")
 AS_TEXT = "With --text it is a text, whatever it looks like."
@@ -142,8 +142,8 @@ def is_json(text: str) -> bool:
     if not (text.startswith(("[", "{")) and text.endswith(("]", "}"))):
         return False
     try:
-        return isinstance(json.loads(text), (list, dict)) and text not in ("[]", "{}")
-    except (ValueError, RecursionError):
+        return isinstance(parse_json(text), (list, dict)) and text not in ("[]", "{}")
+    except ValueError:
         return False
 
 

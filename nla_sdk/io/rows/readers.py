@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ...errors import ActivationShapeError, InputError, TextError, first_line
 from ..parsing import parse_json
 from ..tables import vector_column, why_unreadable
-from ..text import BOM, ENCODING, half_in, not_utf8
+from ..text import BOM, ENCODING, half_in, not_utf8, refuse_pointer
 
 ROWS_PER_READ = 256
 
@@ -77,8 +77,8 @@ def text_rows(path: Path, name: str, column: str, lines: bool) -> Reader:
                 texts = (line.rstrip("\r\n") for line in file) if lines else iter([file.read().rstrip("\r\n")])
                 texts = islice(texts, start, None)
                 while batch := list(islice(texts, ROWS_PER_READ)):
-                    if not start and batch[0].startswith("version https://git-lfs.github.com/spec/"):
-                        raise InputError(f"{name} is a Git LFS pointer, not the text itself: git lfs pull.")
+                    if not start:
+                        refuse_pointer(batch[0], name)
                     yield pa.table({column: batch})
             except UnicodeDecodeError as error:
                 raise InputError(f"{name} {not_utf8(path, error)}.") from None

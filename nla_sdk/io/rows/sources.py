@@ -9,7 +9,7 @@ import atexit
 import hashlib
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +65,12 @@ class RowSource:
             yield table
             row += table.num_rows
 
-    def check(self, *, empty_texts: bool = False) -> int:
+    def check(self, *, empty_texts: bool = False, watch: Callable[[pa.Table, int], None] | None = None) -> int:
         """Read all of it once and count the rows, so that what is malformed is refused before any work is done.
 
         Args:
             empty_texts: whether the empty string is a text.
+            watch: is shown every table, with the number of its first row.
         Raises:
             InputError, and its kinds: each names the row.
         """
@@ -92,6 +93,8 @@ class RowSource:
                         found = "null" if text is None else "empty"
                         raise InputError(f"{self.name}, row {number}: {self.column} is {found}; expected a text.")
                     check_text(text, f"{self.name}, row {number}: {self.column}")
+            if watch is not None:
+                watch(table, rows)
             rows += table.num_rows
         if not rows:
             raise EmptyBatchError(f"{self.name} holds no rows; expected at least one.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import DamagedFileError, MissingFileError, UnsafeFileError, first_line
+from ...io.parsing import parse_json
+from ...io.text import ENCODING, LFS_POINTER
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,7 @@ def damage(path: Path) -> DamagedFileError | None:
         start = file.read(512)
     if size == 0:
         return DamagedFileError(f"{path} is empty (0 bytes): its download was cut off. Download it again.")
-    if start.startswith(b"version https://git-lfs"):
+    if start.startswith(LFS_POINTER.encode()):
         return DamagedFileError(
             f"{path} is a Git LFS pointer, not the file itself: run git lfs pull there, or download it again."
         )
@@ -73,7 +74,7 @@ def read_header(path: Path) -> dict[str, Any]:
     if len(text) < length:
         raise ValueError("it was cut short within its header")
     try:
-        header = json.loads(text)
+        header = parse_json(text)
         for name, entry in header.items():
             if name != "__metadata__":
                 entry["dtype"], entry["shape"], entry["data_offsets"][1]
@@ -104,7 +105,7 @@ def adapter_files(folder: Path) -> tuple[Path, ...]:
     shards = {path.name for path in folder.glob("adapter_model-*-of-*.safetensors")}
     if index.is_file():
         try:
-            names = set(json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values())
+            names = set(parse_json(index.read_text(encoding=ENCODING))["weight_map"].values())
             if not all(isinstance(name, str) and Path(name).name == name for name in names):
                 raise ValueError("a shard's name is no file name")
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -47,7 +47,7 @@ def load_head(folder: Path, d_model: int, *, bias: bool | None = None) -> nn.Lin
     if shapes != expected:
         raise HeadError(f"{path} holds {shapes}; expected {expected} for d_model {d_model}.")
     refuse_non_finite(state.items(), path)
-    for other in found[1:]:  # one head in two formats is one head; of two heads nobody says which was trained
+    for other in found[1:]:  # of two heads nobody says which was trained
         if not _same(state, _by_part(_read_tensors(other))):
             raise HeadError(
                 f"{folder} holds two heads that differ, {path.name} and {other.name}. Keep the one that was trained "
@@ -56,6 +56,15 @@ def load_head(folder: Path, d_model: int, *, bias: bool | None = None) -> nn.Lin
     head = nn.Linear(d_model, d_model, bias=has_bias)
     head.load_state_dict({key: tensor.float() for key, tensor in state.items()})
     return head.eval().requires_grad_(False)
+
+
+def same_head(one: Path, other: Path) -> bool:
+    """Whether two files hold the same tensors: one head in two formats is one head.
+
+    Raises:
+        HeadError, UnsafeFileError: one of them cannot be read.
+    """
+    return _same(_by_part(_read_tensors(one)), _by_part(_read_tensors(other)))
 
 
 def _by_part(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import UnplacedTensorsError
+from ...io.parsing import parse_json
+from ...io.text import ENCODING
 from .files import read_header
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
@@ -127,7 +128,7 @@ def headers(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     index = folder / "model.safetensors.index.json"
     names = {"model.safetensors"}
     if not (folder / "model.safetensors").is_file() and index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values())
+        names = set(parse_json(index.read_text(encoding=ENCODING))["weight_map"].values())
     found = {}
     for name in sorted(names):
         for key, entry in read_header(folder / name).items():

@@ -235,6 +235,15 @@ def find_blocks(model: nn.Module, num_blocks: int) -> tuple[str, nn.ModuleList]:
     return min(lists, key=lambda item: len(item[0]))
 
 
+def innermost(module: nn.Module) -> nn.Module:
+    """The base's own module, PEFT's wrappers looked through; itself where there are none."""
+    names = ("base_layer", "original_module", "token_adapter")
+    # Some of PEFT's wrappers register one of them as None.
+    while inner := next((part for name in names if (part := module._modules.get(name)) is not None), None):
+        module = inner
+    return module
+
+
 def leave_out_towers(config: PretrainedConfig) -> None:
     """Change a config so that no vision or audio tower is built: never allocated, never in memory.
 

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 
 from ...errors import QuantizationError, SlowWarning
+from ...io.parsing import parse_json
+from ...io.text import ENCODING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,7 +40,7 @@ def stored_quantization(folder: Path) -> str | None:
         'nf4'
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8-sig"))
+        config = parse_json((folder / "config.json").read_text(encoding=ENCODING))
     except (OSError, ValueError):  # said where the config is read in earnest
         return None
     if not isinstance(config, Mapping):

@@ -10,7 +10,7 @@ from typing import Any
 
 from nla_sdk.io.files import atomic, hash64, write_json
 from nla_sdk.io.sidecars import read_sidecar
-from nla_sdk.io.tables import check_texts, open_parquet
+from nla_sdk.io.tables import open_parquet, require_texts
 
 from .labelled import in_steps
 
@@ -178,7 +178,7 @@ def write(tables: list[Path], folder: Path, identity: str | None = None) -> Path
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     there = open_parquet(path).schema_arrow.names
     for table in in_steps(path, [*COLUMNS, *(name for name in ("tokens", "cost_usd") if name in there)]):
-        check_texts(table, COLUMNS, str(path), missing=True)
+        require_texts(table, COLUMNS, str(path), missing=True)
         yield from (row for row in table.to_pylist() if row["api_explanation"])
 
 

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.batches import pad_right
-from nla_sdk.model.logits import innermost
 from nla_sdk.model.verbalizer import Verbalizer
+from nla_sdk.model.weights.loading import innermost
 
 
 def response_states(

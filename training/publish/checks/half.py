@@ -10,7 +10,6 @@ from nla_sdk.errors import NLAError, first_line
 from nla_sdk.halves.half import ADAPTER_FILES, Half
 from nla_sdk.io.parsing import parse_json
 
-from ...evaluate.inputs import HEADS, heads_agree
 from ..errors import Findings
 
 MOST_BYTES = 50 * 10**9  # of one file: the Hub's limit
@@ -85,8 +84,6 @@ def _head_and_mean(half: Half) -> Iterator[str]:
     try:
         if contract.role == "ar":
             load_head(half.folder, contract.d_model, bias=contract.head_bias)
-            if not heads_agree(half.folder):
-                yield f"{HEADS[0]} and {HEADS[1]} hold different tensors; remove the one that was not trained"
         load_mean(half.folder, contract)
         if contract.activation_statistics is not None:
             file = half.folder / contract.activation_statistics

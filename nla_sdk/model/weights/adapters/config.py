@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....errors import AdapterConfigError, MissingFileError, first_line
+from ....io.parsing import parse_json
+from ....io.text import ENCODING
 from ...quiet import quiet
 from ..files import damage
 
@@ -171,8 +173,8 @@ def read_json(folder: Path) -> dict[str, Any]:
     if wrong := damage(file):
         raise wrong
     try:
-        raw = json.loads(file.read_text(encoding="utf-8-sig"))  # some editors put a BOM before it
-    except (ValueError, RecursionError) as error:
+        raw = parse_json(file.read_text(encoding=ENCODING))  # some editors put a BOM before it
+    except ValueError as error:
         raise AdapterConfigError(f"{file} is not valid JSON: {first_line(error)}. Download it again.") from error
     if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
         kind = raw.get("peft_type") if isinstance(raw, dict) else type(raw).__name__

@@ -12,6 +12,7 @@ from torch import nn
 
 from ....errors import AdapterConfigError, AdapterMismatchError, DamagedFileError, LoadError
 from ..files import adapter_files
+from ..loading import innermost
 from .config import NAME, read_json
 from .plan import AdapterPlan, kind_of, module_name
 
@@ -127,10 +128,7 @@ def refuse_biases(folder: Path, plan: AdapterPlan) -> None:
 
 def check_copy(folder: Path, key: str, tensor: torch.Tensor, model: nn.Module, path: str, leaf: str) -> None:
     """PEFT saves an embedding with a LoRA on it along; the LoRA belongs to that embedding."""
-    module = model.get_submodule(path)
-    while inner := next((n for n in ("base_layer", "original_module", "token_adapter") if n in module._modules), None):
-        module = module._modules[inner]
-    own = getattr(module, leaf)
+    own = getattr(innermost(model.get_submodule(path)), leaf)
     if own.is_meta or getattr(own, "quant_state", None) is not None:
         return
     # In the coarser of the two precisions, each rounded once.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from ..loading import TOWERS, find_blocks, text_config
+from ..loading import TOWERS, find_blocks, innermost, text_config
 
 _BLOCK_PATH = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
 _ADAPTER = r"(?:\.(?!weight$|bias$)[^.]+)?"  # its name, where whoever saved it left it in
@@ -156,12 +156,7 @@ class _Places:
 
     def module(self, path: str) -> nn.Module:
         """The base's own module there, PEFT's wrappers looked through."""
-        module = self.modules[path]
-        while inner := next(
-            (n for n in ("base_layer", "original_module", "token_adapter") if n in module._modules), None
-        ):
-            module = module._modules[inner]
-        return module
+        return innermost(self.modules[path])
 
     def leaf(self, path: str, match: re.Match[str], shape: tuple[int, ...]) -> str:
         """Which of a module's parts a tensor is; its shape is looked at."""

@@ -13,7 +13,7 @@ from torch import nn
 
 from ....errors import AdapterMismatchError, MissingFileError
 from ..files import adapter_files, open_adapter
-from ..loading import TOWERS, find_blocks, text_config
+from ..loading import TOWERS, find_blocks, innermost, text_config
 from .config import NAME, read_config
 from .faults import check_copy, check_ties, listed, refuse_biases, refuse_misfits, refuse_shares
 from .plan import MAGNITUDE, TOKEN_ROWS, AdapterPlan, kind_of, module_name, plan_adapter
@@ -217,10 +217,7 @@ def _unfilled_copies(
     """A saved copy replaces the whole module, so the file must hold each of its parts."""
     problems = []
     for live in plan.modules("saved"):
-        module = model.get_submodule(live)
-        for wrapped in ("original_module", "base_layer"):
-            module = module._modules.get(wrapped, module)
-        own = {leaf for leaf, _ in module.named_parameters(recurse=False)}
+        own = {leaf for leaf, _ in innermost(model.get_submodule(live)).named_parameters(recurse=False)}
         if lacking := sorted(own - held[live].keys()):
             problems.append(f"{names[live]}: {lacking[0]} of the saved copy is missing")
         if TOKEN_ROWS in held[live]:
