@@ -3,7 +3,7 @@
 from .dialects import DIALECTS
 from .file import SIDECAR_NAME, sidecar_path
 from .model import Contract
-from .releases import guess_partner, known_release, release_partner
+from .releases.known import guess_partner, known_release, release_partner
 from .values import EXPLANATION_FIELD, MARKER_FIELD
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import ContractError
 from .file import SIDECAR_NAME
-from .releases import recognise
+from .releases.known import recognise
 from .values import agree, lower, number, role, short, whole_number
 
 # What other files call an attribute; "block.key" is a key inside a block. The attribute's own name, at the top level,

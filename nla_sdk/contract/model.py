@@ -25,9 +25,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from ..errors import ContractError, MissingFileError
-from . import dialects, prompts
-from . import verify as verification
+from . import dialects
 from .file import SIDECAR_NAME, parse, sidecar_path, write
+from .prompts import ar, av, verify
 from .refusals import malformed, require
 from .values import (
     Count,
@@ -170,7 +170,7 @@ class Contract(BaseModel):
         self._origins = {name: reading.origins.get(name, "default") for name in type(self).model_fields}
         self._extras, self._source = reading.extras, source
         require(self)
-        prompts.require_style(self)
+        av.require_style(self)
 
     # --- out ---------------------------------------------------------------------------------------------------------
     @property
@@ -240,13 +240,13 @@ class Contract(BaseModel):
         return self.to_dict() == other.to_dict() if isinstance(other, Contract) else NotImplemented
 
     # --- prompts, and the live tokenizer: methods, defined where the rest of their subject is ------------------------
-    av_prompt = prompts.av_prompt
-    ar_prompt = prompts.ar_prompt
-    av_prompt_ids = prompts.av_prompt_ids
-    ar_prompt_ids = prompts.ar_prompt_ids
-    ar_prompt_ids_batch = prompts.ar_prompt_ids_batch
-    find_marker = prompts.find_marker
-    verify = verification.verify
+    av_prompt = av.av_prompt
+    ar_prompt = ar.ar_prompt
+    av_prompt_ids = av.av_prompt_ids
+    ar_prompt_ids = ar.ar_prompt_ids
+    ar_prompt_ids_batch = ar.ar_prompt_ids_batch
+    find_marker = av.find_marker
+    verify = verify.verify
 
     def prompt_texts(self) -> list[str]:
         """Its templates' text around their fields: what a tokenizer must at least agree on."""
@@ -255,9 +255,9 @@ class Contract(BaseModel):
     @property
     def ar_prefix(self) -> str:
         """The AR template's text before the explanation."""
-        return prompts.around_explanation(self)[0]
+        return ar.around_explanation(self)[0]
 
     @property
     def ar_suffix(self) -> str:
         """The AR template's text after the explanation; its last token is where the AR reads."""
-        return prompts.around_explanation(self)[1]
+        return ar.around_explanation(self)[1]

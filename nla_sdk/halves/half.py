@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..contract import SIDECAR_NAME, Contract, guess_partner, known_release, release_partner
-from ..contract.prompts import unstated_prompt
+from ..contract.prompts.av import unstated_prompt
 from ..errors import (
     ContractError,
     InputError,

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from ..contract.tokens import check_embedded, encode
+from ..contract.prompts.tokens import check_embedded, encode
 from ..errors import NonFiniteOutputError, PositionError, TextError
 from ..halves.hub.naming import other_names
 from ..io.origins import Origin, RowFacts, check_origin, common, facts_of_sidecar

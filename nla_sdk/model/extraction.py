@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..contract.tokens import check_embedded
+from ..contract.prompts.tokens import check_embedded
 from ..errors import EmptyBatchError, InputError, LayerError, PositionError
 from ..io.text import check_texts
 from ..results import Activations

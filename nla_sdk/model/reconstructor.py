@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..contract import Contract
-from ..contract.tokens import check_embedded
+from ..contract.prompts.tokens import check_embedded
 from ..errors import EmptyBatchError, InputError, NonFiniteOutputError, TruncatedExplanationWarning
 from .backbone import Backbone
 from .batches import by_length, last_token_states

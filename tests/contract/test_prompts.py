@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nla_sdk.contract import Contract
-from nla_sdk.contract.prompts import unstated_prompt
+from nla_sdk.contract.prompts.av import unstated_prompt
 from nla_sdk.errors import ContractError, ContractMismatchError, MarkerError, UnstatedPromptError
 from tests.contract.samples import AR, AV, CHAT, drop, ids_of, quick, tokenizer
 

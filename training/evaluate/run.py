@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from nla_sdk import NLAPair
-from nla_sdk.contract.tokens import check_embedded, encode
+from nla_sdk.contract.prompts.tokens import check_embedded, encode
 from nla_sdk.errors import MissingFileError, MissingHalfError
 from nla_sdk.evaluation.parts import Cost, Settings, Subject
 from nla_sdk.evaluation.reading import EvaluationError, load, save

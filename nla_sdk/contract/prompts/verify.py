@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ContractMismatchError
-from .dialects import NEIGHBOURS
-from .prompts import ar_prompt, around_explanation, av_prompt_ids, marker_text, mismatch
-from .refusals import needed
+from ...errors import ContractMismatchError
+from ..dialects import NEIGHBOURS
+from ..refusals import needed
+from ..values import MARKER_FIELD
+from .ar import ar_prompt, around_explanation
+from .av import av_prompt_ids, marker_text, mismatch
 from .tokens import common_tail, encode, neighbours, pieces, plain, standing_alone
-from .values import MARKER_FIELD
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from .model import Contract
+    from ..model import Contract
 
 
 def verify(contract: Contract, tokenizer: PreTrainedTokenizerBase, vocabulary: int | None = None) -> Contract:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import TextError
+from ...errors import TextError
 
 
 def _call(tokenizer: Any, text: str | list[str], **options: Any) -> Any:

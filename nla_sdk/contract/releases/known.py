@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from .values import agree, whole_number
+from ..values import agree, whole_number
 
 # Of a repository, not of the pair's contract: a copy of the same files elsewhere need not share it.
 _OF_THE_REPOSITORY = ("repo", "any_subfolder", "pair", "provenance")
@@ -19,7 +19,7 @@ _OF_THE_REPOSITORY = ("repo", "any_subfolder", "pair", "provenance")
 
 @cache
 def _releases() -> dict[str, dict[str, Any]]:
-    text = resources.files("nla_sdk.contract").joinpath("releases.yaml").read_text(encoding="utf-8")
+    text = resources.files("nla_sdk.contract.releases").joinpath("releases.yaml").read_text(encoding="utf-8")
     return {repo.lower(): {"repo": repo, **entry} for repo, entry in yaml.safe_load(text)["releases"].items()}
 
 
