@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
 
 import torch
 
-from .assembly import Assembly, assemble
 from .errors import InputError, MissingHalfError, PrecisionWarning
-from .halves.saving import save_halves
 from .inputs import Chat, Progress, Texts, Writing, check_text_input, check_vector_input, is_text
 from .io.origins import check_origin
 from .model.extraction import Extractor, is_chat
@@ -21,6 +17,7 @@ from .model.injection import VectorsLike, as_vectors
 from .model.reconstructor import Reconstructor
 from .model.statistics.check import ActivationReport, check
 from .model.verbalizer import Verbalizer
+from .on_disk import OnDisk
 from .results import Activations, Explanation, Results, RoundTrip, Score
 from .sampling import Sampling, whole_number
 from .scoring import score_rows, write_best
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
 HalfInMemory = TypeVar("HalfInMemory", Verbalizer, Reconstructor)
 
 
-class NLAPair(Assembly):
+class NLAPair(OnDisk):
     """An AV and an AR (or one of them) with the model whose activations they read.
 
     Build it with `from_pretrained`. LoRA halves and the source model share one base in memory; a half that is a full
@@ -44,91 +41,6 @@ class NLAPair(Assembly):
         >>> trip = pair.round_trip(acts.vectors[-1])
         >>> trip.explanation, trip.status, trip.gain
     """
-
-    # --- loading ------------------------------------------------------------------------------------------------
-    @classmethod
-    def from_pretrained(
-        cls,
-        av: str | os.PathLike | None,
-        ar: str | os.PathLike | None = None,
-        *,
-        base: str | os.PathLike | None = None,
-        quantization: str | None = "auto",
-        device: str | torch.device = "auto",
-        dtype: str | torch.dtype = "auto",
-        revision: str | None = None,
-        subfolder: str | None = None,
-        cache_dir: str | os.PathLike | None = None,
-        token: str | None = None,
-        local_files_only: bool = False,
-        trust_remote_code: bool = False,
-        contract: Mapping[str, Any] | None = None,
-        check_weights: bool = False,
-    ) -> NLAPair:
-        """Load a pair.
-
-        Args:
-            av: Hub id ("owner/name", "owner/name/sub/folder"), folder, or "demo". A folder that `save_pretrained` wrote
-                holds both halves. None: only an AR.
-            ar: likewise. None: found from the AV's contract, a known release, or its name; where there is none, the
-                methods that need it say so.
-            base: the base model, if not the one the contract names: Hub id or folder.
-            quantization: "auto" (what the contract says), "nf4" (4 bits; CPU too) or None.
-            device: "auto", "cpu", "cuda", …
-            dtype: "auto", or a floating dtype.
-            revision, subfolder: of the first half given.
-            cache_dir, token, local_files_only: as in huggingface_hub.
-            trust_remote_code: run code from the base's or a full checkpoint's repository.
-            contract: what the halves' `nla_meta.yaml` do not say, or say wrong: keys of docs/contract.md (under any of
-                their names), of whichever half has a use for them; `{"prompt_style": "chat"}`.
-            check_weights: look for NaN and infinity in the base and in full checkpoints too, which reads every weight
-                of them; adapters, heads and means are always looked at.
-        Raises:
-            RepositoryError, ContractError, LoadError, WrongRoleError, MismatchedHalvesError: see nla_sdk.errors.
-            UnstatedPromptError: nobody says how the AV's prompt is put to the model; shows both ways.
-        Warns:
-            UnmatchedPairWarning: the halves do not name each other.
-        """
-        return assemble(
-            cls,
-            av,
-            ar,
-            base=base,
-            quantization=quantization,
-            device=device,
-            dtype=dtype,
-            revision=revision,
-            subfolder=subfolder,
-            trust_remote_code=trust_remote_code,
-            contract=contract,
-            check_weights=check_weights,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-        )
-
-    def save_pretrained(self, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
-        """Write both halves as `folder/av` and `folder/ar`, loadable by `from_pretrained(folder)`.
-
-        Weights are copied as they were loaded, contracts are written in canonical form. Nothing half-written is left
-        under a final name.
-
-        Args:
-            overwrite: replace halves that stand there; anything else is never replaced.
-        Returns:
-            The folder.
-        Raises:
-            OccupiedFolderError: something stands there that may not be replaced; nothing has been written.
-            InputError: the pair was loaded from there.
-        """
-        folder = Path(folder)
-        halves = [half for half in (self.av, self.ar) if half is not None]
-        pair_id = None
-        if self.matched and len(halves) == 2:
-            ids = {half.contract.provenance.get("pair_id") for half in halves}
-            pair_id = " + ".join(half.repo_id for half in halves) if len(ids) > 1 or None in ids else None
-        save_halves(halves, folder, pair_id=pair_id, overwrite=overwrite)
-        return folder
 
     # --- doing --------------------------------------------------------------------------------------------------
     def extract(
