@@ -10,11 +10,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from nla_sdk.contract import DIALECTS, Contract
+from nla_sdk.contract import DIALECTS, Contract, written_as
 from nla_sdk.errors import ContractError
 
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- keys: written by docs/contract.py -->\n", "<!-- end of keys -->\n"
+SIGNS = (("ge", "≥"), ("minimum", "≥"), ("gt", ">"), ("exclusiveMinimum", ">"), ("le", "≤"), ("maximum", "≤"))
 COMMON = {"kind": "nla_model", "base_model": "owner/lm", "d_model": 64, "layer": 2}
 SMALL = {
     "AV": COMMON
@@ -41,20 +42,27 @@ def table() -> str:
     properties = Contract.model_json_schema()["properties"]
     for name, schema in properties.items():
         names = ", ".join(f"`{key}`" for key in DIALECTS.get(name, ()))
-        lines.append(f"| `{name}` | {type_of(schema)} | {schema['description']} | {if_absent(name)} | {names} |")
+        lines.append(
+            f"| `{written_as(name)}` | {type_of(schema)} | {schema['description']} | {if_absent(name)} | {names} |"
+        )
     return "\n".join(lines) + "\n"
 
 
 def type_of(schema: dict[str, Any]) -> str:
     """A JSON schema's type in words."""
-    [schema] = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
+    options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
+    if len(options) > 1:
+        return " or ".join(type_of(option) for option in options)
+    [schema] = options
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "enum" in schema:
         *most, last = (f"`{value}`" for value in schema["enum"])
         return f"{', '.join(most)} or {last}"
     if schema["type"] == "array":
         return f"list of {type_of(schema['items']).replace('number', 'numbers')}"
     words = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "mapping"}
-    limits = "".join(f" {sign} {schema[key]}" for key, sign in (("ge", "≥"), ("gt", ">")) if key in schema)
+    limits = "".join(f" {sign} {schema[key]}" for key, sign in SIGNS if key in schema)
     return words.get(schema["type"], schema["type"]) + limits
 
 

@@ -29,7 +29,19 @@ class ContractError(NLAError, ValueError):
     remedy = "Add or correct the key that the message names, or pass it: contract={key: value}."
 
 
-class UnstatedPromptError(ContractError):
+class UnstatedFactError(ContractError):
+    """A contract does not say a fact in which published releases differ, and a guess would run without an error."""
+
+    remedy = "State it: contract={'injection.site': 'block', …}; the message names the releases that have each value."
+
+
+class UnrunnableReleaseError(ContractError):
+    """A published release of which facts are missing that nobody has published, so it cannot be run as trained."""
+
+    remedy = "Ask its author for the facts that the message names, and state them: contract={key: value}."
+
+
+class UnstatedPromptError(UnstatedFactError):
     """A contract does not say how the prompt is put to the model, and a guess would give words of another prompt."""
 
     remedy = "Say it: contract={'prompt_style': 'chat'} or 'raw'; the message shows both prompts."
@@ -133,6 +145,12 @@ class NonFiniteWeightsError(LoadError):
     remedy = "Download it again; if the published file is so, its author must mend it."
 
 
+class MissingParentError(LoadError):
+    """An adapter was trained on top of another checkpoint, and that one is not stated, or is not there."""
+
+    remedy = "State it: contract={'weights.parent': 'owner/name'}; on the plain base it would be another model."
+
+
 class InjectionError(LoadError):
     """The vector did not reach the model: what was computed at the marker does not depend on it."""
 
@@ -207,6 +225,26 @@ class MismatchedHalvesError(PairError, ValueError):
     remedy = "Pass two halves of one base and one layer."
 
 
+class NotAnOracleError(PairError):
+    """A question was put to a verbalizer whose prompt has no place for one."""
+
+    remedy = (
+        "explain() says what a verbalizer reads; questions are for activation oracles (nla releases --family oracle)."
+    )
+
+
+class MissingMeanError(PairError):
+    """The AR predicts what is left of an activation over a mean that is not there, so it compares with no raw one."""
+
+    remedy = "Ask its author for the file of means, put it beside the contract and name it: activation_mean."
+
+
+class ExportError(PairError):
+    """The asked-for layout cannot carry what the pair does; nothing has been written."""
+
+    remedy = "The message names what cannot be carried; publish the pair in its own layout instead."
+
+
 class OccupiedFolderError(PairError, ValueError):
     """Something stands where a half would be saved, and it may not be replaced."""
 
@@ -266,6 +304,12 @@ class LayerError(InputError, IndexError):
     """A layer lies outside the model."""
 
     remedy = "Layers run from 0 to one less than the model has blocks."
+
+
+class UnseenValueError(InputError):
+    """A layer, depth or other field of the prompt has a value that the half was never trained with."""
+
+    remedy = "Use one of the values that the message lists."
 
 
 class MarkerError(InputError):
@@ -334,3 +378,9 @@ class RenamedRepositoryWarning(NLAWarning):
     """A repository was asked for by a name it had before; the message says what it is called now."""
 
     remedy = "Use the present name: somebody else may take the old one."
+
+
+class KnownFaultWarning(NLAWarning):
+    """A published release is known to be faulty, or its card to contradict its files; the message says what."""
+
+    remedy = "Nothing, if the fault does not touch what you do with it; the message says what to use instead."

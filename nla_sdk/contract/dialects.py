@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import copy
 import difflib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ContractError
-from .file import SIDECAR_NAME
+from .derive import derive, norm_of_scale, role_of
 from .releases.known import recognise
-from .values import agree, lower, number, role, short, whole_number
+from .values import agree, role, short, whole_number
 
-# What other files call an attribute; "block.key" is a key inside a block. The attribute's own name, at the top level,
-# is always read too, and is the only one ever written.
+_WRITTEN_BLOCKS = {
+    "injection": ("site", "block", "rule", "norm", "scale", "coefficient", "markers", "layers"),
+    "output": ("form", "stop", "temperature", "top_p", "top_k"),
+    "ar": (
+        *("bos", "final_norm", "state", "position", "prompt_style", "truncation"),
+        *("heads", "head_file", "head_key", "target"),
+    ),
+    "weights": ("kind", "adapters", "parent", "rslora", "alpha"),
+}
+# The key that an attribute is written under, where that is one of a block; the others are written by their own name.
+WRITTEN = {f"{block}_{leaf}": f"{block}.{leaf}" for block, leaves in _WRITTEN_BLOCKS.items() for leaf in leaves}
+# A block may be one word: `output: lines`.
+_WORD_OF = {"output": "form", "weights": "kind"}
+# Nobody but this form has such blocks: a key in them that is not known is a mistake, not somebody's note.
+_OWN_BLOCKS = frozenset(("injection", "output", "weights"))
+
+# What other files call an attribute; "block.key" is a key inside a block. The key it is written under (`written_as`)
+# and the attribute's own name, at the top level, are always read too.
 DIALECTS: dict[str, tuple[str, ...]] = {
     "base_model": ("base_checkpoint", "extraction.base_model"),
     "d_model": ("extraction.d_model",),
@@ -29,20 +44,26 @@ DIALECTS: dict[str, tuple[str, ...]] = {
     "critic_suffix_ids": ("tokens.critic_suffix_ids", "extraction.critic_suffix_ids"),
     "av_template": ("prompt_templates.av", "prompt_templates.actor"),
     "ar_template": ("prompt_templates.ar", "prompt_templates.critic"),
-    "ar_num_blocks": ("ar.num_hidden_layers", "critic.num_hidden_layers", "critic.extraction_layer_index"),
+    "ar_num_blocks": ("ar.blocks", "ar.num_hidden_layers", "critic.num_hidden_layers", "critic.extraction_layer_index"),
+    "head_bias": ("ar.bias",),
 }
 # These hold K where K + 1 blocks are kept.
-_INDEX_OF_LAST_BLOCK = frozenset(DIALECTS["ar_num_blocks"])
-_BLOCKS = sorted({key.split(".")[0] for keys in DIALECTS.values() for key in keys if "." in key})
+_INDEX_OF_LAST_BLOCK = frozenset(DIALECTS["ar_num_blocks"][1:])
+_BLOCKS = sorted({key.split(".")[0] for keys in (*DIALECTS.values(), WRITTEN.values()) for key in keys if "." in key})
 SCALES = ("injection_scale", "mse_scale")
+INJECTION = tuple(name for name in WRITTEN if name.startswith("injection_"))
 NEIGHBOURS = ("injection_left_neighbor_id", "injection_right_neighbor_id")
 # What only one half has a use for. Of what is given for a pair, the other half takes none of it.
 _OF_ONE_HALF = {
     "av": frozenset(
-        ("av_template", "prompt_style", "injection_scale", "injection_char", "injection_token_id", "max_new_tokens")
-        + NEIGHBOURS
+        ("av_template", "prompt_style", "bos", "system", "enable_thinking", "prefill", "max_new_tokens")
+        + ("injection_char", "injection_token_id", *NEIGHBOURS, *INJECTION)
+        + tuple(name for name in WRITTEN if name.startswith("output_"))
     ),
-    "ar": frozenset(("ar_template", "ar_num_blocks", "critic_suffix_ids", "head_bias", "max_length")),
+    "ar": frozenset(
+        ("ar_template", "ar_num_blocks", "critic_suffix_ids", "head_bias", "max_length", "reconstruction_map")
+        + tuple(name for name in WRITTEN if name.startswith("ar_"))
+    ),
 }
 _NEVER_GIVEN = {"pair": "pass the other half itself (av=, ar=)", "provenance": "it says how the half was made"}
 
@@ -65,7 +86,12 @@ class Reading:
 
 
 def read(
-    d: Mapping, known: Mapping | None, attributes: Iterable[str], source: str, given: Mapping | None = None
+    d: Mapping,
+    known: Mapping | None,
+    attributes: Iterable[str],
+    source: str,
+    given: Mapping | None = None,
+    found: Mapping | None = None,
 ) -> Reading:
     """What a mapping in any dialect says, filled from a known release and completed with what follows from the rest.
 
@@ -75,40 +101,63 @@ def read(
         attributes: names of the canonical form, in its order.
         source: the file's name, for messages.
         given: what the user says, in any dialect: stands above `d`. What only the other half has a use for is left out.
+        found: what the checkpoint's other files say, in any dialect: stands below `d` and above `known`.
     Raises:
         ContractError: two keys contradict each other, a number that others follow from is none, or a key that is given
             is none of a contract.
     """
     attributes = tuple(attributes)
-    entries, extras = _collect(d, attributes)
+    entries, extras = _collect(d, attributes, source)
     sidecar, sidecar_keys = _choose(entries, source)
-    release, release_keys = _choose(_collect(known or {}, attributes)[0], f"{source} (known release)")
+    release, release_keys = _choose_from(known, attributes, f"{source} (known release)")
+    files, files_keys = _choose_from(found, attributes, f"{source} (the files beside it)")
     stated, stated_keys = _choose(_collect_given(given or {}, attributes), "contract=")
-    filed = release | sidecar
-    half = filed.get("role") or stated.get("role") or _role_of(filed)
+    filed = release | files | sidecar
+    half = filed.get("role") or stated.get("role") or role_of(filed)
     others = _OF_ONE_HALF.get({"av": "ar", "ar": "av"}.get(str(half), ""), frozenset())
     if "role" in filed:  # a half is what it is; only of one that does not say so it can be told
         others |= {"role"}
     stated = {name: value for name, value in stated.items() if name not in others}
+    layers = [
+        _Layer("given", stated, stated_keys),
+        _Layer("sidecar", sidecar, sidecar_keys),
+        _Layer("files", files, files_keys),
+        _Layer("release", release, release_keys),
+    ]
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     keys: dict[str, str] = {}
-    layers = (("given", stated, stated_keys), ("sidecar", sidecar, sidecar_keys), ("release", release, release_keys))
-    for origin, layer, layer_keys in layers:
-        _fill(values, origins, keys, layer, layer_keys, origin)
-    is_av = (half or _role_of(values)) == "av" and values.get("kind", "nla_model") == "nla_model"
+    for layer in layers:
+        norm_of_scale(layer.values, layer.keys)
+        _fill(values, origins, keys, layer)
+    is_av = (half or role_of(values)) == "av" and values.get("kind", "nla_model") == "nla_model"
     if known is None and is_av and "prompt_style" not in values:
-        _fill(values, origins, keys, recognise(values)[0], {}, "release")
-    _derive(values, origins, keys, source)
+        _fill(values, origins, keys, _Layer("release", recognise(values)[0], {}))
+    derive(values, origins, keys, source)
     return Reading(values, origins, keys, extras)
 
 
-def _fill(values: dict, origins: dict, keys: dict, layer: Mapping, layer_keys: Mapping, origin: str) -> None:
+@dataclass(frozen=True)
+class _Layer:
+    """What one source says, and under which keys; those above it win."""
+
+    origin: str
+    values: dict[str, Any]
+    keys: dict[str, str]
+
+
+def _fill(values: dict, origins: dict, keys: dict, layer: _Layer) -> None:
     """Take from a layer what those above it lack (in place)."""
-    stale = _stale(values, layer)
-    for name, value in layer.items():
+    stale = _stale(values, layer.values)
+    for name, value in layer.values.items():
         if name not in values and name not in stale:
-            values[name], origins[name], keys[name] = value, origin, layer_keys.get(name, name)
+            values[name], origins[name], keys[name] = value, layer.origin, layer.keys.get(name, written_as(name))
+
+
+def _choose_from(
+    raw: Mapping | None, attributes: tuple[str, ...], source: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    return _choose(_collect(raw or {}, attributes, source)[0], source)
 
 
 def _collect_given(given: Mapping, attributes: tuple[str, ...]) -> dict[str, list[tuple[str, Any]]]:
@@ -116,7 +165,7 @@ def _collect_given(given: Mapping, attributes: tuple[str, ...]) -> dict[str, lis
     if not isinstance(given, Mapping):
         raise ContractError(f"contract=: expected a mapping of keys to values, found a {type(given).__name__}.")
     nested: dict[Any, Any] = {}
-    for key, value in given.items():
+    for key, value in _words_spelled_out(given).items():
         block, _, leaf = str(key).rpartition(".")
         if block in _BLOCKS:
             nested.setdefault(block, {})[leaf] = value
@@ -124,34 +173,61 @@ def _collect_given(given: Mapping, attributes: tuple[str, ...]) -> dict[str, lis
             nested.setdefault(key, {}).update(value)
         else:
             nested[key] = value
-    entries, unknown = _collect(nested, attributes)
+    entries, unknown = _collect(nested, attributes, "contract=")
     for key in unknown:
         inner = unknown[key]
         name = f"{key}.{next(iter(inner), '')}" if key in _BLOCKS and isinstance(inner, Mapping) else str(key)
-        near = difflib.get_close_matches(name, [*attributes, *(key for keys in DIALECTS.values() for key in keys)], 1)
-        meant = f" Did you mean `{near[0]}`?" if near else ""
-        raise ContractError(f"contract=: `{name}` is no key of a contract; docs/contract.md lists them.{meant}")
+        raise _no_key(name, attributes, "contract=")
     for name, instead in _NEVER_GIVEN.items():
         if name in entries:
             raise ContractError(f"contract=: `{name}` is not stated this way: {instead}.")
     return entries
 
 
-def _collect(raw: Mapping, attributes: tuple[str, ...]) -> tuple[dict[str, list[tuple[str, Any]]], dict[Any, Any]]:
-    """Every known key with its value, by attribute, and all the rest where it stood."""
-    rest = copy.deepcopy(dict(raw))
+def _no_key(name: str, attributes: Iterable[str], source: str) -> ContractError:
+    known = [*map(written_as, attributes), *(key for keys in DIALECTS.values() for key in keys)]
+    near = difflib.get_close_matches(name, known, 1)
+    meant = f" Did you mean `{near[0]}`?" if near else ""
+    return ContractError(f"{source}: `{name}` is no key of a contract; docs/contract.md lists them.{meant}")
+
+
+def _words_spelled_out(raw: Mapping) -> dict[Any, Any]:
+    """A block that is one word as the block: `output: lines` is `output: {form: lines}`."""
+    return {
+        key: {_WORD_OF[key]: value} if key in _WORD_OF and isinstance(value, str) else value
+        for key, value in raw.items()
+    }
+
+
+def _collect(
+    raw: Mapping, attributes: tuple[str, ...], source: str
+) -> tuple[dict[str, list[tuple[str, Any]]], dict[Any, Any]]:
+    """Every known key with its value, by attribute, and all the rest where it stood.
+
+    Raises:
+        ContractError: a block of this form's own is none, or holds a key that is not known.
+    """
+    rest = copy.deepcopy(_words_spelled_out(raw))
     for block in _BLOCKS:
         if isinstance(rest.get(block), dict):
             rest[block] = dict(rest[block])  # a YAML alias may share the block with an unknown key
+        elif block in _OWN_BLOCKS and rest.get(block) is not None:
+            leaves = ", ".join(_WRITTEN_BLOCKS[block])
+            raise ContractError(
+                f"{source}: `{block}` is {short(rest[block])}; expected a mapping with keys of {leaves}."
+            )
     entries: dict[str, list[tuple[str, Any]]] = {}
     for name in attributes:
-        for key in (name, *DIALECTS.get(name, ())):
+        for key in dict.fromkeys((written_as(name), name, *DIALECTS.get(name, ()))):
             block, _, leaf = key.rpartition(".")
             holder = rest.get(block) if block else rest
             if isinstance(holder, dict) and leaf in holder:
                 entries.setdefault(name, []).append((key, holder.pop(leaf)))
                 if block and not holder:
                     del rest[block]
+    for block in _OWN_BLOCKS:
+        if isinstance(rest.get(block), dict) and rest[block]:
+            raise _no_key(f"{block}.{next(iter(rest[block]))}", attributes, source)
     return entries, rest
 
 
@@ -162,8 +238,11 @@ def _choose(entries: dict[str, list[tuple[str, Any]]], source: str) -> tuple[dic
     first: dict[str, Any] = {}
     for name, candidates in entries.items():
         for key, raw in candidates:
-            # Null and [] are how some writers leave a key out; only of a scale is null a statement (raw).
-            if (raw is None and name not in SCALES) or (isinstance(raw, list) and not raw):
+            # Null and [] are how some writers leave a key out; only of a scale is null a statement (raw), and of the
+            # norm for injection only under our own name: of others' null some mean raw, some have no such norm, and
+            # some had one and did not write it down.
+            states_null = name == "mse_scale" or key == "injection_scale"
+            if (raw is None and not states_null) or (isinstance(raw, list) and not raw):
                 continue
             value = raw
             if key in _INDEX_OF_LAST_BLOCK:
@@ -178,7 +257,7 @@ def _choose(entries: dict[str, list[tuple[str, Any]]], source: str) -> tuple[dic
             elif not agree(values[name], value, values.get("d_model")):
                 raise ContractError(
                     f"{source}: `{keys[name]}` is {short(first[name])} but `{key}` is {short(raw)}, and both give "
-                    f"`{name}`. Correct the wrong one, or keep only `{name}`."
+                    f"`{written_as(name)}`. Correct the wrong one, or keep only `{written_as(name)}`."
                 )
     return values, keys
 
@@ -198,61 +277,24 @@ def _stale(values: Mapping[str, Any], below: Mapping[str, Any]) -> set[str]:
     if differs("injection_char") or differs("injection_token_id"):
         stale |= {"injection_char", "injection_token_id", *NEIGHBOURS}
     if differs("av_template"):
-        stale |= set(NEIGHBOURS)
+        stale |= {*NEIGHBOURS, "fields"}
     if differs("ar_template"):
-        stale.add("critic_suffix_ids")
+        stale |= {"critic_suffix_ids", "fields"}
+    if differs("injection_site") or differs("injection_rule") or differs("injection_block"):
+        stale |= set(INJECTION)
+    if differs("injection_norm"):
+        stale |= {"injection_scale", "injection_coefficient"}
     return stale
 
 
-def _derive(values: dict[str, Any], origins: dict[str, str], keys: dict[str, str], source: str) -> None:
-    """Fill in what follows from the rest: kind, role and the scales (in place)."""
-    if "kind" not in values:
-        is_table = source.endswith(f".parquet.{SIDECAR_NAME}")
-        values["kind"], origins["kind"] = ("nla_dataset", "derived") if is_table else ("nla_model", "default")
-    if "role" not in values and values["kind"] == "nla_model" and (found := _role_of(values)):
-        values["role"], origins["role"] = found, "derived"
-    try:
-        root = math.sqrt(whole_number(values.get("d_model")))
-    except ValueError:  # a table may lack it; of a checkpoint it is refused later, by its own name
-        root = None
-    # Null means raw: a scale that is neither null nor a number must not become either, as a wrong norm loads without
-    # complaint and only makes explanations worse. Nor is an absent `injection_scale` √d_model: half of its writers mean
-    # that, the others have none, as they add the vector after a block and overwrite nothing.
-    for name in SCALES:
-        if name not in values:
-            if root and name == "mse_scale":
-                values[name] = root
-            continue
-        word = lower(values[name])
-        if word in ("raw", "none"):
-            values[name] = None
-        elif word == "sqrt_d_model":
-            if root:
-                values[name] = root
-            else:
-                del values[name], origins[name]
-        elif word is not None:
-            try:
-                values[name] = number(values[name])
-            except ValueError:
-                if name == "injection_scale" and values.get("role") == "ar":
-                    values[name] = None  # an AR injects nothing
-                    continue
-                raise ContractError(
-                    f"{source}: `{keys[name]}` is {short(values[name])}; expected a number, `sqrt_d_model` "
-                    "(= √d_model) or null (= raw). A scale cannot be guessed: ask the publisher which one was used."
-                ) from None
-
-
-def _role_of(values: Mapping[str, Any]) -> str | None:
-    """The half that a file's only template or depth is of; of a file that serves both halves it cannot be told."""
-    av, ar = "av_template" in values, "ar_template" in values or "ar_num_blocks" in values
-    return None if av == ar else "av" if av else "ar"
+def written_as(attribute: str) -> str:
+    """The key that an attribute is written under: `injection.site`, `layer`."""
+    return WRITTEN.get(attribute, attribute)
 
 
 def names_of(attribute: str) -> str:
     """What the files call an attribute, for messages."""
     others = ", ".join(f"`{key}`" for key in DIALECTS.get(attribute, ()))
     if attribute == "ar_num_blocks":
-        others += " (these hold K, where K + 1 blocks run)"
-    return f"`{attribute}`" + (f"; in other dialects {others}" if others else "")
+        others += " (those named index or num_hidden_layers hold K, where K + 1 blocks run)"
+    return f"`{written_as(attribute)}`" + (f"; in other dialects {others}" if others else "")

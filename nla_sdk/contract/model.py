@@ -20,87 +20,25 @@ import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import PrivateAttr, ValidationError
 
 from ..errors import ContractError, MissingFileError
 from . import dialects
+from .facts import Facts
 from .file import SIDECAR_NAME, parse, sidecar_path, write
+from .injection import Injection
 from .prompts import ar, av, verify
 from .refusals import malformed, require
-from .values import (
-    Count,
-    Dtype,
-    FileName,
-    Index,
-    Positive,
-    Precision,
-    PromptStyle,
-    RepoId,
-    Role,
-    Text,
-    TokenIds,
-    TokenizerChoice,
-)
 
 
-class Contract(BaseModel):
+class Contract(Facts):
     """What a checkpoint (`nla_model`) or table (`nla_dataset`) promises; immutable, see `replace`.
 
     Build it with `load` or `from_dict`; the constructor takes the same keys as keyword arguments and checks the same.
     Attributes a file need not give are None where nothing is known.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["nla_model", "nla_dataset"] = Field(description="A checkpoint or a table.")
-    role: Role | None = Field(
-        None, description="The half: av (vector to text) or ar (text to vector); None for most tables."
-    )
-    base_model: Text | None = Field(None, description="Hub id or folder of the base model.")
-    base_revision: Text | None = Field(None, description="Commit, tag or branch of the base model.")
-    d_model: Count | None = Field(None, description="Width of the residual stream and of every vector.")
-    layer: Index | None = Field(None, description="Decoder block whose output is read, counted from 0.")
-    injection_scale: Positive | None = Field(
-        None, description="Norm an activation is scaled to before it is injected; None = as it is."
-    )
-    mse_scale: Positive | None = Field(None, description="Norm both vectors are scaled to in the loss; None = raw.")
-    injection_char: Text | None = Field(None, description="The marker, whose embedding the activation overwrites.")
-    injection_token_id: Index | None = Field(None, description="Token id of the marker.")
-    injection_left_neighbor_id: Index | None = Field(None, description="Token id just before the marker.")
-    injection_right_neighbor_id: Index | None = Field(None, description="Token id just after the marker.")
-    av_template: Text | None = Field(None, description="AV prompt, byte for byte, with one {injection_char}.")
-    ar_template: Text | None = Field(None, description="AR prompt, byte for byte, with one {explanation}.")
-    critic_suffix_ids: TokenIds | None = Field(None, description="Token ids every AR prompt ends in.")
-    prompt_style: PromptStyle | None = Field(
-        None, description="AV prompt as raw text, or as one user message of the chat template; AR prompts are raw."
-    )
-    tokenizer: TokenizerChoice | None = Field(
-        None,
-        description="What reads texts where they differ: tokenizer.json (file) or transformers' class (class).",
-    )
-    ar_num_blocks: Count | None = Field(None, description="B: blocks 0 … B−1 run, hidden_states[B] is read.")
-    head_bias: bool | None = Field(None, description="Whether the AR's linear head has a bias; None = as found.")
-    quantization: Text | None = Field(None, description="Quantisation of the base in training (nf4); None = none.")
-    compute_dtype: Dtype | None = Field(None, description="Dtype of the base's matrix products in training.")
-    extraction_precision: Precision | None = Field(
-        None, description="Precision the source ran at when read (nf4, float32, …); fp16 and its like are spelled out."
-    )
-    max_length: Count | None = Field(None, description="Most tokens an AR prompt may have; longer ones are cut.")
-    max_new_tokens: Count | None = Field(None, description="Tokens the AV writes at most by default.")
-    activation_mean: FileName | None = Field(
-        None, description="File beside the contract with the mean activation of a centred pair."
-    )
-    activation_statistics: FileName | None = Field(
-        None, description="File beside the contract that tells right activations from wrong ones."
-    )
-    centred_norm: Positive | None = Field(None, description="Median norm of the centred training vectors.")
-    baseline_mse: Positive | None = Field(None, description="Direction mse of predicting the mean: FVE's denominator.")
-    pair: RepoId | None = Field(None, description="Repository of the other half.")
-    provenance: dict[Any, Any] = Field(
-        default_factory=dict, description="What it was made from: hashes, code version, settings."
-    )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _extras: dict[Any, Any] = PrivateAttr(default_factory=dict)
@@ -112,7 +50,13 @@ class Contract(BaseModel):
 
     @classmethod
     def from_dict(
-        cls, d: Mapping, *, source: str = "<dict>", known: Mapping | None = None, given: Mapping | None = None
+        cls,
+        d: Mapping,
+        *,
+        source: str = "<dict>",
+        known: Mapping | None = None,
+        given: Mapping | None = None,
+        found: Mapping | None = None,
     ) -> Contract:
         """A contract from a mapping in any dialect.
 
@@ -122,9 +66,12 @@ class Contract(BaseModel):
             known: a mapping in any dialect (a release's entry) that fills what `d` lacks; where both speak, `d` wins.
             given: a mapping in any dialect that stands above `d`: what the user says (see `NLAPair.from_pretrained`).
                 Of what only one half has a use for, the other takes nothing.
+            found: a mapping in any dialect that stands below `d` and above `known`: what the checkpoint's other files
+                say.
         Raises:
             ContractError: something is missing, malformed or contradictory; names the key, the file and what to do.
-            UnstatedPromptError: an AV whose `prompt_style` nobody states.
+            UnstatedFactError: a fact that differs between releases and that nobody states: where and at what norm the
+                vector goes, whether the AR's final norm stays. UnstatedPromptError: the same of an AV's `prompt_style`.
         Example:
             >>> sidecar = {"role": "critic", "base_checkpoint": "owner/lm", "extraction": {"layer": 2, "d_model": 64},
             ...            "critic": {"num_hidden_layers": 2}, "prompt_templates": {"critic": "{explanation}>"}}
@@ -132,26 +79,34 @@ class Contract(BaseModel):
             3
         """
         contract = cls.__new__(cls)
-        contract._read(d, source, known, given)
+        contract._read(d, source, known, given, found)
         return contract
 
     @classmethod
-    def load(cls, path: str | os.PathLike, *, known: Mapping | None = None, given: Mapping | None = None) -> Contract:
+    def load(
+        cls,
+        path: str | os.PathLike,
+        *,
+        known: Mapping | None = None,
+        given: Mapping | None = None,
+        found: Mapping | None = None,
+    ) -> Contract:
         """Read a contract file, a folder's `nla_meta.yaml`, or a table's `<name>.parquet.nla_meta.yaml`.
 
         Args:
             path: the file, the folder, or the `.parquet` file.
             known: see `from_dict`. With it the file may be absent altogether.
-            given: see `from_dict`.
+            given, found: see `from_dict`.
         Raises:
             MissingFileError: there is no such file, and no `known` to stand in for it.
             ContractError: the file is no YAML mapping, or its content is refused (see `from_dict`).
         """
         file = sidecar_path(path)
         if file.is_file():
-            return cls.from_dict(parse(file.read_bytes(), str(file)), source=str(file), known=known, given=given)
+            said = parse(file.read_bytes(), str(file))
+            return cls.from_dict(said, source=str(file), known=known, given=given, found=found)
         if known is not None:
-            return cls.from_dict({}, source=f"{file} (absent; known release)", known=known, given=given)
+            return cls.from_dict({}, source=f"{file} (absent; known release)", known=known, given=given, found=found)
         if not file.parent.is_dir():
             raise MissingFileError(f"{file.parent} does not exist, so it holds no contract. Check the path.")
         raise MissingFileError(
@@ -159,10 +114,17 @@ class Contract(BaseModel):
             f"<name>.parquet.{SIDECAR_NAME}. Ask its publisher for it, or write one: Contract.from_dict(…).save(…)."
         )
 
-    def _read(self, d: Mapping, source: str, known: Mapping | None, given: Mapping | None = None) -> None:
+    def _read(
+        self,
+        d: Mapping,
+        source: str,
+        known: Mapping | None,
+        given: Mapping | None = None,
+        found: Mapping | None = None,
+    ) -> None:
         if not isinstance(d, Mapping):
             raise ContractError(f"{source}: expected a mapping of keys to values, found a {type(d).__name__}.")
-        reading = dialects.read(d, known, type(self).model_fields, source, given)
+        reading = dialects.read(d, known, type(self).model_fields, source, given, found)
         try:
             super().__init__(**reading.values)
         except ValidationError as error:
@@ -189,17 +151,31 @@ class Contract(BaseModel):
         return self._source
 
     def to_dict(self) -> dict[Any, Any]:
-        """The canonical form: attribute names at the top level, then the unknown keys as they were.
+        """The canonical form: attributes at the top level or in their block, then the unknown keys as they were.
 
-        None is left out, except for a scale that is explicitly null, which means raw; absent is something else.
+        None is left out, except for an `mse_scale` that is explicitly null, which means raw; absent is something else.
         """
         canonical: dict[Any, Any] = {}
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            explicit_null = name in dialects.SCALES and self._origins[name] != "default"
-            if (value is not None and value != {}) or (value is None and explicit_null):
-                canonical[name] = copy.deepcopy(value)
-        return canonical | self.extras
+        for name, value in self._flat().items():
+            block, _, leaf = dialects.written_as(name).rpartition(".")
+            (canonical.setdefault(block, {}) if block else canonical)[leaf] = value
+        for key, value in self.extras.items():
+            known = canonical.get(key)
+            canonical[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+        return canonical
+
+    def _flat(self) -> dict[str, Any]:
+        """Every attribute with a value, plain, by its own name; what is only a default is left out."""
+        flat: dict[str, Any] = {}
+        for name, info in type(self).model_fields.items():
+            value, stated = getattr(self, name), self._origins[name] != "default"
+            if name == "fields":
+                value = {field: rule.model_dump(exclude_defaults=True) for field, rule in value.items()}
+            follows = name == "injection_scale" and self.injection_norm == "sqrt_d"
+            raw = name == "mse_scale" and stated
+            if raw or not (value is None or value == {} or follows or (value == info.default and not stated)):
+                flat[name] = copy.deepcopy(value)
+        return flat
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the canonical form, atomically: a reader sees the old file or the new one, never half of one.
@@ -220,8 +196,10 @@ class Contract(BaseModel):
 
         A scale set to None is raw. Changed attributes get the origin "derived", the others keep theirs.
         """
-        kept = {key: value for key, value in self.to_dict().items() if self._origins.get(key) != "default"}
-        contract = type(self).from_dict(kept | changes, source=self._source)
+        kept = {key: value for key, value in self._flat().items() if self._origins[key] != "default"}
+        if "injection_scale" in changes and "injection_norm" not in changes:
+            kept.pop("injection_norm", None)
+        contract = type(self).from_dict(self.extras | kept | changes, source=self._source)
         contract._origins |= {
             name: "derived" if name in changes else self._origins[name]
             for name in self._origins
@@ -251,6 +229,33 @@ class Contract(BaseModel):
     def prompt_texts(self) -> list[str]:
         """Its templates' text around their fields: what a tokenizer must at least agree on."""
         return [text for name in ("av_template", "ar_template") if (text := getattr(self, name))]
+
+    @property
+    def injection(self) -> Injection | None:
+        """How vectors are put in; None of an AR, and of a table that does not say it.
+
+        Example:
+            >>> contract.injection  # doctest: +SKIP
+            Injection(site='block', block=1, rule='add', norm='match', scale=None, coefficient=1.0, …)
+        """
+        site, rule, norm = self.injection_site, self.injection_rule, self.injection_norm
+        if site is None or rule is None or norm is None:
+            return None
+        return Injection(
+            site=site,
+            block=self.injection_block,
+            rule=rule,
+            norm=norm,
+            scale=self.injection_scale,
+            coefficient=self.injection_coefficient,
+            markers=self.injection_markers,
+            layers=None if self.injection_layers is None else tuple(self.injection_layers),
+        )
+
+    @property
+    def asks(self) -> bool:
+        """Whether it is an oracle's: its prompt has a place for a question."""
+        return "question" in self.fields
 
     @property
     def ar_prefix(self) -> str:

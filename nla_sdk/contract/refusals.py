@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ContractError
-from .dialects import names_of
+from ..errors import ContractError, UnstatedFactError
+from .dialects import names_of, written_as
+from .releases.known import values_of
 from .values import EXPLANATION_FIELD, MARKER_FIELD, short
 
 if TYPE_CHECKING:
@@ -42,14 +43,51 @@ def require(contract: Contract) -> None:
             f"{short(getattr(contract, name))}. Put {field} where the "
             f"{'vector is injected' if contract.role == 'av' else 'explanation stands'}."
         )
-    # Of a scale null is a statement (raw), so it is absent where nobody stated it.
-    if contract.role == "av" and contract.origins["injection_scale"] == "default":
-        raise ContractError(
-            f"{contract.source}: `injection_scale` is missing, the norm an activation gets before it is injected. It "
-            "is never guessed: some mean √d_model by that, some a number of theirs, some that the vector is added "
-            "after a block, which is not done here. Ask the publisher, then state it: contract={'injection_scale': …} "
-            "(nla: --contract injection_scale=…), or in the file: a number, sqrt_d_model, or null (as it is)."
-        )
+    for name in _unstated(contract):
+        raise unstated(contract, name)
+
+
+def _unstated(contract: Contract) -> list[str]:
+    """The facts that nobody states and that are never guessed, as releases differ in them."""
+    if contract.role == "ar":
+        return [] if contract.ar_final_norm else ["ar_final_norm"]
+    wanted = ["injection_site", "injection_rule", "injection_norm"]
+    if contract.injection_site == "block":
+        wanted.insert(1, "injection_block")
+    if contract.injection_norm in ("fixed", "multiply"):
+        wanted.append("injection_scale")
+    return [name for name in wanted if getattr(contract, name) is None]
+
+
+_QUESTIONS = {
+    "injection_site": "whether the vector takes the place of the marker's embedding, or goes in after a block",
+    "injection_block": "after which block the vector goes in",
+    "injection_rule": "whether the vector replaces what stands at the marker or is added to it",
+    "injection_norm": "what norm the vector gets before it goes in",
+    "injection_scale": "what norm (`fixed`) or factor (`multiply`) the vector gets before it goes in",
+    "ar_final_norm": "whether the base's final norm stands between the state that is read and the head",
+    "ar_bos": "whether the AR's prompt begins with BOS",
+    "bos": "whether the AV's prompt begins with BOS",
+}
+
+
+def unstated(contract: Contract, name: str) -> UnstatedFactError:
+    """The error for a fact that is never guessed: what it decides, which releases have which value, how to state it."""
+    key, options = written_as(name), values_of(name)
+    said = [
+        f"{_as_yaml(value)} ({repos[0]}{f' and {len(repos) - 1} more' if len(repos) > 1 else ''})"
+        for value, repos in sorted(options.items(), key=lambda option: -len(option[1]))[:6]
+    ]
+    example = _as_yaml(next(iter(options), "…"))
+    return UnstatedFactError(
+        f"{contract.source}: `{key}` is not stated: {_QUESTIONS[name]}. It is never guessed, as a wrong value runs "
+        f"without an error. Known releases have {', '.join(said) or 'none'}. Ask the publisher, then state it: "
+        f"contract={{'{key}': …}} (nla: --contract {key}={example}), or in the file."
+    )
+
+
+def _as_yaml(value: Any) -> str:
+    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 
 def needed(contract: Contract, name: str) -> Any:
@@ -82,6 +120,7 @@ def _missing(contract: Contract, name: str, reason: str) -> str:
     meaning = (type(contract).model_fields[name].description or "").rstrip(".")
     because = f": {reason}" if reason else ""
     return (
-        f"{contract.source}: `{name}` is missing and cannot be derived{because}. It may be given as {names_of(name)}. "
-        f"It means: {meaning}. Add it to the file, or state it: contract={{'{name}': …}}."
+        f"{contract.source}: `{written_as(name)}` is missing and cannot be derived{because}. It may be given as "
+        f"{names_of(name)}. "
+        f"It means: {meaning}. Add it to the file, or state it: contract={{'{written_as(name)}': …}}."
     )

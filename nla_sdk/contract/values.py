@@ -8,7 +8,7 @@ import re
 import reprlib
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..io.sidecars import precision_of
 
@@ -93,6 +93,12 @@ def _repo_id(value: str) -> str:
     return value
 
 
+def _repo_folder(value: str) -> str:
+    if value.startswith(("/", ".")) or "\\" in value or ".." in value.split("/"):
+        raise ValueError("expected a subfolder of the same repository, or owner/name/subfolder of another")
+    return value
+
+
 def short(value: Any) -> str:
     """A value as messages show it: no file can flood a terminal."""
     shortener = reprlib.Repr()
@@ -112,3 +118,44 @@ Dtype = Annotated[Literal["float16", "bfloat16", "float32"], BeforeValidator(_dt
 Precision = Annotated[Text, BeforeValidator(_dtype)]
 FileName = Annotated[Text, AfterValidator(_bare_file_name)]
 RepoId = Annotated[Text, AfterValidator(_repo_id)]
+RepoFolder = Annotated[Text, AfterValidator(_repo_folder)]
+Temperature = Annotated[float, BeforeValidator(number), Field(ge=0)]
+Share = Annotated[float, BeforeValidator(number), Field(gt=0, le=1)]
+Indices = Annotated[list[Index], Field(min_length=1)]
+
+Layers = Annotated[Literal["any"] | Indices, BeforeValidator(lower)]
+InjectionSite = Annotated[Literal["embedding", "block"], BeforeValidator(lower)]
+InjectionRule = Annotated[Literal["replace", "add"], BeforeValidator(lower)]
+InjectionNorm = Annotated[Literal["fixed", "sqrt_d", "match", "raw", "multiply"], BeforeValidator(lower)]
+Markers = Annotated[Literal["any"] | Count, BeforeValidator(lower)]
+OutputForm = Annotated[Literal["tagged", "opened", "lines", "dashes", "span", "answer"], BeforeValidator(lower)]
+OutputStop = Annotated[Literal["closing_tag", "eos", "budget"] | Index, BeforeValidator(lower)]
+FinalNorm = Annotated[Literal["kept", "dropped"], BeforeValidator(lower)]
+StateNorm = Annotated[Literal["raw", "sqrt_d"], BeforeValidator(lower)]
+ReadingPosition = Annotated[Literal["last", "marker", "turn"], BeforeValidator(lower)]
+Truncation = Annotated[Literal["explanation", "left", "right", "refuse"], BeforeValidator(lower)]
+Heads = Annotated[Literal["one", "per_layer", "none"], BeforeValidator(lower)]
+Target = Annotated[Literal["raw", "centred"], BeforeValidator(lower)]
+WeightsKind = Annotated[Literal["full", "lora"], BeforeValidator(lower)]
+FieldName = Annotated[Literal["depth", "layer", "question", "model_tag"], BeforeValidator(lower)]
+
+
+class FieldRule(BaseModel):
+    """What a field of a template may be, and how it is made.
+
+    Attributes:
+        values: the only values that were trained; None: any.
+        nearest: a number becomes the nearest of `values`; else one that is not among them is refused.
+        rule: of `depth`, the percentage of a vector's block L among n: `start` is round(100·L/n), `middle`
+            round(100·(L + ½)/n).
+        blocks: n, where it is not the base's own number of blocks.
+        default: what stands there if nobody says it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    values: Annotated[list[int | str], Field(min_length=1)] | None = None
+    nearest: bool = False
+    rule: Annotated[Literal["start", "middle"], BeforeValidator(lower)] | None = None
+    blocks: Count | None = None
+    default: int | str | None = None

@@ -98,6 +98,23 @@ def _same(name: str, values: Mapping[str, Any], entry: Mapping[str, Any]) -> boo
     return agree(values[name], entry[name], entry["d_model"])
 
 
+def values_of(attribute: str) -> dict[Any, list[str]]:
+    """The values that known releases have of an attribute, each with their repositories.
+
+    Example:
+        >>> sorted(values_of("injection_rule"))  # doctest: +SKIP
+        ['add', 'replace']
+    """
+    block, _, leaf = attribute.partition("_")
+    found: dict[Any, list[str]] = {}
+    for entry in _releases().values():
+        inside = entry.get(block)
+        value = entry.get(attribute, inside.get(leaf) if isinstance(inside, dict) else None)
+        if value is not None and not isinstance(value, (dict, list)):
+            found.setdefault(value, []).append(entry["repo"])
+    return found
+
+
 def release_partner(repo_id: str) -> str | None:
     """The repository of a known release's other half; None where none is known."""
     releases = _releases()
