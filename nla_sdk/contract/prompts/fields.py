@@ -220,15 +220,13 @@ def allowed(contract: Contract, name: str, text: str) -> str:
 
 def stand_ins(contract: Contract) -> dict[str, str]:
     """A text that may stand in each of its own fields, for whoever wants the prompt around them only."""
+    # Not the default question: it may hold the marker's own token.
     plain = {"depth": "50", "layer": str(contract.layer or 0), "question": "Say it.", "model_tag": "lm"}
-    return {
-        name: str((contract.fields[name].values or [contract.fields[name].default or plain[name]])[0])
-        for name in own_fields(contract)
-    }
+    return {name: str((contract.fields[name].values or [plain[name]])[0]) for name in own_fields(contract)}
 
 
 def touches(contract: Contract, text: str, end: int | None = None) -> bool:
-    """Whether a part of a template holds a declared field: at its beginning (0), at its end (-1), or anywhere (None)."""
+    """Whether a part of a template holds a declared field: where it begins (0), ends (-1), or anywhere (None)."""
     fields = [f"{{{name}}}" for name in contract.fields]
     if end is None:
         return any(field in text for field in fields)

@@ -139,9 +139,11 @@ def _texts(
     return before, text + prefill
 
 
-def begins_with_bos(contract: Contract, tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
+def begins_with_bos(contract: Contract, tokenizer: PreTrainedTokenizerBase, text: str | None = None) -> bool:
     """Whether the AV's prompt begins with BOS.
 
+    Args:
+        text: the prompt as the chat template renders it; None: the question whether anybody says it is not asked.
     Raises:
         UnstatedFactError: nobody says it, and neither the style's source nor the chat template does.
     """
@@ -155,7 +157,7 @@ def begins_with_bos(contract: Contract, tokenizer: PreTrainedTokenizerBase, text
     if contract.bos is not None:
         return contract.bos
     style = str(contract.prompt_style)
-    if contract.origins["prompt_style"] in _SAYS_NOTHING_OF_BOS[style]:
-        if style == "raw" or plain(tokenizer, text)[:1] != [tokenizer.bos_token_id]:
-            raise unstated(contract, "bos")
+    silent = text is not None and contract.origins["prompt_style"] in _SAYS_NOTHING_OF_BOS[style]
+    if silent and (style == "raw" or plain(tokenizer, text or "")[:1] != [tokenizer.bos_token_id]):
+        raise unstated(contract, "bos")
     return True

@@ -60,11 +60,10 @@ def _verify_av(contract: Contract, tokenizer: PreTrainedTokenizerBase, vocabular
         if contract.prompt_style is None and contract.kind == "nla_dataset":
             # A table need not say it: the marker is one token between the same neighbours in either style.
             tokens = encode(tokenizer, [_content(contract, marker * number, fields)])[0]
-            begins = getattr(tokenizer, "bos_token_id", None) is not None
         else:
             _, tokens = prompt_tokens(contract, tokenizer, marker * number, fields)
             _verify_embedded(contract, tokenizer, tokens, vocabulary, "AV")
-            begins = begins_with_bos(contract, tokenizer, _content(contract, marker * number, fields))
+        begins = begins_with_bos(contract, tokenizer)
         content = plain(tokenizer, _content(contract, marker * number, fields) + (contract.prefill or ""))
         chat = contract.prompt_style == "chat"
         said = content + plain(tokenizer, contract.system or "") if chat else tokens
