@@ -14,7 +14,7 @@ _RAW = (None, "raw", "none")
 # Files that say `injection_scale` and nothing else of the injection overwrite the marker's embedding.
 _SCALE_KEYS = ("injection_scale", "extraction.injection_scale")
 # The keys that this form is written with: whoever writes them means what docs/contract.md says of them.
-_OWN_DEPTH = ("ar_num_blocks", "ar.blocks")
+OWN_DEPTH = ("ar_num_blocks", "ar.blocks")
 _ABOVE = {"given": 0, "sidecar": 1, "files": 2, "release": 3}
 
 
@@ -80,7 +80,7 @@ def _ar(values: dict, origins: dict, keys: dict) -> None:
     for name in [name for name in values if name.startswith("injection_") and name[10:] in ("norm", "scale")]:
         del values[name]
         origins.pop(name, None)
-    own = keys.get("ar_num_blocks") in _OWN_DEPTH and origins.get("ar_num_blocks") in ("sidecar", "given")
+    own = keys.get("ar_num_blocks") in OWN_DEPTH and origins.get("ar_num_blocks") in ("sidecar", "given")
     target = "centred" if values.get("activation_mean") else "raw"
     stated_by_form = {"ar_final_norm": "dropped", "ar_bos": True} if own else {}
     for name, value in {**stated_by_form, "ar_target": target}.items():

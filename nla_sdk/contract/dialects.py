@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ContractError
-from .derive import derive, norm_of_scale, role_of
+from .derive import OWN_DEPTH, derive, norm_of_scale, role_of
 from .releases.known import recognise
 from .values import agree, role, short, whole_number
 
@@ -130,11 +130,17 @@ def read(
     for layer in layers:
         norm_of_scale(layer.values, layer.keys)
         _fill(values, origins, keys, layer)
-    is_av = (half or role_of(values)) == "av" and values.get("kind", "nla_model") == "nla_model"
-    if known is None and is_av and "prompt_style" not in values:
+    if known is None and values.get("kind", "nla_model") == "nla_model" and _leaves_open(values, keys):
         _fill(values, origins, keys, _Layer("release", recognise(values)[0], {}))
     derive(values, origins, keys, source)
     return Reading(values, origins, keys, extras)
+
+
+def _leaves_open(values: Mapping, keys: Mapping) -> bool:
+    """Whether a half says less than running it takes, and more may be known of a release that it is a copy of."""
+    if (values.get("role") or role_of(values)) == "av":
+        return "prompt_style" not in values
+    return keys.get("ar_num_blocks") not in OWN_DEPTH and not {"ar_final_norm", "ar_bos"} <= set(values)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import yaml
 from nla_sdk import NLAPair
 from nla_sdk.cli.app import main
 from nla_sdk.contract import Contract, known_release
-from nla_sdk.errors import ContractError, InputError, MismatchedHalvesError, UnstatedPromptError
+from nla_sdk.errors import ContractError, InputError, MismatchedHalvesError, UnstatedFactError, UnstatedPromptError
 from nla_sdk.halves.half import Half, read_contract
 from nla_sdk.halves.inspection import describe
 from nla_sdk.jobs.work import identify
@@ -186,7 +186,8 @@ AVS = [
 
 def sidecar_of(repo: str, **changes) -> dict:
     """What lies in a copy of a release, in the reference dialect."""
-    entry = known_release(repo) | changes
+    entry = known_release(repo)
+    entry |= {"injection_scale": entry["injection"].get("scale", "sqrt_d_model")} | changes
     return {
         "kind": "nla_model",
         "role": "actor",
@@ -224,7 +225,6 @@ def test_a_copy_of_a_known_release_is_recognised_in_any_folder(tmp_path, repo, b
         {"injection_char": "§", "injection_token_id": 5},
         {"injection_token_id": 5},
         {"injection_scale": 2.5},
-        {"injection_scale": None},  # as descendants have it that add the vector after a block
         {"av_template": "Depth 73: <concept>{injection_char}</concept>"},  # as descendants on the same base and layer
     ],
 )
@@ -233,6 +233,13 @@ def test_a_pair_that_differs_in_one_fact_is_not_taken_for_the_release(tmp_path, 
         read(tmp_path / "other", sidecar_of(repo, **change))
     near = {"injection_scale", "av_template"} & set(change)
     assert ("Base, layer and marker are those of" in str(refused.value)) is bool(near)
+
+
+@pytest.mark.parametrize("repo", AVS)
+def test_a_sidecar_without_a_scale_is_not_taken_for_a_release_that_has_one(tmp_path, repo):
+    """Descendants that add the vector after a block have the same sidecar, less the scale."""
+    with pytest.raises(UnstatedFactError, match="`injection.site` is not stated"):
+        read(tmp_path / "other", sidecar_of(repo, injection_scale=None))
 
 
 def test_a_release_by_its_own_name_needs_no_such_facts(tmp_path):
