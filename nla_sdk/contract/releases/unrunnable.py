@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import UnrunnableReleaseError
-from ..dialects import DIALECTS, WRITTEN
+from ..keys import DIALECTS, WRITTEN
 from .catalogue import find
 
 _ATTRIBUTES = {key: attribute for attribute, key in WRITTEN.items()}
