@@ -119,6 +119,9 @@ def read(
     if known is None and is_model and _left_open(half or role_of(values), values, keys):
         _fill(values, origins, keys, _Layer("release", recognise(values)[0], {}))
     derive(values, origins, keys, source)
+    for block in {written_as(name).rpartition(".")[0] for name in values} & extras.keys():
+        if not isinstance(extras[block], dict):
+            raise _no_block(block, extras[block], source)
     return Reading(values, origins, keys, extras)
 
 
@@ -194,6 +197,11 @@ def _no_key(name: str, attributes: Iterable[str], source: str) -> ContractError:
     return ContractError(f"{source}: `{name}` is no key of a contract; docs/contract.md lists them.{meant}")
 
 
+def _no_block(block: str, value: Any, source: str) -> ContractError:
+    leaves = ", ".join(WRITTEN_BLOCKS[block])
+    return ContractError(f"{source}: `{block}` is {short(value)}; expected a mapping with keys of {leaves}.")
+
+
 def _words_spelled_out(raw: Mapping) -> dict[Any, Any]:
     """A block that is one word as the block: `output: lines` is `output: {form: lines}`."""
     return {
@@ -215,10 +223,7 @@ def _collect(
         if isinstance(rest.get(block), dict):
             rest[block] = dict(rest[block])  # a YAML alias may share the block with an unknown key
         elif block in _OWN_BLOCKS and rest.get(block) is not None:
-            leaves = ", ".join(WRITTEN_BLOCKS[block])
-            raise ContractError(
-                f"{source}: `{block}` is {short(rest[block])}; expected a mapping with keys of {leaves}."
-            )
+            raise _no_block(block, rest[block], source)
     entries: dict[str, list[tuple[str, Any]]] = {}
     for name in attributes:
         for key in dict.fromkeys((written_as(name), name, *DIALECTS.get(name, ()))):
