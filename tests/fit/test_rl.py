@@ -20,7 +20,7 @@ from nla_sdk.errors import InputError, NonFiniteOutputError
 from nla_sdk.halves.half import Half
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.tables import read_vectors
-from nla_sdk.model.verbalizer import parse_output
+from nla_sdk.model.output import parse_output
 from nla_sdk.sampling import Sampling
 from tests.fit.test_training import config_file, text
 from training import pipeline

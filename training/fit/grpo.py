@@ -34,7 +34,8 @@ from nla_sdk.io.progress import say
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.batches import last_token_states
 from nla_sdk.model.reconstructor import Reconstructor
-from nla_sdk.model.verbalizer import CLOSE_TAG, Verbalizer, parse_output, row_generator
+from nla_sdk.model.output import CLOSE_TAG, parse_output
+from nla_sdk.model.verbalizer import Verbalizer, row_generator
 from nla_sdk.model.weights.heads import load_head, load_mean
 from nla_sdk.results import Explanation
 from nla_sdk.sampling import Sampling
