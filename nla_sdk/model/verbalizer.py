@@ -21,7 +21,7 @@ from ..sampling import GREEDY, Sampling
 from .backbone import Backbone
 from .faults import beyond, first_rows, no_numbers
 from .injection import inject, refuse_lost, rescale
-from .output import CLOSE_TAG, parse_output
+from .output import Stop, parse_output
 
 ROWS_PER_BATCH = 64
 DEFAULT_NEW_TOKENS = 120
@@ -54,7 +54,8 @@ class Verbalizer:
         self.mean = mean
         self.prompt_ids = list(contract.av_prompt_ids(backbone.tokenizer))
         self.marker = contract.find_marker(self.prompt_ids)
-        self.end_ids = end_token_ids(backbone)
+        self.stop = Stop.of(contract)
+        self.end_ids = end_token_ids(backbone) | self.stop.tokens
         self._prefix = None
         self._prefix_of = self._shown_for = None  # the adapter as it was then, see `Backbone.active`
         self._vocabulary: torch.Tensor | None = None
@@ -156,11 +157,15 @@ class Verbalizer:
         Raises:
             InputError: a temperature above 0 and no generators.
         """
-        decode = self.backbone.tokenizer.decode
         return [
-            parse_output(decode(tokens, skip_special_tokens=True), finished, len(tokens))
+            self.parse(tokens, finished)
             for tokens, finished in self.tokens(inputs, sampling, generators=generators, progress=progress)
         ]
+
+    def parse(self, tokens: Sequence[int], finished: bool) -> Explanation:
+        """The explanation in tokens that were written, as the contract's `output` says; see `parse_output`."""
+        raw = self.backbone.tokenizer.decode(tokens, skip_special_tokens=True)
+        return parse_output(raw, finished, len(tokens), form=self.contract.output_form, stop=self.stop)
 
     def tokens(
         self,
@@ -278,7 +283,7 @@ class Verbalizer:
                     finished[row] = True
                     continue
                 written[row].append(token)
-                if not ignore_end and self._closed(written[row]):
+                if not ignore_end and self.stop.closes(written[row], backbone.tokenizer.decode):
                     finished[row] = True
                 else:
                     going.append(at)
@@ -324,10 +329,6 @@ class Verbalizer:
             )
         ]
         return torch.cat(drawn).to(logits.device)
-
-    def _closed(self, tokens: list[int]) -> bool:
-        """Whether the text just closed the explanation: at one character a token, the tag is its length in tokens."""
-        return CLOSE_TAG in self.backbone.tokenizer.decode(tokens[-len(CLOSE_TAG) :])
 
 
 def end_token_ids(backbone: Backbone) -> frozenset[int]:

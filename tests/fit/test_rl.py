@@ -235,7 +235,7 @@ def test_a_step_has_the_gradient_of_an_independent_computation(trained, vocabula
         written = verbalizer.tokens(prepared.repeat(4, 1), Sampling(temperature=0.8), generators=draws)
         rewards = []
         for tokens, finished in written:
-            words = grpo.parse_output(tokenizer.decode(tokens, skip_special_tokens=True), finished)
+            words = parse_output(tokenizer.decode(tokens, skip_special_tokens=True), finished)
             made = trainer.reconstructor([words])
             rewards.append(-float(metrics.direction_mse(made, vector[None])[0]) - 0.5 * (words.status == "truncated"))
         for gain, (tokens, finished) in zip(grpo.advantages(torch.tensor([rewards]))[0], written, strict=True):
