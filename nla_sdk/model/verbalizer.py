@@ -22,28 +22,12 @@ from .decoding.drawing import draw, row_generator
 from .decoding.prefixes import Prefixes
 from .faults import beyond, first_rows, no_numbers
 from .injection import Positions, inject, markers_of, normed, refuse_lost
+from .output import Stop, parse_output
 from .weights.loading import text_config
 
-OPEN_TAG, CLOSE_TAG = "<explanation>", "</explanation>"
 ROWS_PER_BATCH = 64
 DEFAULT_NEW_TOKENS = 120
 Result = TypeVar("Result")
-
-
-def parse_output(raw: str, finished: bool, tokens: int = 0) -> Explanation:
-    """Take the explanation out of raw output: what stands between the tags where there are any, else all of it.
-
-    Args:
-        raw: the output as decoded.
-        finished: whether it came to an end of its own.
-        tokens: how many were written.
-    """
-    text, closed, _ = raw.partition(CLOSE_TAG)
-    if OPEN_TAG in text:
-        text = text.split(OPEN_TAG, 1)[1].replace(OPEN_TAG, "")
-    text = text.strip()
-    status = "empty" if not text else "ok" if finished or closed else "truncated"
-    return Explanation(text, status=status, raw=raw, tokens=tokens)
 
 
 class Verbalizer:
@@ -73,7 +57,8 @@ class Verbalizer:
         self.mean = mean
         self.prompt_ids = list(contract.av_prompt_ids(backbone.tokenizer))
         self.marker = contract.find_marker(self.prompt_ids)
-        self.end_ids = end_token_ids(backbone)
+        self.stop = Stop.of(contract)
+        self.end_ids = end_token_ids(backbone) | self.stop.tokens
         self._prefixes = Prefixes(backbone)
         self._shown: set = set()  # adapters as they were then, see `Backbone.active`, and numbers of markers
         self._vocabulary: torch.Tensor | None = None
@@ -194,11 +179,15 @@ class Verbalizer:
         Raises:
             InputError: a temperature above 0 and no generators.
         """
-        decode = self.backbone.tokenizer.decode
         return [
-            parse_output(decode(tokens, skip_special_tokens=True), finished, len(tokens))
+            self.parse(tokens, finished)
             for tokens, finished in self.tokens(inputs, sampling, generators=generators, progress=progress)
         ]
+
+    def parse(self, tokens: Sequence[int], finished: bool) -> Explanation:
+        """The explanation in tokens that were written, as the contract's `output` says; see `parse_output`."""
+        raw = self.backbone.tokenizer.decode(tokens, skip_special_tokens=True)
+        return parse_output(raw, finished, len(tokens), form=self.contract.output_form, stop=self.stop)
 
     def tokens(
         self,
@@ -310,7 +299,7 @@ class Verbalizer:
                     finished[row] = True
                     continue
                 written[row].append(token)
-                if not ignore_end and self._closed(written[row]):
+                if not ignore_end and self.stop.closes(written[row], backbone.tokenizer.decode):
                     finished[row] = True
                 else:
                     going.append(at)
@@ -342,10 +331,6 @@ class Verbalizer:
             return tokens
         at = torch.searchsorted(self._vocabulary, tokens).clamp(max=len(self._vocabulary) - 1)
         return torch.where(self._vocabulary[at] == tokens, at, -1)
-
-    def _closed(self, tokens: list[int]) -> bool:
-        """Whether the text just closed the explanation: at one character a token, the tag is its length in tokens."""
-        return CLOSE_TAG in self.backbone.tokenizer.decode(tokens[-len(CLOSE_TAG) :])
 
 
 def end_token_ids(backbone: Backbone) -> frozenset[int]:

@@ -8,7 +8,7 @@ import torch
 from nla_sdk import NLAPair
 from nla_sdk.errors import InputError, ZeroActivationError
 from nla_sdk.model import verbalizer
-from nla_sdk.model.verbalizer import parse_output
+from nla_sdk.model.output import parse_output
 from nla_sdk.sampling import Sampling
 from tests import tiny
 
