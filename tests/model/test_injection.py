@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nla_sdk import metrics
+from nla_sdk.contract.injection import Injection
 from nla_sdk.errors import (
     ActivationShapeError,
     EmptyBatchError,
@@ -18,7 +19,7 @@ from nla_sdk.errors import (
     NonFiniteActivationError,
     ZeroActivationError,
 )
-from nla_sdk.model.injection import as_vectors, inject, refuse_lost, rescale
+from nla_sdk.model.injection import as_vectors, inject, normed, placed, refuse_lost, rescale
 from tests.tiny import random
 
 D = 4
@@ -116,6 +117,17 @@ def test_rescaling_sets_the_norm_and_keeps_the_direction():
     assert rescale(rows, None) is rows
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_norms_are_of_float32_and_the_sum_is_cast_once(dtype):
+    own, vectors = (random(5, 256, seed=4) * 200).to(dtype), random(5, 256, seed=5)
+    how = Injection("block", 1, "add", "match", coefficient=2.0)
+    h, v = own.double(), vectors.double()
+    exact = h + 2 * h.norm(dim=-1, keepdim=True) * v / v.norm(dim=-1, keepdim=True)
+    found = placed(own, normed(vectors, how), how)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, rtol=torch.finfo(dtype).eps * 0.51, atol=1e-3)
+
+
 # --- overwriting --------------------------------------------------------------------------------------------------
 @pytest.fixture
 def embedding():
@@ -178,7 +190,7 @@ def entered(rows: int, copies: int = 1, lost: bool = False, seen=lambda vectors:
     def enter(vectors: torch.Tensor | None) -> torch.Tensor:
         states = random(3, D, seed=1).expand(rows, -1, -1).clone()
         if vectors is not None and not lost:
-            states[:, 1] = seen(vectors)
+            states[:, 1] = seen(vectors[:, 0])
         return states if copies == 1 else torch.stack([states * (1 + at) for at in range(copies)])
 
     return enter
