@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_INDEX = "adapter_model.safetensors.index.json"
 ADAPTER_PICKLE = "adapter_model.bin"
+AR_ADAPTER = "ar_lora_value_head.safetensors"
+"""An AR's LoRA and its head in one file, without a config, as EasyNLA writes it."""
 Value = TypeVar("Value")
 
 
