@@ -16,8 +16,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..errors import InjectionError, LayerError
-from .logits import find_cap, head_dtype, undisturbed, vocabulary_size
+from ..contract.injection import Injection
+from ..errors import InjectionError, LayerError, LoadError
+from .running.logits import find_cap, head_dtype, undisturbed, vocabulary_size
+from .running.partial import entering, leaving
 from .weights.adapters.holding import AdapterHolder
 from .weights.finite import refuse_non_finite, weights_of
 from .weights.loading import find_blocks, innermost, load_model, pick_device, pick_dtype, text_config
@@ -26,10 +28,6 @@ from .weights.tokenizers import used
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-class _StopForward(Exception):
-    """Raised by a hook once the block that is wanted has run, so that the rest is never computed."""
 
 
 class Backbone(AdapterHolder):
@@ -67,6 +65,19 @@ class Backbone(AdapterHolder):
     def embedding(self) -> nn.Module:
         """The input embedding as the model has it now: an adapter may have put a module of its own in its place."""
         return self.model.get_input_embeddings()
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """What the last block's output goes into.
+
+        Raises:
+            LoadError: nothing beside the blocks is called as one.
+        """
+        decoder = self.model.get_submodule(self.blocks_name.rpartition(".")[0])
+        for name in ("norm", "final_layernorm", "final_layer_norm", "ln_f"):
+            if (norm := getattr(decoder, name, None)) is not None:
+                return norm
+        raise LoadError(f"{self.ref} ({type(decoder).__name__}) has no final norm of a known name.")
 
     @property
     def head(self) -> nn.Module:
@@ -177,22 +188,9 @@ class Backbone(AdapterHolder):
         """
         if not 0 <= block < self.num_blocks:
             raise LayerError(f"Block {block} does not exist: {self.ref} has blocks 0 to {self.num_blocks - 1}.")
-        captured: list[torch.Tensor] = []
-
-        def stop(module, args, output):
-            captured.append(output[0] if isinstance(output, tuple) else output)
-            raise _StopForward
-
-        # Leaving by exception changes nothing in the model; a shorter `layers` would need another layer count in the
-        # config, which masks, KV sharing and caches are made from.
-        handle = self.blocks[block].register_forward_hook(stop)
-        try:
-            self.model(input_ids=input_ids.to(self.device), use_cache=False)
-        except _StopForward:
-            pass
-        finally:
-            handle.remove()
-        return captured[0]
+        state = leaving(self.blocks[block], lambda: self.model(input_ids=input_ids.to(self.device), use_cache=False))
+        assert state is not None, "every block runs in a whole forward"
+        return state
 
     def run_through(self, input_ids: torch.Tensor, block: int | None) -> None:
         """Run a prompt up to `block` (None: to the end) for what hooks see of it, as `entering` runs it."""
@@ -202,32 +200,25 @@ class Backbone(AdapterHolder):
             else:
                 self.run_to_block(input_ids, block)
 
-    def entering(self, forward: Callable[[], object]) -> torch.Tensor:
-        """What `forward` hands to the first block: [rows, tokens, d_model]; it runs no further.
+    def site(self, how: Injection) -> nn.Module:
+        """The module whose output a vector is put into, as the model has it now."""
+        return self.embedding if how.block is None else self.blocks[how.block]
+
+    def entering(self, forward: Callable[[], object], block: int = 0) -> torch.Tensor:
+        """What `forward` hands to `block` (`num_blocks`: to the final norm): [rows, tokens, d_model]; it ends there.
 
         Gradients and dropout are off, so that no random number is drawn. The caller holds the backbone.
 
         Raises:
-            InjectionError: `forward` never came to the first block.
+            InjectionError: `forward` never came there.
         """
-        captured: list[torch.Tensor] = []
-
-        def stop(module, args, options):
-            captured.append(args[0] if args else options["hidden_states"])
-            raise _StopForward
-
-        # Before the hooks that are there: a sharded block must not gather its weights for what does not come.
-        handle = self.blocks[0].register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
-        try:
-            with undisturbed(self.model):
-                forward()
-        except _StopForward:
-            pass
-        finally:
-            handle.remove()
-        if not captured:
-            raise InjectionError(f"The first block of {self.ref} never ran, so nothing injected can reach the model.")
-        return captured[0]
+        module = self.blocks[block] if block < self.num_blocks else self.final_norm
+        with undisturbed(self.model):
+            state = entering(module, forward)
+        if state is None:
+            place = "first block" if block == 0 else "final norm" if block == self.num_blocks else f"block {block}"
+            raise InjectionError(f"The {place} of {self.ref} never ran, so nothing injected can reach the model.")
+        return state
 
     # --- logits -------------------------------------------------------------------------------------------------
     @cached_property
@@ -238,12 +229,13 @@ class Backbone(AdapterHolder):
             LoadError: something that is not known here; see `find_cap`, which runs the model once.
         """
         with self.lock:
-            before = self._active  # a caller may have it on without `using`
+            self._sweep()
+            self._uses.append(self._active)  # a caller may have it on without `using`
             try:
                 with self.using(None):  # what is done to the product is the base's, whatever adapter came first
                     return find_cap(self.model)
             finally:
-                self._switch(before)
+                self._switch(self._uses.pop())
 
     def logits(self, states: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
         """Logits as the model itself makes them, differentiable. The caller holds the backbone.
