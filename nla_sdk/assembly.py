@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from .contract import Contract
+from .contract.releases.known import family_of
 from .errors import MismatchedHalvesError, NonFiniteOutputError, UnmatchedPairWarning
 from .halves.half import Half, check_halves, find_halves
 from .halves.measured import statistics_of
@@ -27,7 +28,8 @@ from .model.statistics.states import ActivationStatistics
 from .model.verbalizer import Verbalizer
 from .model.weights.adapters.config import AdapterFacts
 from .model.weights.adapters.reading import AdapterReport
-from .model.weights.heads import load_head, load_mean
+from .model.weights.heads import load_mean, read_heads
+from .model.weights.transforms import Transform
 from .results import html_table
 
 
@@ -234,9 +236,12 @@ def assemble(
         matched = av_half.names(ar_half) or ar_half.names(av_half)
         matched = matched or av_half.names_once(ar_half, **where) or ar_half.names_once(av_half, **where)
         if not matched:
+            families = {half.ref: family_of(half.repo_id) for half in (av_half, ar_half)}
+            known = [f"{ref} is of the family {name}" for ref, name in families.items() if name]
+            recipes = f" ({', '.join(known)})" if len(set(families.values())) > 1 else ""
             warnings.warn(
-                f"{av_half.ref} and {ar_half.ref} do not name each other as partners; a score of this mixed pair "
-                "says little about either (RoundTrip.matched is False).",
+                f"{av_half.ref} and {ar_half.ref} do not name each other as partners{recipes}; a score of this mixed "
+                "pair says little about either (RoundTrip.matched is False).",
                 UnmatchedPairWarning,
                 stacklevel=3,
             )
@@ -337,9 +342,8 @@ def _load_ar(half: Half, base: Base, options: Mapping[str, Any], where: Mapping[
             raise MismatchedHalvesError(
                 f"The AR {half.ref} runs {blocks} blocks, its model {backbone.ref} has {backbone.num_blocks}."
             )
-        head = load_head(half.folder, backbone.d_model, bias=contract.head_bias)
-        mean = load_mean(half.folder, contract)
-        reconstructor = Reconstructor(backbone, adapter, contract, head, mean, f"the AR {half.ref}")
+        head, transform = read_heads(half.folder, contract), Transform.load(half.folder, contract)
+        reconstructor = Reconstructor(backbone, adapter, contract, head, transform, f"the AR {half.ref}")
         _let_go_with(reconstructor)
         return reconstructor
 
