@@ -22,7 +22,9 @@ from .model.reconstructor import Reconstructor
 from .model.statistics.states import STATISTICS_FILE, ActivationStatistics
 from .model.verbalizer import Verbalizer
 from .model.weights.adapters.reading import AdapterReport
-from .model.weights.heads import load_head, load_mean
+from .model.weights.heads import load_mean, read_heads
+from .model.weights.leftovers import refuse_lost_norm
+from .model.weights.transforms import Transform
 from .results import html_table
 
 QUICK = 10**9  # parameters of a base that a CPU measures in a minute or two
@@ -361,8 +363,10 @@ def _load_ar(half: Half, base: Base, options: Mapping[str, Any]) -> Reconstructo
         raise MismatchedHalvesError(
             f"The AR {half.ref} runs {blocks} blocks, its model {backbone.ref} has {backbone.num_blocks}."
         )
-    head = load_head(half.folder, backbone.d_model, bias=contract.head_bias)
-    return Reconstructor(backbone, adapter, contract, head, load_mean(half.folder, contract), f"the AR {half.ref}")
+    if contract.ar_final_norm == "kept" and not half.is_adapter:
+        refuse_lost_norm(half.folder)
+    head, transform = read_heads(half.folder, contract), Transform.load(half.folder, contract)
+    return Reconstructor(backbone, adapter, contract, head, transform, f"the AR {half.ref}")
 
 
 def _backbone_of(

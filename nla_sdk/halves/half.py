@@ -23,6 +23,7 @@ from ..errors import (
 )
 from .demo_base import DEMO_BASE_ID, base_folder
 from .fetch import TOKENIZER_FILES, fetch_file, fetch_half
+from .found import files_say
 from .hub.naming import same_repository
 from .hub.renames import present_name
 
@@ -147,11 +148,12 @@ def read_contract(folder: Path, ref: str, subfolder: str | None, given: Mapping[
             half's or the base's tokenizer if that is on this disk.
     """
     known = known_release(ref, subfolder) or known_release(present_name(ref), subfolder)
+    found = files_say(folder)
     if (folder / SIDECAR_NAME).is_file():
         try:
-            contract = Contract.load(folder, known=known, given=given)
+            contract = Contract.load(folder, known=known, given=given, found=found)
         except UnstatedPromptError as error:
-            shown = Contract.load(folder, known=known, given={**(given or {}), "prompt_style": "raw"})
+            shown = Contract.load(folder, known=known, given={**(given or {}), "prompt_style": "raw"}, found=found)
             raise _with_chat_template(error, shown, folder) from None
         if contract.kind != "nla_model":
             raise ContractError(
@@ -167,7 +169,7 @@ def read_contract(folder: Path, ref: str, subfolder: str | None, given: Mapping[
             "for one."
         )
     source = f"the release entry of {ref}" if known else f"{ref} (no {SIDECAR_NAME})"
-    return Contract.from_dict({}, source=source, known=known, given=given)
+    return Contract.from_dict({}, source=source, known=known, given=given, found=found)
 
 
 def _with_chat_template(error: UnstatedPromptError, contract: Contract, folder: Path) -> UnstatedPromptError:
