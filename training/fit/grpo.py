@@ -34,7 +34,7 @@ from nla_sdk.io.progress import say
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.reconstructor import Reconstructor
 from nla_sdk.model.verbalizer import Verbalizer, row_generator
-from nla_sdk.model.weights.heads import load_mean, read_heads
+from nla_sdk.model.weights.heads import read_heads
 from nla_sdk.model.weights.transforms import Transform
 from nla_sdk.results import UNTAGGED, Explanation
 from nla_sdk.sampling import Sampling
@@ -106,7 +106,7 @@ class GRPOTrainer:
         backbone.load_adapter("ar", halves["ar"].folder, num_blocks_run=ar.ar_num_blocks)
         if self.settings.kl:
             backbone.load_adapter(REFERENCE, halves["av"].folder)
-        self.verbalizer = Verbalizer(backbone, "av", av, load_mean(halves["av"].folder, av))
+        self.verbalizer = Verbalizer(backbone, "av", av, Transform.load(halves["av"].folder, av))
         if self.settings.vocabulary == "labels":
             self.verbalizer.restrict(label_tokens(config, backbone.tokenizer))
         head, transform = read_heads(halves["ar"].folder, ar), Transform.load(halves["ar"].folder, ar)
