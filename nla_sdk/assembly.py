@@ -28,7 +28,8 @@ from .model.statistics.states import ActivationStatistics
 from .model.verbalizer import Verbalizer
 from .model.weights.adapters.config import AdapterFacts
 from .model.weights.adapters.reading import AdapterReport
-from .model.weights.heads import load_mean, read_heads
+from .model.weights.heads import read_heads
+from .model.weights.leftovers import refuse_lost_norm
 from .model.weights.transforms import Transform
 from .results import html_table
 
@@ -126,8 +127,11 @@ class Assembly:
     @property
     def norm_matters(self) -> bool:
         """Whether a vector of another norm but the same direction is other words to the AV."""
-        contract = self.av_contract
-        return contract is not None and (contract.activation_mean is not None or contract.injection_scale is None)
+        if self.verbalizer is None:
+            return False
+        transform, norm = self.verbalizer.transform, self.verbalizer.injection.norm
+        shifted = bool(transform.means) or (transform.map is not None and transform.map.bias is not None)
+        return shifted or norm in ("raw", "multiply")
 
     def activation_statistics(self, *, wait: bool = False) -> tuple[ActivationStatistics | None, str]:
         """What right activations look like, or None and why that is not known.
@@ -330,8 +334,8 @@ def _reading(halves: Sequence[Half]) -> dict[str, Any]:
 
 def _load_av(half: Half, base: Base, options: Mapping[str, Any], where: Mapping[str, Any]) -> Verbalizer:
     with _in_memory(half, base, options, where) as (backbone, adapter, contract):
-        mean = load_mean(half.folder, contract)
-        verbalizer = Verbalizer(backbone, adapter, contract, mean, f"the AV {half.ref}")
+        transform = Transform.load(half.folder, contract)
+        verbalizer = Verbalizer(backbone, adapter, contract, transform, f"the AV {half.ref}")
         _let_go_with(verbalizer)
         return verbalizer
 
@@ -342,6 +346,8 @@ def _load_ar(half: Half, base: Base, options: Mapping[str, Any], where: Mapping[
             raise MismatchedHalvesError(
                 f"The AR {half.ref} runs {blocks} blocks, its model {backbone.ref} has {backbone.num_blocks}."
             )
+        if contract.ar_final_norm == "kept" and not half.is_adapter:
+            refuse_lost_norm(half.folder)
         head, transform = read_heads(half.folder, contract), Transform.load(half.folder, contract)
         reconstructor = Reconstructor(backbone, adapter, contract, head, transform, f"the AR {half.ref}")
         _let_go_with(reconstructor)

@@ -209,7 +209,7 @@ def read_contract(folder: Path, ref: str, subfolder: str | None, given: Mapping[
         said = {key: value for key, value in said.items() if key != "kind"}
 
     def read(**more: Any) -> Contract:
-        return Contract.from_dict(said, source=source, known=known, given={**(given or {}), **more}, found=found)
+        return Contract.from_dict(said, source=source, known=known, given={**(given or {}), **more} if more else given, found=found)
 
     try:
         contract = read()
