@@ -234,6 +234,8 @@ def find_halves(
 def find_partner(half: Half, **where: Any) -> tuple[Half | None, str]:
     """The other half of `half`, or None and the reason why there is none."""
     role = OTHER[half.role]
+    if half.contract.asks and not half.contract.pair:
+        return None, f"{half.ref} is an activation oracle, which has no AR. Pass ar= if you have one for its answers."
     partner = half.partner_ref()
     if partner is None:
         return None, f"{half.ref} names no {role.upper()} and its name does not tell one; pass {role}=."
