@@ -36,6 +36,7 @@ from nla_sdk.model.batches import last_token_states
 from nla_sdk.model.reconstructor import Reconstructor
 from nla_sdk.model.verbalizer import Verbalizer, row_generator
 from nla_sdk.model.weights.heads import load_head, load_mean
+from nla_sdk.model.weights.transforms import Transform
 from nla_sdk.results import UNTAGGED, Explanation
 from nla_sdk.sampling import Sampling
 
@@ -106,7 +107,7 @@ class GRPOTrainer:
         backbone.load_adapter("ar", halves["ar"].folder, num_blocks_run=ar.ar_num_blocks)
         if self.settings.kl:
             backbone.load_adapter(REFERENCE, halves["av"].folder)
-        self.verbalizer = Verbalizer(backbone, "av", av, load_mean(halves["av"].folder, av))
+        self.verbalizer = Verbalizer(backbone, "av", av, Transform.load(halves["av"].folder, av))
         if self.settings.vocabulary == "labels":
             self.verbalizer.restrict(label_tokens(config, backbone.tokenizer))
         head = load_head(halves["ar"].folder, backbone.d_model, bias=ar.head_bias)
