@@ -110,10 +110,8 @@ class Assembly:
     @property
     def origin(self) -> Origin:
         """Where the activations that the pair reads come from: model, revision, layer, precision."""
-        running = self.base.in_memory or next(
-            half.backbone for half in (self.verbalizer, self.reconstructor) if half is not None
-        )
-        source = self.read_from
+        halves = [half for half in (self.verbalizer, self.reconstructor) if half is not None]
+        running, source = self.base.in_memory or halves[0].backbone, self.read_from
         return Origin(
             layer=self.layer,
             model=self.base.ref if source is None else source.ref,
@@ -122,6 +120,7 @@ class Assembly:
             trained=self.contract.extraction_precision,
             also=(str(self.contract.base_model),) if source is None else (),
             base=None if source is None else self.base.ref,
+            layers=layers if (layers := self.contract.layers) is None or layers == "any" else tuple(layers),
         )
 
     @property

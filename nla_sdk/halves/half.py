@@ -209,7 +209,8 @@ def read_contract(folder: Path, ref: str, subfolder: str | None, given: Mapping[
         said = {key: value for key, value in said.items() if key != "kind"}
 
     def read(**more: Any) -> Contract:
-        return Contract.from_dict(said, source=source, known=known, given={**(given or {}), **more} if more else given, found=found)
+        stated = {**(given or {}), **more} if more else given
+        return Contract.from_dict(said, source=source, known=known, given=stated, found=found)
 
     try:
         contract = read()
@@ -290,8 +291,8 @@ def find_halves(
 def find_partner(half: Half, **where: Any) -> tuple[Half | None, str]:
     """The other half of `half`, or None and the reason why there is none."""
     role = OTHER[half.role]
-    if half.contract.asks:
-        return None, f"{half.ref} is an activation oracle, which answers questions and has no {role.upper()}."
+    if half.contract.asks and not half.contract.pair:
+        return None, f"{half.ref} is an activation oracle, which has no AR. Pass ar= if you have one for its answers."
     partner = half.partner_ref()
     if partner is None:
         return None, f"{half.ref} names no {role.upper()} and its name does not tell one; pass {role}=."
