@@ -114,6 +114,22 @@ def info(
     show(describe(ref, base=base, contract=stated(contract), **where), as_json=json)
 
 
+@app.command("releases")
+@expand
+def list_releases(
+    text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="Part of a repository's name or base.")] = None,
+    family: Annotated[str | None, typer.Option(help="Of one family: reference, easynla, oracle, …")] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Published releases that are known: base, layer, kind, and whether they load or which facts are missing.
+
+    Asks no network.
+    """
+    from .releases import chosen, show
+
+    show(chosen(family, text), as_json=json)
+
+
 @app.command()
 @expand
 def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
