@@ -150,7 +150,7 @@ class Assembly:
             precision=source.precision,
             trained=self.contract.extraction_precision,
             also=(str(self.contract.base_model),),
-            layers=layers if (layers := self.contract.layers) is None or layers == "any" else tuple(layers),
+            layers=tuple(layers) if isinstance(layers := self.contract.layers, list) else layers,
         )
 
     @property
