@@ -41,7 +41,7 @@ class NLAPair(Steps):
     def extract(
         self, text: str | Chat | Texts, positions: int | str | Sequence[int] = -1, layer: int | None = None
     ) -> Activations:
-        """Read activations of the source model (the base with all adapters off).
+        """Read activations of the source model: the base with all adapters off, or the pair's `source`.
 
         Args:
             text: a string, a chat (list of {"role", "content"}), or a list of those.

@@ -63,7 +63,7 @@ class Steps(OnDisk):
             if layer is not None:
                 raise InputError(f"layer={layer}: its prompt takes a vector of each of the layers {list(how.layers)}.")
             return [self._extract(text, -1, one) for one in how.layers]
-        self._require_layers(layer)
+        self.require_layers(layer)
         if layer is None or not hasattr(layer, "__iter__"):
             return self._extract(text, -1, cast("int | None", layer))
         texts = [text] if isinstance(text, str) or is_chat(text) else list(text)
@@ -76,7 +76,7 @@ class Steps(OnDisk):
         """Of each text what stands at its positions, a set each; `(a, b)` is a slice."""
         single = isinstance(text, str) or is_chat(text)
         texts = [text] if single else list(text)
-        self._require_layers(layer)
+        self.require_layers(layer)
         each = cast("Sequence[int]", layer) if hasattr(layer, "__iter__") else [cast("int | None", layer)] * len(texts)
         layers = list(each)
         if len(layers) != len(texts):
@@ -89,8 +89,12 @@ class Steps(OnDisk):
             read.append(self._extract(one, where, at))
         return read[0] if single else read
 
-    def _require_layers(self, layer: Layers | None) -> None:
-        """Refuse layers that were never trained before a text is read at them."""
+    def require_layers(self, layer: Layers | None) -> None:
+        """Refuse layers that were never trained, before a text is read at them.
+
+        Raises:
+            UnseenValueError, LayerError: lists those that were.
+        """
         verbalizer = self._need(self.verbalizer, "explain", "AV")
         contract, blocks = verbalizer.contract, verbalizer.backbone.num_blocks
         each = cast("Sequence[int]", layer) if hasattr(layer, "__iter__") else [] if layer is None else [layer]
@@ -111,7 +115,7 @@ class Steps(OnDisk):
                 PrecisionWarning,
                 stacklevel=3,
             )
-        read = Extractor(source)(text, positions, layer=self.layer if layer is None else layer)
+        read = Extractor(source, self.source_adapter)(text, positions, layer=self.layer if layer is None else layer)
         origin = self.origin
         return replace(read, model=origin.model, revision=origin.revision, precision=running)
 
