@@ -31,6 +31,7 @@ NARROW = 100  # columns of a terminal in which scores stand below each other
 COLUMNS = {
     "explain": [_ROW, _TOKEN, _EXPLANATION, *_SCORES, _STATUS],
     "round_trip": [_ROW, _TOKEN, _EXPLANATION, *_SCORES, _STATUS],
+    "ask": [("question", "question", 30), ("answer", "api_explanation", None), _STATUS],
     "reconstruct": [_ROW, ("explanation", "text", None), ("norm", "norm", 10)],
     "extract": [_ROW, ("position", "position", 8), _TOKEN, ("norm", "norm", 10), ("text", "text", None)],
 }
