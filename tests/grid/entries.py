@@ -64,6 +64,9 @@ ENTRIES = {
     "nla explain": _nla("explain", "rows.parquet"),
     "nla round-trip": _nla("round-trip", "vectors.npy"),
     "nla explain, JSON lines": _nla("explain", "rows.jsonl", "jsonl"),
+    "nla ask": Entry(
+        ("nla", "ask", "What is it?", "rows.parquet", "--av", "pair", "-o", "made.jsonl"), ("rows.parquet",)
+    ),
     "nla reconstruct": _nla("reconstruct", "rows.parquet", "npy"),
     "nla reconstruct, text": Entry(
         ("nla", "reconstruct", "text.txt", "--av", "pair", "-o", "made.npy"),
