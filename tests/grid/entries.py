@@ -65,7 +65,8 @@ ENTRIES = {
     "nla round-trip": _nla("round-trip", "vectors.npy"),
     "nla explain, JSON lines": _nla("explain", "rows.jsonl", "jsonl"),
     "nla ask": Entry(
-        ("nla", "ask", "What is it?", "rows.parquet", "--av", "pair", "-o", "made.jsonl"), ("rows.parquet",)
+        ("nla", "ask", "What is it?", "rows.parquet", "--av", "oracle", "-o", "made.jsonl"),
+        ("rows.parquet", "oracle/nla_meta.yaml"),
     ),
     "nla reconstruct": _nla("reconstruct", "rows.parquet", "npy"),
     "nla reconstruct, text": Entry(
