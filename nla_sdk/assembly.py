@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from .contract import Contract
+from .contract.releases.known import family_of
 from .errors import MismatchedHalvesError, NonFiniteOutputError, UnmatchedPairWarning
 from .halves.half import Half, check_halves, find_halves
 from .halves.measured import statistics_of
@@ -109,10 +110,8 @@ class Assembly:
     @property
     def origin(self) -> Origin:
         """Where the activations that the pair reads come from: model, revision, layer, precision."""
-        running = self.base.in_memory or next(
-            half.backbone for half in (self.verbalizer, self.reconstructor) if half is not None
-        )
-        source = self.read_from
+        halves = [half for half in (self.verbalizer, self.reconstructor) if half is not None]
+        running, source = self.base.in_memory or halves[0].backbone, self.read_from
         return Origin(
             layer=self.layer,
             model=self.base.ref if source is None else source.ref,
@@ -121,6 +120,7 @@ class Assembly:
             trained=self.contract.extraction_precision,
             also=(str(self.contract.base_model),) if source is None else (),
             base=None if source is None else self.base.ref,
+            layers=layers if (layers := self.contract.layers) is None or layers == "any" else tuple(layers),
         )
 
     @property
@@ -239,9 +239,12 @@ def assemble(
         matched = av_half.names(ar_half) or ar_half.names(av_half)
         matched = matched or av_half.names_once(ar_half, **where) or ar_half.names_once(av_half, **where)
         if not matched:
+            families = {half.ref: family_of(half.repo_id) for half in (av_half, ar_half)}
+            known = [f"{ref} is of the family {name}" for ref, name in families.items() if name]
+            recipes = f" ({', '.join(known)})" if len(set(families.values())) > 1 else ""
             warnings.warn(
-                f"{av_half.ref} and {ar_half.ref} do not name each other as partners; a score of this mixed pair "
-                "says little about either (RoundTrip.matched is False).",
+                f"{av_half.ref} and {ar_half.ref} do not name each other as partners{recipes}; a score of this mixed "
+                "pair says little about either (RoundTrip.matched is False).",
                 UnmatchedPairWarning,
                 stacklevel=3,
             )
