@@ -137,7 +137,7 @@ class Reconstructor:
         return self.finish(outputs, layer).cpu()
 
     def compared(
-        self, vectors: torch.Tensor, layer: int | Sequence[int] | None = None, *, known: Transform | None = None
+        self, vectors: torch.Tensor, layer: int | Sequence[int | None] | None = None, *, known: Transform | None = None
     ) -> torch.Tensor:
         """What its vectors are compared with: raw activations as they are, or where it `gives_rest`, less their mean.
 

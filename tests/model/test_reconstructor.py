@@ -332,10 +332,28 @@ def test_an_ar_of_rests_gives_directions_and_is_compared_with_no_raw_activation(
     with pytest.raises(MissingMeanError, match=r"`ar.target: centred`\), and no file of that mean is named"):
         pair.reconstructor.compared(vectors)
     mean = tiny.random(D, seed=91)
+    with pytest.raises(MissingMeanError):
+        pair.score("a cat", vectors)
     known = Transform(D, {1: mean, 2: 2 * mean}, layer=2)
     torch.testing.assert_close(pair.reconstructor.compared(vectors, known=known), vectors - 2 * mean)
     wanted = torch.stack([vectors[0] - mean, vectors[1] - 2 * mean, vectors[2] - mean])
     torch.testing.assert_close(pair.reconstructor.compared(vectors, [1, 2, 1], known=known), wanted)
+
+
+def test_scores_of_an_ar_of_rests_are_of_what_is_left_over_the_avs_mean(llama, tmp_path):
+    mean = tiny.random(D, seed=91)
+    tiny.lora_av(tmp_path / "av", llama.folder, llama.model, layer=LAYER, activation_mean="mean.safetensors")
+    save_file({"mean": mean}, tmp_path / "av" / "mean.safetensors")
+    model = ars.write_lora(tmp_path / "ar", llama, ar={"target": "centred"})
+    save_file({"weight": square(6)}, tmp_path / "ar" / "linear_head.safetensors")
+    pair = NLAPair.from_pretrained(tmp_path / "av", tmp_path / "ar")
+    vectors = tiny.random(3, D, seed=90)
+    plain = Plain(weight=square(6), model=model)
+    for made in (pair.score("a cat", vectors), pair.round_trip(vectors)):
+        for one, vector in zip(made, vectors, strict=True):
+            of = plain(llama, getattr(one, "explanation", "a cat"))
+            wanted = torch.nn.functional.cosine_similarity(of, vector - mean, dim=0)
+            assert one.cosine == pytest.approx(float(wanted), abs=1e-4) and one.mean_cosine is None
 
 
 def test_an_ar_of_raw_directions_is_compared_with_raw_activations(llama, tmp_path):
