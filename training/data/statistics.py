@@ -18,8 +18,8 @@ from nla_sdk.io.parsing import parse_json
 from nla_sdk.io.progress import say
 from nla_sdk.metrics import mean_baselines, norm_limit
 from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.output import OPEN_TAG
 from nla_sdk.model.statistics.states import STATISTICS_FILE as STATES_FILE
-from nla_sdk.model.verbalizer import OPEN_TAG
 
 from ..configs.config import Config
 from .moments import moments
