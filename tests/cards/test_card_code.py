@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 
 import pytest
+import yaml
 
 from cards import About, render
 from tests.cards.samples import ABOUT, contract, snippets
@@ -68,6 +70,39 @@ def test_the_plain_code_of_whole_checkpoints_does_what_the_sdk_does(full_folder,
     made = ran(full_pair.ar_contract, full_folder / "ar", vector, monkeypatch, is_adapter=False)["vector"]
     cosine = torch.nn.functional.cosine_similarity(made.detach(), full_pair.reconstruct("a cat on a mat"), dim=0)
     assert cosine > 1 - 1e-5
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"site": "block", "block": 1, "rule": "add", "norm": "match"},
+        {"site": "block", "block": 0, "rule": "replace", "norm": "multiply", "scale": 3, "coefficient": 2},
+        {"site": "embedding", "rule": "add", "norm": "raw"},
+        {"site": "embedding", "rule": "replace", "norm": "match"},
+        {"site": "block", "block": 1, "rule": "add", "norm": "match", "markers": 3, "layers": [0, 1, 2]},
+    ],
+    ids=lambda way: " ".join(map(str, way.values())),
+)
+def test_the_plain_code_puts_the_vector_where_the_contract_says(lora_folders, tmp_path, monkeypatch, way):
+    import torch
+
+    from nla_sdk import NLAPair
+
+    folder = tmp_path / "av"
+    shutil.copytree(lora_folders["below"] / "av", folder)
+    stated = yaml.safe_load((folder / "nla_meta.yaml").read_text(encoding="utf-8"))
+    stated.pop("injection_scale", None)
+    (folder / "nla_meta.yaml").write_text(
+        yaml.safe_dump(stated | {"injection": way}, allow_unicode=True), encoding="utf-8"
+    )
+    pair = NLAPair.from_pretrained(folder, device="cpu")
+    vectors = torch.randn(way.get("markers", 1), pair.d_model, generator=torch.Generator().manual_seed(3))
+    card = render(pair.av_contract, about=ABOUT["av"])
+    assert f"| injection | {pair.av_contract.injection} |" in card.body
+    vectors = vectors if "markers" in way else vectors[0]
+    said = ran(pair.av_contract, folder, vectors, monkeypatch)["explanation"]
+    written = pair.explain(vectors[None] if "markers" in way else vectors, force=True)
+    assert said == (written[0] if "markers" in way else written)
 
 
 def test_a_marker_known_by_its_token_alone_is_put_into_the_prompt(lora_folders, lora_pair, monkeypatch):

@@ -54,6 +54,18 @@ class Config(Section):
         self.label = self.label.model_copy(update={"sets": sets})
         return self
 
+    @model_validator(mode="after")
+    def _vectors_of_several_layers(self):
+        """Where the AV is given several vectors, all are read, `layer` is among them, and no one mean is theirs."""
+        layers = self.av.injection.layers
+        if layers and self.layer not in layers:
+            raise ValueError(f"av.injection.layers {layers} lacks `layer` {self.layer}, whose vector the AR predicts")
+        if layers and self.centred:
+            raise ValueError("centred: the mean is of one layer, av.injection.layers names several; set it to false")
+        if missing := [one for one in layers if one != self.layer and one not in self.extract.layers]:
+            raise ValueError(f"extract.layers lacks {missing}, which av.injection.layers names")
+        return self
+
     @property
     def activations(self) -> Path:
         """The table that `extract` makes of this config's layer."""

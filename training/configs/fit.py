@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .section import Section
 
@@ -65,10 +65,44 @@ class Train(Section):
     )
 
 
+class Injection(Section):
+    """How the AV is given its vectors: the contract's `injection` block (docs/contract.md)."""
+
+    site: Literal["embedding", "block"] = "embedding"
+    block: int | None = Field(None, ge=0, description="At site block: the one whose output the vector goes into.")
+    rule: Literal["replace", "add"] | None = Field(None, description="Default: replace an embedding, add to a block.")
+    norm: Literal["fixed", "sqrt_d", "match", "raw", "multiply"] | None = Field(
+        None, description="Default: sqrt_d for an embedding, match (of the state at the marker) for a block."
+    )
+    scale: float | None = Field(None, gt=0, description="The norm of `fixed`, the factor of `multiply`.")
+    coefficient: float = Field(1.0, gt=0)
+    layers: list[int] = Field(
+        [], description="Blocks whose vectors of one token go in together, a marker each; `layer` is one of them."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self):
+        self.rule = self.rule or ("replace" if self.site == "embedding" else "add")
+        self.norm = self.norm or ("sqrt_d" if self.site == "embedding" else "match")
+        if (self.block is None) != (self.site == "embedding"):
+            raise ValueError("site block needs a block, and an embedding has none")
+        if (self.scale is None) == (self.norm in ("fixed", "multiply")):
+            raise ValueError("the norms fixed and multiply need a scale, the others have none")
+        if len(set(self.layers)) < len(self.layers) or len(self.layers) == 1 or min(self.layers, default=0) < 0:
+            raise ValueError("layers takes at least two different blocks, counted from 0")
+        return self
+
+    def facts(self) -> dict[str, Any]:
+        """As a contract's attributes."""
+        stated = {f"injection_{name}": value for name, value in self.model_dump(exclude_none=True).items() if value}
+        return stated | ({"injection_markers": len(self.layers)} if self.layers else {})
+
+
 class AV(Train):
     """Supervised training of the AV (`training.fit.av`)."""
 
     template: str = Field(description="Raw prompt; {injection_char} is the marker.")
+    injection: Injection = Field(Injection(), description="Where and at what norm the vector goes in.")
     max_new_tokens: int = 64
     sampled_negatives: int = Field(
         0,

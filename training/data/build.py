@@ -205,8 +205,7 @@ class _Table:
         published = [feed.facts() for feed in self.feeds if isinstance(feed, PublishedTable)]
         contract = build.fitness.av.to_dict() | build.fitness.ar.to_dict()
         wanted = ("injection_char", "injection_token_id", "injection_left_neighbor_id", "injection_right_neighbor_id")
-        wanted += ("injection_scale", "mse_scale", "av_template", "ar_template", "critic_suffix_ids", "prompt_style")
-        contract["injection_scale"] = build.fitness.av.injection_scale  # an AR's is null
+        wanted += ("injection", "mse_scale", "av_template", "ar_template", "critic_suffix_ids", "prompt_style")
         meta = {
             **build.about,
             **{key: contract[key] for key in wanted if key in contract},

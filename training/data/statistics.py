@@ -18,6 +18,7 @@ from nla_sdk.io.parsing import parse_json
 from nla_sdk.io.progress import say
 from nla_sdk.metrics import mean_baselines, norm_limit
 from nla_sdk.model.backbone import Backbone
+from nla_sdk.model.output import OPEN_TAG
 from nla_sdk.model.statistics.states import STATISTICS_FILE as STATES_FILE
 
 from ..configs.config import Config
@@ -53,20 +54,25 @@ def contract_of(
         "base_model": config.base_id,
         "d_model": d_model,
         "layer": config.layer,
-        "injection_scale": "sqrt_d_model" if role == "av" else None,
         "mse_scale": "sqrt_d_model",
         "prompt_style": "raw",
+        "weights_kind": "lora",
     }
     if role == "av":
-        values |= {
+        values |= config.av.injection.facts() | {
             "injection_char": config.marker,
             "av_template": config.av.template,
+            "bos": getattr(tokenizer, "bos_token_id", None) is not None,
+            "output_form": "opened" if config.av.template.endswith(OPEN_TAG) else "tagged",
+            "output_stop": "closing_tag",
             "max_new_tokens": config.av.max_new_tokens,
         }
     else:
         values |= {
             "ar_template": config.ar.template,
             "ar_num_blocks": config.ar.num_blocks or config.layer + 1,
+            "ar_bos": getattr(tokenizer, "bos_token_id", None) is not None,
+            "ar_final_norm": "dropped",
             "head_bias": True,
             "max_length": config.ar.max_length,
         }

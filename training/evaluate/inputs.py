@@ -16,6 +16,14 @@ from nla_sdk.io.files import sha256_of
 # Statistics of activations decide a warning, no result.
 _FREE = {"kind", "pair", "provenance", "base_model", "activation_statistics"}
 _RAW = {"injection_scale", "mse_scale"}  # None is a value of these: the vector as it is
+# What every contract meant before it could be said otherwise: stated or not, it is the same half.
+_EVER = {
+    "injection_site": "embedding",
+    "injection_rule": "replace",
+    "ar_bos": True,
+    "ar_final_norm": "dropped",
+    "weights_kind": "lora",
+}
 WEIGHTS = (".safetensors", ".pt", ".bin")
 STATISTICS_FILE = "activation_statistics.safetensors"  # of nla_sdk.model.statistics, which imports torch
 CONFIGS = ("adapter_config.json", "config.json")
@@ -27,9 +35,14 @@ def contract_digest(contract: Contract) -> str:
 
     What it leaves open is left out, so that an attribute that a later SDK adds does not change the digest.
     """
-    names = sorted(set(type(contract).model_fields) - _FREE)
-    values = {name: getattr(contract, name) for name in names}
-    values = {name: value for name, value in values.items() if value is not None or name in _RAW}
+    fields = type(contract).model_fields
+    values = {name: getattr(contract, name) for name in sorted(set(fields) - _FREE)}
+    meant = {**_EVER, "ar_target": "centred" if contract.activation_mean else "raw"}
+    if contract.injection_site in (None, "embedding") and contract.injection_norm in (None, "fixed", "sqrt_d", "raw"):
+        meant["injection_norm"] = contract.injection_norm  # its scale tells it, None of raw
+    unsaid = {name: [meant.get(name), fields[name].get_default(call_default_factory=True)] for name in values}
+    values = {name: value for name, value in values.items() if name in _RAW or value not in unsaid[name]}
+    values |= {name: contract.to_dict()[name] for name in values if name == "fields"}
     return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from nla_sdk import NLAPair
 from nla_sdk.contract.prompts.tokens import check_embedded, encode
-from nla_sdk.errors import MissingFileError, MissingHalfError
+from nla_sdk.errors import InputError, MissingFileError, MissingHalfError
 from nla_sdk.evaluation.parts import Cost, Settings, Subject
 from nla_sdk.evaluation.reading import EvaluationError, load, save
 from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS, Evaluation
@@ -61,7 +61,7 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
     Killed and run again it goes on at the chunk it was in; finished and run again it only reads what is there.
 
     Raises:
-        InputError: scikit-learn is not installed.
+        InputError: scikit-learn is not installed, or the AV takes several vectors a prompt.
         MissingHalfError: the pair has one half only.
         ChunkError: `out` holds an evaluation of something else, and `overwrite` is off.
     """
@@ -69,6 +69,11 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
     if pair.verbalizer is None or pair.reconstructor is None:
         role = "AV" if pair.verbalizer is None else "AR"
         raise MissingHalfError(f"An evaluation needs both halves, and this pair has no {role}: {pair.missing}")
+    if (markers := pair.av.contract.injection_markers) != 1:
+        raise InputError(
+            f"The AV {pair.av.ref} takes {markers} vectors a prompt, and a row of an evaluation's table has one: such "
+            "an AV is not evaluated here. pair.explain takes [rows, markers, d_model]."
+        )
     check_installed()
     code = code_version()  # of the code that is loaded, not of what the tree holds hours later
     made_from = {

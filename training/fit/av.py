@@ -27,6 +27,7 @@ from .engine.base import add_adapter
 from .engine.checkpoints import kept_on_stop
 from .engine.losses import ResponseLoss, response_states
 from .engine.rows import load_rows
+from .engine.several import Layers
 from .engine.supervised import train
 
 ADAPTER = "av"
@@ -48,6 +49,8 @@ class AVTrainer:
             own, chosen = load_rows(self.tables[-1], ["expert"])
             vectors, rows = torch.cat([vectors, own]), rows + chosen
         held_out, self.eval_rows = load_rows(config.out / "eval.parquet", settings.sources, settings.eval_rows)
+        layers = Layers(config)
+        vectors, held_out = layers.stacked(vectors, rows), layers.stacked(held_out, self.eval_rows)
         targets, self.eval_targets = self._tokenize(rows), self._tokenize(self.eval_rows)
         room = settings.max_length - len(self.verbalizer.prompt_ids)
         fitting = [at for at, ids in enumerate(targets) if len(ids) <= room]
@@ -78,7 +81,12 @@ class AVTrainer:
         generator: torch.Generator | None = None,
         exact: bool = False,
     ) -> torch.Tensor:
-        """Summed loss over the response tokens of some rows: prepared activations [n, d] and response tokens."""
+        """Summed loss over the response tokens of some rows.
+
+        Args:
+            inputs: prepared activations, [n, d] or [n, markers, d].
+            targets: response tokens.
+        """
         self.backbone.model.train(torch.is_grad_enabled())
         states, tokens, _ = response_states(self.verbalizer, inputs, targets)
         return self.loss(states, tokens, generator, exact)

@@ -49,6 +49,7 @@ from .engine.collapse import Seen, Watch, total
 from .engine.loop import fit
 from .engine.losses import direction_loss, response_states
 from .engine.rows import label_tokens, load_vectors
+from .engine.several import refuse_several
 
 REFERENCE = "reference"
 
@@ -97,6 +98,7 @@ class GRPOTrainer:
 
     def __init__(self, config: Config, backbone: Backbone, halves: Mapping[str, Half], accelerator: Any = None) -> None:
         self.config, self.settings, self.backbone, self.accelerator = config, _settings(config), backbone, accelerator
+        refuse_several(config, "training.fit.grpo")
         self.statistics = Statistics.load(config.out)
         self.contracts: dict[str, Contract] = {
             role: half.contract.verify(backbone.tokenizer, backbone.vocabulary) for role, half in halves.items()

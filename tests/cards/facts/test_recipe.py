@@ -44,7 +44,7 @@ def test_every_setting_of_the_trainers_is_shown_or_kept_back_on_purpose():
     housekeeping = {"log_interval", "keep_checkpoints", "eval_interval", "eval_rows", "logit_slice", "continue_from"}
     housekeeping |= {"trackers"}
     housekeeping |= {"av", "ar"}  # where to start from: the contract has their hashes
-    in_the_contract = {"template", "max_new_tokens", "num_blocks", "lora"}
+    in_the_contract = {"template", "injection", "max_new_tokens", "num_blocks", "lora"}
     names = {*AV.model_fields, *AR.model_fields, *Grpo.model_fields, *(f"lora.{name}" for name in Lora.model_fields)}
     assert names - housekeeping - in_the_contract <= SETTINGS
 

@@ -21,6 +21,7 @@ from nla_sdk.io.tables import read_table, usable_vectors, vector_column
 from ...configs.config import Config
 from ...data.tables.columns import prompt_column, response_of
 from .rows import evenly, label_tokens
+from .several import refuse_several
 
 ROWS_PER_CHUNK = 64
 ABOUT = ("doc_id", "n_raw_tokens", "activation_layer", "detokenized_text_truncated", "source_family")
@@ -52,6 +53,7 @@ def explain_rows(
     Raises:
         InputError: the table or a half is missing.
     """
+    refuse_several(config, f"training.fit.{stage}")
     for path in (source, *halves.values()):
         if not path.exists():
             raise InputError(f"{path} does not exist: run the stages before this one first.")
