@@ -22,7 +22,7 @@ from training import pipeline
 from training.configs.config import Config
 from training.fit import av as sft_av
 from training.fit import on_policy
-from training.fit.engine.several import Layers, refuse_several
+from training.fit.engine.rows import Layers, refuse_several
 
 ADD_AT_1 = {"site": "block", "block": 1, "rule": "add"}
 SETTINGS = {

@@ -26,8 +26,7 @@ from ..data.tables.columns import target_text
 from .engine.base import add_adapter
 from .engine.checkpoints import kept_on_stop
 from .engine.losses import ResponseLoss, response_states
-from .engine.rows import load_rows
-from .engine.several import Layers
+from .engine.rows import Layers, load_rows
 from .engine.supervised import train
 
 ADAPTER = "av"

@@ -48,8 +48,7 @@ from .engine.checkpoints import kept_on_stop, parent_facts, run_facts, save_half
 from .engine.collapse import Seen, Watch, total
 from .engine.loop import fit
 from .engine.losses import direction_loss, response_states
-from .engine.rows import label_tokens, load_vectors
-from .engine.several import refuse_several
+from .engine.rows import label_tokens, load_vectors, refuse_several
 
 REFERENCE = "reference"
 

@@ -20,8 +20,7 @@ from nla_sdk.io.tables import read_table, usable_vectors, vector_column
 
 from ...configs.config import Config
 from ...data.tables.columns import prompt_column, response_of
-from .rows import evenly, label_tokens
-from .several import refuse_several
+from .rows import evenly, label_tokens, refuse_several
 
 ROWS_PER_CHUNK = 64
 ABOUT = ("doc_id", "n_raw_tokens", "activation_layer", "detokenized_text_truncated", "source_family")
