@@ -65,6 +65,7 @@ class NLAPair(Steps):
 
         Norm, mean direction and spread are compared with those of every state of the base, measured on short texts
         of many kinds (docs/evaluation.md says how well that works). A batch of 16 rows tells much more than one row.
+        Of a pair with a `source` they are compared with the base's all the same, and the cause says so.
 
         Args:
             vectors: [d_model] or [n, d_model], raw.

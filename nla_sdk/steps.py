@@ -54,7 +54,13 @@ class Steps(OnDisk):
         statistics, why = self.activation_statistics(wait=wait)
         if statistics is None:
             return ActivationReport("unknown", why)
-        return check(statistics, vectors, scaled=self.norm_matters)
+        report = check(statistics, vectors, scaled=self.norm_matters)
+        if self.read_from is not None and not report.ok:
+            compared = (
+                f"{report.cause} (compared with the base {self.base.ref}, not its fine-tune {self.read_from.ref})"
+            )
+            return replace(report, cause=compared)
+        return report
 
     def _read(self, text: Any, layer: Layers | None) -> Activations | list[Activations]:
         """The last token's activation of each text, at each layer that a prompt takes a vector of."""

@@ -147,3 +147,26 @@ def test_a_source_that_is_not_there_is_refused_at_once(lora_folders, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingFileError, match="empty holds no checkpoint"):
         NLAPair.from_pretrained(lora_folders["shared"], source=tmp_path / "empty")
+
+
+def test_vectors_are_compared_with_the_bases_and_the_report_says_so(lora_folders, tuned):
+    audited = NLAPair.from_pretrained(lora_folders["shared"], source=tuned["adapter"])
+    report = audited.check_activations(torch.full((20, tiny.D_MODEL), 1e3) + tiny.random(20, tiny.D_MODEL, seed=3))
+    assert report.verdict == "suspect"
+    assert report.cause.endswith(f"(compared with the base {audited.base.ref}, not its fine-tune {tuned['adapter']})")
+
+
+def test_the_command_line_reads_from_a_source(lora_folders, tuned):
+    import json
+
+    from typer.testing import CliRunner
+
+    from nla_sdk.cli.app import app
+
+    audited = NLAPair.from_pretrained(lora_folders["shared"], source=tuned["adapter"])
+    expected = audited.round_trip("Go")
+    options = ["--av", str(lora_folders["shared"]), "--source", str(tuned["adapter"]), "--json"]
+    result = CliRunner().invoke(app, ["round-trip", "Go", *options])
+    assert result.exit_code == 0, result.output
+    row = json.loads(result.stdout.splitlines()[-1])
+    assert row["api_explanation"] == expected.explanation and abs(row["cosine"] - expected.cosine) < 1e-4
