@@ -75,9 +75,9 @@ def truncated(
 def size(backbone: Backbone, dtype: torch.dtype, blocks: int | None = None) -> int:
     """Bytes that the weights of `whole` (of `truncated`, with its block more) take at most."""
     config = _plain_config(backbone, dtype)
-    model = _empty(config if blocks is None else _with_one_more(_cut(config, blocks)))
-    numbers = sum(tensor.numel() for tensor in {id(tensor): tensor for tensor in model.parameters()}.values())
-    return numbers * dtype.itemsize
+    model = _empty(config if blocks is None else _cut(config, blocks))
+    one_more = 1 if blocks is None else 1 + 1 / blocks
+    return int(sum(tensor.numel() for tensor in model.parameters()) * dtype.itemsize * one_more)
 
 
 # --- weights --------------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def _resized(config: PretrainedConfig, blocks: int, change: Callable[[list[Any]]
             raw[name] = change(value)
         elif isinstance(value, dict) and value and all(str(key).isdigit() for key in value):
             raw[name] = {key: of_block for key, of_block in value.items() if int(key) < blocks}
-    resized = type(config).from_dict({**raw, "num_hidden_layers": blocks})
+    resized = type(config).from_dict(copy.deepcopy({**raw, "num_hidden_layers": blocks}))
     resized.dtype = config.dtype
     kept = resized.to_dict()
     for name, value in raw.items():  # Gemma 4 has its last block attend to all, whatever the config says of it

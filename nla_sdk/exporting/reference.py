@@ -66,6 +66,14 @@ class Exported:
     ar_distance: float | None
     notes: tuple[str, ...]
 
+    def __str__(self) -> str:
+        lines = [f"{self.folder}: {self.layout} layout, {self.dtype}; read back with transformers alone:"]
+        if self.av_shift is not None:
+            lines.append(f"  av: the next token's log-probability moved by {self.av_shift:.2g} at most")
+        if self.ar_distance is not None:
+            lines.append(f"  ar: directions moved by {self.ar_distance:.2g} at most")
+        return "\n".join([*lines, *(f"- {note}" for note in self.notes)])
+
 
 def export(
     pair: Assembly,
