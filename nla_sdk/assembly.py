@@ -23,6 +23,7 @@ from .model.statistics.states import STATISTICS_FILE, ActivationStatistics
 from .model.verbalizer import Verbalizer
 from .model.weights.adapters.reading import AdapterReport
 from .model.weights.heads import load_head, load_mean
+from .model.weights.transforms import Transform
 from .results import html_table
 
 QUICK = 10**9  # parameters of a base that a CPU measures in a minute or two
@@ -154,8 +155,11 @@ class Assembly:
     @property
     def norm_matters(self) -> bool:
         """Whether a vector of another norm but the same direction is other words to the AV."""
-        contract = self.av_contract
-        return contract is not None and (contract.activation_mean is not None or contract.injection_scale is None)
+        if self.verbalizer is None:
+            return False
+        transform, norm = self.verbalizer.transform, self.verbalizer.injection.norm
+        shifted = bool(transform.means) or (transform.map is not None and transform.map.bias is not None)
+        return shifted or norm in ("raw", "multiply")
 
     def activation_statistics(self, *, wait: bool = False) -> tuple[ActivationStatistics | None, str]:
         """What right activations look like, or None and why that is not known.
@@ -351,7 +355,7 @@ def _reading(halves: Sequence[Half]) -> dict[str, Any]:
 def _load_av(half: Half, base: Base, options: Mapping[str, Any]) -> Verbalizer:
     backbone, adapter = _backbone_of(half, "av", base, options, None)
     contract = half.contract.verify(backbone.tokenizer, backbone.vocabulary)
-    return Verbalizer(backbone, adapter, contract, load_mean(half.folder, contract), f"the AV {half.ref}")
+    return Verbalizer(backbone, adapter, contract, Transform.load(half.folder, contract), f"the AV {half.ref}")
 
 
 def _load_ar(half: Half, base: Base, options: Mapping[str, Any]) -> Reconstructor:

@@ -19,9 +19,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..contract.injection import Injection
 from ..errors import InjectionError, LayerError, LoadError, NLAError, first_line
-from .logits import find_cap, head_dtype, undisturbed, vocabulary_size
 from .quiet import quiet
+from .running.logits import find_cap, head_dtype, undisturbed, vocabulary_size
+from .running.partial import entering, leaving
 from .weights.adapters.attached import fill, parameters_of, put_back, saved_name, saved_parameters, write_adapter
 from .weights.adapters.reading import AdapterReport, read_adapter
 from .weights.files import adapter_files
@@ -33,10 +35,6 @@ from .weights.tokenizers import used
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-class _StopForward(Exception):
-    """Raised by a hook once the block that is wanted has run, so that the rest is never computed."""
 
 
 class Backbone:
@@ -81,6 +79,19 @@ class Backbone:
     def embedding(self) -> nn.Module:
         """The input embedding as the model has it now: an adapter may have put a module of its own in its place."""
         return self.model.get_input_embeddings()
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """What the last block's output goes into.
+
+        Raises:
+            LoadError: nothing beside the blocks is called as one.
+        """
+        decoder = self.model.get_submodule(self.blocks_name.rpartition(".")[0])
+        for name in ("norm", "final_layernorm", "final_layer_norm", "ln_f"):
+            if (norm := getattr(decoder, name, None)) is not None:
+                return norm
+        raise LoadError(f"{self.ref} ({type(decoder).__name__}) has no final norm of a known name.")
 
     @property
     def head(self) -> nn.Module:
@@ -302,22 +313,9 @@ class Backbone:
         """
         if not 0 <= block < self.num_blocks:
             raise LayerError(f"Block {block} does not exist: {self.ref} has blocks 0 to {self.num_blocks - 1}.")
-        captured: list[torch.Tensor] = []
-
-        def stop(module, args, output):
-            captured.append(output[0] if isinstance(output, tuple) else output)
-            raise _StopForward
-
-        # Leaving by exception changes nothing in the model; a shorter `layers` would need another layer count in the
-        # config, which masks, KV sharing and caches are made from.
-        handle = self.blocks[block].register_forward_hook(stop)
-        try:
-            self.model(input_ids=input_ids.to(self.device), use_cache=False)
-        except _StopForward:
-            pass
-        finally:
-            handle.remove()
-        return captured[0]
+        state = leaving(self.blocks[block], lambda: self.model(input_ids=input_ids.to(self.device), use_cache=False))
+        assert state is not None, "every block runs in a whole forward"
+        return state
 
     def run_through(self, input_ids: torch.Tensor, block: int | None) -> None:
         """Run a prompt up to `block` (None: to the end) for what hooks see of it, as `entering` runs it."""
@@ -327,32 +325,25 @@ class Backbone:
             else:
                 self.run_to_block(input_ids, block)
 
-    def entering(self, forward: Callable[[], object]) -> torch.Tensor:
-        """What `forward` hands to the first block: [rows, tokens, d_model]; it runs no further.
+    def site(self, how: Injection) -> nn.Module:
+        """The module whose output a vector is put into, as the model has it now."""
+        return self.embedding if how.block is None else self.blocks[how.block]
+
+    def entering(self, forward: Callable[[], object], block: int = 0) -> torch.Tensor:
+        """What `forward` hands to `block` (`num_blocks`: to the final norm): [rows, tokens, d_model]; it ends there.
 
         Gradients and dropout are off, so that no random number is drawn. The caller holds the backbone.
 
         Raises:
-            InjectionError: `forward` never came to the first block.
+            InjectionError: `forward` never came there.
         """
-        captured: list[torch.Tensor] = []
-
-        def stop(module, args, options):
-            captured.append(args[0] if args else options["hidden_states"])
-            raise _StopForward
-
-        # Before the hooks that are there: a sharded block must not gather its weights for what does not come.
-        handle = self.blocks[0].register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
-        try:
-            with undisturbed(self.model):
-                forward()
-        except _StopForward:
-            pass
-        finally:
-            handle.remove()
-        if not captured:
-            raise InjectionError(f"The first block of {self.ref} never ran, so nothing injected can reach the model.")
-        return captured[0]
+        module = self.blocks[block] if block < self.num_blocks else self.final_norm
+        with undisturbed(self.model):
+            state = entering(module, forward)
+        if state is None:
+            place = "first block" if block == 0 else "final norm" if block == self.num_blocks else f"block {block}"
+            raise InjectionError(f"The {place} of {self.ref} never ran, so nothing injected can reach the model.")
+        return state
 
     # --- logits -------------------------------------------------------------------------------------------------
     @cached_property

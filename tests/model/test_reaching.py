@@ -257,13 +257,13 @@ def constant(embedding, position, vectors, **options):
 
 @contextmanager
 def first_row_only(embedding, position, vectors, **options):
-    with injection.inject(embedding, position, vectors * (torch.arange(len(vectors)) == 0)[:, None], **options):
+    with injection.inject(embedding, position, vectors * (torch.arange(len(vectors)) == 0)[:, None, None], **options):
         yield
 
 
 @contextmanager
-def beside(embedding, position, vectors, **options):
-    with injection.inject(embedding, position + 1, vectors, **options):
+def beside(embedding, positions, vectors, **options):
+    with injection.inject(embedding, [at + 1 for at in positions], vectors, **options):
         yield
 
 
