@@ -194,6 +194,8 @@ class _Writing:
             bos=bos,
             provenance=provenance,
         )
+        if self.pair.read_from is not None:
+            values["source_model"] = self.pair.read_from.ref
         write(self.folder / SIDECAR_NAME, values)
         for name, source in (
             (MEAN_FILE, contract.activation_mean),

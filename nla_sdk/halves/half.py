@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..contract import SIDECAR_NAME, Contract, guess_partner, known_release, release_partner
+from ..contract.file import parse
 from ..contract.prompts.av import unstated_prompt
+from ..contract.releases.known import known_faults
+from ..contract.releases.unrunnable import refuse_unrunnable
 from ..errors import (
     ContractError,
     InputError,
+    KnownFaultWarning,
     MismatchedHalvesError,
     MissingFileError,
     NLAError,
@@ -22,11 +27,12 @@ from ..errors import (
     WrongRoleError,
 )
 from .demo_base import DEMO_BASE_ID, base_folder
-from .fetch import TOKENIZER_FILES, fetch_file, fetch_half
+from .fetch import TOKENIZER_FILES, Files, fetch_file, fetch_half
+from .found import files_say
 from .hub.naming import same_repository
 from .hub.renames import present_name
+from .parts import ADAPTER_FILES, OTHER_FILES, find_adapters, find_parent
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 OTHER = {"av": "ar", "ar": "av"}
 
 
@@ -41,6 +47,8 @@ class Half:
         is_adapter: a LoRA adapter on the base, as opposed to a full checkpoint of its own.
         subfolder: inside the repository, if any.
         commit: of the Hub repository, if it comes from one.
+        adapters: the folders of its adapters, in the order they are put on; its own where its contract names none.
+        parent: the full checkpoint that they sit on; None: the base.
     """
 
     ref: str
@@ -49,6 +57,8 @@ class Half:
     is_adapter: bool
     subfolder: str | None = None
     commit: str | None = None
+    adapters: tuple[Path, ...] = ()
+    parent: Files | None = None
 
     def __repr__(self) -> str:
         commit = f", commit {self.commit[:12]}" if self.commit else ""
@@ -73,20 +83,18 @@ class Half:
         Raises:
             RepositoryError, ContractError, WrongRoleError.
         """
-        files = fetch_half(ref, role=role, **where)
-        repo = "/".join(str(ref).split("/")[:2]) if files.commit else files.ref  # known without its subfolder
-        contract = read_contract(files.path, repo, files.subfolder, given)
-        is_adapter = (files.path / ADAPTER_FILES[0]).is_file() or (files.path / ADAPTER_FILES[1]).is_file()
-        half = cls(
-            files.ref if files.commit else str(ref), files.path, contract, is_adapter, files.subfolder, files.commit
-        )
-        if half.role != role:
+        files, contract = _files_and_contract(ref, role, given, **where)
+        ref = files.ref if files.commit else str(ref)
+        if contract.role != role:
             article = {"av": "an AV (it explains)", "ar": "an AR (it reconstructs)"}
             raise WrongRoleError(
-                f"{ref} is {article[half.role]}; {article[role]} is needed here. Pass it as {half.role}=, and the "
-                f"other half as {role}=."
+                f"{ref} is {article[str(contract.role)]}; {article[role]} is needed here. Pass it as "
+                f"{contract.role}=, and the other half as {role}=."
             )
-        return half
+        where = {key: value for key, value in where.items() if key not in ("revision", "subfolder")}
+        adapters = find_adapters(contract, files, **where)
+        parent = find_parent(contract, files, ref, **where) if adapters else None
+        return cls(ref, files.path, contract, bool(adapters), files.subfolder, files.commit, adapters, parent)
 
     def partner_ref(self) -> tuple[str, bool] | None:
         """Where the other half should be, and whether that is a statement (contract, release) or a guess by name."""
@@ -128,14 +136,51 @@ class Half:
         Args:
             pair_id: put on record that two halves belong together; in a folder neither goes by its repository's name.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in sorted(self.folder.iterdir()):
-            if file.is_file() and file.name != SIDECAR_NAME:
-                shutil.copyfile(file, folder / file.name)
         contract = self.contract
+        copy_files(self.folder, folder, *(() if contract.weights_adapters is None else (*ADAPTER_FILES, *OTHER_FILES)))
+        if contract.weights_adapters is not None:
+            names = [f"adapter_{at}" for at in range(1, len(self.adapters) + 1)]
+            for name, adapter in zip(names, self.adapters, strict=True):
+                copy_files(adapter, folder / name)
+            contract = contract.replace(weights_adapters=names)
+        if self.parent is not None:
+            place = self.parent.ref
+            if self.parent.commit is None:  # in a folder here: it goes along
+                copy_files(self.parent.path, folder / (place := "parent"))
+            elif self.parent.subfolder and not place.endswith(f"/{self.parent.subfolder}"):
+                place = f"{place}/{self.parent.subfolder}"
+            contract = contract.replace(weights_parent=place)
         if pair_id is not None:
             contract = contract.replace(provenance={**contract.provenance, "pair_id": pair_id})
         contract.save(folder)
+
+
+def copy_files(source: Path, folder: Path, *left_out: str) -> None:
+    """Copy the files of a folder (not of folders inside it, and not its contract)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        if file.is_file() and file.name not in (SIDECAR_NAME, *left_out):
+            shutil.copyfile(file, folder / file.name)
+
+
+def _files_and_contract(ref: str, role: str, given: Mapping[str, Any] | None, **where: Any) -> tuple[Files, Contract]:
+    """A half's files and its contract; the weights may lie elsewhere, where the contract says it."""
+    missing = None
+    try:
+        files = fetch_half(ref, role=role, **where)
+    except MissingFileError as error:
+        missing = error
+        files = fetch_half(ref, role=role, weights=False, **where)
+    repo = "/".join(str(ref).split("/")[:2]) if files.commit else files.ref  # known without its subfolder
+    try:
+        contract = read_contract(files.path, repo, files.subfolder, given)
+    except ContractError:
+        if missing is not None:
+            raise missing from None
+        raise
+    if missing is not None and not contract.weights_adapters:
+        raise missing
+    return files, contract
 
 
 def read_contract(folder: Path, ref: str, subfolder: str | None, given: Mapping[str, Any] | None = None) -> Contract:
@@ -146,28 +191,40 @@ def read_contract(folder: Path, ref: str, subfolder: str | None, given: Mapping[
         UnstatedPromptError: the same of the AV's `prompt_style`; shows both prompts, through the chat template of the
             half's or the base's tokenizer if that is on this disk.
     """
-    known = known_release(ref, subfolder) or known_release(present_name(ref), subfolder)
-    if (folder / SIDECAR_NAME).is_file():
-        try:
-            contract = Contract.load(folder, known=known, given=given)
-        except UnstatedPromptError as error:
-            shown = Contract.load(folder, known=known, given={**(given or {}), "prompt_style": "raw"})
-            raise _with_chat_template(error, shown, folder) from None
-        if contract.kind != "nla_model":
-            raise ContractError(
-                f"{contract.source} is the contract of a table (`kind: {contract.kind}`), and it lies beside a "
-                "checkpoint: how that one is run (role, where and at what norm the vector is put) it does not say. Ask "
-                f"its author for a {SIDECAR_NAME} of the checkpoint, or state it: contract={{'kind': 'nla_model', …}}."
-            )
-        return contract
-    if known is None and not given:
+    name = ref if known_release(ref, subfolder) else present_name(ref)
+    known = known_release(name, subfolder)
+    file = folder / SIDECAR_NAME
+    said = parse(file.read_bytes(), str(file)) if file.is_file() else {}
+    found = files_say(folder)
+    refuse_unrunnable(name, subfolder, given, said, found)
+    if not said and known is None and not given:
         raise ContractError(
             f"{ref} holds no {SIDECAR_NAME} and is no known release, so its prompt, marker, scale and layer are "
             f"unknown. Put a {SIDECAR_NAME} beside its weights (docs/contract.md lists the keys), or ask its author "
             "for one."
         )
-    source = f"the release entry of {ref}" if known else f"{ref} (no {SIDECAR_NAME})"
-    return Contract.from_dict({}, source=source, known=known, given=given)
+    source = str(file) if said else f"the release entry of {ref}" if known else f"{ref} (no {SIDECAR_NAME})"
+    if said.get("kind") == "nla_dataset" and (known is not None or {"kind", "role"} & set(given or {})):
+        # EasyNLA puts the sidecar of its training table beside the checkpoint; how this is run is said elsewhere.
+        said = {key: value for key, value in said.items() if key != "kind"}
+
+    def read(**more: Any) -> Contract:
+        stated = {**(given or {}), **more} if more else given
+        return Contract.from_dict(said, source=source, known=known, given=stated, found=found)
+
+    try:
+        contract = read()
+    except UnstatedPromptError as error:
+        raise _with_chat_template(error, read(prompt_style="raw"), folder) from None
+    if contract.kind != "nla_model":
+        raise ContractError(
+            f"{contract.source} is the contract of a table (`kind: {contract.kind}`), and it lies beside a "
+            "checkpoint: how that one is run (role, where and at what norm the vector is put) it does not say. Ask "
+            f"its author for a {SIDECAR_NAME} of the checkpoint, or state it: contract={{'kind': 'nla_model', …}}."
+        )
+    for fault in known_faults(name, subfolder):
+        warnings.warn(f"{ref}{f'/{subfolder}' if subfolder else ''}: {fault}", KnownFaultWarning, stacklevel=3)
+    return contract
 
 
 def _with_chat_template(error: UnstatedPromptError, contract: Contract, folder: Path) -> UnstatedPromptError:
@@ -234,6 +291,8 @@ def find_halves(
 def find_partner(half: Half, **where: Any) -> tuple[Half | None, str]:
     """The other half of `half`, or None and the reason why there is none."""
     role = OTHER[half.role]
+    if half.contract.asks and not half.contract.pair:
+        return None, f"{half.ref} is an activation oracle, which has no AR. Pass ar= if you have one for its answers."
     partner = half.partner_ref()
     if partner is None:
         return None, f"{half.ref} names no {role.upper()} and its name does not tell one; pass {role}=."
@@ -263,3 +322,15 @@ def check_halves(av: Half, ar: Half, **where: Any) -> None:
                 f"The AV {av.ref} has {name} {ours}, the AR {ar.ref} has {theirs}: they read different vectors, so "
                 "a round trip through both has no meaning. Use halves of one pair."
             )
+    sources = [half.contract.source_model for half in (av, ar)]
+    if None not in sources and not same_repository(*sources, **where):
+        raise MismatchedHalvesError(
+            f"The AV {av.ref} has source_model {sources[0]}, the AR {ar.ref} has {sources[1]}: they read different "
+            "vectors. Use halves of one pair."
+        )
+    if bool(av.contract.activation_map) != bool(ar.contract.reconstruction_map):
+        with_map, without = (av, ar) if av.contract.activation_map else (ar, av)
+        raise MismatchedHalvesError(
+            f"{with_map.ref} maps between the source's space and its own, and {without.ref} has no map: a vector "
+            "that goes through both ends in another space. Use halves of one pair."
+        )

@@ -34,6 +34,8 @@ SIDECAR = {
     "precision": "extraction_precision",
 }
 """The keys of a sidecar that say it of all rows."""
+SOURCE = "source_model"
+"""The key of a sidecar for a fine-tune of `base_model` that they were read from."""
 RowFacts: TypeAlias = tuple[str, Mapping[str, object]]
 """Which rows, and what is said of them: {"layer" | "model" | "revision" | "precision": value}."""
 ROWS_SHOWN = 5
@@ -52,6 +54,8 @@ class Origin:
         precision: what it ran at: float32, bfloat16, nf4, …
         trained: for a pair, the precision of the activations it was trained on, which is as good.
         also: for a pair, other names of its base.
+        base: the base that `model` is a fine-tune of; None: `model` is the base.
+        layers: for a pair, all that it may read, or "any"; None: `layer` only.
     """
 
     layer: int | None = None
@@ -60,10 +64,15 @@ class Origin:
     precision: str | None = None
     trained: str | None = None
     also: tuple[str, ...] = ()
+    base: str | None = None
+    layers: tuple[int, ...] | str | None = None
 
     def facts(self) -> dict[str, int | str]:
         """What is known, under a sidecar's keys."""
-        return {key: value for name, key in SIDECAR.items() if (value := getattr(self, name)) is not None}
+        said = {key: value for name, key in SIDECAR.items() if (value := getattr(self, name)) is not None}
+        if self.base is not None and self.model is not None:
+            said |= {"base_model": self.base, SOURCE: self.model}
+        return said
 
     def refuses(self, name: str, found: object) -> bool:
         """Whether rows whose `name` (layer, model, …) is `found` are others than these."""
@@ -71,13 +80,20 @@ class Origin:
         if found is None or wanted is None:
             return False
         if name == "layer":
-            return str(found).strip() != str(wanted) and found != wanted
+            readable = (wanted, *(self.layers if isinstance(self.layers, tuple) else ()))
+            return self.layers != "any" and not any(str(found).strip() == str(one) or found == one for one in readable)
         if name == "model":
             return not any(_same_model(str(found), one) for one in (wanted, *self.also))
         if name == "revision":
             commits = _COMMIT.fullmatch(str(found)) and _COMMIT.fullmatch(str(wanted))
             return bool(commits) and found != wanted
         return not self._as_precise(str(found), _ROUNDED)
+
+    def reads(self, name: str) -> str:
+        """What a pair reads, for messages: its model, its layer or its layers."""
+        if name != "layer" or not isinstance(self.layers, tuple):
+            return str(getattr(self, name))
+        return ", ".join(map(str, sorted({*self.layers, *([] if self.layer is None else [self.layer])})))
 
     def rounds(self, precision: object) -> bool:
         """Whether a precision that is not refused is another all the same."""
@@ -138,7 +154,7 @@ def check_origin(found: Iterable[RowFacts], pair: Origin, name: str, *, force: b
                 rounded.add(str(value))
     if wrong:
         said = "; ".join(f"{what} {value} ({_places(where)})" for (what, value), where in wrong.items())
-        wanted = ", ".join(f"{what} {getattr(pair, what)}" for what in dict.fromkeys(what for what, _ in wrong))
+        wanted = ", ".join(f"{what} {pair.reads(what)}" for what in dict.fromkeys(what for what, _ in wrong))
         message = f"{name}: activations of {said}; this pair reads {wanted}."
         if not force:
             raise ForeignActivationError(
@@ -178,6 +194,7 @@ def facts_of_sidecar(path: Path | None) -> Iterator[RowFacts]:
     if path is not None and (about := read_sidecar(path)):
         extraction = about.get("extraction") if isinstance(about.get("extraction"), dict) else {}
         said = {what: about.get(key, extraction.get(key)) for what, key in SIDECAR.items()}
+        said["model"] = about.get(SOURCE) or said["model"]
         yield "its sidecar", said
 
 

@@ -21,11 +21,23 @@ GEMMA3 = {
 }
 
 
+THINKING = (
+    "{{ bos_token }}{% for message in messages %}[{{ message['role'] }}]\n{{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[model]\n{% if enable_thinking is defined and not enable_thinking %}"
+    "<think></think>\n{% endif %}{% endif %}\n"
+)
+
+
 @pytest.fixture(scope="session")
 def bases(tmp_path_factory, llama_base) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("export-bases")
     qwen = Qwen3Config(**(tiny.SIZES | {"num_hidden_layers": 4, "head_dim": 32, "bos_token_id": None}))
+    thinks, no_bos = tiny.tokenizer(chat=True), tiny.tokenizer(chat=True)
+    thinks.chat_template = THINKING
+    no_bos.chat_template = tiny.CHAT_TEMPLATE.replace("{{ bos_token }}", "")
     return {
+        "thinks": tiny.save_model(root / "thinks", tiny.llama_config(), thinks, seed=2),
+        "no-bos": tiny.save_model(root / "no-bos", tiny.llama_config(), no_bos, seed=2),
         "llama": llama_base,
         "gemma3": tiny.save_model(
             root / "gemma3", Gemma3TextConfig(**(tiny.SIZES | GEMMA3)), tiny.tokenizer(chat=True), seed=45

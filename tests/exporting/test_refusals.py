@@ -24,7 +24,7 @@ AV = {
         "injection": {"site": "embedding", "rule": "replace", "norm": "multiply", "scale": 4.0}
     },
     "injection.markers: 3": {"injection_markers": 3},
-    "fields": {"fields": {"depth": {"default": 50}}},
+    "fields": {"fields": {"depth": {"default": 50}}, "av_template": "At {depth}%: <c>{injection_char}</c>"},
     "activation_whitening": {"activation_whitening": "whitening.safetensors"},
     "activation_map": {"activation_map": "map.safetensors"},
     "mse_scale: null": {"mse_scale": None},
@@ -32,7 +32,7 @@ AV = {
 AR = {
     "ar.final_norm: kept": {"ar_final_norm": "kept"},
     "ar.state: sqrt_d": {"ar_state": "sqrt_d"},
-    "ar.position: turn": {"ar_position": "turn"},
+    "ar.position: turn": {"ar_position": "turn", "ar_prompt_style": "chat"},
     "ar.prompt_style: chat": {"ar_prompt_style": "chat"},
     "ar.heads: per_layer": {"ar_heads": "per_layer"},
     "ar.bos: false": {"ar_bos": False},

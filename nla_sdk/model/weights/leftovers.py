@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ...errors import UnplacedTensorsError
+from ...errors import LoadError, UnplacedTensorsError
 from ...io.parsing import parse_json
 from ...io.text import ENCODING
 from .files import read_header
@@ -24,6 +24,7 @@ _KNOWN = (
     (re.compile(r"(^|\.)mtp(_\w+)?\."), "of the layers that predict further tokens, which do not run"),
 )
 _ENDS = re.compile(r"(^|\.)(norm|final_layernorm|ln_f|lm_head|score)\.(weight|bias)$")
+_FINAL_NORM = re.compile(r"(^|\.)(norm|final_layernorm|ln_f|final_norm|norm_f)\.(weight|bias)$")
 _HEAD = re.compile(r"^(linear_head|value_head)\.")
 # What the rest probably is, by name, and what to do about it.
 _GUESSES = (
@@ -137,6 +138,18 @@ def headers(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     return found
 
 
+def blocks_without_final_norm(folder: Path) -> int | None:
+    """How many blocks lie in a folder's weights, if no final norm does: those of an AR that was cut off before it.
+
+    Raises:
+        ValueError, OSError, KeyError: they cannot be read.
+    """
+    keys = [key for key in headers(folder) if not _TOWER.search(key)]
+    blocks = {int(found[1]) for key in keys if (found := _LAYER.search(key))}
+    has_norm = any(_FINAL_NORM.search(key) and not _LAYER.search(key) for key in keys)
+    return max(blocks) + 1 if blocks and not has_norm else None
+
+
 def refuse_unscaled(folder: Path, config: object) -> None:
     """Eight-bit weights without a word on how they were quantised are no weights.
 
@@ -164,3 +177,20 @@ def refuse_unscaled(folder: Path, config: object) -> None:
 def _is_packed(key: str, dtype: str) -> bool:
     integer = dtype in ("I8", "U8", "I16", "U16", "I32", "U32")
     return dtype.startswith(("F8_", "F4")) or (integer and key.endswith((".weight", "_proj")))
+
+
+def refuse_lost_norm(folder: Path) -> None:
+    """Refuse a checkpoint cut off before its final norm, for an AR that keeps it.
+
+    Raises:
+        LoadError: transformers would make a new norm in its place.
+    """
+    try:
+        blocks = blocks_without_final_norm(folder)
+    except (ValueError, OSError, KeyError, TypeError, AttributeError):
+        return  # loading says what is wrong with them
+    if blocks is not None:
+        raise LoadError(
+            f"{folder} holds {blocks} blocks and no final norm, and its contract says `ar.final_norm: kept`: fresh "
+            "numbers would stand in for it. Say dropped if it was trained without, or ask its author for the norm."
+        )
