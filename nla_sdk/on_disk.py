@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .assembly import Assembly, assemble
+from .errors import InputError
+from .exporting.reference import DTYPES, Exported, export
 from .halves.saving import save_halves
 
 if TYPE_CHECKING:
@@ -107,9 +109,60 @@ class OnDisk(Assembly):
         if self.read_from is not None:
             said = {"source_model": self.read_from.ref}
             halves = [replace(half, contract=half.contract.replace(**said)) for half in halves]
-        pair_id = None
-        if self.matched and len(halves) == 2:
-            ids = {half.contract.provenance.get("pair_id") for half in halves}
-            pair_id = " + ".join(half.repo_id for half in halves) if len(ids) > 1 or None in ids else None
-        save_halves(halves, folder, pair_id=pair_id, overwrite=overwrite)
+        save_halves(halves, folder, pair_id=self._pair_id(), overwrite=overwrite)
         return folder
+
+    def export(
+        self,
+        folder: str | os.PathLike,
+        layout: str = "reference",
+        *,
+        dtype: str = "float32",
+        overwrite: bool = False,
+        caller_subtracts_mean: bool = False,
+    ) -> Exported:
+        """Write the pair in another layout, for code that knows only that layout; from_pretrained reads it too.
+
+        "reference" is the layout of the reference implementation and of servers that load its checkpoints: `folder/av`,
+        a whole model with adapters merged in, and `folder/ar`, cut to its blocks, without final norm, with
+        `value_head.safetensors`. The pair is written as it is in memory: load it in float32 for a float32 export that
+        is exact to rounding; 4-bit weights are unpacked before anything is merged. What was written is read back with
+        transformers alone and compared. docs/export.md says what is folded into the weights and what is refused.
+
+        Args:
+            layout: "reference".
+            dtype: "float32" or "bfloat16", of the weights written.
+            overwrite: replace halves that stand there; anything else is never replaced.
+            caller_subtracts_mean: of a centred pair: export what reads v − μ, for a caller who subtracts μ, which lies
+                beside. The layout has no place for it.
+        Returns:
+            What was written, how far it moved, and what was folded into the weights.
+        Raises:
+            ExportError: the layout cannot carry something of the pair, or the disk has no room; names it. Nothing has
+                been written.
+            OccupiedFolderError: something stands there that may not be replaced; nothing has been written.
+            InputError: no such layout or dtype, or the pair was loaded from there.
+        Example:
+            >>> pair.export("exported", dtype="bfloat16", caller_subtracts_mean=True).ar_distance  # doctest: +SKIP
+            0.012
+        """
+        if layout != "reference":
+            raise InputError(f"layout={layout!r} is not known; expected 'reference'.")
+        if dtype not in DTYPES:
+            raise InputError(f"dtype={dtype!r} is not exported; expected {' or '.join(map(repr, DTYPES))}.")
+        return export(
+            self,
+            Path(folder),
+            dtype=dtype,
+            overwrite=overwrite,
+            caller_subtracts_mean=caller_subtracts_mean,
+            pair_id=self._pair_id(),
+        )
+
+    def _pair_id(self) -> str | None:
+        """What puts on record that both halves belong together, where they do not say so themselves."""
+        halves = [half for half in (self.av, self.ar) if half is not None]
+        ids = {half.contract.provenance.get("pair_id") for half in halves}
+        if not self.matched or len(halves) < 2 or not (len(ids) > 1 or None in ids):
+            return None
+        return " + ".join(half.repo_id for half in halves)

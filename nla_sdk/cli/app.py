@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..errors import InputError
 from ..io.progress import say
 from . import boundary
 from .options import (
@@ -16,6 +17,7 @@ from .options import (
     OutputOptions,
     PairOptions,
     Positions,
+    Quantization,
     Stated,
     WritingOptions,
     at_layer,
@@ -177,6 +179,59 @@ def list_releases(
     from .releases import chosen, show
 
     show(chosen(family, text), as_json=json)
+
+
+@app.command()
+@expand
+def export(
+    places: Annotated[
+        list[str], typer.Argument(metavar="[PAIR] FOLDER", help="AV: Hub id, folder or demo; and where to write.")
+    ],
+    layout: Annotated[str, typer.Option(help="reference.")] = "reference",
+    dtype: Annotated[str, typer.Option(help="Of the weights written: float32 or bfloat16.")] = "float32",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace halves that stand in FOLDER.")] = False,
+    caller_subtracts_mean: Annotated[
+        bool,
+        typer.Option("--caller-subtracts-mean", help="Of a centred pair: whoever runs it subtracts the mean first."),
+    ] = False,
+    ar: Annotated[str | None, typer.Option(help="AR. [default: the AV's partner]")] = None,
+    base: Annotated[str | None, typer.Option(help="Base model, if not the contract's: Hub id or folder.")] = None,
+    quantization: Annotated[
+        Quantization, typer.Option(help="What the pair runs in, unpacked to be written; auto: what the contract says.")
+    ] = Quantization.auto,
+    load_dtype: Annotated[
+        str, typer.Option(help="What is merged; bfloat16 takes half the memory, exact where the base is stored in it.")
+    ] = "float32",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "cpu",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the first half given.")] = None,
+    subfolder: Annotated[str | None, typer.Option(help="Its subfolder, where a repository holds several.")] = None,
+    local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Ask no network.")] = False,
+    contract: Stated = None,
+) -> None:
+    """A pair in another layout, for code that knows only that one.
+
+    reference: two whole checkpoints, as the reference implementation and servers of its releases load them. FOLDER/av
+    has its adapter merged in, FOLDER/ar is cut to its blocks. What the layout cannot carry is refused by name. PAIR is
+    demo if it is not given.
+    """
+    from ..pair import NLAPair
+
+    if len(places) > 2:
+        raise InputError(f"Expected [PAIR] FOLDER, got {len(places)} arguments: {', '.join(places)}.")
+    pair = NLAPair.from_pretrained(
+        places[0] if len(places) == 2 else None if ar is not None else "demo",
+        ar,
+        base=base,
+        quantization=None if quantization is Quantization.none else quantization.value,
+        device=device,
+        dtype=load_dtype,
+        revision=revision,
+        subfolder=subfolder,
+        local_files_only=local_files_only,
+        contract=stated(contract),
+    )
+    options = {"dtype": dtype, "overwrite": overwrite, "caller_subtracts_mean": caller_subtracts_mean}
+    print(pair.export(places[-1], layout, **options))
 
 
 @app.command()

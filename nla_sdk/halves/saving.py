@@ -25,15 +25,24 @@ def save_halves(halves: Sequence[Half], folder: Path, *, pair_id: str | None = N
         OccupiedFolderError: something else than a half stands there, or a half and `overwrite` is off. Nothing has
             been written then.
     """
+    for half, place in free_places(halves, folder, overwrite=overwrite):
+        with atomic(place) as sibling:
+            half.copy_to(sibling, pair_id)
+
+
+def free_places(halves: Sequence[Half], folder: Path, *, overwrite: bool) -> list[tuple[Half, Path]]:
+    """Each half with the folder it may be written to.
+
+    Raises:
+        InputError, OccupiedFolderError: see `save_halves`.
+    """
     places = [(half, folder / half.role) for half in halves]
     sources = {half.folder.resolve() for half in halves}
     for _, place in places:
         if place.resolve() in sources:  # of either half: a folder named `ar` may hold an AV
             raise InputError(f"{place} is where this pair was loaded from; save it elsewhere.")
         _check_free(place, overwrite)
-    for half, place in places:
-        with atomic(place) as sibling:
-            half.copy_to(sibling, pair_id)
+    return places
 
 
 def _check_free(place: Path, overwrite: bool) -> None:
