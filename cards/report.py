@@ -42,7 +42,9 @@ def summary(evaluation: Evaluation) -> str:
         + (f"{limits.fewest_documents} documents, " if limits.fewest_documents is not None else "")
         + f"gain {limits.least_gain}, {percent(limits.least_unique_share)} distinct, p of the rank percentile "
         f"{limits.identity_p}",
-        f"{trip.evaluated} of {trip.attempted} rows evaluated, {trip.empty} empty, {trip.failed} failed",
+        f"{trip.evaluated} of {trip.attempted} rows evaluated, {trip.empty} empty, "
+        + (f"{trip.untagged} untagged (in another form than the contract states), " if trip.untagged else "")
+        + f"{trip.failed} failed",
     ]
     if evaluation.subject.matched is False:
         lines.append("the halves do not name each other: a score of this mixed pair says little about either")

@@ -22,6 +22,7 @@ SHOWN = 10  # of a long list, at a prompt and in a notebook
 _VECTORS = ("activation_vector", "reconstruction")
 _NOT_SHOWN = ("explanation_raw", *_VECTORS)
 WORSE = "worse than no words"
+UNTAGGED = "untagged"
 _ROUNDING = 1e-6  # of a cosine: what one row of a batch may differ from the same row alone
 
 
@@ -85,7 +86,9 @@ class Explanation(str):
     """What the AV wrote for one vector: a str, tags and outer white space removed, that knows how it was written.
 
     Attributes:
-        status: "ok"; "empty" (no text); "truncated" (neither an end token nor a closing tag within the limit).
+        status: "ok"; "empty" (no text); "truncated" (within the limit neither an end token nor what else ends it by the
+            contract); "untagged" (not in the form that the contract states: the text is the whole output, kept, and
+            never counted as an explanation).
         raw: the output as decoded.
         tokens: how many were written, the end token not counted.
         score: of the explanation that `best_of` chose, a little better than the AV's words deserve: compare it with
@@ -115,6 +118,11 @@ class Explanation(str):
         explanation.raw = text if raw is None else raw
         explanation.score, explanation.best_of = score, best_of
         return explanation
+
+    @property
+    def parsed(self) -> bool:
+        """Whether an explanation was found in the output: not of an empty one, nor of one in another form."""
+        return self.status not in ("empty", UNTAGGED)
 
     def scored(self, score: Score, best_of: int) -> Explanation:
         """The same explanation, chosen among `best_of` by `score`."""
@@ -160,8 +168,8 @@ class RoundTrip(Score):
     def status(self) -> str:
         """What is to be known of the row before its score.
 
-        "ok", "empty" or "truncated" as of the explanation; "worse than no words" or "truncated; worse than no words"
-        where the AR comes nearer to the activation from an empty text.
+        "ok", "empty", "truncated" or "untagged" as of the explanation; "worse than no words", or another followed by it
+        ("truncated; worse than no words"), where the AR comes nearer to the activation from an empty text.
         """
         return row_status(self.explanation.status, self)
 

@@ -97,6 +97,8 @@ def write_best(
     places = [number.setdefault(candidate, len(number)) for candidate in candidates]
     made = reconstructor(list(number))[places].view(len(vectors), count, -1)
     cosines = np.nan_to_num(metrics.cosine(made, vectors.cpu()[:, None]), nan=-np.inf)
+    parsed = np.array([candidate.parsed for candidate in candidates]).reshape(cosines.shape)
+    cosines[~parsed & parsed.any(axis=1, keepdims=True)] = -np.inf  # never for words that are no explanation
     best = cosines.argmax(axis=1).tolist()  # of equals the first: the greedy one
     chosen = [candidates[row * count + place] for row, place in enumerate(best)]
     return chosen, torch.stack([made[row, place] for row, place in enumerate(best)])

@@ -19,6 +19,7 @@ from .values import (
     InjectionNorm,
     InjectionRule,
     InjectionSite,
+    Layers,
     Markers,
     OutputForm,
     OutputStop,
@@ -54,7 +55,7 @@ class Facts(BaseModel):
     base_revision: Text | None = Field(None, description="Commit, tag or branch of the base model.")
     d_model: Count | None = Field(None, description="Width of the residual stream and of every vector.")
     layer: Index | None = Field(None, description="Decoder block whose output is read, counted from 0.")
-    layers: Indices | None = Field(
+    layers: Layers | None = Field(
         None,
         description="Blocks it may read where they are several, or any; `layer` is read unless another is said.",
     )

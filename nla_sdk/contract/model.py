@@ -30,6 +30,8 @@ from .facts import Facts
 from .file import SIDECAR_NAME, parse, sidecar_path, write
 from .injection import Injection
 from .prompts import ar, av, verify
+from .prompts import fields as template_fields
+from .prompts import prompt as whole
 from .refusals import malformed, require
 
 
@@ -132,6 +134,8 @@ class Contract(Facts):
         self._origins = {name: reading.origins.get(name, "default") for name in type(self).model_fields}
         self._extras, self._source = reading.extras, source
         require(self)
+        template_fields.require_fields(self)
+        ar.require_reading(self)
         av.require_style(self)
 
     # --- out ---------------------------------------------------------------------------------------------------------
@@ -220,9 +224,12 @@ class Contract(Facts):
     # --- prompts, and the live tokenizer: methods, defined where the rest of their subject is ------------------------
     av_prompt = av.av_prompt
     ar_prompt = ar.ar_prompt
-    av_prompt_ids = av.av_prompt_ids
+    prompt = whole.prompt
+    av_prompt_ids = whole.av_prompt_ids
+    field_values = template_fields.field_values
     ar_prompt_ids = ar.ar_prompt_ids
     ar_prompt_ids_batch = ar.ar_prompt_ids_batch
+    reading_position = ar.reading_position
     find_marker = av.find_marker
     verify = verify.verify
 
@@ -264,5 +271,5 @@ class Contract(Facts):
 
     @property
     def ar_suffix(self) -> str:
-        """The AR template's text after the explanation; its last token is where the AR reads."""
+        """The AR template's text after the explanation."""
         return ar.around_explanation(self)[1]

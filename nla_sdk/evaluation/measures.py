@@ -48,6 +48,11 @@ class RoundTripFigures(Part):
         None, description="Documents the evaluated rows are of, where they are not all of the data's."
     )
     empty: Count = Field(0, description="Rows for which the AV wrote nothing; not evaluated.")
+    untagged: Count | None = Field(
+        None,
+        description="Rows whose output is not in the form that the contract states, so that it holds no explanation; "
+        "not evaluated. None: there is none.",
+    )
     failed: Count = Field(0, description="Rows whose vector or reconstruction has no direction; not evaluated.")
     truncated: Count | None = Field(None, description="Evaluated rows whose explanation met the token limit.")
     ar_cut: Count | None = Field(None, description="Evaluated rows whose explanation the AR cut at its max_length.")
@@ -56,7 +61,7 @@ class RoundTripFigures(Part):
     fve: Figure | None = Field(None, description="None where all activations are alike: there is nothing to explain.")
     fve_raw_variance: Figure | None = None
     fve_all_attempted: Figure | None = Field(
-        None, description="FVE with empty outputs scored as what the AR makes of the empty text."
+        None, description="FVE with empty and untagged outputs scored as what the AR makes of the empty text."
     )
     fve_without_outlying: Figure | None = Field(
         None, description="FVE of the rows whose norm is not outlying, by their own mean direction."

@@ -62,9 +62,11 @@ class Evaluation(Part):
     @model_validator(mode="after")
     def _consistent(self) -> Evaluation:
         trip = self.round_trip
-        if trip.evaluated + trip.empty + trip.failed != trip.attempted:
+        if trip.evaluated + trip.empty + (trip.untagged or 0) + trip.failed != trip.attempted:
             raise ValueError(
-                f"round_trip: {trip.evaluated} evaluated + {trip.empty} empty + {trip.failed} failed rows are not the "
+                f"round_trip: {trip.evaluated} evaluated + {trip.empty} empty + "
+                + (f"{trip.untagged} untagged + " if trip.untagged else "")
+                + f"{trip.failed} failed rows are not the "
                 f"{trip.attempted} attempted"
             )
         if self.origin == "measured":

@@ -20,8 +20,9 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import InjectionError, LayerError, LoadError, NLAError, first_line
-from .logits import find_cap, head_dtype, undisturbed, vocabulary_size
 from .quiet import quiet
+from .running.logits import find_cap, head_dtype, undisturbed, vocabulary_size
+from .running.partial import entering, leaving
 from .weights.adapters.attached import fill, parameters_of, put_back, saved_name, saved_parameters, write_adapter
 from .weights.adapters.reading import AdapterReport, read_adapter
 from .weights.files import adapter_files
@@ -33,10 +34,6 @@ from .weights.tokenizers import used
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-class _StopForward(Exception):
-    """Raised by a hook once the block that is wanted has run, so that the rest is never computed."""
 
 
 class Backbone:
@@ -302,22 +299,9 @@ class Backbone:
         """
         if not 0 <= block < self.num_blocks:
             raise LayerError(f"Block {block} does not exist: {self.ref} has blocks 0 to {self.num_blocks - 1}.")
-        captured: list[torch.Tensor] = []
-
-        def stop(module, args, output):
-            captured.append(output[0] if isinstance(output, tuple) else output)
-            raise _StopForward
-
-        # Leaving by exception changes nothing in the model; a shorter `layers` would need another layer count in the
-        # config, which masks, KV sharing and caches are made from.
-        handle = self.blocks[block].register_forward_hook(stop)
-        try:
-            self.model(input_ids=input_ids.to(self.device), use_cache=False)
-        except _StopForward:
-            pass
-        finally:
-            handle.remove()
-        return captured[0]
+        state = leaving(self.blocks[block], lambda: self.model(input_ids=input_ids.to(self.device), use_cache=False))
+        assert state is not None, "every block runs in a whole forward"
+        return state
 
     def run_through(self, input_ids: torch.Tensor, block: int | None) -> None:
         """Run a prompt up to `block` (None: to the end) for what hooks see of it, as `entering` runs it."""
@@ -335,24 +319,11 @@ class Backbone:
         Raises:
             InjectionError: `forward` never came to the first block.
         """
-        captured: list[torch.Tensor] = []
-
-        def stop(module, args, options):
-            captured.append(args[0] if args else options["hidden_states"])
-            raise _StopForward
-
-        # Before the hooks that are there: a sharded block must not gather its weights for what does not come.
-        handle = self.blocks[0].register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
-        try:
-            with undisturbed(self.model):
-                forward()
-        except _StopForward:
-            pass
-        finally:
-            handle.remove()
-        if not captured:
+        with undisturbed(self.model):
+            state = entering(self.blocks[0], forward)
+        if state is None:
             raise InjectionError(f"The first block of {self.ref} never ran, so nothing injected can reach the model.")
-        return captured[0]
+        return state
 
     # --- logits -------------------------------------------------------------------------------------------------
     @cached_property

@@ -7,8 +7,6 @@ generator of its own, keyed on (seed, sample, the vector's bytes), so no result 
 
 from __future__ import annotations
 
-import copy
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -19,29 +17,15 @@ from ..errors import InputError, NonFiniteOutputError, ZeroActivationError
 from ..results import Explanation
 from ..sampling import GREEDY, Sampling
 from .backbone import Backbone
+from .decoding.drawing import draw, row_generator
+from .decoding.prefixes import Prefixes
 from .faults import beyond, first_rows, no_numbers
 from .injection import inject, refuse_lost, rescale
+from .output import Stop, parse_output
 
-OPEN_TAG, CLOSE_TAG = "<explanation>", "</explanation>"
 ROWS_PER_BATCH = 64
 DEFAULT_NEW_TOKENS = 120
 Result = TypeVar("Result")
-
-
-def parse_output(raw: str, finished: bool, tokens: int = 0) -> Explanation:
-    """Take the explanation out of raw output: what stands between the tags where there are any, else all of it.
-
-    Args:
-        raw: the output as decoded.
-        finished: whether it came to an end of its own.
-        tokens: how many were written.
-    """
-    text, closed, _ = raw.partition(CLOSE_TAG)
-    if OPEN_TAG in text:
-        text = text.split(OPEN_TAG, 1)[1].replace(OPEN_TAG, "")
-    text = text.strip()
-    status = "empty" if not text else "ok" if finished or closed else "truncated"
-    return Explanation(text, status=status, raw=raw, tokens=tokens)
 
 
 class Verbalizer:
@@ -70,9 +54,10 @@ class Verbalizer:
         self.mean = mean
         self.prompt_ids = list(contract.av_prompt_ids(backbone.tokenizer))
         self.marker = contract.find_marker(self.prompt_ids)
-        self.end_ids = end_token_ids(backbone)
-        self._prefix = None
-        self._prefix_of = self._shown_for = None  # the adapter as it was then, see `Backbone.active`
+        self.stop = Stop.of(contract)
+        self.end_ids = end_token_ids(backbone) | self.stop.tokens
+        self._prefixes = Prefixes(backbone)
+        self._shown_for: object = None  # the adapter as it was then, see `Backbone.active`
         self._vocabulary: torch.Tensor | None = None
 
     def restrict(self, tokens: Iterable[int] | None) -> None:
@@ -172,11 +157,15 @@ class Verbalizer:
         Raises:
             InputError: a temperature above 0 and no generators.
         """
-        decode = self.backbone.tokenizer.decode
         return [
-            parse_output(decode(tokens, skip_special_tokens=True), finished, len(tokens))
+            self.parse(tokens, finished)
             for tokens, finished in self.tokens(inputs, sampling, generators=generators, progress=progress)
         ]
+
+    def parse(self, tokens: Sequence[int], finished: bool) -> Explanation:
+        """The explanation in tokens that were written, as the contract's `output` says; see `parse_output`."""
+        raw = self.backbone.tokenizer.decode(tokens, skip_special_tokens=True)
+        return parse_output(raw, finished, len(tokens), form=self.contract.output_form, stop=self.stop)
 
     def tokens(
         self,
@@ -209,7 +198,8 @@ class Verbalizer:
 
     def reset(self) -> None:
         """Forget the prompt's KV cache: to be called when the adapter's weights have changed."""
-        self._prefix = self._shown_for = None
+        self._prefixes.clear()
+        self._shown_for = None
 
     def injected(self, forward: Callable[[], Result], position: int, inputs: torch.Tensor) -> Result:
         """`forward()`, a run of the prompt, with `inputs` [rows, d_model] in the place of its marker at `position`.
@@ -237,23 +227,6 @@ class Verbalizer:
         with inject(backbone.embedding, position, inputs, what=what):
             return forward()
 
-    def _prefix_cache(self, rows: int):
-        """The KV cache of everything before the marker, for `rows` rows."""
-        from transformers import DynamicCache
-
-        # Attention is causal, so keys and values before the marker depend on no activation. Each use gets a copy: it
-        # grows in place, and rows leave it as they finish.
-        if self._prefix is None or self._prefix_of != self.backbone.active:
-            cache = DynamicCache(config=self.backbone.model.config)
-            if self.marker:
-                ids = torch.tensor([self.prompt_ids[: self.marker]], device=self.backbone.device)
-                self.backbone.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            self._prefix, self._prefix_of = cache, self.backbone.active
-        cache = copy.deepcopy(self._prefix)
-        if self.marker and rows > 1:
-            cache.batch_repeat_interleave(rows)
-        return cache
-
     def _write(
         self,
         inputs: torch.Tensor | None,
@@ -264,7 +237,7 @@ class Verbalizer:
         backbone, ignore_end = self.backbone, sampling.ignore_end
         limit = sampling.max_new_tokens or self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
         rows = 1 if inputs is None else len(inputs)
-        cache = self._prefix_cache(rows)
+        cache = self._prefixes.cache(self.prompt_ids[: self.marker], rows)
         tail = torch.tensor([self.prompt_ids[self.marker :]], device=backbone.device).expand(rows, -1)
         written: list[list[int]] = [[] for _ in range(rows)]
         finished = [False] * rows
@@ -274,7 +247,7 @@ class Verbalizer:
         else:
             logits = self.injected(lambda: self._logits(tail, cache), 0, inputs)
         for step in range(limit):
-            chosen = self._choose(logits, sampling.temperature, generators, alive)
+            chosen = draw(logits, sampling.temperature, generators, alive)
             # NaN is the largest to argmax and all there is to softmax, so the number chosen tells of the whole row.
             if lost := first_rows(~logits.gather(1, chosen[:, None]).isfinite()[:, 0]):
                 rows_lost = [alive[at] for at in lost]
@@ -294,7 +267,7 @@ class Verbalizer:
                     finished[row] = True
                     continue
                 written[row].append(token)
-                if not ignore_end and self._closed(written[row]):
+                if not ignore_end and self.stop.closes(written[row], backbone.tokenizer.decode):
                     finished[row] = True
                 else:
                     going.append(at)
@@ -327,24 +300,6 @@ class Verbalizer:
         at = torch.searchsorted(self._vocabulary, tokens).clamp(max=len(self._vocabulary) - 1)
         return torch.where(self._vocabulary[at] == tokens, at, -1)
 
-    def _choose(self, logits, temperature: float, generators, alive: Iterable[int]) -> torch.Tensor:
-        if generators is None:
-            return logits.argmax(dim=-1)
-        probabilities = torch.softmax(logits.float() / temperature, dim=-1).cpu()
-        # No probabilities come of logits with NaN, which the caller sees, and none of a temperature so small that its
-        # quotients overflow, which is greedy.
-        drawn = [
-            torch.multinomial(p, 1, generator=generators[row]) if there else scores.argmax()[None].cpu()
-            for p, there, scores, row in zip(
-                probabilities, (probabilities[:, 0] >= 0).tolist(), logits, alive, strict=True
-            )
-        ]
-        return torch.cat(drawn).to(logits.device)
-
-    def _closed(self, tokens: list[int]) -> bool:
-        """Whether the text just closed the explanation: at one character a token, the tag is its length in tokens."""
-        return CLOSE_TAG in self.backbone.tokenizer.decode(tokens[-len(CLOSE_TAG) :])
-
 
 def end_token_ids(backbone: Backbone) -> frozenset[int]:
     """Tokens that end an output: the tokenizer's and the generation config's EOS."""
@@ -353,10 +308,3 @@ def end_token_ids(backbone: Backbone) -> frozenset[int]:
         found = getattr(source, "eos_token_id", None)
         ids.update(found if isinstance(found, (list, tuple)) else [] if found is None else [found])
     return frozenset(ids)
-
-
-def row_generator(vector: torch.Tensor, seed: int, sample: int) -> torch.Generator:
-    """A CPU random generator that depends on the vector's numbers, the seed and the sample's number only."""
-    content = vector.detach().float().cpu().numpy().tobytes()
-    digest = hashlib.sha256(content + f"|{seed}|{sample}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -20,7 +20,7 @@ from nla_sdk.errors import InputError, NonFiniteOutputError
 from nla_sdk.halves.half import Half
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.tables import read_vectors
-from nla_sdk.model.verbalizer import parse_output
+from nla_sdk.model.output import parse_output
 from nla_sdk.sampling import Sampling
 from tests.fit.test_training import config_file, text
 from training import pipeline
@@ -235,7 +235,7 @@ def test_a_step_has_the_gradient_of_an_independent_computation(trained, vocabula
         written = verbalizer.tokens(prepared.repeat(4, 1), Sampling(temperature=0.8), generators=draws)
         rewards = []
         for tokens, finished in written:
-            words = grpo.parse_output(tokenizer.decode(tokens, skip_special_tokens=True), finished)
+            words = parse_output(tokenizer.decode(tokens, skip_special_tokens=True), finished)
             made = trainer.reconstructor([words])
             rewards.append(-float(metrics.direction_mse(made, vector[None])[0]) - 0.5 * (words.status == "truncated"))
         for gain, (tokens, finished) in zip(grpo.advantages(torch.tensor([rewards]))[0], written, strict=True):

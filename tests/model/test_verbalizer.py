@@ -7,7 +7,8 @@ import torch
 
 from nla_sdk import NLAPair
 from nla_sdk.errors import InputError, ZeroActivationError
-from nla_sdk.model.verbalizer import parse_output
+from nla_sdk.model import verbalizer
+from nla_sdk.model.output import parse_output
 from nla_sdk.sampling import Sampling
 from tests import tiny
 
@@ -112,7 +113,7 @@ def test_the_closing_tag_is_seen_even_where_it_is_many_tokens(pair, monkeypatch)
     tag = tokenizer("</explanation>", add_special_tokens=False).input_ids
     assert len(tag) > 8
     script = tokenizer("a cat</explanation>no more", add_special_tokens=False).input_ids
-    monkeypatch.setattr(pair.verbalizer, "_choose", lambda logits, *rest: torch.tensor([script.pop(0)]))
+    monkeypatch.setattr(verbalizer, "draw", lambda logits, *rest: torch.tensor([script.pop(0)]))
     [written] = pair.verbalizer(tiny.random(1, tiny.D_MODEL, seed=1), Sampling(40))
     assert (written.raw, written.status) == ("a cat</explanation>", "ok")
 

@@ -21,6 +21,7 @@ from nla_sdk.errors import (
     TruncatedExplanationWarning,
     UnmatchedPairWarning,
 )
+from nla_sdk.model import verbalizer
 from tests import reference, tiny
 from tests.conftest import DEPTHS
 
@@ -62,8 +63,8 @@ def test_explain_equals_full_forwards_with_the_embedding_overwritten(lora_pair, 
 @precisions
 def test_the_first_logits_equal_those_of_a_full_forward(lora_pair, lora_folders, gemma_base, quantization, monkeypatch):
     pair, rows = lora_pair("shared", quantization), vectors(3)
-    seen, choose = [], pair.verbalizer._choose
-    monkeypatch.setattr(pair.verbalizer, "_choose", lambda logits, *rest: seen.append(logits) or choose(logits, *rest))
+    seen, choose = [], verbalizer.draw
+    monkeypatch.setattr(verbalizer, "draw", lambda logits, *rest: seen.append(logits) or choose(logits, *rest))
     pair.explain(rows, max_new_tokens=1)
     model, tokenizer = reference.load(gemma_base, lora_folders["shared"] / "av", quantization), pair.source.tokenizer
     prompt, marker = reference.av_prompt(tokenizer), tokenizer.convert_tokens_to_ids(tiny.MARKER)

@@ -15,7 +15,8 @@ import torch
 
 from nla_sdk.errors import InputError
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.verbalizer import OPEN_TAG, Verbalizer, end_token_ids
+from nla_sdk.model.output import OPEN_TAG
+from nla_sdk.model.verbalizer import Verbalizer, end_token_ids
 
 from ..configs.command import run_command, trainer_command
 from ..configs.config import Config

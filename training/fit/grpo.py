@@ -34,9 +34,9 @@ from nla_sdk.io.progress import say
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.batches import last_token_states
 from nla_sdk.model.reconstructor import Reconstructor
-from nla_sdk.model.verbalizer import CLOSE_TAG, Verbalizer, parse_output, row_generator
+from nla_sdk.model.verbalizer import Verbalizer, row_generator
 from nla_sdk.model.weights.heads import load_head, load_mean
-from nla_sdk.results import Explanation
+from nla_sdk.results import UNTAGGED, Explanation
 from nla_sdk.sampling import Sampling
 
 from ..configs.command import ConfigOptions, run_command
@@ -164,22 +164,18 @@ class GRPOTrainer:
             row_generator(vector, self.config.seed + step, sample) for vector in vectors for sample in range(samples)
         ]
         written = self.verbalizer.tokens(inputs, Sampling(temperature=self.settings.temperature), generators=draws)
-        decode = self.backbone.tokenizer.decode
-        outputs = [
-            parse_output(decode(tokens, skip_special_tokens=True), finished, len(tokens))
-            for tokens, finished in written
-        ]
+        outputs = [self.verbalizer.parse(tokens, finished) for tokens, finished in written]
         targets = [self._with_end(tokens, finished) for tokens, finished in written]
         return Group(inputs, targets, outputs, vectors.repeat_interleave(samples, dim=0))
 
     def _reward(self, group: Group, error: torch.Tensor) -> torch.Tensor:
         lengths = torch.tensor([float(output.tokens) for output in group.outputs])
-        cut = torch.tensor([float(output.status == "truncated") for output in group.outputs])
+        cut = torch.tensor([float(output.status in ("truncated", UNTAGGED)) for output in group.outputs])
         return -error - self.settings.truncation_penalty * cut - self.settings.length_penalty * lengths
 
     def _learn_to_read(self, group: Group, batch_size: int) -> tuple[torch.Tensor, float]:
         """mse [n] of the AR's reconstructions, and the loss whose gradient it was given (0 where it is not trained)."""
-        texts = [str(output) for output in group.outputs]
+        texts = [str(output) if output.parsed else "" for output in group.outputs]
         prompts = [ids for ids, _ in self.contracts["ar"].ar_prompt_ids_batch(self.backbone.tokenizer, texts)]
         learns = bool(self.settings.ar_lr)
         with self.backbone.using("ar"), torch.set_grad_enabled(learns):
@@ -220,7 +216,7 @@ class GRPOTrainer:
 
     def _with_end(self, tokens: list[int], finished: bool) -> list[int]:
         """The tokens with the one that ended them, which is not among what was written."""
-        closed = CLOSE_TAG in self.backbone.tokenizer.decode(tokens[-len(CLOSE_TAG) :])
+        closed = self.verbalizer.stop.closes(tokens, self.backbone.tokenizer.decode)
         return [*tokens, self.end] if finished and not closed else tokens
 
     # --- what is measured ---------------------------------------------------------------------------------------
@@ -234,13 +230,15 @@ class GRPOTrainer:
         self.reconstructor.reset()
         self.backbone.model.eval()
         texts = self.verbalizer(self.eval_vectors)
+        read = [str(one) if one.parsed else "" for one in texts]  # what is in another form is no explanation
         baseline = metrics.mean_baselines(self.eval_vectors).mean_norm
         result = {}
-        for name, given in (("round_trip", texts), ("shuffled", [*texts[1:], texts[0]])):
+        for name, given in (("round_trip", read), ("shuffled", [*read[1:], read[0]])):
             mse = metrics.direction_mse(self.reconstructor(given), self.eval_vectors)
             result[f"heldout_fve_{name}"] = float(metrics.fve(mse, baseline).mean())
         result["heldout_unique"] = len(set(texts)) / len(texts)
         result["heldout_truncated"] = sum(one.status == "truncated" for one in texts) / len(texts)
+        result["heldout_untagged"] = sum(one.status == UNTAGGED for one in texts) / len(texts)
         return result
 
     def save(self, folder: Path, facts: Mapping[str, Any]) -> None:

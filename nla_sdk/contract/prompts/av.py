@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from ...errors import ContractMismatchError, MarkerError, UnstatedPromptError, first_line
+from ...errors import ContractMismatchError, MarkerError, UnstatedPromptError
 from ..dialects import NEIGHBOURS
 from ..refusals import needed
 from ..releases.known import recognise
 from ..values import MARKER_FIELD
-from .tokens import encode, flat, neighbours, one_bos, pieces, standing_alone
+from .fields import filled
+from .tokens import flat, neighbours, pieces, standing_alone
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,41 +19,17 @@ if TYPE_CHECKING:
     from ..model import Contract
 
 
-def av_prompt(contract: Contract) -> str:
-    """The AV template with the marker in its place, before any chat template.
+def av_prompt(contract: Contract, fields: Mapping[str, str] | None = None) -> str:
+    """The AV template with the marker and its fields in their places, before any chat template.
 
     Raises:
         ContractError: the contract has only the marker's token id; `verify` fills in the text.
+        InputError: see `field_values`.
     """
-    return needed(contract, "av_template").replace(MARKER_FIELD, needed(contract, "injection_char"))
-
-
-def av_prompt_ids(contract: Contract, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of the AV prompt, with BOS exactly once at the front where the tokenizer has one.
-
-    Raises:
-        ContractMismatchError: the contract wants a chat template and the tokenizer has none, or one that fails.
-        UnstatedPromptError: the contract does not say which of the two it wants.
-    """
-    prompt = needed(contract, "av_template").replace(MARKER_FIELD, marker_text(contract, tokenizer))
-    if contract.prompt_style is None:
-        raise unstated_prompt(contract, tokenizer)
-    if contract.prompt_style == "raw":
-        return encode(tokenizer, [prompt])[0]
-    if not getattr(tokenizer, "chat_template", None):
-        raise ContractMismatchError(
-            f"{contract.source}: `prompt_style` is chat, but the tokenizer has no chat template. Load the tokenizer "
-            f"of the instruction-tuned base ({contract.base_model}), or set `prompt_style: raw` if it was trained so."
-        )
-    message = [{"role": "user", "content": prompt}]
-    try:
-        ids = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=True)
-    except Exception as error:  # a template is somebody's program, and raises what it likes
-        raise ContractMismatchError(
-            f"{contract.source}: the tokenizer's chat template fails on the AV prompt ({type(error).__name__}: "
-            f"{first_line(error)}). Load the tokenizer it was trained with (base model {contract.base_model})."
-        ) from error
-    return one_bos(tokenizer, flat(ids))
+    head, _, tail = needed(contract, "av_template").partition(MARKER_FIELD)
+    number = 1 if contract.injection_markers == "any" else contract.injection_markers
+    markers = needed(contract, "injection_char") * number
+    return filled(contract, head, fields) + markers + filled(contract, tail, fields)
 
 
 def require_style(contract: Contract) -> None:
@@ -93,30 +70,43 @@ def _shown(prompt: str) -> str:
     return repr(prompt if len(prompt) <= 420 else f"{prompt[:220]} […] {prompt[-180:]}")
 
 
-def find_marker(contract: Contract, ids: Sequence[int]) -> int:
-    """Position of the marker in one prompt's ids (a list, array or tensor [n]).
+def find_marker(contract: Contract, ids: Sequence[int], markers: int | None = None) -> int:
+    """Position of the first marker in one prompt's ids (a list, array or tensor [n]).
 
+    Args:
+        markers: how many stand side by side; None: as many as the contract says, one where it says `any`.
     Raises:
-        MarkerError: it is not there exactly once, or not between its two neighbours. A silent miss would verbalise
-            the marker character itself.
+        MarkerError: they are not there, or not between their two neighbours; or, unless the prompt has a field with
+            free text, there are more. A silent miss would verbalise the marker character itself.
         ContractError: the contract does not know the marker's token id; `verify` derives it.
     """
-    tokens, marker = flat(ids), needed(contract, "injection_token_id")
-    positions = [position for position, token in enumerate(tokens) if token == marker]
-    if len(positions) != 1:
+    if markers is None:
+        markers = 1 if contract.injection_markers == "any" else contract.injection_markers
+    return marker_run(contract, flat(ids), needed(contract, "injection_token_id"), markers)
+
+
+def marker_run(contract: Contract, tokens: list[int], marker: int, number: int) -> int:
+    """`find_marker` of a known token: the first run of markers, which must be of exactly `number`."""
+    shown = f"The marker {contract.injection_char!r} (token {marker})"
+    count, times = tokens.count(marker), "once" if number == 1 else f"{number} times side by side"
+    free = not {"question", "model_tag"}.isdisjoint(contract.fields)  # their text may hold it too
+    first = tokens.index(marker) if count else 0
+    run = next((length for length, token in enumerate(tokens[first:]) if token != marker), len(tokens) - first)
+    if run != number or (count != number and not free):
         raise MarkerError(
-            f"The marker {contract.injection_char!r} (token {marker}) occurs {len(positions)} times in the prompt of "
-            f"{len(tokens)} tokens; expected exactly once. Build the prompt with av_prompt_ids."
+            f"{shown} occurs {count} times in the prompt of {len(tokens)} tokens"
+            f"{f', {run} of them first' if 0 < run < count else ''}; expected exactly {times}. Build the prompt with "
+            "Contract.prompt."
         )
-    both = neighbours(tokens, positions[0])
+    both = (neighbours(tokens, first)[0], neighbours(tokens, first + number - 1)[1])
     for side, name, token in zip(("left", "right"), NEIGHBOURS, both, strict=True):
         expected = getattr(contract, name)
         if expected is not None and token != expected:
             raise MarkerError(
-                f"The marker {contract.injection_char!r} (token {marker}) at position {positions[0]} has {token} as "
-                f"its {side} neighbour; expected {expected}. Build the prompt with av_prompt_ids."
+                f"{shown} at position {first} has {token} as its {side} neighbour; expected {expected}. Build the "
+                "prompt with Contract.prompt."
             )
-    return positions[0]
+    return first
 
 
 def marker_text(contract: Contract, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -43,10 +43,22 @@ def plain(tokenizer: Any, text: str) -> list[int]:
     return flat(_call(tokenizer, text, add_special_tokens=False))
 
 
+def plain_batch(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """`plain` of many texts, in one call of the tokenizer."""
+    return [list(ids) for ids in _call(tokenizer, texts, add_special_tokens=False)] if texts else []
+
+
 def standing_alone(tokenizer: Any, text: str) -> list[int]:
     """Ids of a text by itself; SentencePiece-like tokenizers put a space token before it, dropped here."""
     ids = plain(tokenizer, text)
     return ids[1:] if len(ids) == 2 and not tokenizer.decode(ids[:1]).strip() else ids
+
+
+def control_tokens(tokenizer: Any, text: str) -> list[str]:
+    """The control tokens that a tokenizer reads in a text, as they are written: `<|im_end|>`, `<bos>`."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    known = {str(token) for token in added if token.special} | set(getattr(tokenizer, "all_special_tokens", ()))
+    return sorted(token for token in known if token and token in text)
 
 
 def check_embedded(tokenizer: Any, ids: Sequence[int], vocabulary: int, where: str) -> None:

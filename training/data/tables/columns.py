@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from nla_sdk.contract import MARKER_FIELD
 from nla_sdk.io.tables import vector_column
-from nla_sdk.model.verbalizer import CLOSE_TAG, OPEN_TAG
+from nla_sdk.model.output import CLOSE_TAG, OPEN_TAG
 
 INJECT = "<INJECT>"  # the reference tables hold this literal where the marker goes
 USABLE = ("accepted", "repaired")  # the label statuses that are trained on

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nla_sdk.io.text import fault_of
-from nla_sdk.model.verbalizer import CLOSE_TAG, OPEN_TAG
+from nla_sdk.model.output import CLOSE_TAG, OPEN_TAG
 
 from ...configs.config import Config
 from ..statistics import contract_of

@@ -24,6 +24,7 @@ from nla_sdk.evaluation.measures import (
     RoundTripFigures,
 )
 from nla_sdk.evaluation.parts import Figure, Share
+from nla_sdk.results import UNTAGGED
 
 from .collapse import collapse
 from .content import content
@@ -74,6 +75,7 @@ def round_trip(tables: Tables) -> RoundTripFigures:
         "attempted": len(tables.status),
         "evaluated": int(tables.evaluated.sum()),
         "empty": int((tables.status == "empty").sum()),
+        "untagged": int((tables.status == UNTAGGED).sum()) or None,
         "failed": int((tables.status == "failed").sum()),
         "truncated": int((tables.status == "truncated").sum()),
         "floor": tables.settings.floor,
@@ -87,7 +89,7 @@ def round_trip(tables: Tables) -> RoundTripFigures:
     empty = numbers(tables.rows, "cosine_empty")
     documents, baselines = tables.documents, tables.baselines
     flip = documents.sign_flip(cosine - empty[tables.evaluated], tables.settings.permutations, tables.settings.seed)
-    attempted = tables.evaluated | ((tables.status == "empty") & tables.usable)
+    attempted = tables.evaluated | (np.isin(tables.status, ("empty", UNTAGGED)) & tables.usable)
     with_empties = np.where(tables.evaluated, numbers(tables.rows, "cosine_real"), empty)[attempted]
     activations = tables.activations[tables.usable]
     of_usable = tables.of(tables.usable)

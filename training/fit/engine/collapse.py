@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from nla_sdk.results import Explanation
+from nla_sdk.results import UNTAGGED, Explanation
 
 from ...configs.fit import Grpo
 from .checkpoints import TrainingError
@@ -41,7 +41,7 @@ class Seen:
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.divergence = 0.0
-        self.sums = dict.fromkeys(("reward", "sampled_mse", "truncated", "empty", "tokens"), 0.0)
+        self.sums = dict.fromkeys(("reward", "sampled_mse", "truncated", "empty", "untagged", "tokens"), 0.0)
 
     def add(self, outputs: Sequence[Explanation], reward: torch.Tensor, error: torch.Tensor, divergence: float) -> None:
         """Count some explanations.
@@ -56,6 +56,7 @@ class Seen:
         self.sums["sampled_mse"] += float(error.sum())
         self.sums["truncated"] += sum(output.status == "truncated" for output in outputs)
         self.sums["empty"] += sum(output.status == "empty" for output in outputs)
+        self.sums["untagged"] += sum(output.status == UNTAGGED for output in outputs)
         self.sums["tokens"] += sum(output.tokens for output in outputs)
 
     def notes(self, accelerator: Any = None) -> dict[str, float]:
@@ -97,6 +98,9 @@ class Watch:
         elif mean["truncated"] > settings.max_truncated:
             limit = f"grpo.max_truncated is {settings.max_truncated:.0%}"
             problem = f"{mean['truncated']:.0%} of the outputs have no end ({limit})"
+        elif mean["untagged"] > settings.max_truncated:
+            limit = f"grpo.max_truncated is {settings.max_truncated:.0%}"
+            problem = f"{mean['untagged']:.0%} of the outputs are not in the contract's output.form ({limit})"
         if problem:
             raise CollapseError(
                 f"Step {step}: over the last {WATCHED_STEPS} steps {problem}. What was best before stays in final/; go "

@@ -109,8 +109,8 @@ def _load_pair(config: Config, halves: Mapping[str, Path], closed: bool) -> NLAP
 
 
 def _table(about: Sequence[Mapping[str, Any]], vectors: np.ndarray, texts: Sequence[str], prompt: str) -> pa.Table:
-    """Rows of the explanations that hold a text."""
-    kept = [row for row, text in enumerate(texts) if text]
+    """Rows of the explanations that hold a text, in the form that the contract states."""
+    kept = [row for row, text in enumerate(texts) if text and getattr(text, "parsed", True)]
     return pa.table(
         {
             **{key: [about[row][key] for row in kept] for key in ABOUT},

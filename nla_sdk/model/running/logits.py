@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..errors import LoadError, NonFiniteOutputError
-from .weights.loading import innermost, text_config
+from ...errors import LoadError, NonFiniteOutputError
+from ..weights.loading import innermost, text_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -1,0 +1,54 @@
+"""The KV caches of what stands before a marker: computed once, copied for every use."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+
+from ..backbone import Backbone
+
+KEPT = 8  # prefixes: prompts differ by layer or question, and few are asked at once
+
+
+class Prefixes:
+    """Caches of token sequences that prompts begin with, on one backbone with the adapter that is on.
+
+    Attention is causal, so keys and values before a marker depend on no activation, wherever it goes in.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self._of: object = None  # the adapter as it was then, see `Backbone.active`
+        self._caches: OrderedDict[tuple[int, ...], object] = OrderedDict()
+
+    def clear(self) -> None:
+        """Forget all: the adapter's weights have changed."""
+        self._caches.clear()
+
+    def cache(self, ids: Sequence[int], rows: int):
+        """A cache of `ids` for `rows` rows, the caller's own: it grows in place, and rows leave it as they finish."""
+        if self._of != self.backbone.active:
+            self._caches.clear()
+            self._of = self.backbone.active
+        key = tuple(ids)
+        if key not in self._caches:
+            self._caches[key] = self._run(key)
+            if len(self._caches) > KEPT:
+                self._caches.popitem(last=False)
+        self._caches.move_to_end(key)
+        cache = copy.deepcopy(self._caches[key])
+        if key and rows > 1:
+            cache.batch_repeat_interleave(rows)
+        return cache
+
+    def _run(self, ids: tuple[int, ...]):
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self.backbone.model.config)
+        if ids:
+            row = torch.tensor([ids], device=self.backbone.device)
+            self.backbone.model(input_ids=row, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return cache
