@@ -163,6 +163,12 @@ class HeadError(LoadError):
     remedy = "Download it again, or ask its author."
 
 
+class TransformError(LoadError):
+    """The file of a mean, a whitening or a linear map of vectors is missing, or holds something else."""
+
+    remedy = "Download it again, or ask its author; the message says what was expected in it."
+
+
 class UnsafeFileError(LoadError):
     """A pickled file would run code when read; it is refused."""
 

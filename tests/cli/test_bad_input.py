@@ -25,6 +25,7 @@ from nla_sdk.errors import (
     MissingRepositoryError,
     NonFiniteActivationError,
     PositionError,
+    TransformError,
     UnsafeFileError,
     WrongRoleError,
     ZeroActivationError,
@@ -360,5 +361,5 @@ def test_an_activation_mean_that_cannot_be_used(copied, tensors, message):
     file.unlink()
     if tensors is not None:
         save_file(tensors, file)
-    with pytest.raises(HeadError, match=message):
+    with pytest.raises(TransformError, match=message):
         NLAPair.from_pretrained(file.parent)

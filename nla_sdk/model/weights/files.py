@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ...errors import DamagedFileError, MissingFileError, UnsafeFileError, first_line
+from ...errors import DamagedFileError, LoadError, MissingFileError, UnsafeFileError, first_line
 from ...io.parsing import parse_json
 from ...io.text import ENCODING, LFS_POINTER
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_INDEX = "adapter_model.safetensors.index.json"
 ADAPTER_PICKLE = "adapter_model.bin"
+Value = TypeVar("Value")
 
 
 def damage(path: Path) -> DamagedFileError | None:
@@ -182,3 +184,65 @@ def _unpickle(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise DamagedFileError(f"{path} holds something else than tensors by name; expected a PEFT adapter.")
     return state
+
+
+def read_tensors(path: Path, error: type[LoadError]) -> object:
+    """What a small file of tensors holds, read without running code: of `.safetensors` a dict, of `.npy` its array as
+    a tensor, of anything else what torch unpickles with `weights_only=True`.
+
+    Args:
+        error: the class of what is raised for a file that cannot be read.
+    Raises:
+        UnsafeFileError: a pickle that would run code.
+    """
+    import torch
+
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as wrong:
+            raise error(f"{path} is not a readable safetensors file: {wrong}") from wrong
+    if path.suffix == ".npy":
+        import numpy as np
+
+        try:
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+        except (ValueError, TypeError, EOFError, OSError) as wrong:
+            raise error(f"{path} is no readable array of numbers: {first_line(wrong)}. Download it again.") from wrong
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an unusual pickle protocol, which is refused next
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as wrong:
+        with path.open("rb") as file:
+            start = file.read(24)
+        if not start.startswith((b"PK", b"\x80")):
+            raise error(
+                f"{path} is no torch file: it starts with {start!r} (a Git LFS pointer or a web page in its place?). "
+                "Download it again."
+            ) from wrong
+        raise UnsafeFileError(
+            f"{path} is a pickle that would run code when read; only tensors are accepted, so it is refused. Ask its "
+            f"author for {path.stem}.safetensors; do not open the file with weights_only=False."
+        ) from wrong
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as wrong:
+        raise error(f"{path} is not a readable torch file: {first_line(wrong)}. Download it again.") from wrong
+
+
+def by_layer(values: Mapping[object, Value]) -> dict[int, Value] | None:
+    """Values whose keys tell a layer, by that layer: `23`, `"23"`, `"value_head.23.weight"`; None: they do not.
+
+    Example:
+        >>> by_layer({"value_head.4.weight": "a", 10: "b"})
+        {4: 'a', 10: 'b'}
+    """
+    found: dict[int, Value] = {}
+    for key, value in values.items():
+        numbers = [part for part in str(key).split(".") if part.isascii() and part.isdigit()]
+        if len(numbers) != 1 or int(numbers[0]) in found:
+            return None
+        found[int(numbers[0])] = value
+    return found or None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from ...contract import Contract
-from ...errors import HeadError, MissingFileError, UnsafeFileError, first_line
+from ...errors import HeadError, MissingFileError
+from .files import read_tensors
 from .finite import refuse_non_finite
+from .transforms import Transform
 
 HEAD_FILES = ("linear_head.safetensors", "linear_head.pt", "value_head.safetensors")
 
@@ -78,57 +78,16 @@ def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise HeadError(f"{path} is not a readable safetensors file: {error}") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an unusual pickle protocol, which is refused next
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        with path.open("rb") as file:
-            start = file.read(24)
-        if not start.startswith((b"PK", b"\x80")):
-            raise HeadError(
-                f"{path} is no torch file: it starts with {start!r} (a Git LFS pointer or a web page in its place?). "
-                "Download it again."
-            ) from error
-        raise UnsafeFileError(
-            f"{path} is a pickle that would run code when read; only tensors are accepted, so it is refused. Ask its "
-            "author for linear_head.safetensors; do not open the file with weights_only=False."
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise HeadError(f"{path} is not a readable torch file: {first_line(error)}. Download it again.") from error
+    state = read_tensors(path, HeadError)
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise HeadError(f"{path} holds a {type(state).__name__}; expected a state dict of a Linear layer.")
     return state
 
 
 def load_mean(folder: Path, contract: Contract) -> torch.Tensor | None:
-    """The activation mean of a centred pair, float32 [d_model]; None for a pair without centring.
+    """The activation mean of a centred pair at its layer, float32 [d_model]; None for a pair without centring.
 
     Raises:
-        HeadError: the file the contract names is missing or of another shape.
-        NonFiniteWeightsError: it holds NaN or infinity.
+        TransformError, NonFiniteWeightsError: see `Transform.load`.
     """
-    if contract.activation_mean is None:
-        return None
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = folder / contract.activation_mean
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise HeadError(f"The contract names activation_mean {path}, which cannot be read: {error}") from error
-    mean = next(iter(tensors.values()), None)
-    if mean is None or len(tensors) != 1 or tuple(mean.shape) != (contract.d_model,):
-        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-        raise HeadError(f"{path} holds {shapes}; expected one tensor of shape ({contract.d_model},).")
-    refuse_non_finite(tensors.items(), path)
-    return mean.float()
+    return Transform.load(folder, contract).mean()
