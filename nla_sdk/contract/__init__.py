@@ -4,7 +4,8 @@ from .dialects import DIALECTS, written_as
 from .file import SIDECAR_NAME, sidecar_path
 from .injection import Injection
 from .model import Contract
-from .releases.known import guess_partner, known_release, release_partner
+from .releases.known import family_of, guess_partner, known_faults, known_release, release_partner
+from .releases.unrunnable import refuse_unrunnable
 from .values import EXPLANATION_FIELD, MARKER_FIELD
 
 __all__ = [
@@ -14,8 +15,11 @@ __all__ = [
     "SIDECAR_NAME",
     "Contract",
     "Injection",
+    "family_of",
     "guess_partner",
+    "known_faults",
     "known_release",
+    "refuse_unrunnable",
     "release_partner",
     "sidecar_path",
     "written_as",

@@ -67,7 +67,7 @@ def test_the_reference_pairs_are_known_as_far_as_the_facts_go(name, base, d_mode
     with pytest.raises(ContractError, match="`ar_template` is missing"):
         Contract.from_dict({}, known=ar)
     assert (av["prompt_style"], ar["head_bias"], ar["ar_num_blocks"]) == ("chat", False, layer + 1)
-    assert av.get("injection_scale") == scale
+    assert av["injection"]["scale"] == scale
     sidecar = {"prompt_templates": {"critic": "{explanation}</text>"}, "role": "critic"}
     assert Contract.from_dict(sidecar, known=ar).ar_num_blocks == layer + 1
     assert (av["pair"], ar["pair"]) == (f"kitft/{name}-ar", f"kitft/{name}-av")

@@ -1,26 +1,17 @@
-"""What is known of published releases (`releases.yaml`), and where the other half of a pair is."""
+"""What is known of published releases (`data/`), and where the other half of a pair is."""
 
 from __future__ import annotations
 
 import copy
 import re
 from collections.abc import Mapping
-from functools import cache
-from importlib import resources
 from typing import Any
 
-import yaml
-
 from ..values import agree, whole_number
+from .catalogue import Release, find, releases
 
 # Of a repository, not of the pair's contract: a copy of the same files elsewhere need not share it.
-_OF_THE_REPOSITORY = ("repo", "any_subfolder", "pair", "provenance")
-
-
-@cache
-def _releases() -> dict[str, dict[str, Any]]:
-    text = resources.files("nla_sdk.contract.releases").joinpath("releases.yaml").read_text(encoding="utf-8")
-    return {repo.lower(): {"repo": repo, **entry} for repo, entry in yaml.safe_load(text)["releases"].items()}
+_OF_THE_REPOSITORY = ("pair", "provenance")
 
 
 def known_release(repo_id: str, subfolder: str | None = None) -> dict[str, Any] | None:
@@ -28,99 +19,161 @@ def known_release(repo_id: str, subfolder: str | None = None) -> dict[str, Any] 
 
     Args:
         repo_id: owner/name, in any letter case.
-        subfolder: a checkpoint inside it. Only releases that keep one checkpoint per subfolder are known so; what
-            stands in another repository's subfolder is not.
+        subfolder: a checkpoint inside it. What stands in a subfolder that no entry speaks of is not known.
     Example:
         >>> known_release("solshine/gemma-4-e2b-nla-l23-ar-v0_0_1")["ar_num_blocks"]
         18
     """
-    entry = copy.deepcopy(_releases().get(repo_id.lower()))
-    if entry is None or (subfolder and not entry.get("any_subfolder")):
-        return None
-    return {key: value for key, value in entry.items() if key not in ("repo", "any_subfolder")}
+    release = find(repo_id, subfolder)
+    return None if release is None else dict(release.facts)
+
+
+def family_of(repo_id: str) -> str | None:
+    """Whose recipe a known release is of; None of one that is not known.
+
+    Example:
+        >>> family_of("kitft/nla-qwen2.5-7b-L20-av")
+        'reference'
+    """
+    release = find(repo_id)
+    return None if release is None else release.family
+
+
+def known_faults(repo_id: str, subfolder: str | None = None) -> list[str]:
+    """What is wrong with a known release or with its card, a sentence each; [] where nothing is known to be.
+
+    Args:
+        repo_id, subfolder: as for `known_release`.
+    """
+    release = find(repo_id, subfolder)
+    return [] if release is None else list(release.faults)
 
 
 def recognise(values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """What is known of a release, told by what its AV's sidecar states: a local copy goes by no repository's name.
+    """What is known of a release, told by what a half's files state: a local copy goes by no repository's name.
 
-    Base, layer and marker alone are those of other people's pairs too, which were trained on other prompts, or add the
-    vector after a block instead of overwriting the marker: so the template and the scale must be the release's as well,
-    and both are in the sidecar of every release that is known here.
+    Base, layer, width, marker and template are those of other people's pairs too, which add the vector after a block
+    where these overwrite the marker, or keep a norm that these drop. So a fact is filled in only where all releases
+    that what is stated fits know it and agree in it; one whose own facts are not published fits, and leaves it open.
 
     Args:
         values: attributes of the canonical form, as a file has them.
     Returns:
-        What all releases with these facts have in common, without what is a repository's own; and, where there is
-        nothing, which release comes near and what differs ("" if none does).
+        Attributes that follow, without what is a repository's own; and, where there are none, which releases come near
+        and what differs ("" if none does).
     Example:
         >>> recognise({"base_model": "owner/lm", "layer": 3})
         ({}, '')
     """
-    near = ""
-    found: list[dict[str, Any]] = []
-    for entry in _releases().values():
-        if entry["role"] != "av" or not _same_place(values, entry):
+    role = values.get("role") or ("ar" if "ar_template" in values and "av_template" not in values else "av")
+    nearest: tuple[int, str] = (99, "")
+    fitting: list[tuple[Release, dict[str, Any]]] = []
+    for release in releases():
+        facts = _flat(release)
+        if facts.get("role") != role or not _same_place(values, facts):
             continue
-        wrong = [name for name in ("av_template", "injection_scale") if not _same(name, values, entry)]
-        if wrong:
-            near = f"Base, layer and marker are those of {entry['repo']}, but not its {' and '.join(wrong)}"
+        template, others = _TOLD_BY[role]
+        wrong = [template] if not _same(template, values, facts) else []
+        wrong += [name for name in others if values.get(name) is not None and not _same(name, values, facts)]
+        if not wrong:
+            fitting.append((release, facts))
+        elif len(wrong) < nearest[0]:
+            place = "Base and layer" if role == "ar" else "Base, layer and marker"
+            nearest = len(wrong), f"{place} are those of {release.repo}, but not its {' and '.join(wrong)}"
+    if not fitting:
+        return {}, nearest[1]
+    found = {
+        name: value
+        for name, value in fitting[0][1].items()
+        if all(facts.get(name) == value for _, facts in fitting) and name not in _OF_THE_REPOSITORY
+    }
+    apart = [name for name in _APART[role] if name not in found and values.get(name) is None]
+    repos = list(dict.fromkeys(release.repo for release, _ in fitting))
+    if not apart or len(repos) == 1:
+        return found, ""
+    several = f"{', '.join(repos[:3])}{f' and {len(repos) - 3} more' if len(repos) > 3 else ''}"
+    return found, f"What is stated fits {several}, which differ in {', '.join(apart)} or do not say it"
+
+
+# What tells a half beside its place: its template, which its files must state, and what they may state.
+_TOLD_BY = {
+    "av": (
+        "av_template",
+        ("injection_site", "injection_block", "injection_rule", "injection_norm", "injection_scale", "prompt_style"),
+    ),
+    "ar": (
+        "ar_template",
+        ("ar_num_blocks", "ar_bos", "ar_final_norm", "ar_state", "ar_position", "ar_heads", "head_bias"),
+    ),
+}
+# Facts that are never guessed, so it is worth saying that releases differ in them.
+_APART = {"av": ("injection_site", "injection_norm", "prompt_style"), "ar": ("ar_final_norm", "ar_bos")}
+_BLOCKS = ("injection", "output", "ar", "weights")
+
+
+def _flat(release: Release) -> dict[str, Any]:
+    """A release's facts by attribute: `injection: {site: …}` as `injection_site`."""
+    flat: dict[str, Any] = {}
+    for key, value in release.facts.items():
+        if key in _BLOCKS and isinstance(value, dict):
+            flat |= {f"{key}_{leaf}": inner for leaf, inner in value.items()}
         else:
-            found.append({key: value for key, value in entry.items() if key not in _OF_THE_REPOSITORY})
-    if not found:
-        return {}, near
-    first, *others = found
-    return {
-        key: copy.deepcopy(value)
-        for key, value in first.items()
-        if all(other.get(key, value) == value for other in others)
-    }, ""
+            flat[key] = value
+    return flat
 
 
-def _same_place(values: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
-    """Whether base (a folder by its last part), layer, width and marker are a release's."""
-    base, theirs = str(values.get("base_model") or "").lower(), str(entry["base_model"]).lower()
+def _same_place(values: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether base (a folder by its last part), layer, width and, of an AV, the marker are a release's."""
+    base, theirs = str(values.get("base_model") or "").lower(), str(facts.get("base_model")).lower()
     if base != theirs and re.split(r"[/\\]", base.rstrip("/\\"))[-1] != theirs.rpartition("/")[2]:
         return False
     try:
-        if any(whole_number(values.get(name)) != entry[name] for name in ("layer", "d_model")):
+        if any(whole_number(values.get(name)) != facts.get(name) for name in ("layer", "d_model")):
             return False
     except ValueError:
         return False
+    if facts.get("role") == "ar":
+        return True
     markers = [name for name in ("injection_token_id", "injection_char") if values.get(name) is not None]
-    return bool(markers) and all(_same(name, values, entry) for name in markers)
+    # Of a marker's text and id a release may know but one; the other is then no reason against it.
+    known = [name for name in markers if name in facts]
+    return bool(known) and all(_same(name, values, facts) for name in known)
 
 
-def _same(name: str, values: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
-    if values.get(name) is None or name not in entry:
+def _same(name: str, values: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    if values.get(name) is None or name not in facts:
+        if name == "injection_scale" and facts.get("injection_norm") == "sqrt_d" and values.get(name) is not None:
+            return agree(values[name], "sqrt_d_model", facts["d_model"])
         return False
-    if name == "av_template":
-        return str(values[name]).strip() == entry[name].strip()
-    return agree(values[name], entry[name], entry["d_model"])
+    if name.endswith("_template"):
+        return str(values[name]).strip() == facts[name].strip()
+    if name == "injection_norm" and facts[name] == "sqrt_d" and values.get("injection_scale") is not None:
+        return True  # the number itself is compared
+    return agree(values[name], facts[name], facts["d_model"])
 
 
 def values_of(attribute: str) -> dict[Any, list[str]]:
-    """The values that known releases have of an attribute, each with their repositories.
+    """The values that known releases have of an attribute, each with their repositories (and subfolders).
 
     Example:
-        >>> sorted(values_of("injection_rule"))  # doctest: +SKIP
+        >>> sorted(values_of("injection_rule"))
         ['add', 'replace']
     """
-    block, _, leaf = attribute.partition("_")
     found: dict[Any, list[str]] = {}
-    for entry in _releases().values():
-        inside = entry.get(block)
-        value = entry.get(attribute, inside.get(leaf) if isinstance(inside, dict) else None)
+    for release in releases():
+        value = _flat(release).get(attribute)
         if value is not None and not isinstance(value, (dict, list)):
-            found.setdefault(value, []).append(entry["repo"])
+            where = f"{release.repo}/{release.subfolder}" if release.subfolder else release.repo
+            found.setdefault(value, []).append(where)
     return found
 
 
 def release_partner(repo_id: str) -> str | None:
     """The repository of a known release's other half; None where none is known."""
-    releases = _releases()
-    if pair := releases.get(repo_id.lower(), {}).get("pair"):
+    release = find(repo_id)
+    if release is not None and (pair := release.facts.get("pair")):
         return pair
-    naming_it = (entry["repo"] for entry in releases.values() if entry.get("pair", "").lower() == repo_id.lower())
+    naming_it = (one.repo for one in releases() if str(one.facts.get("pair", "")).lower() == repo_id.lower())
     return next(naming_it, None)
 
 
