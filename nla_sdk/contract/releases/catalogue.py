@@ -67,9 +67,9 @@ def _entries() -> dict[str, tuple[str, str, dict[str, Any]]]:
     document = yaml.safe_load("\n".join(file.read_text(encoding="utf-8") for file in files))
     return {
         repo.lower(): (repo, family, entry)
-        for family, entries in document.items()
+        for family, content in document.items()
         if not family.startswith("_")
-        for repo, entry in entries.items()
+        for repo, entry in content["releases"].items()
     }
 
 
