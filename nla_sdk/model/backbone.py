@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..contract.injection import Injection
 from ..errors import InjectionError, LayerError, LoadError, NLAError, first_line
 from .quiet import quiet
 from .running.logits import find_cap, head_dtype, undisturbed, vocabulary_size
@@ -78,6 +79,19 @@ class Backbone:
     def embedding(self) -> nn.Module:
         """The input embedding as the model has it now: an adapter may have put a module of its own in its place."""
         return self.model.get_input_embeddings()
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """What the last block's output goes into.
+
+        Raises:
+            LoadError: nothing beside the blocks is called as one.
+        """
+        decoder = self.model.get_submodule(self.blocks_name.rpartition(".")[0])
+        for name in ("norm", "final_layernorm", "final_layer_norm", "ln_f"):
+            if (norm := getattr(decoder, name, None)) is not None:
+                return norm
+        raise LoadError(f"{self.ref} ({type(decoder).__name__}) has no final norm of a known name.")
 
     @property
     def head(self) -> nn.Module:
@@ -311,18 +325,24 @@ class Backbone:
             else:
                 self.run_to_block(input_ids, block)
 
-    def entering(self, forward: Callable[[], object]) -> torch.Tensor:
-        """What `forward` hands to the first block: [rows, tokens, d_model]; it runs no further.
+    def site(self, how: Injection) -> nn.Module:
+        """The module whose output a vector is put into, as the model has it now."""
+        return self.embedding if how.block is None else self.blocks[how.block]
+
+    def entering(self, forward: Callable[[], object], block: int = 0) -> torch.Tensor:
+        """What `forward` hands to `block` (`num_blocks`: to the final norm): [rows, tokens, d_model]; it ends there.
 
         Gradients and dropout are off, so that no random number is drawn. The caller holds the backbone.
 
         Raises:
-            InjectionError: `forward` never came to the first block.
+            InjectionError: `forward` never came there.
         """
+        module = self.blocks[block] if block < self.num_blocks else self.final_norm
         with undisturbed(self.model):
-            state = entering(self.blocks[0], forward)
+            state = entering(module, forward)
         if state is None:
-            raise InjectionError(f"The first block of {self.ref} never ran, so nothing injected can reach the model.")
+            place = "first block" if block == 0 else "final norm" if block == self.num_blocks else f"block {block}"
+            raise InjectionError(f"The {place} of {self.ref} never ran, so nothing injected can reach the model.")
         return state
 
     # --- logits -------------------------------------------------------------------------------------------------

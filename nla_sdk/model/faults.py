@@ -8,9 +8,10 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
+from ..contract.injection import Injection
 from ..errors import NonFiniteOutputError
 from .backbone import Backbone
-from .injection import inject
+from .injection import Positions, inject
 from .weights.finite import describe, non_finite, weights_of
 
 REMEDY = "Load it in bfloat16 or float32 (dtype='bfloat16'; nla: --dtype bfloat16)."
@@ -33,7 +34,7 @@ def no_numbers(
     ids: Sequence[int],
     *,
     block: int | None = None,
-    injected: tuple[int, torch.Tensor] | None = None,
+    injected: tuple[Positions, torch.Tensor, Injection] | None = None,
 ) -> NonFiniteOutputError:
     """The error for a model that gave no numbers, its cause found by running it once more. The caller holds it.
 
@@ -42,14 +43,19 @@ def no_numbers(
         rows: the rows in which that was so.
         ids: token ids of one of them.
         block: the last one that ran; None: the whole model did.
-        injected: position and vector [d_model] of what was in a marker's place.
+        injected: positions, vectors [d_model] or [markers, d_model] and way of what was put in at markers.
     """
     return NonFiniteOutputError(
         f"{what} is NaN or infinite in {_name(backbone.dtype)}: {_cause(backbone, ids, block, injected)}", rows
     )
 
 
-def _cause(backbone: Backbone, ids: Sequence[int], block: int | None, injected: tuple[int, torch.Tensor] | None) -> str:
+def _cause(
+    backbone: Backbone,
+    ids: Sequence[int],
+    block: int | None,
+    injected: tuple[Positions, torch.Tensor, Injection] | None,
+) -> str:
     """What is wrong where the first number is lost, and what helps."""
     # The largest magnitude that leaves each stage, in the order they ran.
     sizes: list[tuple[str, nn.Module, float]] = []
@@ -63,10 +69,13 @@ def _cause(backbone: Backbone, ids: Sequence[int], block: int | None, injected: 
         )
         for name, module in stages
     ]
-    position, vector = injected if injected is not None else (0, None)
+    injecting = nullcontext()
+    if injected is not None:
+        positions, vectors, how = injected
+        injecting = inject(backbone.site(how), positions, vectors[None], how=how)
     prompt = torch.tensor([list(ids)], device=backbone.device)
     try:
-        with nullcontext() if vector is None else inject(backbone.embedding, position, vector[None]):
+        with injecting:
             backbone.run_through(prompt, block)
     finally:
         for handle in handles:

@@ -1,22 +1,23 @@
-"""Overwrite one token's embedding with an activation.
+"""Put activations in the place of markers: into their embeddings, or into their states after a block.
 
-A forward hook on the input-embedding module does it, with `input_ids` passed as usual: Gemma 4 looks up a second,
-per-layer embedding by token id and cannot take `inputs_embeds`. The hook sees the module's OUTPUT, so Gemma's scaling
-by √d inside the module does not touch the injected vector. Training uses this same code.
+A forward hook does it, with `input_ids` passed as usual: Gemma 4 looks up a second, per-layer embedding by token id and
+cannot take `inputs_embeds`. The hook sees a module's OUTPUT, so Gemma's scaling by √d inside the embedding does not
+touch the injected vector. Training uses this same code.
 
-The module is whatever `get_input_embeddings` gives when the prompt is run: an adapter that trains the embedding takes
-the module from before it out of the path, and a hook there never fires.
+The module is whatever the model has there when the prompt is run: an adapter that trains the embedding takes the module
+from before it out of the path, and a hook there never fires.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import torch
 from torch import nn
 
+from ..contract.injection import Injection
 from ..errors import (
     ActivationShapeError,
     EmptyBatchError,
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 Numbers: TypeAlias = "Sequence[float] | np.ndarray | torch.Tensor"
 VectorsLike: TypeAlias = "Numbers | Sequence[Numbers]"
 """One vector [d_model] or several [n, d_model], of any float dtype."""
+Positions: TypeAlias = "int | Sequence[int] | torch.Tensor"
+"""Where markers stand: one for all rows, several for all rows, or int64 [rows] or [rows, markers]."""
+
+OVERWRITE = Injection("embedding", None, "replace", "raw")
 
 
 def as_vectors(activation: VectorsLike, d_model: int, *, what: str = "activation") -> tuple[torch.Tensor, bool]:
@@ -100,79 +105,183 @@ def rescale(vectors: torch.Tensor, scale: float | None) -> torch.Tensor:
     return vectors * (scale / vectors.norm(dim=-1, keepdim=True))
 
 
-@contextmanager
-def inject(
-    embedding: nn.Module, position: int | torch.Tensor, vectors: torch.Tensor, *, what: str = "The activation"
-) -> Iterator[None]:
-    """While open, the embedding at `position` of row i is `vectors[i]`, for every call of `embedding`.
+def normed(vectors: torch.Tensor, how: Injection) -> torch.Tensor:
+    """Vectors [..., d] with their norm, times the coefficient; of `match` norm 1 until `placed` knows it."""
+    if how.norm == "multiply":
+        vectors = vectors * cast(float, how.scale)
+    else:
+        vectors = rescale(vectors, {"raw": None, "match": 1.0}.get(how.norm, how.scale))
+    return vectors if how.coefficient == 1 else vectors * how.coefficient
+
+
+def placed(own: torch.Tensor, vectors: torch.Tensor, how: Injection) -> torch.Tensor:
+    """What stands at markers once vectors are in; computed in float32 and cast once. See `Injection` for the formula.
 
     Args:
-        embedding: the model's input-embedding module, as the model has it now (`Backbone.embedding`).
-        position: index of the marker token in the ids passed, one int for all rows or int64 [n].
-        vectors: [n, d_model], already scaled; gradients flow into them if they need any.
+        own: [..., d_model], what stood there.
+        vectors: [..., d_model] as `normed` gives them.
+    """
+    if how.rule == "replace" and how.norm != "match":
+        return vectors.to(own.dtype)
+    state, vectors = own.float(), vectors.float()
+    if how.norm == "match":
+        vectors = vectors * state.norm(dim=-1, keepdim=True)
+    return (vectors if how.rule == "replace" else state + vectors).to(own.dtype)
+
+
+@contextmanager
+def inject(
+    module: nn.Module,
+    positions: Positions,
+    vectors: torch.Tensor,
+    *,
+    how: Injection = OVERWRITE,
+    what: str = "The activation",
+) -> Iterator[None]:
+    """While open, vectors are put into what `module` gives at `positions`, whenever it is called.
+
+    Args:
+        module: the input embedding or a block, as the model has it now (`Backbone.site`).
+        positions: of the markers in the ids passed.
+        vectors: [rows, d_model] or [rows, markers, d_model], as `normed` gives them; gradients flow into them if they
+            need any, and through what stands there already.
+        how: rule, and whether the norm is that of what stands there; the default overwrites.
         what: is injected, and into which half; a message begins with it.
     Raises:
-        MarkerError: the ids passed have another number of rows, or are shorter than `position`.
-        InjectionError: `embedding` was never called, so nothing was overwritten.
+        MarkerError: the ids passed have another number of rows, or are shorter than a position.
+        InjectionError: `module` was never called, so nothing was injected, or gives no [rows, tokens, d_model].
     """
     calls = 0
+    where, vectors = _aligned(positions, vectors)
 
-    def overwrite(module, args, output):
+    def put(module, args, output):
         nonlocal calls
-        rows, tokens = output.shape[:2]
-        if rows != len(vectors) or int(torch.as_tensor(position).max()) >= tokens:
+        states = output[0] if isinstance(output, tuple) else output
+        if states.ndim != 3:
+            raise InjectionError(
+                f"{what} was not injected: {_named(module, how)} gives states of shape {tuple(states.shape)}; expected "
+                "[rows, tokens, d_model], so it is not known here which of them is the residual stream."
+            )
+        rows, tokens = states.shape[:2]
+        if rows != len(vectors) or len(where) not in (1, rows) or int(where.max()) >= tokens:
             raise MarkerError(
-                f"{len(vectors)} activations at position {position} do not fit a batch of {rows} prompts of "
+                f"{len(vectors)} activations at position {_shown(where)} do not fit a batch of {rows} prompts of "
                 f"{tokens} tokens."
             )
         calls += 1
-        where = torch.as_tensor(position, device=output.device).expand(rows)
-        output = output.clone()
-        output[torch.arange(rows, device=output.device), where] = vectors.to(output.device, output.dtype)
-        return output
+        at = torch.arange(rows, device=states.device)[:, None], where.to(states.device).expand(rows, -1)
+        states = states.clone()
+        states[at] = placed(states[at], vectors.to(states.device), how)
+        return (states, *output[1:]) if isinstance(output, tuple) else states
 
-    handle = embedding.register_forward_hook(overwrite)
+    handle = module.register_forward_hook(put)
     try:
         yield
     finally:
         handle.remove()
     if not calls:
         raise InjectionError(
-            f"{what} was not injected: the input embedding ({type(embedding).__name__}) was never called, so every "
-            "vector would have had one and the same text."
+            f"{what} was not injected: {_named(module, how)} was never called, so every vector would have had one and "
+            "the same text."
         )
 
 
+def _aligned(positions: Positions, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions as int64 [1 or rows, markers], vectors as [rows, markers, d_model]."""
+    where = _places(positions)
+    vectors = vectors[:, None] if vectors.ndim == 2 else vectors
+    if where.shape[1] != vectors.shape[1]:
+        raise MarkerError(f"{vectors.shape[1]} vectors a row do not fit {where.shape[1]} markers.")
+    return where, vectors
+
+
+def markers_of(positions: Positions) -> int:
+    """How many of them a row has."""
+    return _places(positions).shape[1]
+
+
+def _places(positions: Positions) -> torch.Tensor:
+    """int64 [1 or rows, markers]."""
+    where = torch.as_tensor(positions)
+    if where.ndim == 1:
+        return where[:, None] if isinstance(positions, torch.Tensor) else where[None]
+    return where.reshape(1, 1) if where.ndim == 0 else where
+
+
+def _named(module: nn.Module, how: Injection) -> str:
+    place = "the input embedding" if how.site == "embedding" else f"block {how.block}"
+    return f"{place} ({type(module).__name__})"
+
+
+def _shown(where: torch.Tensor) -> str:
+    return str(int(where[0, 0]) if where.numel() == 1 else where.tolist())
+
+
 def refuse_lost(
-    enter: Callable[[torch.Tensor | None], torch.Tensor], d_model: int, rows: int, position: int, what: str
+    enter: Callable[[torch.Tensor | None], torch.Tensor],
+    d_model: int,
+    rows: int,
+    positions: Positions,
+    what: str,
+    how: Injection = OVERWRITE,
+    seer: str = "the first block",
 ) -> None:
-    """Have two vectors injected and see that each reaches the first block, at the marker.
+    """Have two vectors a marker injected and see that each reaches what comes next, at its own place.
 
     Args:
-        enter: what enters the first block, [rows, tokens, d_model], with these vectors [rows, d_model] injected; None:
-            with none.
-        position: the marker's, among the tokens.
+        enter: what enters the module after the site, [rows, tokens, d_model], with these vectors [rows, markers,
+            d_model] injected; None: with none.
+        positions: the markers', among the tokens.
         what: is injected, and into which half; a message begins with it.
+        how: they are injected.
+        seer: the module after the site, for messages.
     Raises:
-        InjectionError: the state at the marker is its own, or the same for both vectors, or that of another vector.
+        InjectionError: the state at a marker is its own, or the same for both vectors, or that of another vector.
     """
-    # Two vectors that no embedding is: opposite ones, whose numbers every float dtype holds exactly.
-    vector = torch.ones(d_model)
-    vector[1::2] = -0.5
-    given = [None, vector.expand(rows, -1), -vector.expand(rows, -1)]
-    # Gemma 3n stacks several copies of each state, which are then compared as a whole.
-    own, one, other = (state[:, position] if state.ndim == 3 else state for state in map(enter, given))
-    if torch.equal(one, own) or torch.equal(other, own):
-        seen = "the first block sees the marker's own embedding at its place"
-    elif torch.equal(one, other):
-        seen = "the first block sees the same for two different vectors at the marker's place"
-    elif one.ndim == 2 and any(_spread(state) > 0.1 * (one - other).abs().max() for state in (one, other)):
-        seen = "the first block sees different states in rows with the same vector"
-    else:
-        return
-    raise InjectionError(f"{what} did not reach the model: {seen}. Every explanation would have been of nothing.")
+    where = _places(positions)
+    markers = where.shape[1]
+
+    def seen(vectors: torch.Tensor | None) -> torch.Tensor:
+        state = enter(vectors)
+        state = state if state.ndim == 3 else state[0]  # Gemma 3n stacks several versions of each state
+        return state[torch.arange(rows)[:, None], where.to(state.device)]
+
+    own = seen(None)
+    given = _probes(markers, d_model).to(own.device)
+    if how.norm == "match":
+        given = rescale(given, 1.0)
+    elif how.rule == "add":  # beside a state of norm 60,000 a small vector is rounded away
+        given = rescale(given, float(own.float().norm(dim=-1).max()) or 1.0)
+    one, other = (seen(vectors.expand(rows, -1, -1)) for vectors in (given, -given))
+    apart = (one - other).float()
+    towards = apart / apart.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+    nearest = (towards[0] @ given.T).argmax(dim=1).tolist() if apart.shape[-1] == d_model else list(range(markers))
+    for at in range(markers):
+        marker = "the marker" if markers == 1 else f"marker {at + 1}"
+        if torch.equal(one[:, at], own[:, at]) or torch.equal(other[:, at], own[:, at]):
+            seen_there = f"sees {marker}'s own {'embedding' if how.site == 'embedding' else 'state'} at its place"
+        elif torch.equal(one[:, at], other[:, at]):
+            seen_there = f"sees the same for two different vectors at {marker}'s place"
+        elif (towards[:, at] - towards[:1, at]).abs().max() > 0.1 * towards[:, at].abs().max():
+            seen_there = "sees different states in rows with the same vector"
+        elif nearest[at] != at:
+            seen_there = f"sees the vector of marker {nearest[at] + 1} at marker {at + 1}'s place"
+        elif how.site == "block" and not _near(one[:, at], placed(own[:, at], given[at], how)):
+            # A model may change embeddings before its first block; between two blocks there is nothing.
+            seen_there = f"sees another state at {marker}'s place than is made there"
+        else:
+            continue
+        raise InjectionError(
+            f"{what} did not reach the model: {seer} {seen_there}. Every explanation would have been of nothing."
+        )
 
 
-def _spread(rows: torch.Tensor) -> torch.Tensor:
-    """How far rows that should be one are from the first, at most."""
-    return (rows - rows[:1]).abs().max()
+def _probes(markers: int, d_model: int) -> torch.Tensor:
+    """A vector [d_model] for each marker that no embedding is, of numbers that every float dtype holds exactly."""
+    signs = torch.randint(2, (markers, d_model), generator=torch.Generator().manual_seed(0))
+    signs[0] = torch.arange(d_model) % 2
+    return 1.0 - 1.5 * signs
+
+
+def _near(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return bool((found.float() - expected.float()).abs().max() <= 0.02 * expected.float().abs().max())

@@ -8,20 +8,22 @@ generator of its own, keyed on (seed, sample, the vector's bytes), so no result 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from ..contract import Contract
-from ..errors import InputError, NonFiniteOutputError, ZeroActivationError
+from ..contract.injection import Injection
+from ..errors import InjectionError, InputError, LayerError, NonFiniteOutputError, ZeroActivationError
 from ..results import Explanation
 from ..sampling import GREEDY, Sampling
 from .backbone import Backbone
 from .decoding.drawing import draw, row_generator
 from .decoding.prefixes import Prefixes
 from .faults import beyond, first_rows, no_numbers
-from .injection import inject, refuse_lost, rescale
+from .injection import Positions, inject, markers_of, normed, refuse_lost
 from .output import Stop, parse_output
+from .weights.loading import text_config
 
 ROWS_PER_BATCH = 64
 DEFAULT_NEW_TOKENS = 120
@@ -51,14 +53,34 @@ class Verbalizer:
         self.ref = ref or f"the AV on {backbone.ref}"
         self.adapter = adapter
         self.contract = contract
+        self.injection = self._possible(contract)
         self.mean = mean
         self.prompt_ids = list(contract.av_prompt_ids(backbone.tokenizer))
         self.marker = contract.find_marker(self.prompt_ids)
         self.stop = Stop.of(contract)
         self.end_ids = end_token_ids(backbone) | self.stop.tokens
         self._prefixes = Prefixes(backbone)
-        self._shown_for: object = None  # the adapter as it was then, see `Backbone.active`
+        self._shown: set = set()  # adapters as they were then, see `Backbone.active`, and numbers of markers
         self._vocabulary: torch.Tensor | None = None
+
+    def _possible(self, contract: Contract) -> Injection:
+        """How vectors are put in, once it is known that what comes after can see them."""
+        how, backbone = contract.injection, self.backbone
+        assert how is not None, "no AV is read without it"
+        if how.block is None:
+            return how
+        if how.block >= backbone.num_blocks:
+            raise LayerError(
+                f"{self.ref} puts vectors in after block {how.block}; {backbone.ref} has blocks 0 to "
+                f"{backbone.num_blocks - 1}. Correct `injection.block`, or load the base it was trained on."
+            )
+        shared = getattr(text_config(backbone.model.config), "num_kv_shared_layers", None) or 0
+        if shared and how.block >= (last := backbone.num_blocks - shared - 1):
+            raise InjectionError(
+                f"{self.ref} puts vectors in after block {how.block}; in {backbone.ref} the blocks after {last} take "
+                "their keys and values from earlier ones, so no other token would see it. Correct `injection.block`."
+            )
+        return how
 
     def restrict(self, tokens: Iterable[int] | None) -> None:
         """Write these tokens (and the ones that end an output) only; None: any token again.
@@ -96,7 +118,7 @@ class Verbalizer:
                     f"The activation in row {int(nothing.nonzero()[0])} equals the pair's activation mean, which is "
                     "subtracted first: no direction is left to explain."
                 )
-        return rescale(vectors, self.contract.injection_scale)
+        return normed(vectors, self.injection)
 
     def __call__(
         self,
@@ -199,32 +221,40 @@ class Verbalizer:
     def reset(self) -> None:
         """Forget the prompt's KV cache: to be called when the adapter's weights have changed."""
         self._prefixes.clear()
-        self._shown_for = None
+        self._shown.clear()
 
-    def injected(self, forward: Callable[[], Result], position: int, inputs: torch.Tensor) -> Result:
-        """`forward()`, a run of the prompt, with `inputs` [rows, d_model] in the place of its marker at `position`.
+    def injected(self, forward: Callable[[], Result], positions: Positions, inputs: torch.Tensor) -> Result:
+        """`forward()`, a run of the prompt, with `inputs` put in at its markers, as the contract says.
 
-        The first time with an adapter (and after `reset`), it is shown to reach the model: two vectors are injected and
-        must come to the first block, where the run ends each time. The caller holds the backbone.
+        The first time with an adapter (and after `reset`), and with as many markers, they are shown to reach the model:
+        two vectors a marker are injected and must come to the module after the site, where the run ends each time. The
+        caller holds the backbone, and `forward` may run several times.
 
+        Args:
+            positions: of the markers among the tokens that `forward` runs: one int, several in each row, or int64
+                [rows] or [rows, markers].
+            inputs: [rows, d_model] or [rows, markers, d_model], what `prepare` gives.
         Raises:
-            InjectionError: it does not. NonFiniteOutputError: `inputs` are no numbers in the model's dtype.
+            InjectionError: they do not. NonFiniteOutputError: `inputs` are no numbers in the model's dtype.
         """
-        backbone, what = self.backbone, f"The activation for {self.ref}"
+        backbone, how, what = self.backbone, self.injection, f"The activation for {self.ref}"
         inputs = inputs.to(backbone.device)
-        if lost := first_rows(~inputs.to(backbone.dtype).isfinite().all(dim=-1)):
+        if lost := first_rows(~inputs.to(backbone.dtype).isfinite().flatten(1).all(dim=-1)):
             raise beyond(f"{what}, scaled as its contract says,", lost, backbone.dtype)
+        following = 0 if how.block is None else how.block + 1
 
         def enter(vectors: torch.Tensor | None) -> torch.Tensor:
             if vectors is None:
-                return backbone.entering(forward)
-            with inject(backbone.embedding, position, vectors, what=what):
-                return backbone.entering(forward)
+                return backbone.entering(forward, following)
+            with inject(backbone.site(how), positions, vectors, how=how, what=what):
+                return backbone.entering(forward, following)
 
-        if self._shown_for != (shown := (backbone.active,)):
-            refuse_lost(enter, backbone.d_model, len(inputs), position, what)
-            self._shown_for = shown
-        with inject(backbone.embedding, position, inputs, what=what):
+        if (shown := (backbone.active, markers_of(positions))) not in self._shown:
+            seer = "the final norm" if following == backbone.num_blocks else f"block {following}"
+            seer = seer if following else "the first block"
+            refuse_lost(enter, backbone.d_model, len(inputs), positions, what, how, seer)
+            self._shown.add(shown)
+        with inject(backbone.site(how), positions, inputs, how=how, what=what):
             return forward()
 
     def _write(
@@ -237,15 +267,17 @@ class Verbalizer:
         backbone, ignore_end = self.backbone, sampling.ignore_end
         limit = sampling.max_new_tokens or self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
         rows = 1 if inputs is None else len(inputs)
-        cache = self._prefixes.cache(self.prompt_ids[: self.marker], rows)
+        fresh = self._prefixes.of(self.prompt_ids[: self.marker], rows)
         tail = torch.tensor([self.prompt_ids[self.marker :]], device=backbone.device).expand(rows, -1)
         written: list[list[int]] = [[] for _ in range(rows)]
         finished = [False] * rows
         alive = list(range(rows))
-        if inputs is None:
-            logits = self._logits(tail, cache)
-        else:
-            logits = self.injected(lambda: self._logits(tail, cache), 0, inputs)
+
+        def prompt() -> tuple[torch.Tensor, Any]:
+            cache = fresh()  # a run that was ended early has added to its own
+            return self._logits(tail, cache), cache
+
+        logits, cache = prompt() if inputs is None else self.injected(prompt, 0, inputs)
         for step in range(limit):
             chosen = draw(logits, sampling.temperature, generators, alive)
             # NaN is the largest to argmax and all there is to softmax, so the number chosen tells of the whole row.
@@ -257,7 +289,7 @@ class Verbalizer:
                     rows_lost,
                     backbone,
                     [*self.prompt_ids, *written[row]],
-                    injected=None if inputs is None else (self.marker, inputs[row]),
+                    injected=None if inputs is None else (self.marker, inputs[row], self.injection),
                 )
             if self._vocabulary is not None:
                 chosen = self._vocabulary[chosen]

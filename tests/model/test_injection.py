@@ -178,7 +178,7 @@ def entered(rows: int, copies: int = 1, lost: bool = False, seen=lambda vectors:
     def enter(vectors: torch.Tensor | None) -> torch.Tensor:
         states = random(3, D, seed=1).expand(rows, -1, -1).clone()
         if vectors is not None and not lost:
-            states[:, 1] = seen(vectors)
+            states[:, 1] = seen(vectors[:, 0])
         return states if copies == 1 else torch.stack([states * (1 + at) for at in range(copies)])
 
     return enter

@@ -257,7 +257,7 @@ def constant(embedding, position, vectors, **options):
 
 @contextmanager
 def first_row_only(embedding, position, vectors, **options):
-    with injection.inject(embedding, position, vectors * (torch.arange(len(vectors)) == 0)[:, None], **options):
+    with injection.inject(embedding, position, vectors * (torch.arange(len(vectors)) == 0)[:, None, None], **options):
         yield
 
 

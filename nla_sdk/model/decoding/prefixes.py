@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -22,14 +23,17 @@ class Prefixes:
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self._of: object = None  # the adapter as it was then, see `Backbone.active`
-        self._caches: OrderedDict[tuple[int, ...], object] = OrderedDict()
+        self._caches: OrderedDict[tuple[int, ...], Any] = OrderedDict()
 
     def clear(self) -> None:
         """Forget all: the adapter's weights have changed."""
         self._caches.clear()
 
-    def cache(self, ids: Sequence[int], rows: int):
-        """A cache of `ids` for `rows` rows, the caller's own: it grows in place, and rows leave it as they finish."""
+    def of(self, ids: Sequence[int], rows: int) -> Callable[[], Any]:
+        """What makes caches of `ids` for `rows` rows; it runs nothing, so that it may be called where hooks are.
+
+        Each cache is the caller's own: it grows in place, and rows leave it as they finish.
+        """
         if self._of != self.backbone.active:
             self._caches.clear()
             self._of = self.backbone.active
@@ -39,10 +43,15 @@ class Prefixes:
             if len(self._caches) > KEPT:
                 self._caches.popitem(last=False)
         self._caches.move_to_end(key)
-        cache = copy.deepcopy(self._caches[key])
-        if key and rows > 1:
-            cache.batch_repeat_interleave(rows)
-        return cache
+        kept = self._caches[key]
+
+        def fresh() -> Any:
+            cache = copy.deepcopy(kept)
+            if key and rows > 1:
+                cache.batch_repeat_interleave(rows)
+            return cache
+
+        return fresh
 
     def _run(self, ids: tuple[int, ...]):
         from transformers import DynamicCache

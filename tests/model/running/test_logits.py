@@ -94,7 +94,7 @@ def test_a_restricted_av_knows_the_models_own_logits_of_its_tokens(verbalizer):
     ids = torch.tensor([verbalizer.prompt_ids])
     with torch.no_grad(), verbalizer.backbone.using(None):
         own = verbalizer.backbone.model(input_ids=ids).logits[:, -1]
-        cache = verbalizer._prefixes.cache(verbalizer.prompt_ids[: verbalizer.marker], 1)
+        cache = verbalizer._prefixes.of(verbalizer.prompt_ids[: verbalizer.marker], 1)()
         found = verbalizer._logits(ids[:, verbalizer.marker :], cache)
     torch.testing.assert_close(found, own[:, [1, *range(4, 60)]])
 
