@@ -117,7 +117,12 @@ def read(
     others = _OF_ONE_HALF.get({"av": "ar", "ar": "av"}.get(str(half), ""), frozenset())
     if "role" in filed:  # a half is what it is; only of one that does not say so it can be told
         others |= {"role"}
+    templates = {
+        "av": stated.get("av_template", filed.get("av_template")),
+        "ar": stated.get("ar_template", filed.get("ar_template")),
+    }
     stated = {name: value for name, value in stated.items() if name not in others}
+    _keep_own_fields(stated, str(half), templates)
     layers = [
         _Layer("given", stated, stated_keys),
         _Layer("sidecar", sidecar, sidecar_keys),
@@ -135,6 +140,25 @@ def read(
         _fill(values, origins, keys, _Layer("release", recognise(values)[0], {}))
     derive(values, origins, keys, source)
     return Reading(values, origins, keys, extras)
+
+
+def _keep_own_fields(stated: dict[str, Any], half: str, templates: Mapping[str, Any]) -> None:
+    """Of the fields that are given for a pair a half takes those of its own template (in place).
+
+    What stands in neither template that is known here stays, to be refused.
+    """
+    fields, other = stated.get("fields"), {"av": "ar", "ar": "av"}.get(half)
+    if not isinstance(fields, Mapping) or other is None:
+        return
+    own, others = (str(templates[role] or "") for role in (half, other))
+    unknown = templates[other] is None and half == "ar"  # the other half's own file may hold its template
+
+    def of_the_other(name: Any) -> bool:
+        field = f"{{{name}}}"
+        return field not in own and (unknown or field in others)
+
+    if any(map(of_the_other, fields)):
+        stated["fields"] = {name: rule for name, rule in fields.items() if not of_the_other(name)}
 
 
 @dataclass(frozen=True)

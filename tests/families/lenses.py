@@ -48,7 +48,7 @@ def bullets(root: Path, bases: Bases, layer: int = LAYER) -> Family:
             prompt=chat(tokens, by_hand(templates.OLENS, injection_char="㈜", layer=layer)),
             marker=tokens.convert_tokens_to_ids("㈜"),
             inject=overwritten(16000.0),
-            parse=plain.whole,
+            parse=plain.lines,
             closes=False,
         ),
         explain=lambda pair, rows: pair.explain(rows, layer=layer, temperature=0.0),

@@ -154,14 +154,22 @@ def write(
 
 
 def tagged(raw: str) -> str:
-    """What stands between the tags; all of it where there are none."""
-    text = raw.split(CLOSE)[0]
-    return (text.split(OPEN, 1)[1].replace(OPEN, "") if OPEN in text else text).strip()
+    """What stands behind the opening tag, up to the closing one; all of it where there is no opening tag."""
+    if OPEN not in raw:
+        return raw.strip()
+    return raw.split(OPEN, 1)[1].split(CLOSE)[0].replace(OPEN, "").strip()
 
 
 def opened(raw: str) -> str:
-    """What comes before the closing tag: the opening one is in the prompt."""
-    return raw.split(CLOSE)[0].replace(OPEN, "").strip()
+    """What comes before the closing tag: the opening one is in the prompt, and may be written once more."""
+    return raw.split(CLOSE)[0].lstrip().removeprefix(OPEN).strip()
+
+
+def lines(raw: str) -> str:
+    """One item a line, blank lines left out; between tags where there are any."""
+    text = raw.split(CLOSE)[0]
+    text = text.split(OPEN, 1)[1].replace(OPEN, "") if OPEN in text else text
+    return "\n".join(line.strip() for line in text.strip().splitlines() if line.strip())
 
 
 def whole(raw: str) -> str:
