@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from . import census
 from .bases import Bases
+from .family import load
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +34,15 @@ def family(tmp_path_factory, bases) -> Callable:
 @pytest.fixture(scope="session")
 def loaded(family) -> Callable:
     """name → the family's pair, as a user loads it."""
-    from nla_sdk import NLAPair
+    return functools.cache(lambda name: load(family(name)))
 
-    @functools.cache
-    def load(name: str) -> NLAPair:
+
+@pytest.fixture
+def copied(tmp_path, family) -> Callable:
+    """name, half → the half's folder, to be changed at will, and the family that it is of."""
+
+    def copy(name: str, half: str):
         found = family(name)
-        return NLAPair.from_pretrained(**({"av": None} | dict(found.halves)), contract=found.contract)
+        return Path(shutil.copytree(found.halves[half], tmp_path / half)), found
 
-    return load
+    return copy

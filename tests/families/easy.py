@@ -111,6 +111,7 @@ def easynla(root: Path, bases: Bases, *, stripped: bool | None = None, kind: str
         },
         av=av_of(kind, plain.model_of(base, (av, STABLE)), marker),
         ar=vectors,
+        notes={"base": base},
     )
 
 
@@ -176,7 +177,6 @@ def two_loras(root: Path, bases: Bases) -> Family:
         },
         av=av,
         ar=vectors,
-        notes={"max_length": 24},
     )
 
 
@@ -198,7 +198,7 @@ def on_a_parent(root: Path, bases: Bases) -> Family:
             "weights": {"parent": "av_base"},
         },
         av=av_of(kind, plain.model_of(parent, (av, STABLE)), marker, {"enable_thinking": False}),
-        notes={"parent": parent, "base": base},
+        notes={"adapter": av, "base": base},
     )
 
 

@@ -99,6 +99,17 @@ class Family:
         return vectors[clear], [found[row][0] for row in clear]
 
 
+def load(found: Family, **stated: Any) -> Any:
+    """A family's pair as a user loads it, with something else stated."""
+    from nla_sdk import NLAPair
+
+    return NLAPair.from_pretrained(**({"av": None} | dict(found.halves)), contract=found.contract | stated)
+
+
+def without(facts: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name not in names}
+
+
 def by_hand(template: str, **fields: Any) -> str:
     """A template with its fields filled in."""
     for name, value in fields.items():

@@ -37,6 +37,20 @@ def lora(folder: Path, base: Path, seed: int, *, targets: list[str] | None = Non
     return tiny.write_adapter(folder, tensors, pattern, **(named | config))
 
 
+def with_embedding(folder: Path, base: Path, seed: int) -> Path:
+    """The same with a trained copy of the input embedding (`modules_to_save`), which takes the base's out of the path."""
+    model = AutoModelForCausalLM.from_pretrained(base)
+    (name,) = [name for name, module in model.named_modules() if module is model.get_input_embeddings()]
+    weight = model.get_input_embeddings().weight.detach()
+    file = folder / "adapter_model.safetensors"
+    changed = weight + tiny.random(*weight.shape, seed=seed, scale=0.05)
+    save_file({**load_file(file), f"base_model.model.{name}.weight": changed}, file, metadata={"format": "pt"})
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["modules_to_save"] = [name.rpartition(".")[2]]
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
 def lora_and_head(
     folder: Path, base: Path, seed: int, *, blocks: int, r: int = 8, alpha: int = 16, **meta: Any
 ) -> Path:

@@ -52,6 +52,7 @@ def bullets(root: Path, bases: Bases, layer: int = LAYER) -> Family:
             closes=False,
         ),
         explain=lambda pair, rows: pair.explain(rows, layer=layer, temperature=0.0),
+        notes={"base": base},
     )
 
 

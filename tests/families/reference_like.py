@@ -146,6 +146,7 @@ def solshine(root: Path, bases: Bases) -> Family:
             inject=overwritten(math.sqrt(D)),
         ),
         ar=read_last(plain.model_of(base, (ar, 2.0)), tokens, head, block=blocks - 1, bos=True),
+        notes={"base": base},
     )
 
 
