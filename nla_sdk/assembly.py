@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 import warnings
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -14,55 +15,20 @@ import torch
 
 from .contract import Contract
 from .errors import MismatchedHalvesError, NonFiniteOutputError, UnmatchedPairWarning
-from .halves import fetch
 from .halves.half import Half, check_halves, find_halves
+from .halves.measured import statistics_of
+from .halves.memory.bases import Base, holds_tokenizer
+from .halves.memory.source import Source
+from .halves.parts import refuse_unstated_parent
 from .io.origins import Origin
 from .model.backbone import Backbone
 from .model.reconstructor import Reconstructor
-from .model.statistics.states import STATISTICS_FILE, ActivationStatistics
+from .model.statistics.states import ActivationStatistics
 from .model.verbalizer import Verbalizer
+from .model.weights.adapters.config import AdapterFacts
 from .model.weights.adapters.reading import AdapterReport
 from .model.weights.heads import load_head, load_mean
 from .results import html_table
-
-QUICK = 10**9  # parameters of a base that a CPU measures in a minute or two
-
-
-class Base:
-    """The model that both halves were trained on, loaded when it is first asked for.
-
-    Args:
-        ref: Hub id or folder.
-        revision: of the Hub repository.
-        where: cache_dir, token, local_files_only, as for `fetch_base`.
-        options: how to load it, as for `Backbone.load`.
-    Attributes:
-        path: where its files are; None until it is loaded.
-        commit: of the Hub repository they are from; None until then, and for a folder.
-    """
-
-    def __init__(self, ref: str, *, revision: str | None, where: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        self.ref, self.revision = ref, revision
-        self.path: Path | None = None
-        self.commit: str | None = None
-        self._where, self._options = where, options
-        self._backbone: Backbone | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def in_memory(self) -> Backbone | None:
-        """The model, if it has been loaded."""
-        return self._backbone
-
-    def load(self) -> Backbone:
-        """The model in memory, the same one for all who ask."""
-        with self._lock:
-            if self._backbone is None:
-                files = fetch.fetch_base(self.ref, revision=self.revision, **self._where)
-                self.ref = files.ref  # of a renamed repository its present name
-                self._backbone = Backbone.load(files.path, ref=self.ref, **self._options)
-                self.path, self.commit = files.path, files.commit
-            return self._backbone
 
 
 @dataclass(eq=False, repr=False)
@@ -73,7 +39,8 @@ class Assembly:
         av, ar: the halves as they lie on disk: what they were called, their folder, contract and commit. None for one
             that the pair was loaded without.
         missing: why a half is not there; "" where both are.
-        base: the model that activations are read from, and where it lies.
+        base: the model that the halves were trained on, and where it lies.
+        read_from: a fine-tune of it that activations are read from; None: the base.
         verbalizer, reconstructor: the halves in memory, for what `NLAPair` does not offer.
         matched: whether the halves name each other; the scores of a mixed pair mean little.
     """
@@ -85,6 +52,7 @@ class Assembly:
     verbalizer: Verbalizer | None
     reconstructor: Reconstructor | None
     matched: bool
+    read_from: Source | None = None
     _warned_precision: bool = field(default=False, init=False)
     _statistics: ActivationStatistics | None = field(default=None, init=False)
     _unmeasurable: str = field(default="", init=False)
@@ -139,16 +107,18 @@ class Assembly:
     @property
     def origin(self) -> Origin:
         """Where the activations that the pair reads come from: model, revision, layer, precision."""
-        source = self.base.in_memory or next(
+        running = self.base.in_memory or next(
             half.backbone for half in (self.verbalizer, self.reconstructor) if half is not None
         )
+        source = self.read_from
         return Origin(
             layer=self.layer,
-            model=self.base.ref,
-            revision=self.base.commit or self.base.revision,
-            precision=source.precision,
+            model=self.base.ref if source is None else source.ref,
+            revision=self.base.commit or self.base.revision if source is None else source.commit,
+            precision=running.precision,
             trained=self.contract.extraction_precision,
-            also=(str(self.contract.base_model),),
+            also=(str(self.contract.base_model),) if source is None else (),
+            base=None if source is None else self.base.ref,
         )
 
     @property
@@ -190,8 +160,16 @@ class Assembly:
 
     @property
     def source(self) -> Backbone:
-        """The model activations are read from: the shared base, or, for full checkpoints, loaded when first needed."""
-        return self.base.load()
+        """The model activations are read from: the shared base, or, for full checkpoints, loaded when first needed.
+
+        Of a pair with a source of its own (`read_from`) that one; if it is an adapter, the base that it sits on.
+        """
+        return self.base.load() if self.read_from is None else self.read_from.load()[0]
+
+    @property
+    def source_adapter(self) -> str | None:
+        """The adapter that is on while activations are read; None: all are off."""
+        return None if self.read_from is None else self.read_from.load()[1]
 
     @property
     def base_path(self) -> Path:
@@ -207,7 +185,7 @@ class Assembly:
         halves = ", ".join(f"{role}={facts[role]!r}" for role in ("av", "ar") if facts[role])
         return (
             f"NLAPair({halves}{'' if self.matched else ', matched=False'},\n"
-            f"  layer {self.layer} of {self.base.ref}, d_model {self.d_model}, {facts['running']})"
+            f"  layer {self.layer} of {facts['source']}, d_model {self.d_model}, {facts['running']})"
         )
 
     def _repr_html_(self) -> str:
@@ -219,35 +197,12 @@ class Assembly:
             "av": self.av and self.av.ref,
             "ar": self.ar and self.ar.ref,
             "base": self.base.ref,
+            "source": self.base.ref if self.read_from is None else f"{self.read_from.ref} (a fine-tune of the base)",
             "layer": self.layer,
             "d_model": self.d_model,
             "running": f"{backbone.precision} on {backbone.device}",
             "matched": self.matched,
         }
-
-
-def statistics_of(halves: Sequence[Half], base: Base, *, wait: bool) -> ActivationStatistics | None:
-    """Those that a half's contract names, else those bundled or cached, else measured if the base is in memory.
-
-    Args:
-        wait: for a large base on a CPU.
-    """
-    for half in halves:
-        if half.contract.activation_statistics is not None:
-            file = half.folder / half.contract.activation_statistics
-            found = ActivationStatistics.load(file)
-            contract = half.contract
-            found.belongs(contract.base_model, cast(int, contract.layer), cast(int, contract.d_model), str(file))
-            return found
-    bundled = halves[0].folder.parent / STATISTICS_FILE
-    if halves[0].ref == "demo" and bundled.is_file():
-        return ActivationStatistics.load(bundled)
-    if (backbone := base.in_memory) is None:
-        return None
-    from .halves.measured import kept
-
-    quick = backbone.device.type != "cpu" or sum(p.numel() for p in backbone.model.parameters()) < QUICK
-    return kept(backbone, cast(int, halves[0].contract.layer), cast(Path, base.path), measured=quick or wait)
 
 
 Pair = TypeVar("Pair", bound=Assembly)
@@ -259,6 +214,7 @@ def assemble(
     ar: str | os.PathLike | None,
     *,
     base: str | os.PathLike | None,
+    source: str | os.PathLike | None,
     quantization: str | None,
     device: str | torch.device,
     dtype: str | torch.dtype,
@@ -295,25 +251,44 @@ def assemble(
         "trust_remote_code": trust_remote_code,
         "check_weights": check_weights,
     }
-    reading = _reading([half for half in halves if half.is_adapter] or halves[:1])
-    source = Base(
+    # What sits on the base reads it with one tokenizer; of full checkpoints each has its own.
+    sharing = [half for half in halves if half.is_adapter and half.parent is None]
+    options |= _reading(sharing or halves[:1])
+    under = Base(
         str(first.base_model if base is None else base),
         revision=first.base_revision if base is None else None,
         where=where,
-        options={**options, **reading},
+        options=options,
     )
-    verbalizer = _load_av(av_half, source, options) if av_half else None
-    reconstructor = _load_ar(ar_half, source, options) if ar_half else None
+    for half in halves:
+        for folder in half.adapters:
+            refuse_unstated_parent(folder, half.ref, under.ref, half.contract.weights_parent, **where)
+    verbalizer = _load_av(av_half, under, options, where) if av_half else None
+    reconstructor = _load_ar(ar_half, under, options, where) if ar_half else None
     if verbalizer and reconstructor and matched:
         _check_means(verbalizer, reconstructor)
+    stated = source or next((half.contract.source_model for half in halves if half.contract.source_model), None)
+    read_from = None
+    if stated is not None:
+        read_from = Source(
+            os.fspath(stated),
+            under,
+            like=lambda: under.in_memory or (verbalizer.backbone if verbalizer else None),
+            d_model=cast(int, first.d_model),
+            where=where,
+            options=options,
+        )
+        if source is not None:  # one that a contract names is looked for when it is read
+            read_from.find()
     return kind(
         av=av_half,
         ar=ar_half,
         missing=missing,
-        base=source,
+        base=under,
         verbalizer=verbalizer,
         reconstructor=reconstructor,
         matched=matched,
+        read_from=read_from,
     )
 
 
@@ -348,35 +323,64 @@ def _reading(halves: Sequence[Half]) -> dict[str, Any]:
     return {"reads": next(iter(choices.values()), None), "probes": probes}
 
 
-def _load_av(half: Half, base: Base, options: Mapping[str, Any]) -> Verbalizer:
-    backbone, adapter = _backbone_of(half, "av", base, options, None)
-    contract = half.contract.verify(backbone.tokenizer, backbone.vocabulary)
-    return Verbalizer(backbone, adapter, contract, load_mean(half.folder, contract), f"the AV {half.ref}")
+def _load_av(half: Half, base: Base, options: Mapping[str, Any], where: Mapping[str, Any]) -> Verbalizer:
+    with _in_memory(half, base, options, where) as (backbone, adapter, contract):
+        mean = load_mean(half.folder, contract)
+        verbalizer = Verbalizer(backbone, adapter, contract, mean, f"the AV {half.ref}")
+        _let_go_with(verbalizer)
+        return verbalizer
 
 
-def _load_ar(half: Half, base: Base, options: Mapping[str, Any]) -> Reconstructor:
-    backbone, adapter = _backbone_of(half, "ar", base, options, half.contract.ar_num_blocks)
-    contract = half.contract.verify(backbone.tokenizer, backbone.vocabulary)
-    if (blocks := cast(int, contract.ar_num_blocks)) > backbone.num_blocks:
-        raise MismatchedHalvesError(
-            f"The AR {half.ref} runs {blocks} blocks, its model {backbone.ref} has {backbone.num_blocks}."
-        )
-    head = load_head(half.folder, backbone.d_model, bias=contract.head_bias)
-    return Reconstructor(backbone, adapter, contract, head, load_mean(half.folder, contract), f"the AR {half.ref}")
+def _load_ar(half: Half, base: Base, options: Mapping[str, Any], where: Mapping[str, Any]) -> Reconstructor:
+    with _in_memory(half, base, options, where) as (backbone, adapter, contract):
+        if (blocks := cast(int, contract.ar_num_blocks)) > backbone.num_blocks:
+            raise MismatchedHalvesError(
+                f"The AR {half.ref} runs {blocks} blocks, its model {backbone.ref} has {backbone.num_blocks}."
+            )
+        head = load_head(half.folder, backbone.d_model, bias=contract.head_bias)
+        mean = load_mean(half.folder, contract)
+        reconstructor = Reconstructor(backbone, adapter, contract, head, mean, f"the AR {half.ref}")
+        _let_go_with(reconstructor)
+        return reconstructor
 
 
-def _backbone_of(
-    half: Half, role: str, base: Base, options: Mapping[str, Any], num_blocks_run: int | None
-) -> tuple[Backbone, str | None]:
-    """The model that a half runs on and its adapter's name there; a full checkpoint is its own and has none."""
-    if half.is_adapter:
+def _let_go_with(half: Verbalizer | Reconstructor) -> None:
+    """The base is shared with other pairs: an adapter leaves it with the half that it is of."""
+    if half.adapter is not None:
+        weakref.finalize(half, half.backbone.let_go, half.adapter).atexit = False
+
+
+@contextmanager
+def _in_memory(
+    half: Half, base: Base, options: Mapping[str, Any], where: Mapping[str, Any]
+) -> Iterator[tuple[Backbone, str | None, Contract]]:
+    """The model that a half runs on, its adapter's name there (a full checkpoint has none), its verified contract.
+
+    What is raised inside takes the adapter off again.
+    """
+    adapter, contract = None, half.contract
+    if half.parent is not None:
+        files = half.parent
+        spare = next((folder for folder in (half.folder, *half.adapters) if holds_tokenizer(folder)), None)
+        parent = Base(files.ref, where=where, options={**options, **_reading([half])}, files=files, tokenizer=spare)
+        backbone = parent.load()
+    elif half.is_adapter:
         backbone = base.load()
-        backbone.load_adapter(role, half.folder, num_blocks_run=num_blocks_run)
     else:
-        backbone = Backbone.load(half.folder, ref=half.ref, truncated=role == "ar", **options, **_reading([half]))
-    if backbone.d_model != half.contract.d_model:
-        raise MismatchedHalvesError(
-            f"{half.ref} is for d_model {half.contract.d_model}; {backbone.ref} has {backbone.d_model}. Wrong base "
-            "model?"
+        backbone = Backbone.load(
+            half.folder, ref=half.ref, truncated=half.role == "ar", **{**options, **_reading([half])}
         )
-    return backbone, role if half.is_adapter else None
+    if half.is_adapter:
+        facts = AdapterFacts(contract.weights_alpha, contract.weights_rslora)
+        adapter = backbone.hold(half.role, half.adapters, num_blocks_run=contract.ar_num_blocks, facts=facts)
+    try:
+        if backbone.d_model != contract.d_model:
+            raise MismatchedHalvesError(
+                f"{half.ref} is for d_model {contract.d_model}; {backbone.ref} has {backbone.d_model}. Wrong base "
+                "model?"
+            )
+        yield backbone, adapter, contract.verify(backbone.tokenizer, backbone.vocabulary)
+    except BaseException:
+        if adapter is not None:
+            backbone.let_go(adapter)
+        raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ class OnDisk(Assembly):
         ar: str | os.PathLike | None = None,
         *,
         base: str | os.PathLike | None = None,
+        source: str | os.PathLike | None = None,
         quantization: str | None = "auto",
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
@@ -46,6 +48,9 @@ class OnDisk(Assembly):
             ar: likewise. None: found from the AV's contract, a known release, or its name; where there is none, the
                 methods that need it say so.
             base: the base model, if not the one the contract names: Hub id or folder.
+            source: a fine-tune of the base that activations are read from, in the base's place: a full checkpoint or a
+                LoRA adapter (Hub id, "owner/name/sub" or folder). The pair stays the base's. Default: the contract's
+                `source_model`, else the base.
             quantization: "auto" (what the contract says), "nf4" (4 bits; CPU too) or None.
             device: "auto", "cpu", "cuda", …
             dtype: "auto", or a floating dtype.
@@ -58,6 +63,8 @@ class OnDisk(Assembly):
                 of them; adapters, heads and means are always looked at.
         Raises:
             RepositoryError, ContractError, LoadError, WrongRoleError, MismatchedHalvesError: see nla_sdk.errors.
+            MismatchedHalvesError: the source is of another width, depth or vocabulary than the base.
+            MissingParentError: an adapter was trained on another checkpoint, which is not stated or not to be had.
             UnstatedPromptError: nobody says how the AV's prompt is put to the model; shows both ways.
         Warns:
             UnmatchedPairWarning: the halves do not name each other.
@@ -67,6 +74,7 @@ class OnDisk(Assembly):
             av,
             ar,
             base=base,
+            source=source,
             quantization=quantization,
             device=device,
             dtype=dtype,
@@ -96,6 +104,9 @@ class OnDisk(Assembly):
         """
         folder = Path(folder)
         halves = [half for half in (self.av, self.ar) if half is not None]
+        if self.read_from is not None:
+            said = {"source_model": self.read_from.ref}
+            halves = [replace(half, contract=half.contract.replace(**said)) for half in halves]
         pair_id = None
         if self.matched and len(halves) == 2:
             ids = {half.contract.provenance.get("pair_id") for half in halves}

@@ -46,7 +46,7 @@ class NLAPair(OnDisk):
     def extract(
         self, text: str | Chat | Texts, positions: int | str | Sequence[int] = -1, layer: int | None = None
     ) -> Activations:
-        """Read activations of the source model (the base with all adapters off).
+        """Read activations of the source model: the base with all adapters off, or the pair's `source`.
 
         Args:
             text: a string, a chat (list of {"role", "content"}), or a list of those.
@@ -73,7 +73,7 @@ class NLAPair(OnDisk):
                 PrecisionWarning,
                 stacklevel=2,
             )
-        read = Extractor(source)(text, positions, layer=self.layer if layer is None else layer)
+        read = Extractor(source, self.source_adapter)(text, positions, layer=self.layer if layer is None else layer)
         origin = self.origin
         return replace(read, model=origin.model, revision=origin.revision, precision=running)
 

@@ -75,6 +75,9 @@ class PairOptions:
     av: Annotated[str | None, typer.Option(help="AV: Hub id, folder or demo. [default: demo]")] = None
     ar: Annotated[str | None, typer.Option(help="AR. [default: the AV's partner]")] = None
     base: Annotated[str | None, typer.Option(help="Base model, if not the contract's: Hub id or folder.")] = None
+    source: Annotated[
+        str | None, typer.Option(help="Read activations from this fine-tune of the base: Hub id or folder.")
+    ] = None
     quantization: Annotated[Quantization, typer.Option(help="auto: what the contract says.")] = Quantization.auto
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto"
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto"

@@ -33,13 +33,20 @@ TOKENIZER_FILES = (
 )
 _HALF_FILES = (
     "nla_meta.yaml",
+    "nla_config.json",
+    "ar_meta.json",
+    "ao_config.json",
+    "training_config.yaml",
     "adapter_config.json",
     "adapter_model.bin",
     "config.json",
     "generation_config.json",
     "*.safetensors",  # adapter, heads, mean, full weights
     "*.safetensors.index.json",
-    "linear_head.pt",
+    "linear_head.pt",  # these are read as bare tensors
+    "value_head.pt",
+    "layer_means.pt",
+    "*.npy",  # a mean or a map that the contract names
     *TOKENIZER_FILES,
 )
 _BASE_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
@@ -71,6 +78,7 @@ def fetch_half(
     cache_dir: str | os.PathLike | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    weights: bool = True,
 ) -> Files:
     """The files of one half of a pair: an adapter with its head, or a whole checkpoint.
 
@@ -82,6 +90,7 @@ def fetch_half(
         cache_dir: the Hub client's cache folder, if not the usual one.
         token: access token; None means the one of `hf auth login` or HF_TOKEN, False none.
         local_files_only: use what is cached and ask nobody.
+        weights: False: a folder without them will do.
     Raises:
         MissingRepositoryError, GatedRepositoryError, MissingFileError, OfflineError: see the message.
         InputError: the subfolder leads out of the repository.
@@ -94,14 +103,14 @@ def fetch_half(
     subfolder = clean_subfolder(subfolder)
     if folder := local_folder(ref):
         files = Files(name, inside(folder, subfolder), None, subfolder)
-        if not holds_checkpoint(file_names(files.path)):
+        if weights and not holds_checkpoint(file_names(files.path)):
             raise no_checkpoint(f"The folder {files.path}", subfolder, tree(folder))
         return files
     refuse_one_word(name)
     repo, subfolder = split_repo(name, subfolder)
     snapshot = download_folder(repo, _HALF_FILES, revision, subfolder, cache_dir, token, local_files_only)
     files = Files(named_now(name, {repo: present_name(repo)}), snapshot / (subfolder or ""), snapshot.name, subfolder)
-    if not holds_checkpoint(file_names(files.path)):
+    if weights and not holds_checkpoint(file_names(files.path)):
         names = repository_names(repo, snapshot, cache_dir)
         raise no_checkpoint(place(repo, subfolder, snapshot), subfolder, names)
     return files

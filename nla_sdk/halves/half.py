@@ -22,11 +22,11 @@ from ..errors import (
     WrongRoleError,
 )
 from .demo_base import DEMO_BASE_ID, base_folder
-from .fetch import TOKENIZER_FILES, fetch_file, fetch_half
+from .fetch import TOKENIZER_FILES, Files, fetch_file, fetch_half
 from .hub.naming import same_repository
 from .hub.renames import present_name
+from .parts import ADAPTER_FILES, OTHER_FILES, find_adapters, find_parent
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 OTHER = {"av": "ar", "ar": "av"}
 
 
@@ -41,6 +41,8 @@ class Half:
         is_adapter: a LoRA adapter on the base, as opposed to a full checkpoint of its own.
         subfolder: inside the repository, if any.
         commit: of the Hub repository, if it comes from one.
+        adapters: the folders of its adapters, in the order they are put on; its own where its contract names none.
+        parent: the full checkpoint that they sit on; None: the base.
     """
 
     ref: str
@@ -49,6 +51,8 @@ class Half:
     is_adapter: bool
     subfolder: str | None = None
     commit: str | None = None
+    adapters: tuple[Path, ...] = ()
+    parent: Files | None = None
 
     def __repr__(self) -> str:
         commit = f", commit {self.commit[:12]}" if self.commit else ""
@@ -73,20 +77,18 @@ class Half:
         Raises:
             RepositoryError, ContractError, WrongRoleError.
         """
-        files = fetch_half(ref, role=role, **where)
-        repo = "/".join(str(ref).split("/")[:2]) if files.commit else files.ref  # known without its subfolder
-        contract = read_contract(files.path, repo, files.subfolder, given)
-        is_adapter = (files.path / ADAPTER_FILES[0]).is_file() or (files.path / ADAPTER_FILES[1]).is_file()
-        half = cls(
-            files.ref if files.commit else str(ref), files.path, contract, is_adapter, files.subfolder, files.commit
-        )
-        if half.role != role:
+        files, contract = _files_and_contract(ref, role, given, **where)
+        ref = files.ref if files.commit else str(ref)
+        if contract.role != role:
             article = {"av": "an AV (it explains)", "ar": "an AR (it reconstructs)"}
             raise WrongRoleError(
-                f"{ref} is {article[half.role]}; {article[role]} is needed here. Pass it as {half.role}=, and the "
-                f"other half as {role}=."
+                f"{ref} is {article[str(contract.role)]}; {article[role]} is needed here. Pass it as "
+                f"{contract.role}=, and the other half as {role}=."
             )
-        return half
+        where = {key: value for key, value in where.items() if key not in ("revision", "subfolder")}
+        adapters = find_adapters(contract, files, **where)
+        parent = find_parent(contract, files, ref, **where) if adapters else None
+        return cls(ref, files.path, contract, bool(adapters), files.subfolder, files.commit, adapters, parent)
 
     def partner_ref(self) -> tuple[str, bool] | None:
         """Where the other half should be, and whether that is a statement (contract, release) or a guess by name."""
@@ -128,14 +130,51 @@ class Half:
         Args:
             pair_id: put on record that two halves belong together; in a folder neither goes by its repository's name.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in sorted(self.folder.iterdir()):
-            if file.is_file() and file.name != SIDECAR_NAME:
-                shutil.copyfile(file, folder / file.name)
         contract = self.contract
+        copy_files(self.folder, folder, *(() if contract.weights_adapters is None else (*ADAPTER_FILES, *OTHER_FILES)))
+        if contract.weights_adapters is not None:
+            names = [f"adapter_{at}" for at in range(1, len(self.adapters) + 1)]
+            for name, adapter in zip(names, self.adapters, strict=True):
+                copy_files(adapter, folder / name)
+            contract = contract.replace(weights_adapters=names)
+        if self.parent is not None:
+            place = self.parent.ref
+            if self.parent.commit is None:  # in a folder here: it goes along
+                copy_files(self.parent.path, folder / (place := "parent"))
+            elif self.parent.subfolder and not place.endswith(f"/{self.parent.subfolder}"):
+                place = f"{place}/{self.parent.subfolder}"
+            contract = contract.replace(weights_parent=place)
         if pair_id is not None:
             contract = contract.replace(provenance={**contract.provenance, "pair_id": pair_id})
         contract.save(folder)
+
+
+def copy_files(source: Path, folder: Path, *left_out: str) -> None:
+    """Copy the files of a folder (not of folders inside it, and not its contract)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        if file.is_file() and file.name not in (SIDECAR_NAME, *left_out):
+            shutil.copyfile(file, folder / file.name)
+
+
+def _files_and_contract(ref: str, role: str, given: Mapping[str, Any] | None, **where: Any) -> tuple[Files, Contract]:
+    """A half's files and its contract; the weights may lie elsewhere, where the contract says it."""
+    missing = None
+    try:
+        files = fetch_half(ref, role=role, **where)
+    except MissingFileError as error:
+        missing = error
+        files = fetch_half(ref, role=role, weights=False, **where)
+    repo = "/".join(str(ref).split("/")[:2]) if files.commit else files.ref  # known without its subfolder
+    try:
+        contract = read_contract(files.path, repo, files.subfolder, given)
+    except ContractError:
+        if missing is not None:
+            raise missing from None
+        raise
+    if missing is not None and not contract.weights_adapters:
+        raise missing
+    return files, contract
 
 
 def read_contract(folder: Path, ref: str, subfolder: str | None, given: Mapping[str, Any] | None = None) -> Contract:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from ..errors import DamagedFileError
 from ..io.files import atomic
 from ..io.progress import say
 from ..model.backbone import Backbone
 from ..model.statistics.measure import TEXTS, measure
-from ..model.statistics.states import FORMAT, ActivationStatistics
+from ..model.statistics.states import FORMAT, STATISTICS_FILE, ActivationStatistics
 from .demo_base import cache_root
+
+if TYPE_CHECKING:
+    from .half import Half
+    from .memory.bases import Base
+
+QUICK = 10**9  # parameters of a base that a CPU measures in a minute or two
 
 
 def kept(
@@ -47,3 +55,25 @@ def kept(
     except OSError:
         pass  # a cache that cannot be written costs the next process the same seconds
     return found
+
+
+def statistics_of(halves: Sequence[Half], base: Base, *, wait: bool) -> ActivationStatistics | None:
+    """Those that a half's contract names, else those bundled or cached, else measured if the base is in memory.
+
+    Args:
+        wait: for a large base on a CPU.
+    """
+    for half in halves:
+        if half.contract.activation_statistics is not None:
+            file = half.folder / half.contract.activation_statistics
+            found = ActivationStatistics.load(file)
+            contract = half.contract
+            found.belongs(contract.base_model, cast(int, contract.layer), cast(int, contract.d_model), str(file))
+            return found
+    bundled = halves[0].folder.parent / STATISTICS_FILE
+    if halves[0].ref == "demo" and bundled.is_file():
+        return ActivationStatistics.load(bundled)
+    if (backbone := base.in_memory) is None:
+        return None
+    quick = backbone.device.type != "cpu" or sum(p.numel() for p in backbone.model.parameters()) < QUICK
+    return kept(backbone, cast(int, halves[0].contract.layer), cast(Path, base.path), measured=quick or wait)

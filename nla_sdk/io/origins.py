@@ -34,6 +34,8 @@ SIDECAR = {
     "precision": "extraction_precision",
 }
 """The keys of a sidecar that say it of all rows."""
+SOURCE = "source_model"
+"""The key of a sidecar for a fine-tune of `base_model` that they were read from."""
 RowFacts: TypeAlias = tuple[str, Mapping[str, object]]
 """Which rows, and what is said of them: {"layer" | "model" | "revision" | "precision": value}."""
 ROWS_SHOWN = 5
@@ -52,6 +54,7 @@ class Origin:
         precision: what it ran at: float32, bfloat16, nf4, …
         trained: for a pair, the precision of the activations it was trained on, which is as good.
         also: for a pair, other names of its base.
+        base: the base that `model` is a fine-tune of; None: `model` is the base.
     """
 
     layer: int | None = None
@@ -60,10 +63,14 @@ class Origin:
     precision: str | None = None
     trained: str | None = None
     also: tuple[str, ...] = ()
+    base: str | None = None
 
     def facts(self) -> dict[str, int | str]:
         """What is known, under a sidecar's keys."""
-        return {key: value for name, key in SIDECAR.items() if (value := getattr(self, name)) is not None}
+        said = {key: value for name, key in SIDECAR.items() if (value := getattr(self, name)) is not None}
+        if self.base is not None and self.model is not None:
+            said |= {"base_model": self.base, SOURCE: self.model}
+        return said
 
     def refuses(self, name: str, found: object) -> bool:
         """Whether rows whose `name` (layer, model, …) is `found` are others than these."""
@@ -178,6 +185,7 @@ def facts_of_sidecar(path: Path | None) -> Iterator[RowFacts]:
     if path is not None and (about := read_sidecar(path)):
         extraction = about.get("extraction") if isinstance(about.get("extraction"), dict) else {}
         said = {what: about.get(key, extraction.get(key)) for what, key in SIDECAR.items()}
+        said["model"] = about.get(SOURCE) or said["model"]
         yield "its sidecar", said
 
 

@@ -1,16 +1,13 @@
 """A base language model in memory: hold adapters on it, use one at a time, run it to a block and stop.
 
-One `Backbone` serves all roles of a pair: AV and AR are two named LoRA adapters on it, the source model is the same
-weights with adapters off. Switching adapters is state, so every use goes through `Backbone.using(name)`, which holds
-the backbone's lock: two threads never run each other's adapter.
+One `Backbone` serves all roles of a pair, and all pairs of one base: AV and AR are named LoRA adapters on it, the
+source model is the same weights with adapters off. Every use goes through `Backbone.using(name)`: `AdapterHolder`.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,24 +17,20 @@ from torch import nn
 from torch.nn import functional
 
 from ..contract.injection import Injection
-from ..errors import InjectionError, LayerError, LoadError, NLAError, first_line
-from .quiet import quiet
+from ..errors import InjectionError, LayerError, LoadError
 from .running.logits import find_cap, head_dtype, undisturbed, vocabulary_size
 from .running.partial import entering, leaving
-from .weights.adapters.attached import fill, parameters_of, put_back, saved_name, saved_parameters, write_adapter
-from .weights.adapters.reading import AdapterReport, read_adapter
-from .weights.files import adapter_files
+from .weights.adapters.holding import AdapterHolder
 from .weights.finite import refuse_non_finite, weights_of
 from .weights.loading import find_blocks, innermost, load_model, pick_device, pick_dtype, text_config
 from .weights.quantized import agreed, say_slow, stored_quantization
 from .weights.tokenizers import used
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class Backbone:
+class Backbone(AdapterHolder):
     """A causal language model that holds adapters and can run to a block and stop.
 
     Attributes:
@@ -58,9 +51,8 @@ class Backbone:
         device: torch.device | None = None,
         quantization: str | None = None,
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
+        super().__init__(model.eval().requires_grad_(False), ref)
         self.tokenizer = tokenizer
-        self.ref = ref
         config = text_config(model.config)
         self.blocks_name, self.blocks = find_blocks(model, config.num_hidden_layers)
         self.d_model: int = config.hidden_size
@@ -68,12 +60,6 @@ class Backbone:
         self.device = device or next(model.parameters()).device
         self.quantization = quantization
         self.tokenizer_folder: Path | None = None
-        self.lock = threading.RLock()
-        self.reports: dict[str, AdapterReport] = {}
-        self._peft = None
-        self._active: str | None = None
-        self._added = 0
-        self._uses: list[str | None] = []
 
     @property
     def embedding(self) -> nn.Module:
@@ -107,11 +93,6 @@ class Backbone:
     def dtype(self) -> torch.dtype:
         """The dtype activations flow in: that of the input embedding."""
         return innermost(self.embedding).weight.dtype
-
-    @property
-    def active(self) -> tuple[str | None, int]:
-        """The adapter that is on, and how many have been put on the model: what was computed with others is stale."""
-        return self._active, self._added
 
     @cached_property
     def vocabulary(self) -> int:
@@ -189,112 +170,6 @@ class Backbone:
         say_slow(quantization, device)
         return backbone
 
-    # --- adapters -----------------------------------------------------------------------------------------------
-    def load_adapter(self, name: str, folder: str | os.PathLike, *, num_blocks_run: int | None = None) -> AdapterReport:
-        """Put a LoRA adapter from disk on the model under `name`, every tensor of it accounted for.
-
-        Args:
-            name: how `using` will call it.
-            folder: holds `adapter_config.json` and `adapter_model.safetensors`.
-            num_blocks_run: see `plan_adapter`.
-        Raises:
-            MissingFileError, DamagedFileError, UnsafeFileError: a file is not there, or is no weights.
-            AdapterConfigError: the config would change the base all roles share, or holds what is not known.
-            AdapterMismatchError: some tensors fit nowhere; the message lists them.
-            NonFiniteWeightsError: some hold NaN or infinity.
-            LoadError: PEFT does not take it. After any of these the model is as it was.
-        """
-        config, plan, tensors = read_adapter(Path(folder), self.model, self.ref, num_blocks_run)
-        refuse_non_finite(tensors.items(), adapter_files(Path(folder))[0])
-        with self.lock, self._as_it_was_after_a_failure(f"the adapter in {folder}"):
-            self._add(name, config)
-            fill(self.model, name, plan, tensors)
-        parameters = sum(tensor.numel() for tensor in tensors.values())
-        inert = {**plan.inert, **dict.fromkeys(plan.copies, "the base's own numbers, saved along")}
-        self.reports[name] = AdapterReport(len(tensors), parameters, inert)
-        return self.reports[name]
-
-    def add_lora(self, name: str, config: LoraConfig) -> None:
-        """Put a fresh, untrained adapter (a `peft.LoraConfig`) on the model under `name`."""
-        with self.lock, self._as_it_was_after_a_failure(f"adapter {name!r}"):
-            self._add(name, config)
-
-    @contextmanager
-    def _as_it_was_after_a_failure(self, what: str) -> Iterator[None]:
-        peft, active = self._peft, self._active
-        try:
-            with put_back(peft, self.model):
-                yield
-        except Exception as error:
-            self._peft, self._active = peft, active
-            if isinstance(error, (NLAError, MemoryError, torch.OutOfMemoryError)):
-                raise
-            raise LoadError(f"PEFT does not take {what} on {self.ref}: {first_line(error)}") from error
-
-    def adapter_parameters(self, name: str) -> dict[str, nn.Parameter]:
-        """Live parameters of adapter `name`, by their name in the model."""
-        return parameters_of(self.model, name)
-
-    def adapter_state(self, name: str, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
-        """Tensors of adapter `name` under PEFT's file names, on the CPU, cast to `dtype` if given."""
-        return {
-            saved_name(key, name): parameter.detach().to("cpu", dtype or parameter.dtype, copy=True).contiguous()
-            for key, parameter in saved_parameters(self.model, name).items()
-        }
-
-    def save_adapter(self, name: str, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
-        """Write adapter `name` as PEFT's two files into an existing folder."""
-        write_adapter(Path(folder), self._peft.peft_config[name], self.adapter_state(name, dtype), self.ref)
-
-    @contextmanager
-    def using(self, adapter: str | None) -> Iterator[PreTrainedModel]:
-        """Hold the model with `adapter` active (None: all adapters off). Nothing else runs on it meanwhile.
-
-        A use inside a use gives the outer one its adapter back.
-        """
-        with self.lock:
-            self._switch(adapter)
-            self._uses.append(adapter)
-            try:
-                yield self.model
-            finally:
-                self._uses.pop()
-                if self._uses:
-                    self._switch(self._uses[-1])
-
-    def _switch(self, adapter: str | None) -> None:
-        if adapter is not None and (self._peft is None or adapter not in self._peft.peft_config):
-            raise LoadError(f"{self.ref} holds no adapter {adapter!r}; load_adapter or add_lora comes first.")
-        if adapter == self._active or self._peft is None:
-            return
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        if adapter is None:
-            self._peft.base_model.disable_adapter_layers()
-        else:
-            self._peft.base_model.enable_adapter_layers()
-            self._peft.set_adapter(adapter, inference_mode=True)
-        for parameter in trained:  # PEFT takes switching for a wish to train
-            parameter.requires_grad_(True)
-        self._active = adapter
-
-    def _add(self, name: str, config: LoraConfig) -> None:
-        from peft import PeftModel
-
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self._added += 1
-        with quiet():
-            if self._peft is None:
-                self._peft = PeftModel(self.model, config, adapter_name=name)
-            else:
-                self._peft.add_adapter(name, config)
-        # A new adapter would stay off on every module that other adapters stand on, if these are switched off now.
-        self._peft.base_model.enable_adapter_layers()
-        self._peft.set_adapter(name, inference_mode=True)
-        for parameter in trained:
-            parameter.requires_grad_(True)
-        self._active = name
-        self.model.eval()
-
     # --- running ------------------------------------------------------------------------------------------------
     def run_to_block(self, input_ids: torch.Tensor, block: int) -> torch.Tensor:
         """The residual stream after `block`, for every position; later blocks, final norm and lm_head never run.
@@ -354,12 +229,13 @@ class Backbone:
             LoadError: something that is not known here; see `find_cap`, which runs the model once.
         """
         with self.lock:
-            before = self._active  # a caller may have it on without `using`
+            self._sweep()
+            self._uses.append(self._active)  # a caller may have it on without `using`
             try:
                 with self.using(None):  # what is done to the product is the base's, whatever adapter came first
                     return find_cap(self.model)
             finally:
-                self._switch(before)
+                self._switch(self._uses.pop())
 
     def logits(self, states: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
         """Logits as the model itself makes them, differentiable. The caller holds the backbone.

@@ -1,4 +1,4 @@
-"""Rows of different lengths in batches: which run together, how they are padded, the states of their last tokens."""
+"""Rows of different lengths in batches: which run together, how they are padded, the states of the tokens that are read."""
 
 from __future__ import annotations
 
@@ -38,8 +38,15 @@ def pad_right(prompts: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[torch.
     return padded, torch.tensor([len(ids) - 1 for ids in prompts])
 
 
-def last_token_states(backbone: Backbone, prompts: Sequence[Sequence[int]], block: int) -> torch.Tensor:
-    """The residual stream after `block` at each prompt's last token: [n, d_model]. The caller holds the backbone."""
+def token_states(
+    backbone: Backbone, prompts: Sequence[Sequence[int]], block: int, positions: Sequence[int] | None = None
+) -> torch.Tensor:
+    """The residual stream after `block` at one token of each prompt: [n, d_model]. The caller holds the backbone.
+
+    Args:
+        positions: the token of each; None: the last.
+    """
     padded, last = pad_right(prompts)
     states = backbone.run_to_block(padded, block)
-    return states[torch.arange(len(prompts), device=states.device), last.to(states.device)]
+    wanted = last if positions is None else torch.tensor(positions)
+    return states[torch.arange(len(prompts), device=states.device), wanted.to(states.device)]

@@ -84,10 +84,11 @@ def is_chat(text: object) -> bool:
 
 
 class Extractor:
-    """Reads activations from a backbone with all adapters off."""
+    """Reads activations from a backbone with all adapters off, or with one that makes it the fine-tune to be read."""
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, adapter: str | None = None) -> None:
         self.backbone = backbone
+        self.adapter = adapter
 
     def __call__(
         self,
@@ -126,7 +127,7 @@ class Extractor:
         for number, ids in enumerate(rows):
             check_embedded(self.backbone.tokenizer, ids, self.backbone.vocabulary, f"The text in row {number}")
         wanted = [resolve_positions(positions, len(ids)) for ids in rows]
-        with torch.no_grad(), self.backbone.using(None):
+        with torch.no_grad(), self.backbone.using(self.adapter):
             vectors = read_states(self.backbone, rows, wanted, layer)
             if lost := [at for at, states in enumerate(vectors) if not states.isfinite().all()]:
                 at = lost[0]

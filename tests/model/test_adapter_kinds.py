@@ -189,7 +189,7 @@ def test_a_failure_inside_peft_or_while_filling_leaves_everything_as_it_was(
                 config, plan, tensors = read(*args)
                 return config, plan, {key: tensor[..., :1] for key, tensor in tensors.items()}
 
-            patch.setattr("nla_sdk.model.backbone.read_adapter", short)
+            patch.setattr("nla_sdk.model.weights.adapters.holding.read_adapter", short)
             message = "PEFT made one of shape"
         with pytest.raises(LoadError, match=message):
             backbone.load_adapter("av", folder)

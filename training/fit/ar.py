@@ -20,9 +20,10 @@ from torch import nn
 
 from nla_sdk import metrics
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.batches import last_token_states
+from nla_sdk.model.batches import token_states
 from nla_sdk.model.reconstructor import Reconstructor
 from nla_sdk.model.weights.heads import load_head
+from nla_sdk.model.weights.transforms import Transform
 
 from ..configs.command import run_command, trainer_command
 from ..configs.config import Config
@@ -51,7 +52,9 @@ class ARTrainer:
         self.statistics = Statistics.load(config.out)
         self.contract = self.statistics.contract(config, backbone, ADAPTER)
         mean = self.statistics.mean if settings.centred else None
-        self.reconstructor = Reconstructor(backbone, ADAPTER, self.contract, self._head(), mean)
+        means = {} if mean is None else {None: mean}
+        transform = Transform(backbone.d_model, means, centred_norm=self.contract.centred_norm)
+        self.reconstructor = Reconstructor(backbone, ADAPTER, self.contract, self._head(), transform)
         self.head = self.reconstructor.head
         self.tables = [config.out / f"{name}.parquet" for name in settings.tables]
         parts = [load_rows(table, settings.sources, settings.max_rows) for table in self.tables]
@@ -92,7 +95,7 @@ class ARTrainer:
     def predict(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """[n, d] float32 predictions for tokenised prompts, differentiable."""
         self.backbone.model.train(torch.is_grad_enabled())
-        return self.head(last_token_states(self.backbone, prompts, self.contract.ar_num_blocks - 1).float())
+        return self.head(token_states(self.backbone, prompts, self.contract.ar_num_blocks - 1).float())
 
     def share_of_loss(self, rows: Sequence[int], step: int, batch: Sequence[int]) -> torch.Tensor:
         """What `rows` contribute to the mean loss over `batch`."""

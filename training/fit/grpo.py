@@ -180,8 +180,7 @@ class GRPOTrainer:
         learns = bool(self.settings.ar_lr)
         with self.backbone.using("ar"), torch.set_grad_enabled(learns):
             self.backbone.model.train(learns)
-            states = last_token_states(self.backbone, prompts, self.contracts["ar"].ar_num_blocks - 1)
-            predicted = self.reconstructor.head(states.float())
+            predicted = self.reconstructor.forward(prompts)
             self.reconstructor.refuse_lost(predicted.detach(), prompts)  # NaN would be an advantage of 0 below
             wanted = group.activations.to(predicted.device)
             if self.reconstructor.mean is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...errors import MissingFileError
 
 _NOT_A_MODEL = re.compile(
-    r"(linear_head|value_head|activation_mean|activation_statistics|adapter_model|adapter_model-.*)\.safetensors"
+    r"(linear_head|value_heads?|ar_lora_value_head|activation_mean|activation_statistics|adapter_model|adapter_model-.*)\.safetensors"
 )
 _ADAPTER_WEIGHTS = re.compile(r"adapter_model(-\d+-of-\d+)?\.safetensors|adapter_model\.bin")
 
@@ -29,6 +29,7 @@ def tree(folder: Path) -> list[str]:
 def holds_checkpoint(names: Sequence[str]) -> bool:
     """Whether a folder's files are an adapter's or a whole model's."""
     adapter = "adapter_config.json" in names and any(_ADAPTER_WEIGHTS.fullmatch(name) for name in names)
+    adapter = adapter or "ar_lora_value_head.safetensors" in names  # with its head, and without a config
     weights = (n for n in names if n.endswith(".safetensors") and "/" not in n and not _NOT_A_MODEL.fullmatch(n))
     return adapter or ("config.json" in names and any(weights))
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_INDEX = "adapter_model.safetensors.index.json"
 ADAPTER_PICKLE = "adapter_model.bin"
+AR_ADAPTER = "ar_lora_value_head.safetensors"
+"""An AR's LoRA and its head in one file, without a config, as EasyNLA writes it."""
+_HEADS = ("value_head.", "linear_head.")
 Value = TypeVar("Value")
 
 
@@ -95,7 +98,8 @@ class AdapterTensors:
 
 
 def adapter_files(folder: Path) -> tuple[Path, ...]:
-    """The files that hold an adapter's tensors: one safetensors file, shards that an index lists, or a pickle.
+    """The files that hold an adapter's tensors: one safetensors file, shards that an index lists, a pickle, or
+    an AR's with its head beside them.
 
     Raises:
         MissingFileError: there is none, or a shard is missing.
@@ -125,8 +129,9 @@ def adapter_files(folder: Path) -> tuple[Path, ...]:
         )
     if names:
         return tuple(folder / name for name in sorted(names))
-    if (folder / ADAPTER_PICKLE).is_file():
-        return (folder / ADAPTER_PICKLE,)
+    for name in (ADAPTER_PICKLE, AR_ADAPTER):
+        if (folder / name).is_file():
+            return (folder / name,)
     raise MissingFileError(f"{folder} holds no {ADAPTER_WEIGHTS}; expected a PEFT LoRA adapter.")
 
 
@@ -157,6 +162,8 @@ def open_adapter(folder: Path) -> Iterator[AdapterTensors]:
             try:
                 opened = stack.enter_context(safe_open(file, framework="pt"))
                 for key in opened.keys():  # noqa: SIM118
+                    if file.name == AR_ADAPTER and key.startswith(_HEADS):
+                        continue
                     if key in where:
                         raise DamagedFileError(f"{file} holds {key}, which another shard holds too.")
                     where[key], shapes[key] = opened, tuple(opened.get_slice(key).get_shape())

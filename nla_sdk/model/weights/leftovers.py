@@ -24,6 +24,7 @@ _KNOWN = (
     (re.compile(r"(^|\.)mtp(_\w+)?\."), "of the layers that predict further tokens, which do not run"),
 )
 _ENDS = re.compile(r"(^|\.)(norm|final_layernorm|ln_f|lm_head|score)\.(weight|bias)$")
+_FINAL_NORM = re.compile(r"(^|\.)(norm|final_layernorm|ln_f|final_norm|norm_f)\.(weight|bias)$")
 _HEAD = re.compile(r"^(linear_head|value_head)\.")
 # What the rest probably is, by name, and what to do about it.
 _GUESSES = (
@@ -135,6 +136,18 @@ def headers(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
             if key != "__metadata__":
                 found[key] = (str(entry["dtype"]), tuple(entry["shape"]))
     return found
+
+
+def blocks_without_final_norm(folder: Path) -> int | None:
+    """How many blocks lie in a folder's weights, if no final norm does: those of an AR that was cut off before it.
+
+    Raises:
+        ValueError, OSError, KeyError: they cannot be read.
+    """
+    keys = [key for key in headers(folder) if not _TOWER.search(key)]
+    blocks = {int(found[1]) for key in keys if (found := _LAYER.search(key))}
+    has_norm = any(_FINAL_NORM.search(key) and not _LAYER.search(key) for key in keys)
+    return max(blocks) + 1 if blocks and not has_norm else None
 
 
 def refuse_unscaled(folder: Path, config: object) -> None:

@@ -123,11 +123,10 @@ def test_without_statistics_and_without_a_base_in_memory_nothing_is_known(full_p
 
 
 def test_a_large_base_on_a_cpu_is_measured_only_when_somebody_asks(lora_folders, monkeypatch, tmp_path):
-    from nla_sdk import assembly
     from nla_sdk.halves import measured
 
     monkeypatch.setattr(measured, "cache_root", lambda: tmp_path)
-    monkeypatch.setattr(assembly, "QUICK", 0)
+    monkeypatch.setattr(measured, "QUICK", 0)
     vectors = tiny.random(2, tiny.D_MODEL, seed=1)
     large = NLAPair.from_pretrained(lora_folders["shared"])
     assert "only when asked" in large.check_activations(vectors, wait=False).cause and not list(tmp_path.iterdir())

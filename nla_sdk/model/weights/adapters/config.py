@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,15 +144,56 @@ REFUSED = {
 }
 
 
-def read_config(folder: Path) -> LoraConfig:
+@dataclass(frozen=True)
+class AdapterFacts:
+    """What a contract says of an adapter; None: nothing.
+
+    Attributes:
+        alpha, rslora: `lora_alpha` and `use_rslora` of PEFT. The update is s·B·A with s = alpha/r, or alpha/√r where it
+            is rank-stabilised (Kalajdzievski 2023).
+    """
+
+    alpha: float | None = None
+    rslora: bool | None = None
+
+    def fill(self, raw: Mapping[str, Any], file: Path) -> dict[str, Any]:
+        """What stands in adapter_config.json, and of this what does not.
+
+        Raises:
+            AdapterConfigError: the two disagree.
+        """
+        filled = dict(raw)
+        for key, name in (("lora_alpha", "alpha"), ("use_rslora", "rslora")):
+            value, said = getattr(self, name), raw.get(key)
+            if value is not None and said is not None and said != value:
+                raise AdapterConfigError(
+                    f"{file} says {key}: {json.dumps(said)}, the contract `weights.{name}`: {json.dumps(value)}; with "
+                    "the wrong one the adapter is too weak or too strong. Correct the wrong one."
+                )
+            if said is None and value is not None:
+                filled[key] = value
+        return filled
+
+
+def read_config(
+    folder: Path, facts: AdapterFacts | None = None, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> LoraConfig:
     """The adapter's config: what is kept of it, as PEFT takes it.
 
+    Args:
+        facts: what the contract says of it.
+        shapes: of its tensors; with them and an alpha in `facts` the file may be absent.
     Raises:
         MissingFileError: there is none.
         AdapterConfigError: no JSON, no LoRA, a field that changes the base, an unknown one, or a value of another kind.
         DamagedFileError: something else than JSON is in its place.
     """
-    kept = check_config(read_json(folder), folder)
+    facts = facts or AdapterFacts()
+    if not (folder / NAME).is_file() and facts.alpha is not None and facts.rslora is not None and shapes is not None:
+        raw = _of_shapes(shapes)
+    else:
+        raw = read_json(folder)
+    kept = check_config(facts.fill(raw, folder / NAME), folder)
     with quiet():  # importing PEFT imports bitsandbytes, which logs
         from peft import LoraConfig
 
@@ -159,6 +202,20 @@ def read_config(folder: Path) -> LoraConfig:
         except (ValueError, TypeError) as error:
             raise AdapterConfigError(f"{folder / NAME} is not taken by PEFT: {first_line(error)}") from error
     return config
+
+
+def _of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """What an adapter's tensors say of it: the rank of each module."""
+    ranks = {key.partition(".lora_A")[0]: shape[0] for key, shape in shapes.items() if ".lora_A" in key and shape}
+    usual = Counter(ranks.values()).most_common(1)[0][0] if ranks else KEPT["r"][2]
+    pattern = {re.escape(_bare(module)): rank for module, rank in ranks.items() if rank != usual}
+    return {"peft_type": "LORA", "r": usual, "rank_pattern": pattern}
+
+
+def _bare(module: str) -> str:
+    while module.startswith("base_model.model."):
+        module = module.removeprefix("base_model.model.")
+    return module
 
 
 def read_json(folder: Path) -> dict[str, Any]:

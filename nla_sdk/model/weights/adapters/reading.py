@@ -14,7 +14,7 @@ from torch import nn
 from ....errors import AdapterMismatchError, MissingFileError
 from ..files import adapter_files, open_adapter
 from ..loading import TOWERS, find_blocks, innermost, text_config
-from .config import NAME, read_config
+from .config import NAME, AdapterFacts, read_config
 from .faults import check_copy, check_ties, listed, refuse_biases, refuse_misfits, refuse_shares
 from .plan import MAGNITUDE, TOKEN_ROWS, AdapterPlan, kind_of, module_name, plan_adapter
 
@@ -40,7 +40,11 @@ class AdapterReport:
 
 
 def read_adapter(
-    folder: Path, model: nn.Module, ref: str, num_blocks_run: int | None = None
+    folder: Path,
+    model: nn.Module,
+    ref: str,
+    num_blocks_run: int | None = None,
+    facts: AdapterFacts | None = None,
 ) -> tuple[LoraConfig, AdapterPlan, dict[str, torch.Tensor]]:
     """Read an adapter from disk for `model`, which is not changed.
 
@@ -49,6 +53,7 @@ def read_adapter(
             `adapter_model.bin`, read as bare tensors).
         ref: what messages call the model.
         num_blocks_run: see `plan_adapter`.
+        facts: what a contract says where adapter_config.json does not, or where there is none.
     Returns:
         A config that names the live modules, where each tensor goes, and the tensors that have an effect.
     Raises:
@@ -58,16 +63,19 @@ def read_adapter(
         AdapterMismatchError: some tensors fit nowhere, or config and tensors do not agree; the message lists them.
         UnsafeFileError: a pickle that would run code.
     """
-    if not (folder / NAME).is_file():
+    described = (folder / NAME).is_file()
+    if not described and (facts is None or facts.alpha is None or facts.rslora is None):
         raise MissingFileError(f"{folder} holds no {NAME}; expected a PEFT LoRA adapter.")
     adapter_files(folder)
-    config = read_config(folder)
+    config = read_config(folder, facts) if described else None
     with open_adapter(folder) as file:
         shapes = file.shapes
+        config = config or read_config(folder, facts, shapes)
         plan = plan_adapter(model, shapes, num_blocks_run=num_blocks_run)
         refuse_shares(folder, plan, shapes, config, model)
         refuse_misfits(folder, plan, model, ref)
-        refuse_biases(folder, plan)
+        if described:
+            refuse_biases(folder, plan)
         if problems := fit_config(config, model, plan, shapes, num_blocks_run):
             raise AdapterMismatchError(
                 f"{folder} is not loaded, its adapter_config.json and {file.files[0].name} do not agree:"
