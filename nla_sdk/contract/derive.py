@@ -15,20 +15,33 @@ _RAW = (None, "raw", "none")
 _SCALE_KEYS = ("injection_scale", "extraction.injection_scale")
 # The keys that this form is written with: whoever writes them means what docs/contract.md says of them.
 _OWN_DEPTH = ("ar_num_blocks", "ar.blocks")
+_INJECTED = frozenset(
+    f"injection_{leaf}" for leaf in ("site", "block", "rule", "norm", "scale", "coefficient", "markers", "layers")
+)
 _ABOVE = {"given": 0, "sidecar": 1, "files": 2, "release": 3}
 
 
-def norm_of_scale(values: dict[str, Any], keys: MutableMapping[str, str]) -> None:
-    """What one source calls a scale and is a word is the norm's kind (in place)."""
+def norm_of_scale(values: dict[str, Any], keys: MutableMapping[str, str], source: str) -> None:
+    """What one source calls a scale and is a word is the norm's kind (in place).
+
+    Raises:
+        ContractError: it says another norm beside it.
+    """
     if "injection_scale" not in values:
         return
     word = lower(values["injection_scale"])
-    if isinstance(word, str) or word is None:
-        norm = "raw" if word in _RAW else "sqrt_d" if word == "sqrt_d_model" else None
-        if norm is not None:
-            del values["injection_scale"]
-            values.setdefault("injection_norm", norm)
-            keys["injection_norm"] = keys.pop("injection_scale", "injection_scale")
+    norm = "raw" if word in _RAW else "sqrt_d" if word == "sqrt_d_model" else None
+    if norm is None or not (isinstance(word, str) or word is None):
+        return
+    del values["injection_scale"]
+    key = keys.pop("injection_scale", "injection_scale")
+    if "injection_norm" not in values:
+        values["injection_norm"], keys["injection_norm"] = norm, key
+    elif word is not None and lower(values["injection_norm"]) != norm:  # null gives way to what is said
+        raise ContractError(
+            f"{source}: `{key}` is {word} but `{keys.get('injection_norm', 'injection.norm')}` is "
+            f"{short(values['injection_norm'])}. Keep only `injection.norm`."
+        )
 
 
 def derive(values: dict[str, Any], origins: dict[str, str], keys: dict[str, str], source: str) -> None:
@@ -77,10 +90,11 @@ def _scale(value: Any, key: str, source: str) -> float:
 
 def _ar(values: dict, origins: dict, keys: dict) -> None:
     """An AR injects nothing; and under our own name for its depth its state is read as our page says."""
-    for name in [name for name in values if name.startswith("injection_") and name[10:] in ("norm", "scale")]:
+    for name in _INJECTED & values.keys():
         del values[name]
         origins.pop(name, None)
-    own = keys.get("ar_num_blocks") in _OWN_DEPTH and origins.get("ar_num_blocks") in ("sidecar", "given")
+    # Only of a file: whoever corrects the depth of somebody else's file has not said how its state is read.
+    own = keys.get("ar_num_blocks") in _OWN_DEPTH and origins.get("ar_num_blocks") == "sidecar"
     target = "centred" if values.get("activation_mean") else "raw"
     stated_by_form = {"ar_final_norm": "dropped", "ar_bos": True} if own else {}
     for name, value in {**stated_by_form, "ar_target": target}.items():
@@ -103,6 +117,11 @@ def _injection(values: dict, origins: dict, keys: dict, source: str, root: float
                     "number. Keep one of them; norm: fixed takes a scale."
                 )
             # Of two sources the upper one speaks; a scale alone says nothing of a vector that goes in after a block.
+            if whose == "given" and site == "block":
+                raise ContractError(
+                    f"{source}: `{key}` is given as {short(scale)}, but the vector goes in after a block at norm: "
+                    f"{norm}, which has no such number. State injection.norm (fixed or multiply) as well."
+                )
             if _ABOVE[whose] < _ABOVE[origins["injection_norm"]] and site != "block":
                 norm = values["injection_norm"] = "fixed"
                 origins["injection_norm"] = whose
@@ -117,6 +136,8 @@ def _injection(values: dict, origins: dict, keys: dict, source: str, root: float
         origins["injection_site"] = "derived"
     if site == "embedding" and "injection_rule" not in values:
         values["injection_rule"], origins["injection_rule"] = "replace", "derived"
+    if isinstance(layers := values.get("injection_layers"), list) and layers and "injection_markers" not in values:
+        values["injection_markers"], origins["injection_markers"] = len(layers), "derived"
     if norm == "sqrt_d" and root:
         values["injection_scale"], origins["injection_scale"] = root, "derived"
 

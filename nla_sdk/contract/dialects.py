@@ -65,6 +65,19 @@ _OF_ONE_HALF = {
         + tuple(name for name in WRITTEN if name.startswith("ar_"))
     ),
 }
+# By what it goes with: an upper layer that says another of these leaves nothing of the lower one's.
+_BELONGS_TO: dict[tuple[str, ...], frozenset[str]] = {
+    ("base_model",): frozenset(("base_revision",)),
+    ("injection_site", "injection_rule", "injection_block"): frozenset(
+        ("injection_site", "injection_block", "injection_rule", "injection_norm", "injection_scale")
+        + ("injection_coefficient",)
+    ),
+    ("injection_norm",): frozenset(("injection_scale", "injection_coefficient")),
+    ("prompt_style",): frozenset(("bos", "system", "enable_thinking")),
+    ("activation_mean",): frozenset(("centred_norm", "baseline_mse")),
+    ("ar_heads", "ar_head_file"): frozenset(("ar_head_file", "ar_head_key", "head_bias")),
+    ("weights_kind",): frozenset(("weights_adapters", "weights_parent", "weights_rslora", "weights_alpha")),
+}
 _NEVER_GIVEN = {"pair": "pass the other half itself (av=, ar=)", "provenance": "it says how the half was made"}
 
 
@@ -133,7 +146,7 @@ def read(
     origins: dict[str, str] = {}
     keys: dict[str, str] = {}
     for layer in layers:
-        norm_of_scale(layer.values, layer.keys)
+        norm_of_scale(layer.values, layer.keys, source)
         _fill(values, origins, keys, layer)
     is_av = (half or role_of(values)) == "av" and values.get("kind", "nla_model") == "nla_model"
     if known is None and is_av and "prompt_style" not in values:
@@ -174,8 +187,19 @@ def _fill(values: dict, origins: dict, keys: dict, layer: _Layer) -> None:
     """Take from a layer what those above it lack (in place)."""
     stale = _stale(values, layer.values)
     for name, value in layer.values.items():
-        if name not in values and name not in stale:
+        if name in stale:
+            continue
+        if name not in values:
             values[name], origins[name], keys[name] = value, layer.origin, layer.keys.get(name, written_as(name))
+        elif name == "fields":  # each field's rule, leaf by leaf
+            values[name] = _over(values[name], value)
+
+
+def _over(above: Any, below: Any) -> Any:
+    """Two mappings as one, in which those above win where both have a key."""
+    if not (isinstance(above, Mapping) and isinstance(below, Mapping)):
+        return above
+    return {**below, **{key: _over(value, below[key]) if key in below else value for key, value in above.items()}}
 
 
 def _choose_from(
@@ -287,10 +311,11 @@ def _choose(entries: dict[str, list[tuple[str, Any]]], source: str) -> tuple[dic
 
 
 def _stale(values: Mapping[str, Any], below: Mapping[str, Any]) -> set[str]:
-    """What the layer below must not fill, because it belongs to another marker or template than what stands above it.
+    """What the layer below must not fill, because it belongs to something else than what stands above it.
 
     A sidecar that changes a marker or template and names no ids would else get the release's: the wrong token would be
-    overwritten, or a right prompt refused. Left open, they are derived from the live tokenizer by `verify`.
+    overwritten, or a right prompt refused. Left open, they are derived from the live tokenizer by `verify`, and what
+    nobody can derive is refused.
     """
 
     def differs(name: str) -> bool:
@@ -304,10 +329,9 @@ def _stale(values: Mapping[str, Any], below: Mapping[str, Any]) -> set[str]:
         stale |= {*NEIGHBOURS, "fields"}
     if differs("ar_template"):
         stale |= {"critic_suffix_ids", "fields"}
-    if differs("injection_site") or differs("injection_rule") or differs("injection_block"):
-        stale |= set(INJECTION)
-    if differs("injection_norm"):
-        stale |= {"injection_scale", "injection_coefficient"}
+    for names, theirs in _BELONGS_TO.items():
+        if any(map(differs, names)):
+            stale |= theirs
     return stale
 
 

@@ -45,6 +45,17 @@ def require(contract: Contract) -> None:
         )
     for name in _unstated(contract):
         raise unstated(contract, name)
+    layers, markers = contract.injection_layers, contract.injection_markers
+    if layers and markers != len(layers):
+        raise ContractError(
+            f"{contract.source}: `injection.layers` names {len(layers)} blocks, one a marker, but `injection.markers` "
+            f"is {markers}. Correct the one or the other."
+        )
+    if isinstance(contract.layers, list) and contract.layer not in contract.layers:
+        raise ContractError(
+            f"{contract.source}: `layer` {contract.layer} is none of its `layers` {short(contract.layers)}. Name the "
+            "one that is read unless another is said."
+        )
 
 
 def _unstated(contract: Contract) -> list[str]:

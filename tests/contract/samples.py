@@ -30,6 +30,8 @@ AR = {
     "ar_num_blocks": 18,
     "ar_template": "Summary of: <text>{explanation}</text> <summary>",
 }
+# What a file of another dialect does not say, so that its own name for the depth may stand alone.
+READ = {"ar_final_norm": "dropped", "ar_bos": True}
 
 
 def put(contract: dict, key: str, value) -> dict:

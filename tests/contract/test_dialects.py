@@ -7,9 +7,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nla_sdk.contract import SIDECAR_NAME, Contract
-from nla_sdk.errors import ContractError
-from tests.contract.samples import AR, AV, drop, put, quick
+from nla_sdk.contract import SIDECAR_NAME, Contract, Injection
+from nla_sdk.errors import ContractError, UnstatedFactError
+from tests.contract.samples import AR, AV, READ, drop, put, quick
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ from tests.contract.samples import AR, AV, drop, put, quick
         (AR, "prompt_templates.ar", "{explanation}!", "ar_template", "{explanation}!"),
         (AR, "prompt_templates.critic", "{explanation}!", "ar_template", "{explanation}!"),
         (AR, "ar_num_blocks", 18, "ar_num_blocks", 18),
-        (AR, "ar.num_hidden_layers", 17, "ar_num_blocks", 18),
-        (AR, "critic.num_hidden_layers", 17, "ar_num_blocks", 18),
-        (AR, "critic.extraction_layer_index", "17", "ar_num_blocks", 18),
+        (AR | READ, "ar.num_hidden_layers", 17, "ar_num_blocks", 18),
+        (AR | READ, "critic.num_hidden_layers", 17, "ar_num_blocks", 18),
+        (AR | READ, "critic.extraction_layer_index", "17", "ar_num_blocks", 18),
         (AR, "compute_dtype", "torch.bfloat16", "compute_dtype", "bfloat16"),
         (AR, "compute_dtype", "fp16", "compute_dtype", "float16"),
     ],
@@ -64,31 +64,54 @@ def test_every_dialect_of_a_key_is_read(base, key, value, attribute, expected):
 
 @pytest.mark.parametrize("place", ["injection_scale", "extraction.injection_scale"])
 @pytest.mark.parametrize(
-    ("written", "expected"),
+    ("written", "norm", "expected"),
     [
-        ("150", 150.0),
-        ("150.5", 150.5),
-        ("1e4", 1e4),  # a string in YAML 1.1
-        ("'39.19'", 39.19),
-        ("'20_000'", 20_000.0),
-        ("20_000", 20_000.0),
-        ("sqrt_d_model", math.sqrt(1536)),
-        ("null", None),
-        ("raw", None),
+        ("150", "fixed", 150.0),
+        ("150.5", "fixed", 150.5),
+        ("1e4", "fixed", 1e4),  # a string in YAML 1.1
+        ("'39.19'", "fixed", 39.19),
+        ("'20_000'", "fixed", 20_000.0),
+        ("20_000", "fixed", 20_000.0),
+        ("sqrt_d_model", "sqrt_d", math.sqrt(1536)),
+        ("raw", "raw", None),
     ],
 )
-def test_a_scale_is_a_number_a_numeric_string_the_root_of_d_model_or_null(place, written, expected):
+def test_a_scale_alone_overwrites_the_embedding_at_a_number_the_root_of_d_model_or_raw(place, written, norm, expected):
     contract = Contract.from_dict(put(AV, place, yaml.safe_load(written)))
-    assert contract.injection_scale == expected
-    assert contract.origins["injection_scale"] == "sidecar"
+    assert contract.injection == Injection("embedding", None, "replace", norm, expected)
+    stated = "injection_scale" if norm == "fixed" else "injection_norm"
+    assert contract.origins[stated] == "sidecar"
+    assert contract.origins["injection_site"] == contract.origins["injection_rule"] == "derived"
 
 
-def test_an_absent_mse_scale_is_the_root_of_d_model_and_an_absent_injection_scale_is_refused():
+def test_null_is_raw_under_our_own_name_and_says_nothing_under_the_one_whose_writers_mean_different_things():
+    assert Contract.from_dict(AV | {"injection_scale": None}).injection == Injection(
+        "embedding", None, "replace", "raw"
+    )
+    for nested in ({"injection_scale": None}, {"injection_scale": None, "norm": "none"}):
+        with pytest.raises(UnstatedFactError, match=r"`injection\.site` is not stated"):
+            Contract.from_dict(drop(AV, "injection_scale") | {"extraction": nested})
+    add_at_1 = {"site": "block", "block": 1, "rule": "add", "norm": "match"}
+    for place in ("injection_scale", "extraction.injection_scale"):  # null gives way to what is said
+        contract = Contract.from_dict(put(AV, place, None) | {"injection": add_at_1})
+        assert contract.injection == Injection("block", 1, "add", "match")
+
+
+def test_two_norms_in_one_file_are_both_named():
+    with pytest.raises(ContractError, match=r"`injection_scale` is raw but `injection\.norm` is 'match'"):
+        Contract.from_dict(AV | {"injection_scale": "raw", "injection": {"norm": "match"}})
+    with pytest.raises(ContractError, match=r"`injection_scale` is 150.0 and `injection\.norm` is match"):
+        Contract.from_dict(AV | {"injection_scale": 150, "injection": {"norm": "match"}})
+
+
+def test_an_absent_mse_scale_is_the_root_of_d_model_and_an_absent_injection_is_refused():
     contract = Contract.from_dict(AV)
     assert contract.mse_scale == math.sqrt(1536)
     assert contract.origins["mse_scale"] == "default"
-    with pytest.raises(ContractError, match="`injection_scale` is missing.*never guessed"):
+    with pytest.raises(UnstatedFactError, match=r"`injection\.site` is not stated.*never guessed"):
         Contract.from_dict(drop(AV, "injection_scale"))
+    with pytest.raises(UnstatedFactError, match=r"`injection\.scale` is not stated: what norm \(`fixed`\)"):
+        Contract.from_dict(drop(AV, "injection_scale") | {"injection": {"site": "embedding", "norm": "fixed"}})
     assert Contract.from_dict(AR).injection_scale is None  # an AR injects nothing
 
 
@@ -118,7 +141,8 @@ def test_the_reference_dialect_as_a_whole():
             prompt_templates: {actor: "<c>{injection_char}</c>", critic: "{explanation}</text>"}
             critic: {num_hidden_layers: 32, extraction_layer_index: 32}
             """
-        )
+        ),
+        known=READ,
     )
     assert contract.to_dict() == {
         "kind": "nla_model",
@@ -126,13 +150,13 @@ def test_the_reference_dialect_as_a_whole():
         "base_model": "owner/lm",
         "d_model": 3840,
         "layer": 32,
-        "injection_scale": None,
         "mse_scale": 61.96,
         "injection_char": "㈜",
         "injection_token_id": 246566,
         "av_template": "<c>{injection_char}</c>",
         "ar_template": "{explanation}</text>",
         "ar_num_blocks": 33,
+        "ar": {"bos": True, "final_norm": "dropped", "target": "raw"},
         "schema_version": 2,
         "extraction": {"norm": "none"},
     }
@@ -161,9 +185,9 @@ def test_the_kind_of_a_sidecar_without_one_follows_from_its_name(tmp_path):
         ({"base_checkpoint": "a/b"}, ("base_model", "base_checkpoint"), ("'owner/lm'", "'a/b'")),
         ({"ar_num_blocks": 18, "ar": {"num_hidden_layers": 18}}, ("ar_num_blocks", "ar.num_hidden_layers"), ("18",)),
         (
-            {"injection_scale": 150, "extraction": {"injection_scale": None}},
+            {"injection_scale": 150, "extraction": {"injection_scale": "raw"}},
             ("injection_scale", "extraction.injection_scale"),
-            ("150", "None"),
+            ("150", "'raw'"),
         ),
         (
             {"prompt_templates": {"av": "{injection_char}", "actor": "{injection_char}!"}},
@@ -186,14 +210,15 @@ def test_two_keys_that_agree_are_fine():
         AR
         | {
             "base_checkpoint": "owner/lm",
-            "extraction": {"d_model": "1536", "layer": 23, "layer_index": 23.0, "injection_scale": "sqrt_d_model"},
-            "injection_scale": "39.19",
+            "extraction": {"d_model": "1536", "layer": 23, "layer_index": 23.0},
             "ar": {"num_hidden_layers": 17},
             "critic": {"num_hidden_layers": 17, "extraction_layer_index": 17},
         }
     )
-    assert (contract.ar_num_blocks, contract.layer, contract.injection_scale) == (18, 23, 39.19)
+    assert (contract.ar_num_blocks, contract.layer) == (18, 23)
     assert not contract.extras
+    scales = {"injection_scale": "39.19", "extraction": {"injection_scale": "sqrt_d_model"}}
+    assert Contract.from_dict(AV | scales).injection_scale == 39.19
 
 
 def test_shared_nodes_do_not_grow_and_blocks_shared_by_alias_stay_whole(tmp_path):
@@ -217,7 +242,7 @@ def test_a_known_release_fills_what_the_sidecar_lacks_and_the_sidecar_wins(tmp_p
     assert contract.injection_scale == math.sqrt(1536)
     origins = contract.origins
     assert origins["layer"] == "sidecar"
-    assert origins["d_model"] == origins["injection_scale"] == origins["quantization"] == "release"
+    assert origins["d_model"] == origins["injection_norm"] == origins["quantization"] == "release"
     assert (origins["mse_scale"], origins["prompt_style"]) == ("default", "release")
     assert not contract.extras
     contract.save(tmp_path)
@@ -245,7 +270,8 @@ def test_what_is_given_stands_above_the_file_which_stands_above_the_release(data
     assert {name: getattr(contract, name) for name in values} == {name: getattr(expected, name) for name in values}
     for name in {*known, *sidecar, *given}:
         origin = "given" if name in given else "sidecar" if name in sidecar else "release"
-        assert contract.origins[name] == origin
+        of_the_norm = name == "injection_scale" and stated[name] in (None, "sqrt_d_model")
+        assert contract.origins["injection_norm" if of_the_norm else name] == origin
     assert contract.replace(layer=1).to_dict() == contract.to_dict() | {"layer": 1}
 
 

@@ -130,7 +130,9 @@ def test_random_unknown_keys_survive_and_the_canonical_form_is_a_fixed_point(tmp
     first = Contract.from_dict(wild)
     file = first.save(folder)
     second = Contract.load(folder)
-    assert same(second.extras, first.extras)
+    # A block that is partly ours is written where ours stands; all else keeps its order.
+    assert second.extras.keys() == first.extras.keys()
+    assert all(same(second.extras[key], value) for key, value in first.extras.items())
     for key, value in (top | given_keys).items():
         assert same(second.extras[key], value)
     assert same(second.to_dict(), first.to_dict())

@@ -12,11 +12,11 @@ from nla_sdk.errors import ContractError
 from tests.contract.samples import AV, put
 
 
-def test_a_null_scale_stays_null_through_save_and_load(tmp_path):
+def test_a_null_scale_stays_raw_through_save_and_load(tmp_path):
     contract = Contract.from_dict(AV | {"injection_scale": None})
-    assert "injection_scale: null" in contract.save(tmp_path).read_text()
+    assert "injection:\n  site: embedding\n  rule: replace\n  norm: raw\n" in contract.save(tmp_path).read_text()
     loaded = Contract.load(tmp_path)
-    assert loaded.injection_scale is None
+    assert (loaded.injection_norm, loaded.injection_scale) == ("raw", None)
     assert loaded.mse_scale == math.sqrt(1536)
 
 
@@ -53,7 +53,7 @@ def test_replace_checks_again_and_keeps_origins_and_unknown_keys():
     contract = Contract.from_dict(AV | {"training": {"lr": 1}})
     changed = contract.replace(pair="owner/ar", injection_scale=None, d_model=64)
     assert (changed.pair, changed.injection_scale, changed.mse_scale) == ("owner/ar", None, 8.0)
-    assert changed.to_dict()["injection_scale"] is None
+    assert changed.to_dict()["injection"] == {"site": "embedding", "rule": "replace", "norm": "raw"}
     assert changed.extras == {"training": {"lr": 1}}
     assert changed.origins["pair"] == "derived"
     assert changed.origins["layer"] == "sidecar"

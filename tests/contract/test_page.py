@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nla_sdk.contract import Contract
+from nla_sdk.contract import Contract, written_as
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ def test_the_table_of_keys_is_what_the_model_says():
 
 
 def test_every_key_and_dialect_is_in_the_table():
-    assert re.findall(r"^\| `(\w+)` \|", PAGE, flags=re.MULTILINE) == list(Contract.model_fields)
+    assert re.findall(r"^\| `([\w.]+)` \|", PAGE, flags=re.MULTILINE) == [*map(written_as, Contract.model_fields)]
     assert "`critic.extraction_layer_index`" in PAGE
 
 
