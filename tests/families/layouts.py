@@ -38,7 +38,7 @@ def lora(folder: Path, base: Path, seed: int, *, targets: list[str] | None = Non
 
 
 def with_embedding(folder: Path, base: Path, seed: int) -> Path:
-    """The same with a trained copy of the input embedding (`modules_to_save`), which takes the base's out of the path."""
+    """The same with a trained copy of the input embedding (`modules_to_save`): the base's own is out of the path."""
     model = AutoModelForCausalLM.from_pretrained(base)
     (name,) = [name for name, module in model.named_modules() if module is model.get_input_embeddings()]
     weight = model.get_input_embeddings().weight.detach()

@@ -29,7 +29,7 @@ from .layouts import LAYER
 WHOLE_ARS = ["kitft on Qwen", "nanoNLA merged"]
 
 
-# --- an adapter attached to nothing ------------------------------------------------------------------------------------
+# --- an adapter attached to nothing ---------------------------------------------------------------------------------
 def test_an_adapter_of_the_model_inside_a_multimodal_wrapper_finds_its_modules(copied, loaded):
     folder, found = copied("EasyNLA with the norm kept", "av")
     tiny.rename_tensors(folder, lambda key: key.replace("model.model.layers", "model.model.language_model.layers"))
@@ -54,7 +54,7 @@ def test_an_ar_file_whose_tensors_have_no_place_is_refused(copied):
         NLAPair.from_pretrained(None, folder, contract=found.contract)
 
 
-# --- the final norm ----------------------------------------------------------------------------------------------------
+# --- the final norm -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["kitft on Qwen", "kitft on Gemma 3", "nanoNLA merged", "Solshine"])
 def test_an_ar_of_which_nobody_says_whether_its_final_norm_stays_is_refused(name, family):
     found = family(name)
@@ -80,7 +80,7 @@ def test_an_ar_without_a_norm_in_its_file_is_read_alike_each_time_it_is_loaded(f
     assert torch.equal(first, again)
 
 
-# --- BOS -----------------------------------------------------------------------------------------------------------------
+# --- BOS ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "count"),
     {"kitft on Llama": 1, "kitft on Gemma 3": 1, "EasyNLA with the norm kept": 1, "Solshine": 1}.items()
@@ -117,7 +117,7 @@ def test_whether_an_ar_prompt_begins_with_bos_is_refused_until_it_is_stated(fami
         NLAPair.from_pretrained(None, found.halves["ar"], contract=stated)
 
 
-# --- the marker -----------------------------------------------------------------------------------------------------------
+# --- the marker -----------------------------------------------------------------------------------------------------
 def test_a_marker_that_is_several_tokens_is_refused(family):
     found = family("olens")
     assert len(tokens_of("qwen3.6")("㈀", add_special_tokens=False).input_ids) > 1
@@ -136,7 +136,7 @@ def test_a_marker_with_another_models_id_is_refused(family):
         load(family("olens"), injection_token_id=7)
 
 
-# --- a corrupt head -----------------------------------------------------------------------------------------------------
+# --- a corrupt head -------------------------------------------------------------------------------------------------
 def corrupt(folder, rows: slice, value: float) -> None:
     weight = load_file(folder / "value_head.safetensors")["weight"]
     weight[rows] = value
@@ -157,7 +157,7 @@ def test_a_head_with_numbers_near_the_end_of_floats_gives_an_error_not_a_score(c
         NLAPair.from_pretrained(None, folder, contract=found.contract).reconstruct(templates.TEXTS)
 
 
-# --- outputs --------------------------------------------------------------------------------------------------------------
+# --- outputs --------------------------------------------------------------------------------------------------------
 def test_an_output_that_nothing_but_the_budget_ends_is_whole_and_one_that_should_have_ended_is_cut(family, loaded):
     vectors, _ = family("syvb bullets").clear_rows()
     lines = loaded("syvb bullets").explain(vectors)
@@ -175,7 +175,7 @@ def test_an_output_without_the_tags_it_was_trained_to_write_is_told_from_content
     assert {one.status for one in loaded("syvb list by the tagged prompt").explain(vectors)} <= {"ok", "empty"}
 
 
-# --- what was never trained -------------------------------------------------------------------------------------------------
+# --- what was never trained -----------------------------------------------------------------------------------------
 def test_a_percent_that_was_never_trained_is_refused_or_becomes_the_nearest_that_was(family, loaded):
     found = family("nla-at-home universal")
     vectors, expected = found.clear_rows()
@@ -206,7 +206,7 @@ def test_a_model_tag_that_was_never_trained_is_refused(family):
         load(family("linear maps"), fields=fields)
 
 
-# --- a hook that never fires --------------------------------------------------------------------------------------------------
+# --- a hook that never fires ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["nanoNLA merged", "oracle with one vector", "oracle that replaces"])
 def test_a_block_that_the_model_does_not_run_is_noticed_at_the_first_vector(name, family, monkeypatch):
     found = family(name)

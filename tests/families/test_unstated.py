@@ -1,4 +1,4 @@
-"""Where a generic loader goes wrong without an error, and nobody says it: refused, with the fact, who has it, and how."""
+"""Where a generic loader goes wrong without an error as nobody says it: refused, with the fact and how to state it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .family import load, without
 ADD_1 = ["nanoNLA merged", "EasyNLA with the norm kept", "several layers in one prompt"]
 
 
-# --- where and at what norm the vector goes ------------------------------------------------------------------------
+# --- where and at what norm the vector goes -------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ADD_1)
 def test_an_av_of_add_1_is_refused_until_its_site_is_stated_and_then_named_with_who_has_it(name, family):
     found = family(name)
@@ -73,7 +73,7 @@ def test_multiplied_by_a_number_and_set_to_it_are_told_apart(family, loaded):
     assert list(set_to.explain(vectors)) != expected
 
 
-# --- adapters and what they sit on -----------------------------------------------------------------------------------
+# --- adapters and what they sit on ----------------------------------------------------------------------------------
 def test_a_lora_whose_flag_nobody_reads_would_be_weaker_and_is_not(family, loaded):
     found = family("EasyNLA with the norm kept")
     vectors, expected = found.clear_rows()
