@@ -176,7 +176,7 @@ def main() -> None:
         "prompts": {},
     }
     for name, contract in (("bundled", pair.av_contract), ("seed", seed)):
-        verbalizer = Verbalizer(pair.source, "av", contract, pair.verbalizer.mean)
+        verbalizer = Verbalizer(pair.source, "av", contract, pair.verbalizer.transform)
         script = Script(pair, contract.av_prompt())
         result["load_seconds"]["script"] = script.load_seconds
 

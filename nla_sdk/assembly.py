@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from .contract import Contract
+from .contract.releases.known import family_of
 from .errors import MismatchedHalvesError, NonFiniteOutputError, UnmatchedPairWarning
 from .halves.half import Half, check_halves, find_halves
 from .halves.measured import statistics_of
@@ -27,7 +28,9 @@ from .model.statistics.states import ActivationStatistics
 from .model.verbalizer import Verbalizer
 from .model.weights.adapters.config import AdapterFacts
 from .model.weights.adapters.reading import AdapterReport
-from .model.weights.heads import load_head, load_mean
+from .model.weights.heads import read_heads
+from .model.weights.leftovers import refuse_lost_norm
+from .model.weights.transforms import Transform
 from .results import html_table
 
 
@@ -107,10 +110,8 @@ class Assembly:
     @property
     def origin(self) -> Origin:
         """Where the activations that the pair reads come from: model, revision, layer, precision."""
-        running = self.base.in_memory or next(
-            half.backbone for half in (self.verbalizer, self.reconstructor) if half is not None
-        )
-        source = self.read_from
+        halves = [half for half in (self.verbalizer, self.reconstructor) if half is not None]
+        running, source = self.base.in_memory or halves[0].backbone, self.read_from
         return Origin(
             layer=self.layer,
             model=self.base.ref if source is None else source.ref,
@@ -119,13 +120,17 @@ class Assembly:
             trained=self.contract.extraction_precision,
             also=(str(self.contract.base_model),) if source is None else (),
             base=None if source is None else self.base.ref,
+            layers=layers if (layers := self.contract.layers) is None or layers == "any" else tuple(layers),
         )
 
     @property
     def norm_matters(self) -> bool:
         """Whether a vector of another norm but the same direction is other words to the AV."""
-        contract = self.av_contract
-        return contract is not None and (contract.activation_mean is not None or contract.injection_scale is None)
+        if self.verbalizer is None:
+            return False
+        transform, norm = self.verbalizer.transform, self.verbalizer.injection.norm
+        shifted = bool(transform.means) or (transform.map is not None and transform.map.bias is not None)
+        return shifted or norm in ("raw", "multiply")
 
     def activation_statistics(self, *, wait: bool = False) -> tuple[ActivationStatistics | None, str]:
         """What right activations look like, or None and why that is not known.
@@ -234,9 +239,12 @@ def assemble(
         matched = av_half.names(ar_half) or ar_half.names(av_half)
         matched = matched or av_half.names_once(ar_half, **where) or ar_half.names_once(av_half, **where)
         if not matched:
+            families = {half.ref: family_of(half.repo_id) for half in (av_half, ar_half)}
+            known = [f"{ref} is of the family {name}" for ref, name in families.items() if name]
+            recipes = f" ({', '.join(known)})" if len(set(families.values())) > 1 else ""
             warnings.warn(
-                f"{av_half.ref} and {ar_half.ref} do not name each other as partners; a score of this mixed pair "
-                "says little about either (RoundTrip.matched is False).",
+                f"{av_half.ref} and {ar_half.ref} do not name each other as partners{recipes}; a score of this mixed "
+                "pair says little about either (RoundTrip.matched is False).",
                 UnmatchedPairWarning,
                 stacklevel=3,
             )
@@ -325,8 +333,8 @@ def _reading(halves: Sequence[Half]) -> dict[str, Any]:
 
 def _load_av(half: Half, base: Base, options: Mapping[str, Any], where: Mapping[str, Any]) -> Verbalizer:
     with _in_memory(half, base, options, where) as (backbone, adapter, contract):
-        mean = load_mean(half.folder, contract)
-        verbalizer = Verbalizer(backbone, adapter, contract, mean, f"the AV {half.ref}")
+        transform = Transform.load(half.folder, contract)
+        verbalizer = Verbalizer(backbone, adapter, contract, transform, f"the AV {half.ref}")
         _let_go_with(verbalizer)
         return verbalizer
 
@@ -337,9 +345,10 @@ def _load_ar(half: Half, base: Base, options: Mapping[str, Any], where: Mapping[
             raise MismatchedHalvesError(
                 f"The AR {half.ref} runs {blocks} blocks, its model {backbone.ref} has {backbone.num_blocks}."
             )
-        head = load_head(half.folder, backbone.d_model, bias=contract.head_bias)
-        mean = load_mean(half.folder, contract)
-        reconstructor = Reconstructor(backbone, adapter, contract, head, mean, f"the AR {half.ref}")
+        if contract.ar_final_norm == "kept" and not half.is_adapter:
+            refuse_lost_norm(half.folder)
+        head, transform = read_heads(half.folder, contract), Transform.load(half.folder, contract)
+        reconstructor = Reconstructor(backbone, adapter, contract, head, transform, f"the AR {half.ref}")
         _let_go_with(reconstructor)
         return reconstructor
 

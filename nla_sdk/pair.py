@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 
-from .errors import InputError, MissingHalfError, PrecisionWarning
-from .inputs import Chat, Progress, Texts, Writing, check_text_input, check_vector_input, is_text
-from .io.origins import check_origin
-from .model.extraction import Extractor, is_chat
+from .calls.asking import answers, asked, require_default, require_oracle, spread
+from .calls.inputs import Chat, Progress, Texts, Writing, check_text_input, check_vector_input, is_text
+from .calls.rows import Layers, bare, scored
+from .errors import InputError
+from .model.extraction import is_chat
 from .model.injection import VectorsLike, as_vectors
-from .model.reconstructor import Reconstructor
-from .model.statistics.check import ActivationReport, check
-from .model.verbalizer import Verbalizer
-from .on_disk import OnDisk
-from .results import Activations, Explanation, Results, RoundTrip, Score
+from .model.statistics.check import ActivationReport
+from .results import Activations, Answer, Explanation, Results, RoundTrip, Score
 from .sampling import Sampling, whole_number
-from .scoring import score_rows, write_best
+from .steps import Steps
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-HalfInMemory = TypeVar("HalfInMemory", Verbalizer, Reconstructor)
 
-
-class NLAPair(OnDisk):
+class NLAPair(Steps):
     """An AV and an AR (or one of them) with the model whose activations they read.
 
     Build it with `from_pretrained`. LoRA halves and the source model share one base in memory; a half that is a full
@@ -62,22 +57,11 @@ class NLAPair(OnDisk):
             PrecisionWarning: once, if the source runs at another precision than the pair was trained on.
         """
         check_text_input(text)
-        source = self.source
-        trained = self.contract.extraction_precision
-        running = source.precision
-        if trained and trained != running and not self._warned_precision:
-            self._warned_precision = True
-            warnings.warn(
-                f"The source model runs in {running}; the pair was trained on activations read in {trained}. "
-                "Directions differ slightly; compare scores within one precision only.",
-                PrecisionWarning,
-                stacklevel=2,
-            )
-        read = Extractor(source, self.source_adapter)(text, positions, layer=self.layer if layer is None else layer)
-        origin = self.origin
-        return replace(read, model=origin.model, revision=origin.revision, precision=running)
+        return self._extract(text, positions, layer)
 
-    def check_activations(self, vectors: VectorsLike | Activations, *, wait: bool = True) -> ActivationReport:
+    def check_activations(
+        self, vectors: VectorsLike | Activations, *, wait: bool = True, layer: int | None = None
+    ) -> ActivationReport:
         """Whether vectors look like the activations this pair reads, and if not, what they probably are.
 
         Norm, mean direction and spread are compared with those of every state of the base, measured on short texts
@@ -85,7 +69,9 @@ class NLAPair(OnDisk):
 
         Args:
             vectors: [d_model] or [n, d_model], raw.
-            wait: see `activation_statistics`; `explain` and `round_trip` do not wait.
+            wait: see `activation_statistics`; `explain`, `ask` and `round_trip` do not wait.
+            layer: that they are said to be of; default: the pair's. Of another nothing is known but what is measured on
+                the base.
         Returns:
             An ActivationReport: `.verdict` is "ok", "suspect" or "unknown" (no statistics beside the contract, and no
             base in memory to measure), `.cause` says why.
@@ -99,10 +85,7 @@ class NLAPair(OnDisk):
         vectors = vectors.vectors if isinstance(vectors, Activations) else vectors
         check_vector_input(vectors)
         rows, _ = as_vectors(vectors, self.d_model)
-        statistics, why = self.activation_statistics(wait=wait)
-        if statistics is None:
-            return ActivationReport("unknown", why)
-        return check(statistics, rows, scaled=self.norm_matters)
+        return self._report(rows, wait=wait, layer=layer)
 
     @overload
     def explain(
@@ -123,12 +106,16 @@ class NLAPair(OnDisk):
         seed: int = 0,
         progress: Progress | None = None,
         force: bool = False,
+        layer: Layers | None = None,
+        model_tag: str | None = None,
     ) -> Explanation | Results[Explanation] | Results[Results[Explanation]]:
-        """Put activations into words.
+        """Put activations into words. An activation oracle is asked the question that its contract has for it.
 
         Args:
             activation: [d_model] or [rows, d_model]; numpy, torch or list, any float dtype; raw. Or what `extract`
-                returned, whose layer, model and precision are held against the pair's.
+                returned (or a list of that), whose layer, model and precision are held against the pair's. Of a pair
+                whose prompt takes k vectors: [k, d_model] or [rows, k, d_model]; where each is of a layer of its own, a
+                list of Activations of the same places, one a layer.
             max_new_tokens: default: the contract's.
             temperature: 0 is greedy.
             n: explanations per activation.
@@ -138,12 +125,16 @@ class NLAPair(OnDisk):
             seed: of the sampling; a row's samples do not depend on the other rows.
             progress: called with the number of explanations just finished.
             force: take activations of another layer or model (with a warning), and be silent of suspect ones.
+            layer: the block that they were read from, one for all or one a row, of a pair that reads several: its
+                prompt says it. Default: that of the Activations, or the contract's.
+            model_tag: of a pair that reads several models, which of them they are of.
         Returns:
             An Explanation (a str with .status, .raw, .tokens, .score) for one vector, a list for a matrix; with n > 1 a
             list of n in place of each. The lists are Results: .to_pandas(), .to_arrow().
         Raises:
             MissingHalfError, ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError,
             ForeignActivationError, InputError (a setting out of range, or best_of with n > 1).
+            UnseenValueError, LayerError: a layer that the pair was not trained to read, or that its base lacks.
             InjectionError: the vector does not reach the AV's model. NonFiniteOutputError: it gives NaN or infinity.
         Warns:
             SuspectActivationsWarning: bare vectors look like something else than what the pair reads; see
@@ -152,23 +143,87 @@ class NLAPair(OnDisk):
             >>> pair.explain(acts.vectors[-1]).status  # doctest: +SKIP
             'ok'
         """
-        vectors, single = self._activations(activation, force)
+        verbalizer = self._need(self.verbalizer, "explain", "AV")
+        require_default(verbalizer.contract, verbalizer.ref)
+        rows = self._rows(activation, layer, force)
+        fields = self._fields(rows, model_tag=model_tag)
         best_of = whole_number("best_of", best_of, 1)
         if best_of != 1 and n != 1:
             raise InputError(f"n={n} and best_of={best_of}: ask for several explanations or for the best one.")
         sampling = Sampling(max_new_tokens, temperature, n, seed)
         if best_of == 1:
-            written = Results(self._need(self.verbalizer, "explain", "AV")(vectors, sampling, progress=progress))
+            written = Results(verbalizer(rows.vectors, sampling, fields=fields, progress=progress))
         else:
-            written, _, _ = self._best(vectors, sampling, best_of, progress)
-        rows = written if n == 1 else Results(written[start : start + n] for start in range(0, len(written), n))
-        return rows[0] if single else rows
+            written, _, _ = self._best(rows, fields, sampling, best_of, progress)
+        each = written if n == 1 else Results(written[start : start + n] for start in range(0, len(written), n))
+        return each[0] if rows.single else each
 
-    def reconstruct(self, text: str | Sequence[str]) -> torch.Tensor:
+    def ask(
+        self,
+        vectors: VectorsLike | Activations | Sequence[Activations] | str | Chat | Texts,
+        question: str | Sequence[str],
+        *,
+        layer: Layers | None = None,
+        positions: int | str | Sequence[int] | tuple[int, int] = -1,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        n: int = 1,
+        seed: int = 0,
+        progress: Progress | None = None,
+        force: bool = False,
+    ) -> Answer | Results[Answer] | Results[Results[Answer]]:
+        """Ask an activation oracle a question about activations.
+
+        All vectors of a matrix stand in one prompt, in their order, a marker each: one set of vectors, one answer.
+
+        Args:
+            vectors: a set: [d_model], [n, d_model], or Activations; or several: [sets, n, d_model], or a list of
+                [n, d_model] or Activations (n may differ). Raw. Or a text, a chat or a list of them, which is read at
+                `positions` and `layer`: a set each.
+            question: one for all sets, or a list: one a set, or all of one set.
+            layer: the block that the vectors are of (of a text: that is read), one for all or one a set, among the
+                contract's `layers`; the prompt says it. Default: that of the Activations, or the contract's.
+            positions: of a text: (a, b), a tuple of two: the tokens a … b − 1, as a slice; an index, a list of indices,
+                "all". Default: the last token.
+            max_new_tokens, temperature, n, seed, progress, force: as in `explain`.
+        Returns:
+            An Answer (a str with .question, .layer, .status, .raw) for one set and one question, else a list of them
+            (Results); with n > 1 a list of n in place of each.
+        Raises:
+            NotAnOracleError: the prompt of this pair has no place for a question.
+            UnseenValueError: a layer (or a question) that it was not trained with; lists those that it was.
+            MissingHalfError, ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError,
+            PositionError, ForeignActivationError, InputError, as `explain` and `extract`.
+        Warns:
+            SuspectActivationsWarning: as `explain`, of bare vectors.
+        Example:
+            >>> oracle = NLAPair.from_pretrained("adamkarvonen/…Qwen3-8B")  # doctest: +SKIP
+            >>> oracle.ask("She walked to the bank of the river", "What is near?", layer=18, positions=(4, 8))
+            ... # doctest: +SKIP
+            'Water.'
+        """
+        verbalizer = self._need(self.verbalizer, "ask", "AV")
+        require_oracle(verbalizer.contract, verbalizer.ref)
+        sampling = Sampling(max_new_tokens, temperature, n, seed)
+        if is_text(vectors):
+            vectors = self._read_sets(vectors, positions, layer)
+            rows = asked(vectors, verbalizer.contract, self.origin, force=force)
+        else:
+            rows = asked(vectors, verbalizer.contract, self.origin, force=force).of_layers(layer)
+            self._look_at(vectors, rows, force)
+        rows, questions = spread(rows, question)
+        fields = self._fields(rows, questions)
+        written = verbalizer(rows.vectors, sampling, fields=fields, progress=progress)
+        layers = [self.layer if one is None else one for one in rows.layers]
+        each = answers(written, questions, layers, n)
+        return each[0] if rows.single else each
+
+    def reconstruct(self, text: str | Sequence[str], *, layer: int | None = None) -> torch.Tensor:
         """Turn explanations back into activations.
 
         Args:
             text: an explanation, or a list of them. The empty string is allowed: it scores what any text would.
+            layer: that they are of, for an AR that reconstructs several; default: the contract's.
         Returns:
             float32 [d_model], or [n, d_model] for a list, on the CPU. Without centring only the direction counts.
         Raises:
@@ -181,7 +236,7 @@ class NLAPair(OnDisk):
         single = isinstance(text, str)
         if not single and not isinstance(text, Sequence):
             raise InputError(f"Expected an explanation or a list of them, got a {type(text).__name__}.")
-        vectors = reconstructor([text] if single else list(text))
+        vectors = reconstructor([text] if single else list(text), **({} if layer is None else {"layer": layer}))
         return vectors[0] if single else vectors
 
     @overload
@@ -202,13 +257,14 @@ class NLAPair(OnDisk):
         seed: int = 0,
         progress: Progress | None = None,
         force: bool = False,
+        layer: Layers | None = None,
+        model_tag: str | None = None,
     ) -> RoundTrip | Results[RoundTrip]:
         """Vector → explanation → vector, scored.
 
         Args:
-            activation: [d_model] or [rows, d_model]; or a text (its last token is read), a chat, or a list of texts; or
-                what `extract` returned.
-            max_new_tokens, temperature, seed, progress, force: as in `explain`.
+            activation: as in `explain`; or a text (its last token is read, at `layer`), a chat, or a list of texts.
+            max_new_tokens, temperature, seed, progress, force, layer, model_tag: as in `explain`.
             best_of: as in `explain`; the score is that of the explanation chosen by it.
         Returns:
             One RoundTrip, or a list (Results) for a matrix or a list of texts.
@@ -216,25 +272,32 @@ class NLAPair(OnDisk):
             as `extract`, `explain` and `reconstruct`.
         """
         self._need(self.reconstructor, "round_trip", "AR")
-        self._need(self.verbalizer, "round_trip", "AV")
+        verbalizer = self._need(self.verbalizer, "round_trip", "AV")
+        require_default(verbalizer.contract, verbalizer.ref)
         if is_text(activation):
-            single = isinstance(activation, str) or is_chat(activation)
-            # float16 overflows in some models: what is read from a text is looked at like what a caller brings.
-            vectors, _ = as_vectors(self.extract(activation).vectors, self.d_model)
-        else:  # a TypeGuard says nothing of what it does not hold for
-            vectors, single = self._activations(cast("VectorsLike | Activations", activation), force)
+            rows = self._rows(self._read(activation, layer), None, force)
+            rows = replace(rows, single=isinstance(activation, str) or is_chat(activation))
+        else:
+            rows = self._rows(activation, layer, force)
+        vectors = scored(rows, verbalizer.contract, self.layer)
+        fields = self._fields(rows, model_tag=model_tag)
         sampling = Sampling(max_new_tokens, temperature, seed=seed)
-        written, reconstructions, scores = self._best(vectors, sampling, best_of, progress)
+        written, reconstructions, scores = self._best(rows, fields, sampling, best_of, progress)
         trips = Results(
             RoundTrip(**score.to_row(), explanation=explanation, activation=vector.cpu(), reconstruction=reconstruction)
             for explanation, score, vector, reconstruction in zip(
                 written, scores, vectors, reconstructions, strict=True
             )
         )
-        return trips[0] if single else trips
+        return trips[0] if rows.single else trips
 
     def score(
-        self, text: str | Sequence[str], activation: VectorsLike | Activations, *, force: bool = False
+        self,
+        text: str | Sequence[str],
+        activation: VectorsLike | Activations,
+        *,
+        force: bool = False,
+        layer: int | None = None,
     ) -> Score | Results[Score]:
         """How well explanations reconstruct activations: any text, not only the AV's own.
 
@@ -244,6 +307,7 @@ class NLAPair(OnDisk):
             text: one explanation, or as many as there are activations.
             activation: [d_model] or [n, d_model], or what `extract` returned.
             force: take activations of another layer or model, with a warning.
+            layer: that they are of, for an AR that reconstructs several; default: that of the Activations.
         Returns:
             One Score for one text and one vector; else a list (one text is scored against every vector,
             and so on).
@@ -251,62 +315,15 @@ class NLAPair(OnDisk):
             InputError: the numbers of texts and vectors do not match.
             ForeignActivationError: `extract` read them at another layer or from another model.
         """
-        vectors, single_vector = self._origin_checked(activation, force)
+        given, own = bare(activation, self.ar_contract or self.contract, self.origin, force)
+        vectors, single_vector = as_vectors(given, self.d_model)
+        layer = own if layer is None else layer
         single_text = isinstance(text, str)
-        reconstructions = self.reconstruct([text] if single_text else text)
+        reconstructions = self.reconstruct([text] if single_text else text, layer=layer)
         if len(reconstructions) != len(vectors) and 1 not in (len(reconstructions), len(vectors)):
             raise InputError(
                 f"{len(reconstructions)} explanations and {len(vectors)} activations; expected as many of each."
             )
         rows = max(len(reconstructions), len(vectors))
-        scores = self._score(reconstructions.expand(rows, -1), vectors.expand(rows, -1))
+        scores = self._score(reconstructions.expand(rows, -1), vectors.expand(rows, -1), [layer] * rows)
         return scores[0] if single_text and single_vector else scores
-
-    # --- within -------------------------------------------------------------------------------------------------
-    def _activations(self, activation: VectorsLike | Activations, force: bool) -> tuple[torch.Tensor, bool]:
-        """Vectors [n, d_model] to explain, and whether a single one was given: of this pair's kind, or with a word."""
-        vectors, single = self._origin_checked(activation, force)
-        if not isinstance(activation, Activations) and not force:
-            self.check_activations(vectors, wait=False).warn(stacklevel=3)
-        return vectors, single
-
-    def _origin_checked(self, activation: VectorsLike | Activations, force: bool) -> tuple[torch.Tensor, bool]:
-        if not isinstance(activation, Activations):
-            check_vector_input(activation)
-            return as_vectors(activation, self.d_model)
-        said = {name: getattr(activation, name) for name in ("layer", "model", "revision", "precision")}
-        check_origin([("all rows", said)], self.origin, "The Activations", force=force)
-        return as_vectors(activation.vectors, self.d_model)
-
-    def _best(
-        self, vectors: torch.Tensor, sampling: Sampling, best_of: int, progress: Progress | None
-    ) -> tuple[Results[Explanation], torch.Tensor, Results[Score]]:
-        """For each vector the best of `best_of` explanations (1: the only one), its reconstruction and its score."""
-        best_of = whole_number("best_of", best_of, 1)
-        reconstructor = self._need(self.reconstructor, "best_of" if best_of > 1 else "round_trip", "AR")
-        verbalizer = self._need(self.verbalizer, "explain", "AV")
-        if best_of == 1:
-            written = verbalizer(vectors, sampling, progress=progress)
-            reconstructions = reconstructor(written)
-        else:
-            written, reconstructions = write_best(verbalizer, reconstructor, vectors, sampling, best_of, progress)
-        scores = self._score(reconstructions, vectors)
-        if best_of > 1:
-            written = [explanation.scored(score, best_of) for explanation, score in zip(written, scores, strict=True)]
-        return Results(written), reconstructions, scores
-
-    def _score(self, reconstructions: torch.Tensor, vectors: torch.Tensor) -> Results[Score]:
-        """The rows' scores, each beside what no words and the mean direction score."""
-        return score_rows(
-            reconstructions,
-            vectors,
-            empty=self._need(self.reconstructor, "score", "AR").empty(),
-            mean=self.mean_direction,
-            baseline_mse=self.baseline_mse,
-            matched=self.matched,
-        )
-
-    def _need(self, half: HalfInMemory | None, method: str, role: str) -> HalfInMemory:
-        if half is None:
-            raise MissingHalfError(f"{method} needs an {role}, and this pair has none: {self.missing}")
-        return half

@@ -151,6 +151,40 @@ class Explanation(str):
         return html_table([self.to_row()])
 
 
+class Answer(Explanation):
+    """What an activation oracle wrote to a question: an Explanation that knows the question.
+
+    Attributes:
+        question: as it was asked.
+        layer: the block that the vectors were said to be of.
+    """
+
+    question: str
+    layer: int | None
+
+    def __new__(cls, text: str, *, question: str = "", layer: int | None = None, **facts: Any) -> Answer:
+        answer = super().__new__(cls, text, **facts)
+        assert isinstance(answer, cls)
+        answer.question, answer.layer = question, layer
+        return answer
+
+    @classmethod
+    def of(cls, written: Explanation, question: str, layer: int | None) -> Answer:
+        """What was written, as the answer to a question."""
+        return cls(
+            str(written),
+            question=question,
+            layer=layer,
+            status=written.status,
+            raw=written.raw,
+            tokens=written.tokens,
+        )
+
+    def to_row(self) -> dict[str, Any]:
+        """The question and the layer, then an explanation's columns; the answer is `api_explanation`."""
+        return {"question": self.question, "activation_layer": self.layer, **super().to_row()}
+
+
 @dataclass(frozen=True, eq=False)  # tensors have no truth value: equality is written out below
 class RoundTrip(Score):
     """An activation's way through the pair: vector → explanation → vector.

@@ -79,6 +79,8 @@ _QUESTIONS = {
     "ar_final_norm": "whether the base's final norm stands between the state that is read and the head",
     "ar_bos": "whether the AR's prompt begins with BOS",
     "bos": "whether the AV's prompt begins with BOS",
+    "weights_alpha": "the adapter's alpha, which its own config does not say",
+    "weights_rslora": "whether the adapter is rank-stabilised (alpha/√r in place of alpha/r)",
 }
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..contract import SIDECAR_NAME, Contract, guess_partner, known_release, release_partner
+from ..contract.file import parse
 from ..contract.prompts.av import unstated_prompt
+from ..contract.releases.known import known_faults
+from ..contract.releases.unrunnable import refuse_unrunnable
 from ..errors import (
     ContractError,
     InputError,
+    KnownFaultWarning,
     MismatchedHalvesError,
     MissingFileError,
     NLAError,
@@ -23,6 +28,7 @@ from ..errors import (
 )
 from .demo_base import DEMO_BASE_ID, base_folder
 from .fetch import TOKENIZER_FILES, Files, fetch_file, fetch_half
+from .found import files_say
 from .hub.naming import same_repository
 from .hub.renames import present_name
 from .parts import ADAPTER_FILES, OTHER_FILES, find_adapters, find_parent
@@ -185,28 +191,40 @@ def read_contract(folder: Path, ref: str, subfolder: str | None, given: Mapping[
         UnstatedPromptError: the same of the AV's `prompt_style`; shows both prompts, through the chat template of the
             half's or the base's tokenizer if that is on this disk.
     """
-    known = known_release(ref, subfolder) or known_release(present_name(ref), subfolder)
-    if (folder / SIDECAR_NAME).is_file():
-        try:
-            contract = Contract.load(folder, known=known, given=given)
-        except UnstatedPromptError as error:
-            shown = Contract.load(folder, known=known, given={**(given or {}), "prompt_style": "raw"})
-            raise _with_chat_template(error, shown, folder) from None
-        if contract.kind != "nla_model":
-            raise ContractError(
-                f"{contract.source} is the contract of a table (`kind: {contract.kind}`), and it lies beside a "
-                "checkpoint: how that one is run (role, where and at what norm the vector is put) it does not say. Ask "
-                f"its author for a {SIDECAR_NAME} of the checkpoint, or state it: contract={{'kind': 'nla_model', …}}."
-            )
-        return contract
-    if known is None and not given:
+    name = ref if known_release(ref, subfolder) else present_name(ref)
+    known = known_release(name, subfolder)
+    file = folder / SIDECAR_NAME
+    said = parse(file.read_bytes(), str(file)) if file.is_file() else {}
+    found = files_say(folder)
+    refuse_unrunnable(name, subfolder, given, said, found)
+    if not said and known is None and not given:
         raise ContractError(
             f"{ref} holds no {SIDECAR_NAME} and is no known release, so its prompt, marker, scale and layer are "
             f"unknown. Put a {SIDECAR_NAME} beside its weights (docs/contract.md lists the keys), or ask its author "
             "for one."
         )
-    source = f"the release entry of {ref}" if known else f"{ref} (no {SIDECAR_NAME})"
-    return Contract.from_dict({}, source=source, known=known, given=given)
+    source = str(file) if said else f"the release entry of {ref}" if known else f"{ref} (no {SIDECAR_NAME})"
+    if said.get("kind") == "nla_dataset" and (known is not None or {"kind", "role"} & set(given or {})):
+        # EasyNLA puts the sidecar of its training table beside the checkpoint; how this is run is said elsewhere.
+        said = {key: value for key, value in said.items() if key != "kind"}
+
+    def read(**more: Any) -> Contract:
+        stated = {**(given or {}), **more} if more else given
+        return Contract.from_dict(said, source=source, known=known, given=stated, found=found)
+
+    try:
+        contract = read()
+    except UnstatedPromptError as error:
+        raise _with_chat_template(error, read(prompt_style="raw"), folder) from None
+    if contract.kind != "nla_model":
+        raise ContractError(
+            f"{contract.source} is the contract of a table (`kind: {contract.kind}`), and it lies beside a "
+            "checkpoint: how that one is run (role, where and at what norm the vector is put) it does not say. Ask "
+            f"its author for a {SIDECAR_NAME} of the checkpoint, or state it: contract={{'kind': 'nla_model', …}}."
+        )
+    for fault in known_faults(name, subfolder):
+        warnings.warn(f"{ref}{f'/{subfolder}' if subfolder else ''}: {fault}", KnownFaultWarning, stacklevel=3)
+    return contract
 
 
 def _with_chat_template(error: UnstatedPromptError, contract: Contract, folder: Path) -> UnstatedPromptError:
@@ -273,6 +291,8 @@ def find_halves(
 def find_partner(half: Half, **where: Any) -> tuple[Half | None, str]:
     """The other half of `half`, or None and the reason why there is none."""
     role = OTHER[half.role]
+    if half.contract.asks and not half.contract.pair:
+        return None, f"{half.ref} is an activation oracle, which has no AR. Pass ar= if you have one for its answers."
     partner = half.partner_ref()
     if partner is None:
         return None, f"{half.ref} names no {role.upper()} and its name does not tell one; pass {role}=."
@@ -302,3 +322,15 @@ def check_halves(av: Half, ar: Half, **where: Any) -> None:
                 f"The AV {av.ref} has {name} {ours}, the AR {ar.ref} has {theirs}: they read different vectors, so "
                 "a round trip through both has no meaning. Use halves of one pair."
             )
+    sources = [half.contract.source_model for half in (av, ar)]
+    if None not in sources and not same_repository(*sources, **where):
+        raise MismatchedHalvesError(
+            f"The AV {av.ref} has source_model {sources[0]}, the AR {ar.ref} has {sources[1]}: they read different "
+            "vectors. Use halves of one pair."
+        )
+    if bool(av.contract.activation_map) != bool(ar.contract.reconstruction_map):
+        with_map, without = (av, ar) if av.contract.activation_map else (ar, av)
+        raise MismatchedHalvesError(
+            f"{with_map.ref} maps between the source's space and its own, and {without.ref} has no map: a vector "
+            "that goes through both ends in another space. Use halves of one pair."
+        )

@@ -53,7 +53,7 @@ def _check_free(place: Path, overwrite: bool) -> None:
 
 
 def _is_half(folder: Path) -> bool:
-    """Whether the folder holds a model's contract, its weights, and no folders, which no half has."""
+    """Whether the folder holds a model's contract, its weights, and no folders but those that the contract names."""
     try:
         contract = yaml.safe_load((folder / SIDECAR_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -62,5 +62,9 @@ def _is_half(folder: Path) -> bool:
     weights = any(name.startswith("adapter_model") for name in names) or (
         "config.json" in names and any(folder.glob("*.safetensors"))
     )
-    is_model = isinstance(contract, dict) and contract.get("kind") == "nla_model"
-    return is_model and weights and not any(item.is_dir() for item in folder.iterdir())
+    if not isinstance(contract, dict) or contract.get("kind") != "nla_model":
+        return False
+    said = contract.get("weights") if isinstance(contract.get("weights"), dict) else {}
+    adapters = [name for name in said.get("adapters") or () if isinstance(name, str)]
+    inner = {item.name for item in folder.iterdir() if item.is_dir()}
+    return (weights or bool(adapters)) and inner <= {*adapters, said.get("parent")}

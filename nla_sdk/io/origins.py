@@ -55,6 +55,7 @@ class Origin:
         trained: for a pair, the precision of the activations it was trained on, which is as good.
         also: for a pair, other names of its base.
         base: the base that `model` is a fine-tune of; None: `model` is the base.
+        layers: for a pair, all that it may read, or "any"; None: `layer` only.
     """
 
     layer: int | None = None
@@ -64,6 +65,7 @@ class Origin:
     trained: str | None = None
     also: tuple[str, ...] = ()
     base: str | None = None
+    layers: tuple[int, ...] | str | None = None
 
     def facts(self) -> dict[str, int | str]:
         """What is known, under a sidecar's keys."""
@@ -78,13 +80,20 @@ class Origin:
         if found is None or wanted is None:
             return False
         if name == "layer":
-            return str(found).strip() != str(wanted) and found != wanted
+            readable = (wanted, *(self.layers if isinstance(self.layers, tuple) else ()))
+            return self.layers != "any" and not any(str(found).strip() == str(one) or found == one for one in readable)
         if name == "model":
             return not any(_same_model(str(found), one) for one in (wanted, *self.also))
         if name == "revision":
             commits = _COMMIT.fullmatch(str(found)) and _COMMIT.fullmatch(str(wanted))
             return bool(commits) and found != wanted
         return not self._as_precise(str(found), _ROUNDED)
+
+    def reads(self, name: str) -> str:
+        """What a pair reads, for messages: its model, its layer or its layers."""
+        if name != "layer" or not isinstance(self.layers, tuple):
+            return str(getattr(self, name))
+        return ", ".join(map(str, sorted({*self.layers, *([] if self.layer is None else [self.layer])})))
 
     def rounds(self, precision: object) -> bool:
         """Whether a precision that is not refused is another all the same."""
@@ -145,7 +154,7 @@ def check_origin(found: Iterable[RowFacts], pair: Origin, name: str, *, force: b
                 rounded.add(str(value))
     if wrong:
         said = "; ".join(f"{what} {value} ({_places(where)})" for (what, value), where in wrong.items())
-        wanted = ", ".join(f"{what} {getattr(pair, what)}" for what in dict.fromkeys(what for what, _ in wrong))
+        wanted = ", ".join(f"{what} {pair.reads(what)}" for what in dict.fromkeys(what for what, _ in wrong))
         message = f"{name}: activations of {said}; this pair reads {wanted}."
         if not force:
             raise ForeignActivationError(

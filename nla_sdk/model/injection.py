@@ -23,6 +23,7 @@ from ..errors import (
     EmptyBatchError,
     InjectionError,
     InputError,
+    LayerError,
     MarkerError,
     NonFiniteActivationError,
     ZeroActivationError,
@@ -215,6 +216,30 @@ def _named(module: nn.Module, how: Injection) -> str:
 
 def _shown(where: torch.Tensor) -> str:
     return str(int(where[0, 0]) if where.numel() == 1 else where.tolist())
+
+
+def refuse_unseen(how: Injection, who: str, base: str, blocks: int, shared: int) -> None:
+    """Refuse a block after which no other token would see a vector.
+
+    Args:
+        who: the half, and `base`, its model, for messages.
+        blocks: how many the model has.
+        shared: how many of its last blocks take their keys and values from earlier ones (Gemma 4).
+    Raises:
+        LayerError: there is no such block. InjectionError: what follows it reads earlier states only.
+    """
+    if how.block is None:
+        return
+    if how.block >= blocks:
+        raise LayerError(
+            f"{who} puts vectors in after block {how.block}; {base} has blocks 0 to {blocks - 1}. Correct "
+            "`injection.block`, or load the base it was trained on."
+        )
+    if shared and how.block >= (last := blocks - shared - 1):
+        raise InjectionError(
+            f"{who} puts vectors in after block {how.block}; in {base} the blocks after {last} take their keys and "
+            "values from earlier ones, so no other token would see it. Correct `injection.block`."
+        )
 
 
 def refuse_lost(

@@ -198,9 +198,7 @@ class Reconstructor:
             )
         return self.heads[wanted]
 
-    def refuse_lost(
-        self, outputs: torch.Tensor, prompts: Sequence[Sequence[int]], layer: int | None = None
-    ) -> None:
+    def refuse_lost(self, outputs: torch.Tensor, prompts: Sequence[Sequence[int]], layer: int | None = None) -> None:
         """Refuse head outputs [n, d] without a direction. The caller holds the backbone.
 
         Raises:

@@ -7,23 +7,26 @@ generator of its own, keyed on (seed, sample, the vector's bytes), so no result 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
 
 from ..contract import Contract
-from ..contract.injection import Injection
-from ..errors import InjectionError, InputError, LayerError, NonFiniteOutputError, ZeroActivationError
+from ..contract.prompts.prompt import Prompt
+from ..errors import InjectionError, InputError, NonFiniteOutputError
 from ..results import Explanation
 from ..sampling import GREEDY, Sampling
 from .backbone import Backbone
-from .decoding.drawing import draw, row_generator
+from .decoding.batches import Fields, Inputs, batches, numbers_of_vectors, of_each_row
+from .decoding.drawing import draw, end_token_ids, row_generator
 from .decoding.prefixes import Prefixes
 from .faults import beyond, first_rows, no_numbers
-from .injection import Positions, inject, markers_of, normed, refuse_lost
+from .injection import Positions, inject, markers_of, normed, refuse_lost, refuse_unseen
 from .output import Stop, parse_output
 from .weights.loading import text_config
+from .weights.transforms import Transform
 
 ROWS_PER_BATCH = 64
 DEFAULT_NEW_TOKENS = 120
@@ -37,8 +40,10 @@ class Verbalizer:
         backbone: the base (with the AV's adapter) or the AV's own full checkpoint.
         adapter: the adapter's name on the backbone; None for a full checkpoint.
         contract: the AV's, verified.
-        mean: float32 [d], the activation mean of a centred pair; None otherwise.
+        transform: what is done to vectors first; None: nothing.
         ref: what messages call it.
+    Raises:
+        LayerError, InjectionError: the block after which vectors go in is not there, or nothing would see them.
     """
 
     def __init__(
@@ -46,41 +51,60 @@ class Verbalizer:
         backbone: Backbone,
         adapter: str | None,
         contract: Contract,
-        mean: torch.Tensor | None = None,
+        transform: Transform | None = None,
         ref: str | None = None,
     ) -> None:
         self.backbone = backbone
         self.ref = ref or f"the AV on {backbone.ref}"
         self.adapter = adapter
         self.contract = contract
-        self.injection = self._possible(contract)
-        self.mean = mean
-        self.prompt_ids = list(contract.av_prompt_ids(backbone.tokenizer))
-        self.marker = contract.find_marker(self.prompt_ids)
+        assert contract.injection is not None, "no AV is read without it"
+        self.injection = contract.injection
+        shared = getattr(text_config(backbone.model.config), "num_kv_shared_layers", None) or 0
+        refuse_unseen(self.injection, self.ref, backbone.ref, backbone.num_blocks, shared)
+        self.transform = transform or Transform(backbone.d_model)
         self.stop = Stop.of(contract)
         self.end_ids = end_token_ids(backbone) | self.stop.tokens
         self._prefixes = Prefixes(backbone)
         self._shown: set = set()  # adapters as they were then, see `Backbone.active`, and numbers of markers
         self._vocabulary: torch.Tensor | None = None
 
-    def _possible(self, contract: Contract) -> Injection:
-        """How vectors are put in, once it is known that what comes after can see them."""
-        how, backbone = contract.injection, self.backbone
-        assert how is not None, "no AV is read without it"
-        if how.block is None:
-            return how
-        if how.block >= backbone.num_blocks:
-            raise LayerError(
-                f"{self.ref} puts vectors in after block {how.block}; {backbone.ref} has blocks 0 to "
-                f"{backbone.num_blocks - 1}. Correct `injection.block`, or load the base it was trained on."
-            )
-        shared = getattr(text_config(backbone.model.config), "num_kv_shared_layers", None) or 0
-        if shared and how.block >= (last := backbone.num_blocks - shared - 1):
+    @property
+    def mean(self) -> torch.Tensor | None:
+        """float32 [d], the activation mean of a centred pair; None otherwise."""
+        return self.transform.mean()
+
+    @cached_property
+    def default(self) -> Prompt:
+        """The prompt where nothing is said of its fields. Raises as `prompt` does: an oracle may have no question."""
+        return self.prompt()
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """Token ids of the default prompt."""
+        return list(self.default.ids)
+
+    @property
+    def marker(self) -> int:
+        """Position of the first marker in it."""
+        return self.default.marker
+
+    def prompt(self, markers: int | None = None, fields: Mapping[str, str] | None = None) -> Prompt:
+        """The prompt for so many vectors, with these texts in its fields and defaults in the others.
+
+        Raises:
+            as `Contract.prompt`; InjectionError: no token after the markers would see what goes in.
+        """
+        given = dict(fields or {})
+        said = {name: given.get(name) for name in ("question", "model_tag")}
+        defaults = self.contract.field_values(num_blocks=self.backbone.num_blocks, **said)
+        prompt = self.contract.prompt(self.backbone.tokenizer, markers=markers, fields=defaults | given)
+        if self.injection.block == self.backbone.num_blocks - 1 and prompt.positions[-1] < len(prompt.ids) - 1:
             raise InjectionError(
-                f"{self.ref} puts vectors in after block {how.block}; in {backbone.ref} the blocks after {last} take "
-                "their keys and values from earlier ones, so no other token would see it. Correct `injection.block`."
+                f"{self.ref} puts vectors in after the last block of {self.backbone.ref}, and its prompt goes on after "
+                "the marker: no other token would see them. Correct `injection.block`."
             )
-        return how
+        return prompt
 
     def restrict(self, tokens: Iterable[int] | None) -> None:
         """Write these tokens (and the ones that end an output) only; None: any token again.
@@ -105,53 +129,68 @@ class Verbalizer:
         _ = self.backbone.cap  # found or refused now, not at the first token
         self._vocabulary = torch.tensor(known, device=self.backbone.device)
 
-    def prepare(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Raw activations [n, d] → what is injected: centred where the contract says so, then scaled.
+    def prepare(self, vectors: Inputs, layer: int | None = None) -> Any:
+        """Raw activations → what is injected: transformed as the contract says, then with its norm and coefficient.
 
+        Args:
+            vectors: float32 [n, d_model], [n, markers, d_model], or one [markers, d_model] a row.
+            layer: the block they were read from; None: the contract's, of each marker its own.
+        Returns:
+            The same shape. Of norm `match`, vectors of norm 1 times the coefficient.
         Raises:
             ZeroActivationError: a vector equals the activation mean, so nothing is left of it.
         """
-        if self.mean is not None:
-            vectors = vectors - self.mean.to(vectors.device)
-            if (nothing := (vectors == 0).all(dim=-1)).any():
-                raise ZeroActivationError(
-                    f"The activation in row {int(nothing.nonzero()[0])} equals the pair's activation mean, which is "
-                    "subtracted first: no direction is left to explain."
-                )
-        return normed(vectors, self.injection)
+        if not isinstance(vectors, torch.Tensor):
+            return [self.prepare(row[None], layer)[0] for row in vectors]
+        layers = self.injection.layers if layer is None and vectors.ndim == 3 else None
+        return normed(self.transform.apply(vectors, layers or layer), self.injection)
 
     def __call__(
         self,
-        vectors: torch.Tensor,
+        vectors: Inputs,
         sampling: Sampling = GREEDY,
         *,
+        fields: Fields = None,
+        layer: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Explanation]:
         """Explain vectors.
 
         Args:
-            vectors: raw float32 [rows, d_model].
+            vectors: raw float32 [rows, d_model]; [rows, markers, d_model] where the contract has several markers; where
+                it has `any` number, one [k, d_model] a row, k each its own.
             sampling: how to write.
+            fields: texts of the template's fields (`Contract.field_values`), one mapping for all rows or one for each.
+            layer: the block that the vectors were read from, where a transform depends on it; default: the contract's.
             progress: called with the number of explanations just finished.
         Returns:
-            rows × n explanations, the samples of one vector together.
+            rows × n explanations, the samples of one row together.
         Raises:
             ZeroActivationError: see `prepare`.
+            UnseenValueError, InputError, MarkerError: see `prompt`.
             InjectionError, NonFiniteOutputError: see `injected` and `tokens`.
+        Example:
+            >>> oracle([tiles, one_tile], fields=[{"question": q} for q in questions])  # doctest: +SKIP
         """
+        prompts = self._prompts(vectors, fields)
         generators = None
         if sampling.temperature > 0:
             generators = [
                 row_generator(vector, sampling.seed, sample) for vector in vectors for sample in range(sampling.n)
             ]
-        inputs = self.prepare(vectors)
+        inputs = self.prepare(vectors, layer)
         if generators is not None:
-            inputs = inputs.repeat_interleave(sampling.n, dim=0)
+            prompts = [prompt for prompt in prompts for _ in range(sampling.n)]
+            if isinstance(inputs, torch.Tensor):
+                inputs = inputs.repeat_interleave(sampling.n, dim=0)
+            else:
+                inputs = [row for row in inputs for _ in range(sampling.n)]
         texts_each = sampling.n if generators is None else 1  # greedy samples of one vector are one text
         try:
             outputs = self.write(
                 inputs,
                 sampling,
+                prompts=prompts,
                 generators=generators,
                 progress=progress and (lambda done: progress(done * texts_each)),
             )
@@ -159,30 +198,42 @@ class Verbalizer:
             raise error.numbered(lambda row: row * texts_each // sampling.n) from None
         return [explanation for explanation in outputs for _ in range(texts_each)]
 
+    def _prompts(self, vectors: Inputs, fields: Fields = None) -> list[Prompt]:
+        """The prompt of each row, each made once."""
+        made: dict[object, Prompt] = {}
+        prompts = []
+        for markers, texts in zip(numbers_of_vectors(vectors), of_each_row(fields, len(vectors)), strict=True):
+            key = (markers, tuple(sorted(texts.items())))
+            if key not in made:
+                usual = not texts and markers == len(self.default.positions)
+                made[key] = self.default if usual else self.prompt(markers, texts)
+            prompts.append(made[key])
+        return prompts
+
     def write(
         self,
-        inputs: torch.Tensor | None,
+        inputs: Inputs | None,
         sampling: Sampling = GREEDY,
         *,
+        prompts: Sequence[Prompt] | None = None,
         generators: Sequence[torch.Generator] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Explanation]:
         """Write from what is injected, as it is: for controls that are no activations.
 
         Args:
-            inputs: [rows, d_model], what takes the place of the marker's embedding; None: nothing does, and the model
-                sees the marker itself (one output).
+            inputs: [rows, d_model], [rows, markers, d_model] or one [markers, d_model] a row, as `prepare` gives them;
+                None: nothing is put in, and the model sees the marker itself (one output).
             sampling: how to write; its `n` and `seed` have been used up: by the rows and by the generators.
+            prompts: of each row; None: the default one.
             generators: one per row, for a temperature above 0.
         Returns:
             One explanation per row.
         Raises:
             InputError: a temperature above 0 and no generators.
         """
-        return [
-            self.parse(tokens, finished)
-            for tokens, finished in self.tokens(inputs, sampling, generators=generators, progress=progress)
-        ]
+        written = self.tokens(inputs, sampling, prompts=prompts, generators=generators, progress=progress)
+        return [self.parse(tokens, finished) for tokens, finished in written]
 
     def parse(self, tokens: Sequence[int], finished: bool) -> Explanation:
         """The explanation in tokens that were written, as the contract's `output` says; see `parse_output`."""
@@ -191,9 +242,10 @@ class Verbalizer:
 
     def tokens(
         self,
-        inputs: torch.Tensor | None,
+        inputs: Inputs | None,
         sampling: Sampling = GREEDY,
         *,
+        prompts: Sequence[Prompt] | None = None,
         generators: Sequence[torch.Generator] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[tuple[list[int], bool]]:
@@ -204,19 +256,21 @@ class Verbalizer:
         """
         if sampling.temperature > 0 and generators is None:
             raise InputError(f"temperature={sampling.temperature} needs a generator for each row; there are none.")
-        outputs: list[tuple[list[int], bool]] = []
-        parts = [None] if inputs is None else inputs.split(ROWS_PER_BATCH)
+        if inputs is None:
+            parts = [([0], prompts[0] if prompts else self.default, None)]
+        else:
+            parts = list(batches(inputs, prompts or self._prompts(inputs), ROWS_PER_BATCH))
+        outputs: dict[int, tuple[list[int], bool]] = {}
         with torch.no_grad(), self.backbone.using(self.adapter):
-            for number, rows in enumerate(parts):
-                first = number * ROWS_PER_BATCH
-                draw = None if generators is None else generators[first : first + ROWS_PER_BATCH]
+            for rows, prompt, vectors in parts:
+                own = None if generators is None else [generators[row] for row in rows]
                 try:
-                    outputs += self._write(rows, sampling, draw)
+                    outputs.update(zip(rows, self._write(prompt, vectors, sampling, own), strict=True))
                 except NonFiniteOutputError as error:
-                    raise error.numbered(lambda row, first=first: first + row) from None
+                    raise error.numbered(lambda row, rows=rows: rows[row]) from None
                 if progress is not None:
-                    progress(1 if rows is None else len(rows))
-        return outputs
+                    progress(len(rows))
+        return [outputs[row] for row in sorted(outputs)]
 
     def reset(self) -> None:
         """Forget the prompt's KV cache: to be called when the adapter's weights have changed."""
@@ -259,6 +313,7 @@ class Verbalizer:
 
     def _write(
         self,
+        prompt: Prompt,
         inputs: torch.Tensor | None,
         sampling: Sampling,
         generators: Sequence[torch.Generator] | None,
@@ -267,17 +322,17 @@ class Verbalizer:
         backbone, ignore_end = self.backbone, sampling.ignore_end
         limit = sampling.max_new_tokens or self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
         rows = 1 if inputs is None else len(inputs)
-        fresh = self._prefixes.of(self.prompt_ids[: self.marker], rows)
-        tail = torch.tensor([self.prompt_ids[self.marker :]], device=backbone.device).expand(rows, -1)
+        fresh = self._prefixes.of(prompt.ids[: prompt.marker], rows)
+        tail = torch.tensor([prompt.ids[prompt.marker :]], device=backbone.device).expand(rows, -1)
         written: list[list[int]] = [[] for _ in range(rows)]
         finished = [False] * rows
         alive = list(range(rows))
 
-        def prompt() -> tuple[torch.Tensor, Any]:
+        def run() -> tuple[torch.Tensor, Any]:
             cache = fresh()  # a run that was ended early has added to its own
             return self._logits(tail, cache), cache
 
-        logits, cache = prompt() if inputs is None else self.injected(prompt, 0, inputs)
+        logits, cache = run() if inputs is None else self.injected(run, range(len(prompt.positions)), inputs)
         for step in range(limit):
             chosen = draw(logits, sampling.temperature, generators, alive)
             # NaN is the largest to argmax and all there is to softmax, so the number chosen tells of the whole row.
@@ -288,8 +343,8 @@ class Verbalizer:
                     f"What {self.ref} computes for its {'first' if step == 0 else f'{step + 1}.'} token",
                     rows_lost,
                     backbone,
-                    [*self.prompt_ids, *written[row]],
-                    injected=None if inputs is None else (self.marker, inputs[row], self.injection),
+                    [*prompt.ids, *written[row]],
+                    injected=None if inputs is None else (prompt.positions, inputs[row], self.injection),
                 )
             if self._vocabulary is not None:
                 chosen = self._vocabulary[chosen]
@@ -331,12 +386,3 @@ class Verbalizer:
             return tokens
         at = torch.searchsorted(self._vocabulary, tokens).clamp(max=len(self._vocabulary) - 1)
         return torch.where(self._vocabulary[at] == tokens, at, -1)
-
-
-def end_token_ids(backbone: Backbone) -> frozenset[int]:
-    """Tokens that end an output: the tokenizer's and the generation config's EOS."""
-    ids: set[int] = set()
-    for source in (backbone.tokenizer, backbone.model.generation_config, backbone.model.config.get_text_config()):
-        found = getattr(source, "eos_token_id", None)
-        ids.update(found if isinstance(found, (list, tuple)) else [] if found is None else [found])
-    return frozenset(ids)

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nla_sdk import NLAPair
+from nla_sdk.calls.scoring import write_best
 from nla_sdk.model.output import CLOSE_TAG, OPEN_TAG, Stop, parse_output
 from nla_sdk.results import Explanation
 from nla_sdk.sampling import Sampling
-from nla_sdk.scoring import write_best
 from tests import tiny
 
 FORMS = (None, "tagged", "opened", "lines", "dashes", "span", "answer")
@@ -152,11 +152,11 @@ def test_of_several_candidates_one_that_is_no_explanation_is_never_chosen():
     candidates = [Explanation("far", status="untagged"), Explanation("near", status="untagged"), Explanation("mid")]
     vectors = {"far": [0.0, 1.0], "near": [1.0, 0.0], "mid": [1.0, 1.0]}
 
-    def verbalizer(rows, sampling, progress=None):
+    def write(sampling):
         return candidates[1:] if sampling.n > 1 else candidates[:1]
 
-    def reconstructor(texts):
+    def reconstruct(texts, layers):
         return torch.tensor([vectors[text] for text in texts])
 
-    chosen, made = write_best(verbalizer, reconstructor, torch.tensor([[1.0, 0.0]]), Sampling(), 3)
+    chosen, made = write_best(write, reconstruct, torch.tensor([[1.0, 0.0]]), [None], Sampling(), 3)
     assert chosen == ["mid"] and made.tolist() == [[1.0, 1.0]]

@@ -262,8 +262,8 @@ def first_row_only(embedding, position, vectors, **options):
 
 
 @contextmanager
-def beside(embedding, position, vectors, **options):
-    with injection.inject(embedding, position + 1, vectors, **options):
+def beside(embedding, positions, vectors, **options):
+    with injection.inject(embedding, [at + 1 for at in positions], vectors, **options):
         yield
 
 

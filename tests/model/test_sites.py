@@ -114,7 +114,7 @@ def cases():
 
 
 @pytest.mark.parametrize("adapter", [None, "av"])
-@pytest.mark.parametrize("injection", cases())
+@pytest.mark.parametrize("injection", list(cases()))
 @pytest.mark.parametrize("base", BASES)
 def test_texts_are_those_of_full_forwards_with_a_plain_hook(backbones, base, injection, adapter):
     backbone = backbones(base)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nla_sdk import NLAPair
+from nla_sdk.calls.scoring import score_rows
 from nla_sdk.cli import app as cli
-from nla_sdk.scoring import score_rows
 from tests import tiny
 
 ROWS = 24

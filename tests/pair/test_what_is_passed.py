@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nla_sdk.calls.inputs import check_text_input, check_vector_input, is_text
 from nla_sdk.errors import InputError, TextError
-from nla_sdk.inputs import check_text_input, check_vector_input, is_text
 from tests import tiny
 
 ROW = np.ones(tiny.D_MODEL, np.float32)

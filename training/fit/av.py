@@ -17,6 +17,7 @@ from nla_sdk.errors import InputError
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.output import OPEN_TAG
 from nla_sdk.model.verbalizer import Verbalizer, end_token_ids
+from nla_sdk.model.weights.transforms import Transform
 
 from ..configs.command import run_command, trainer_command
 from ..configs.config import Config
@@ -38,7 +39,8 @@ class AVTrainer:
         self.config, self.backbone, settings = config, backbone, config.av
         self.statistics = Statistics.load(config.out)
         self.contract = self.statistics.contract(config, backbone, ADAPTER)
-        self.verbalizer = Verbalizer(backbone, ADAPTER, self.contract, self.statistics.mean if config.centred else None)
+        transform = Transform(backbone.d_model, {None: self.statistics.mean}) if config.centred else None
+        self.verbalizer = Verbalizer(backbone, ADAPTER, self.contract, transform)
         self.tables = [config.out / "av_sft.parquet"]
         vectors, rows = load_rows(self.tables[0], settings.sources, settings.max_rows)
         if "expert" in settings.sources:

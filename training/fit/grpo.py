@@ -32,10 +32,10 @@ from nla_sdk.errors import InputError
 from nla_sdk.halves.half import Half
 from nla_sdk.io.progress import say
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.batches import last_token_states
 from nla_sdk.model.reconstructor import Reconstructor
 from nla_sdk.model.verbalizer import Verbalizer, row_generator
-from nla_sdk.model.weights.heads import load_head, load_mean
+from nla_sdk.model.weights.heads import read_heads
+from nla_sdk.model.weights.transforms import Transform
 from nla_sdk.results import UNTAGGED, Explanation
 from nla_sdk.sampling import Sampling
 
@@ -106,11 +106,11 @@ class GRPOTrainer:
         backbone.load_adapter("ar", halves["ar"].folder, num_blocks_run=ar.ar_num_blocks)
         if self.settings.kl:
             backbone.load_adapter(REFERENCE, halves["av"].folder)
-        self.verbalizer = Verbalizer(backbone, "av", av, load_mean(halves["av"].folder, av))
+        self.verbalizer = Verbalizer(backbone, "av", av, Transform.load(halves["av"].folder, av))
         if self.settings.vocabulary == "labels":
             self.verbalizer.restrict(label_tokens(config, backbone.tokenizer))
-        head = load_head(halves["ar"].folder, backbone.d_model, bias=ar.head_bias)
-        self.reconstructor = Reconstructor(backbone, "ar", ar, head, load_mean(halves["ar"].folder, ar))
+        head, transform = read_heads(halves["ar"].folder, ar), Transform.load(halves["ar"].folder, ar)
+        self.reconstructor = Reconstructor(backbone, "ar", ar, head, transform)
         self.end = min(self.verbalizer.end_ids)
         self.tables = [config.out / "rl.parquet"]
         self.vectors = load_vectors(self.tables[0], self.settings.max_rows)

@@ -1,4 +1,4 @@
-"""The next token of each row: the likeliest, or drawn by the row's own generator."""
+"""The next token of each row: the likeliest, or drawn by the row's own generator; and the tokens that end a text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 import torch
+
+from ..backbone import Backbone
 
 
 def draw(
@@ -37,3 +39,12 @@ def row_generator(vector: torch.Tensor, seed: int, sample: int) -> torch.Generat
     content = vector.detach().float().cpu().numpy().tobytes()
     digest = hashlib.sha256(content + f"|{seed}|{sample}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def end_token_ids(backbone: Backbone) -> frozenset[int]:
+    """Tokens that end an output: the tokenizer's and the generation config's EOS."""
+    ids: set[int] = set()
+    for source in (backbone.tokenizer, backbone.model.generation_config, backbone.model.config.get_text_config()):
+        found = getattr(source, "eos_token_id", None)
+        ids.update(found if isinstance(found, (list, tuple)) else [] if found is None else [found])
+    return frozenset(ids)

@@ -36,9 +36,7 @@ def read_heads(folder: Path, contract: Contract) -> nn.Linear | dict[int, nn.Lin
     d_model = contract.d_model
     assert d_model is not None, "the contract of a checkpoint has a width"
     if contract.ar_heads == "one":
-        return load_head(
-            folder, d_model, bias=contract.head_bias, file=contract.ar_head_file, key=contract.ar_head_key
-        )
+        return load_head(folder, d_model, bias=contract.head_bias, file=contract.ar_head_file, key=contract.ar_head_key)
     if contract.ar_heads == "per_layer":
         return _load_layer_heads(folder, contract, d_model)
     if found := [name for name in (*HEAD_FILES, *LAYER_HEAD_FILES) if (folder / name).is_file()]:
@@ -163,9 +161,7 @@ def _parts(path: Path, key: str | None) -> dict[str, torch.Tensor]:
     return state
 
 
-def _linear(
-    state: Mapping[str, torch.Tensor], path: Path, d_model: int, bias: bool | None, of: str = ""
-) -> nn.Linear:
+def _linear(state: Mapping[str, torch.Tensor], path: Path, d_model: int, bias: bool | None, of: str = "") -> nn.Linear:
     """A float32 layer of a head's parts, each of them looked at."""
     has_bias = "bias" in state
     if bias is not None and bias != has_bias:

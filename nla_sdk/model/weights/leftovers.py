@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ...errors import UnplacedTensorsError
+from ...errors import LoadError, UnplacedTensorsError
 from ...io.parsing import parse_json
 from ...io.text import ENCODING
 from .files import read_header
@@ -177,3 +177,20 @@ def refuse_unscaled(folder: Path, config: object) -> None:
 def _is_packed(key: str, dtype: str) -> bool:
     integer = dtype in ("I8", "U8", "I16", "U16", "I32", "U32")
     return dtype.startswith(("F8_", "F4")) or (integer and key.endswith((".weight", "_proj")))
+
+
+def refuse_lost_norm(folder: Path) -> None:
+    """Refuse a checkpoint cut off before its final norm, for an AR that keeps it.
+
+    Raises:
+        LoadError: transformers would make a new norm in its place.
+    """
+    try:
+        blocks = blocks_without_final_norm(folder)
+    except (ValueError, OSError, KeyError, TypeError, AttributeError):
+        return  # loading says what is wrong with them
+    if blocks is not None:
+        raise LoadError(
+            f"{folder} holds {blocks} blocks and no final norm, and its contract says `ar.final_norm: kept`: fresh "
+            "numbers would stand in for it. Say dropped if it was trained without, or ask its author for the norm."
+        )

@@ -21,7 +21,7 @@ def response_states(
     """What predicts each response token after the AV's prompt, with the adapter that is on.
 
     Args:
-        inputs: [n, d], what is injected (`Verbalizer.prepare`).
+        inputs: [n, d] or [n, markers, d], what is injected (`Verbalizer.prepare`).
         responses: tokens of each row.
     Returns:
         States [tokens, d] after the final norm, the tokens they predict, and the row of each.
@@ -33,7 +33,7 @@ def response_states(
     padded = padded.to(backbone.device)
     decoder = getattr(backbone.model, backbone.model.base_model_prefix)
     states = verbalizer.injected(
-        lambda: decoder(input_ids=padded, use_cache=False).last_hidden_state, verbalizer.marker, inputs
+        lambda: decoder(input_ids=padded, use_cache=False).last_hidden_state, verbalizer.default.positions, inputs
     )
     return states[:, :-1][scored], padded[:, 1:][scored], scored.nonzero()[:, 0]
 

@@ -76,15 +76,16 @@ def named_by_folder(base: object) -> bool:
 
 
 def _head_and_mean(half: Half) -> Iterator[str]:
-    """The AR's head and a centred pair's mean are there and of the right shape."""
+    """The AR's head and what is done to vectors (mean, whitening, maps) are there and of the right shape."""
     from nla_sdk.model.statistics.states import ActivationStatistics
-    from nla_sdk.model.weights.heads import load_head, load_mean
+    from nla_sdk.model.weights.heads import read_heads
+    from nla_sdk.model.weights.transforms import Transform
 
     contract = half.contract
     try:
         if contract.role == "ar":
-            load_head(half.folder, contract.d_model, bias=contract.head_bias)
-        load_mean(half.folder, contract)
+            read_heads(half.folder, contract)
+        Transform.load(half.folder, contract)
         if contract.activation_statistics is not None:
             file = half.folder / contract.activation_statistics
             found = ActivationStatistics.load(file)

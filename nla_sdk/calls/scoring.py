@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from . import metrics
-from .model.reconstructor import Reconstructor
-from .model.verbalizer import Verbalizer
-from .results import Explanation, Results, Score
-from .sampling import Sampling
+from .. import metrics
+from ..results import Explanation, Results, Score
+from ..sampling import Sampling
 
 TEMPERATURE = 0.7  # of the candidates of `best_of`, where no other is asked for
 
@@ -32,7 +30,7 @@ def score_rows(
     Args:
         reconstructions: float32 [n, d_model], of words.
         vectors: float32 [n, d_model], the raw activations.
-        empty: float32 [d_model], the reconstruction of the empty text.
+        empty: float32 [d_model], or [n, d_model] where rows are of several layers: the reconstruction of no words.
         mean: float32 [d_model], the mean direction; None where it is not known.
         baseline_mse: FVE's denominator; None where it is not known.
         matched: whether the halves name each other.
@@ -67,35 +65,39 @@ def score_rows(
 
 
 def write_best(
-    verbalizer: Verbalizer,
-    reconstructor: Reconstructor,
+    write: Callable[[Sampling], Sequence[Explanation]],
+    reconstruct: Callable[[Sequence[str], Sequence[int | None]], torch.Tensor],
     vectors: torch.Tensor,
+    layers: Sequence[int | None],
     sampling: Sampling,
     count: int,
-    progress: Callable[[int], None] | None = None,
 ) -> tuple[list[Explanation], torch.Tensor]:
     """For each vector the best of `count` explanations by the AR's cosine, and its reconstruction.
 
     Args:
+        write: explanations of all rows, `sampling.n` of each together.
+        reconstruct: texts, and the layer that each is of, to float32 [n, d_model] on the CPU.
         vectors: float32 [n, d_model], raw.
+        layers: that they were read from; None: the pair's.
         sampling: of the candidates. The first one is greedy, so that a choice is never worse than `explain` alone.
         count: candidates per vector, at least 2.
-        progress: called with the number of explanations just finished.
     Returns:
         n explanations and float32 [n, d_model] on the CPU.
     """
-    greedy = verbalizer(vectors, replace(sampling, temperature=0.0, n=1), progress=progress)
+    greedy = write(replace(sampling, temperature=0.0, n=1))
     samples = replace(sampling, temperature=sampling.temperature or TEMPERATURE, n=count - 1)
-    sampled = verbalizer(vectors, samples, progress=progress)
+    sampled = write(samples)
     candidates = [
         candidate
         for row, first in enumerate(greedy)
         for candidate in (first, *sampled[row * samples.n : (row + 1) * samples.n])
     ]
     # Short explanations are often written twice: each text is reconstructed once.
-    number: dict[str, int] = {}
-    places = [number.setdefault(candidate, len(number)) for candidate in candidates]
-    made = reconstructor(list(number))[places].view(len(vectors), count, -1)
+    number: dict[tuple[str, int | None], int] = {}
+    keys = [(str(candidate), layers[at // count]) for at, candidate in enumerate(candidates)]
+    places = [number.setdefault(key, len(number)) for key in keys]
+    texts, of = zip(*number, strict=True)
+    made = reconstruct(texts, of)[places].view(len(vectors), count, -1)
     cosines = np.nan_to_num(metrics.cosine(made, vectors.cpu()[:, None]), nan=-np.inf)
     parsed = np.array([candidate.parsed for candidate in candidates]).reshape(cosines.shape)
     cosines[~parsed & parsed.any(axis=1, keepdims=True)] = -np.inf  # never for words that are no explanation

@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, TypedDict, TypeGuard
 
-from .errors import EmptyBatchError, InputError
-from .io.rows.kinds import names_a_data_file
-from .io.text import check_texts
-from .model.extraction import is_chat
+from ..errors import EmptyBatchError, InputError
+from ..io.rows.kinds import names_a_data_file
+from ..io.text import check_texts
+from ..model.extraction import is_chat
 
 Chat: TypeAlias = Sequence[Mapping[str, str]]
 """One chat: messages of {"role", "content"}."""
@@ -30,6 +30,8 @@ class Writing(TypedDict, total=False):
     seed: int
     progress: Progress | None
     force: bool
+    layer: int | Sequence[int] | None
+    model_tag: str | None
 
 
 def is_text(value: object) -> TypeGuard[str | Chat | Texts]:

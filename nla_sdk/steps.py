@@ -1,0 +1,169 @@
+"""What the methods of a pair do in steps: rows made of what they are given, words written, read back, scored."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+
+from .calls.asking import slice_of
+from .calls.inputs import Progress
+from .calls.rows import Layers, Rows, explained, fields_of, scored
+from .calls.scoring import score_rows, write_best
+from .errors import InputError, MissingHalfError, PrecisionWarning
+from .model.extraction import Extractor, is_chat, tokenize
+from .model.reconstructor import Reconstructor
+from .model.statistics.check import ActivationReport, check
+from .model.verbalizer import Verbalizer
+from .on_disk import OnDisk
+from .results import Activations, Explanation, Results, Score
+from .sampling import Sampling, whole_number
+
+HalfInMemory = TypeVar("HalfInMemory", Verbalizer, Reconstructor)
+Fields = list[dict[str, str]] | None
+
+
+class Steps(OnDisk):
+    """See `NLAPair`."""
+
+    # --- what is given ----------------------------------------------------------------------------------------------
+    def _rows(self, activation: Any, layer: Layers | None, force: bool) -> Rows:
+        """What is to be explained, a prompt a row: of this pair's kind, or with a word."""
+        contract = self._need(self.verbalizer, "explain", "AV").contract
+        rows = explained(activation, contract, self.origin, force=force).of_layers(layer)
+        self._look_at(activation, rows, force)
+        return rows
+
+    def _look_at(self, activation: Any, rows: Rows, force: bool) -> None:
+        """Warn of bare vectors that look like something else than what the pair reads, layer by layer."""
+        first = activation[0] if isinstance(activation, (list, tuple)) else activation
+        if force or isinstance(first, Activations):
+            return
+        for layer in dict.fromkeys(rows.layers):
+            of_layer = [one for one, of in zip(rows.vectors, rows.layers, strict=True) if of == layer]
+            vectors = torch.cat([one.reshape(-1, self.d_model) for one in of_layer])
+            self._report(vectors, wait=False, layer=layer).warn(stacklevel=4)
+
+    def _report(self, vectors: torch.Tensor, *, wait: bool, layer: int | None) -> ActivationReport:
+        """See `NLAPair.check_activations`."""
+        if layer not in (None, self.layer):
+            return ActivationReport("unknown", f"what the pair's activations look like is known of layer {self.layer}")
+        statistics, why = self.activation_statistics(wait=wait)
+        if statistics is None:
+            return ActivationReport("unknown", why)
+        return check(statistics, vectors, scaled=self.norm_matters)
+
+    def _read(self, text: Any, layer: Layers | None) -> Activations | list[Activations]:
+        """The last token's activation of each text, at each layer that a prompt takes a vector of."""
+        how = self._need(self.verbalizer, "explain", "AV").contract.injection
+        if how is not None and how.layers is not None:
+            if layer is not None:
+                raise InputError(f"layer={layer}: its prompt takes a vector of each of the layers {list(how.layers)}.")
+            return [self._extract(text, -1, one) for one in how.layers]
+        if layer is None or not hasattr(layer, "__iter__"):
+            return self._extract(text, -1, layer)
+        texts = [text] if isinstance(text, str) or is_chat(text) else list(text)
+        layers = list(layer)  # pyright: ignore[reportArgumentType]
+        if len(layers) != len(texts):
+            raise InputError(f"layer= names {len(layers)} layers for {len(texts)} texts; expected one of each, or one.")
+        return [self._extract(one, -1, at) for one, at in zip(texts, layers, strict=True)]
+
+    def _read_sets(self, text: Any, positions: Any, layer: Layers | None) -> Activations | list[Activations]:
+        """Of each text what stands at its positions, a set each; `(a, b)` is a slice."""
+        single = isinstance(text, str) or is_chat(text)
+        texts = [text] if single else list(text)
+        layers = list(layer) if hasattr(layer, "__iter__") else [layer] * len(texts)  # pyright: ignore
+        if len(layers) != len(texts):
+            raise InputError(f"layer= names {len(layers)} layers for {len(texts)} texts; expected one of each, or one.")
+        read = []
+        for one, at in zip(texts, layers, strict=True):
+            where = positions
+            if isinstance(positions, tuple) and (isinstance(one, str) or is_chat(one)):
+                where = slice_of(positions, len(tokenize(self.source.tokenizer, one)))
+            read.append(self._extract(one, where, at))
+        return read[0] if single else read
+
+    def _extract(self, text: Any, positions: Any, layer: int | None) -> Activations:
+        """See `NLAPair.extract`."""
+        source = self.source
+        trained = self.contract.extraction_precision
+        running = source.precision
+        if trained and trained != running and not self._warned_precision:
+            self._warned_precision = True
+            warnings.warn(
+                f"The source model runs in {running}; the pair was trained on activations read in {trained}. "
+                "Directions differ slightly; compare scores within one precision only.",
+                PrecisionWarning,
+                stacklevel=3,
+            )
+        read = Extractor(source, self.source_adapter)(text, positions, layer=self.layer if layer is None else layer)
+        origin = self.origin
+        return replace(read, model=origin.model, revision=origin.revision, precision=running)
+
+    def _fields(self, rows: Rows, questions: Sequence[str] | None = None, model_tag: str | None = None) -> Fields:
+        """What stands in the fields of each row's prompt."""
+        verbalizer = self._need(self.verbalizer, "explain", "AV")
+        blocks = verbalizer.backbone.num_blocks
+        return fields_of(verbalizer.contract, rows.layers, blocks, questions=questions, model_tag=model_tag)
+
+    # --- what is made of it -----------------------------------------------------------------------------------------
+    def _best(
+        self, rows: Rows, fields: Fields, sampling: Sampling, best_of: int, progress: Progress | None
+    ) -> tuple[Results[Explanation], torch.Tensor, Results[Score]]:
+        """For each row the best of `best_of` explanations (1: the only one), its reconstruction and its score."""
+        best_of = whole_number("best_of", best_of, 1)
+        self._need(self.reconstructor, "best_of" if best_of > 1 else "round_trip", "AR")
+        verbalizer = self._need(self.verbalizer, "explain", "AV")
+        vectors = scored(rows, verbalizer.contract, self.layer)
+
+        def write(how: Sampling) -> list[Explanation]:
+            return verbalizer(rows.vectors, how, fields=fields, progress=progress)
+
+        if best_of == 1:
+            written = write(sampling)
+            reconstructions = self._reconstructed(written, rows.layers)
+        else:
+            written, reconstructions = write_best(write, self._reconstructed, vectors, rows.layers, sampling, best_of)
+        scores = self._score(reconstructions, vectors, rows.layers)
+        if best_of > 1:
+            written = [explanation.scored(score, best_of) for explanation, score in zip(written, scores, strict=True)]
+        return Results(written), reconstructions, scores
+
+    def _reconstructed(self, texts: Sequence[str], layers: Sequence[int | None]) -> torch.Tensor:
+        """The AR's vectors [n, d_model], each of the layer that its row was read from."""
+        reconstructor = self._need(self.reconstructor, "reconstruct", "AR")
+        if all(layer is None for layer in layers):
+            return reconstructor(texts)
+        made: dict[int, torch.Tensor] = {}
+        for layer in dict.fromkeys(layers):
+            at = [row for row, of in enumerate(layers) if of == layer]
+            made.update(zip(at, reconstructor([texts[row] for row in at], layer=layer), strict=True))
+        return torch.stack([made[row] for row in range(len(texts))])
+
+    def _score(
+        self, reconstructions: torch.Tensor, vectors: torch.Tensor, layers: Sequence[int | None]
+    ) -> Results[Score]:
+        """The rows' scores, each beside what no words and the mean direction score."""
+        reconstructor = self._need(self.reconstructor, "score", "AR")
+        own = all(layer in (None, self.layer) for layer in layers)
+        empty = (
+            reconstructor.empty()
+            if all(layer is None for layer in layers)
+            else self._reconstructed([""] * len(layers), layers)
+        )
+        return score_rows(
+            reconstructions,
+            vectors,
+            empty=empty,
+            mean=self.mean_direction if own else None,  # both are of the contract's layer
+            baseline_mse=self.baseline_mse if own else None,
+            matched=self.matched,
+        )
+
+    def _need(self, half: HalfInMemory | None, method: str, role: str) -> HalfInMemory:
+        if half is None:
+            raise MissingHalfError(f"{method} needs an {role}, and this pair has none: {self.missing}")
+        return half
