@@ -1,4 +1,4 @@
-"""Rows of different lengths in batches: which run together, how they are padded, the states of the tokens that are read."""
+"""Rows of different lengths in batches: which run together, how they are padded, the states of tokens that are read."""
 
 from __future__ import annotations
 

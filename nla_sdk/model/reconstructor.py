@@ -18,6 +18,7 @@ from ..errors import (
     EmptyBatchError,
     HeadError,
     InputError,
+    MissingMeanError,
     NonFiniteOutputError,
     TruncatedExplanationWarning,
     UnseenValueError,
@@ -128,6 +129,30 @@ class Reconstructor:
             outputs = self.forward([ids for ids, _ in prompts], layer)
             self.refuse_lost(outputs, [ids for ids, _ in prompts], layer)
         return self.finish(outputs, layer).cpu()
+
+    def compared(
+        self, vectors: torch.Tensor, layer: int | Sequence[int] | None = None, *, known: Transform | None = None
+    ) -> torch.Tensor:
+        """What its vectors are compared with: raw activations as they are, or where it `gives_rest`, less their mean.
+
+        Args:
+            vectors: float32 [n, d_source], raw.
+            layer: the block they were read from, or one for each; default: the contract's.
+            known: the AV's transform, whose mean is taken.
+        Raises:
+            MissingMeanError: it gives what is left over a mean, and nobody has that mean.
+            UnseenValueError: there are means, and none of that layer.
+        """
+        if not self.gives_rest:
+            return vectors
+        if known is None or not known.means:
+            raise MissingMeanError(
+                f"{self.ref} gives directions of what is left of an activation over the mean (`ar.target: centred`), "
+                "and no file of that mean is named, so a cosine with raw activations means nothing. Put the file beside "
+                "the contract and name it: contract={'activation_mean': …}, with `centred_norm`."
+            )
+        layers = layer if isinstance(layer, Sequence) else [layer] * len(vectors)
+        return torch.stack([row - known.mean(at).to(row.device) for row, at in zip(vectors, layers, strict=True)])
 
     def prompts(self, explanations: Sequence[str], *, layer: int | None = None) -> list[tuple[list[int], bool]]:
         """Each explanation's prompt as token ids, and whether it was cut.
