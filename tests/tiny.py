@@ -310,6 +310,7 @@ def full_pair(folder: Path, source: Path) -> Path:
         extraction=extraction | {"injection_scale": None},
         prompt_templates={"critic": AR_TEMPLATE},
         critic={"num_hidden_layers": LLAMA_LAYER},
+        ar={"bos": True, "final_norm": "dropped"},  # which the reference's own sidecars do not say
         provenance={"pair_id": "tiny-full"},
     )
     return folder

@@ -14,7 +14,7 @@ _RAW = (None, "raw", "none")
 # Files that say `injection_scale` and nothing else of the injection overwrite the marker's embedding.
 _SCALE_KEYS = ("injection_scale", "extraction.injection_scale")
 # The keys that this form is written with: whoever writes them means what docs/contract.md says of them.
-_OWN_DEPTH = ("ar_num_blocks", "ar.blocks")
+OWN_DEPTH = ("ar_num_blocks", "ar.blocks")
 _INJECTED = frozenset(
     f"injection_{leaf}" for leaf in ("site", "block", "rule", "norm", "scale", "coefficient", "markers", "layers")
 )
@@ -94,7 +94,7 @@ def _ar(values: dict, origins: dict, keys: dict) -> None:
         del values[name]
         origins.pop(name, None)
     # Only of a file: whoever corrects the depth of somebody else's file has not said how its state is read.
-    own = keys.get("ar_num_blocks") in _OWN_DEPTH and origins.get("ar_num_blocks") == "sidecar"
+    own = keys.get("ar_num_blocks") in OWN_DEPTH and origins.get("ar_num_blocks") == "sidecar"
     target = "centred" if values.get("activation_mean") else "raw"
     stated_by_form = {"ar_final_norm": "dropped", "ar_bos": True} if own else {}
     for name, value in {**stated_by_form, "ar_target": target}.items():

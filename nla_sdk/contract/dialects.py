@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ContractError
-from .derive import derive, norm_of_scale, role_of
+from .derive import OWN_DEPTH, derive, norm_of_scale, role_of
 from .releases.known import recognise
 from .values import agree, role, short, whole_number
 
@@ -53,6 +53,7 @@ _BLOCKS = sorted({key.split(".")[0] for keys in (*DIALECTS.values(), WRITTEN.val
 SCALES = ("injection_scale", "mse_scale")
 INJECTION = tuple(name for name in WRITTEN if name.startswith("injection_"))
 NEIGHBOURS = ("injection_left_neighbor_id", "injection_right_neighbor_id")
+_PLACE = frozenset(("injection_site", "injection_norm", "injection_scale"))
 # What only one half has a use for. Of what is given for a pair, the other half takes none of it.
 _OF_ONE_HALF = {
     "av": frozenset(
@@ -148,10 +149,13 @@ def read(
     for layer in layers:
         norm_of_scale(layer.values, layer.keys, source)
         _fill(values, origins, keys, layer)
-    is_av = (half or role_of(values)) == "av" and values.get("kind", "nla_model") == "nla_model"
-    if known is None and is_av and "prompt_style" not in values:
-        _fill(values, origins, keys, _Layer("release", recognise(values)[0], {}))
+    is_model = values.get("kind", "nla_model") == "nla_model"
+    if known is None and is_model and _left_open(half or role_of(values), values, keys):
+        _fill(values, origins, keys, _Layer("release", _recognised(values), {}))
     derive(values, origins, keys, source)
+    for block in {written_as(name).rpartition(".")[0] for name in values} & extras.keys():
+        if not isinstance(extras[block], dict):
+            raise _no_block(block, extras[block], source)
     return Reading(values, origins, keys, extras)
 
 
@@ -172,6 +176,21 @@ def _keep_own_fields(stated: dict[str, Any], half: str, templates: Mapping[str, 
 
     if any(map(of_the_other, fields)):
         stated["fields"] = {name: rule for name, rule in fields.items() if not of_the_other(name)}
+
+
+def _left_open(half: str | None, values: Mapping[str, Any], keys: Mapping[str, str]) -> bool:
+    """Whether a half does not say what is never guessed, so that a release may be recognised in it."""
+    if half == "ar":
+        return "ar_final_norm" not in values and keys.get("ar_num_blocks") not in OWN_DEPTH
+    return half == "av" and ("prompt_style" not in values or _PLACE.isdisjoint(values))
+
+
+def _recognised(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What all releases that fit have in common. Of one that overwrites, the sidecar has the norm: whose has none is
+    none of them, whatever else fits."""
+    found = recognise(values)[0]
+    overwrites = _PLACE.isdisjoint(values) and found.get("injection_site") != "block"
+    return {name: value for name, value in found.items() if not (overwrites and name in INJECTION)}
 
 
 @dataclass(frozen=True)
@@ -239,6 +258,11 @@ def _no_key(name: str, attributes: Iterable[str], source: str) -> ContractError:
     return ContractError(f"{source}: `{name}` is no key of a contract; docs/contract.md lists them.{meant}")
 
 
+def _no_block(block: str, value: Any, source: str) -> ContractError:
+    leaves = ", ".join(_WRITTEN_BLOCKS[block])
+    return ContractError(f"{source}: `{block}` is {short(value)}; expected a mapping with keys of {leaves}.")
+
+
 def _words_spelled_out(raw: Mapping) -> dict[Any, Any]:
     """A block that is one word as the block: `output: lines` is `output: {form: lines}`."""
     return {
@@ -260,10 +284,7 @@ def _collect(
         if isinstance(rest.get(block), dict):
             rest[block] = dict(rest[block])  # a YAML alias may share the block with an unknown key
         elif block in _OWN_BLOCKS and rest.get(block) is not None:
-            leaves = ", ".join(_WRITTEN_BLOCKS[block])
-            raise ContractError(
-                f"{source}: `{block}` is {short(rest[block])}; expected a mapping with keys of {leaves}."
-            )
+            raise _no_block(block, rest[block], source)
     entries: dict[str, list[tuple[str, Any]]] = {}
     for name in attributes:
         for key in dict.fromkeys((written_as(name), name, *DIALECTS.get(name, ()))):

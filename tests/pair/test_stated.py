@@ -12,7 +12,7 @@ import yaml
 from nla_sdk import NLAPair
 from nla_sdk.cli.app import main
 from nla_sdk.contract import Contract, known_release
-from nla_sdk.errors import ContractError, InputError, MismatchedHalvesError, UnstatedPromptError
+from nla_sdk.errors import ContractError, InputError, MismatchedHalvesError, UnstatedFactError, UnstatedPromptError
 from nla_sdk.halves.half import Half, read_contract
 from nla_sdk.halves.inspection import describe
 from nla_sdk.jobs.work import identify
@@ -74,9 +74,11 @@ def test_an_av_without_a_scale_is_refused_however_it_is_loaded(reference_pair, t
     extraction = yaml.safe_load((folder / "av" / "nla_meta.yaml").read_text(encoding="utf-8"))["extraction"]
     del extraction["injection_scale"]
     tiny.write_sidecar(folder / "av", extraction=extraction, prompt_style="chat")
-    with pytest.raises(ContractError, match="`injection_scale` is missing.*never guessed.*contract={'injection_scale'"):
+    with pytest.raises(
+        UnstatedFactError, match=r"`injection\.site` is not stated.*never guessed.*contract={'injection"
+    ):
         NLAPair.from_pretrained(folder, device="cpu")
-    for scale, expected in ((150, 150.0), ("sqrt_d_model", 8.0), (None, None)):
+    for scale, expected in ((150, 150.0), ("sqrt_d_model", 8.0), (None, None)):  # a scale alone overwrites
         loaded = NLAPair.from_pretrained(folder, device="cpu", contract={"injection_scale": scale})
         assert loaded.av_contract.injection_scale == expected
 
@@ -99,14 +101,19 @@ def test_a_tables_sidecar_beside_a_checkpoint_is_refused_unless_all_is_stated(re
     (folder / "nla_meta.yaml").write_text(
         yaml.safe_dump(sidecar | {"kind": "nla_model"}, allow_unicode=True), encoding="utf-8"
     )
-    with pytest.raises(ContractError, match="`injection_scale` is missing"):
+    with pytest.raises(UnstatedFactError, match=r"`injection\.site` is not stated"):
         NLAPair.from_pretrained(folder, device="cpu")
 
 
 # --- stated ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("style", ["raw", "chat"])
 def test_what_the_user_states_is_what_is_sent_and_saved(reference_pair, tmp_path, style):
-    loaded = NLAPair.from_pretrained(reference_pair, device="cpu", contract={"prompt_style": style})
+    stated = {"prompt_style": style}
+    if style == "raw":  # a chat template that writes BOS says it, nobody says it of raw text
+        with pytest.raises(UnstatedFactError, match=r"`bos` is not stated: whether the AV's prompt begins with BOS"):
+            NLAPair.from_pretrained(reference_pair, device="cpu", contract=stated)
+        stated["bos"] = True
+    loaded = NLAPair.from_pretrained(reference_pair, device="cpu", contract=stated)
     assert (
         loaded.verbalizer.backbone.tokenizer.decode(loaded.verbalizer.prompt_ids) == {"raw": RAW, "chat": CHAT}[style]
     )
@@ -146,7 +153,7 @@ def test_another_marker_takes_the_files_ids_along(lora_pair):
         ({"tokens.marker": "x"}, r"`tokens\.marker` is no key"),
         ({"prompt_style": "poem"}, r"`prompt_style` \(as given\) is 'poem'"),
         ({"injection_scale": "loud"}, "`injection_scale` is 'loud'"),
-        ({"injection_scale": 1, "extraction.injection_scale": 2}, "both give `injection_scale`"),
+        ({"injection_scale": 1, "extraction.injection_scale": 2}, r"both give `injection\.scale`"),
         ({"pair": "ada/ar"}, "`pair` is not stated this way"),
         ({"provenance": {}}, "`provenance` is not stated this way"),
         (["prompt_style"], "expected a mapping of keys to values, found a list"),
@@ -170,7 +177,7 @@ def test_two_halves_that_want_two_tokenizers_of_one_base_are_refused(lora_pair, 
 def test_work_done_under_another_statement_is_not_gone_on_with(lora_pair):
     plain = identify(NLAPair.from_pretrained(lora_pair, device="cpu"))
     stated = identify(NLAPair.from_pretrained(lora_pair, device="cpu", contract={"injection_scale": 3}))
-    assert stated["av_contract"] == {"injection_scale": 3.0}
+    assert stated["av_contract"] == {"injection_scale": 3.0, "injection_norm": "fixed"}
     assert "av_contract" not in plain and "ar_contract" not in stated
 
 
@@ -186,7 +193,8 @@ AVS = [
 
 def sidecar_of(repo: str, **changes) -> dict:
     """What lies in a copy of a release, in the reference dialect."""
-    entry = known_release(repo) | changes
+    entry = known_release(repo)
+    entry = entry | {"injection_scale": entry["injection"].get("scale", "sqrt_d_model")} | changes
     return {
         "kind": "nla_model",
         "role": "actor",
@@ -215,6 +223,12 @@ def test_a_copy_of_a_known_release_is_recognised_in_any_folder(tmp_path, repo, b
 
 
 @pytest.mark.parametrize("repo", AVS)
+def test_a_pair_whose_scale_is_null_is_no_release_that_overwrites(tmp_path, repo):
+    with pytest.raises(UnstatedFactError):
+        read(tmp_path / "other", sidecar_of(repo, injection_scale=None))
+
+
+@pytest.mark.parametrize("repo", AVS)
 @pytest.mark.parametrize(
     "change",
     [
@@ -224,7 +238,6 @@ def test_a_copy_of_a_known_release_is_recognised_in_any_folder(tmp_path, repo, b
         {"injection_char": "§", "injection_token_id": 5},
         {"injection_token_id": 5},
         {"injection_scale": 2.5},
-        {"injection_scale": None},  # as descendants have it that add the vector after a block
         {"av_template": "Depth 73: <concept>{injection_char}</concept>"},  # as descendants on the same base and layer
     ],
 )
@@ -276,8 +289,8 @@ def test_info_shows_what_was_stated(reference_pair, capsys):
     code, out, _ = run(["info", str(reference_pair), "--json", *stated], capsys)
     av = json.loads(out)[0]["contract"]
     assert av["prompt_style"] == {"value": "chat", "origin": "given"}
-    assert av["injection_scale"] == {"value": None, "origin": "given"}
-    assert [one.half.role for one in describe(str(reference_pair), contract={"prompt_style": "raw"})] == ["av", "ar"]
+    assert av["injection_norm"] == {"value": "raw", "origin": "given"}
+    assert [one.half.role for one in describe(str(reference_pair), contract={"prompt_style": "chat"})] == ["av", "ar"]
 
 
 def test_a_half_is_found_with_what_is_stated(reference_pair):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 from ...errors import ContractError, InputError, LayerError, NotAnOracleError, TextError, UnseenValueError
-from ...io.text import fault_of
+from ...io.text import FAULTS, fault_of
 from ..values import EXPLANATION_FIELD, MARKER_FIELD, FieldName, FieldRule, short
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _text(
         value = _nearest(rule.values or [], block) if rule.nearest else block
     if value is None:
         raise _unsaid(contract, name)
-    return allowed(contract, name, str(value) if isinstance(value, int) else value)
+    return allowed(contract, name, value if value is said else str(value))
 
 
 def _block(contract: Contract, layer: int | None, num_blocks: int | None) -> int | None:
@@ -208,7 +208,7 @@ def allowed(contract: Contract, name: str, text: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"{contract.source}: the {name.replace('_', ' ')} is {short(text)}; expected a text.")
     if fault := fault_of(text):
-        raise TextError(f"{contract.source}: the {name.replace('_', ' ')} {short(text)} is no text: {fault}.")
+        raise TextError(f"{contract.source}: the {name.replace('_', ' ')} {short(text)} holds {FAULTS[fault]}.")
     values = contract.fields[name].values
     if values is not None and text not in map(str, values):
         raise UnseenValueError(

@@ -185,7 +185,7 @@ def _verify_bos(
     if bos is None:
         return
     if (tokens[0] == bos) != begins or count != begins:
-        wanted = "once" if begins else "never"
+        wanted = "once" if begins else "at all"
         raise mismatch(
             contract, tokenizer, f"The {half} prompt holds BOS {count} times, not {wanted}", [bos], tokens[:8]
         )
