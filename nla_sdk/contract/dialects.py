@@ -106,6 +106,7 @@ def read(
     source: str,
     given: Mapping | None = None,
     found: Mapping | None = None,
+    wanted: str | None = None,
 ) -> Reading:
     """What a mapping in any dialect says, filled from a known release and completed with what follows from the rest.
 
@@ -116,6 +117,7 @@ def read(
         source: the file's name, for messages.
         given: what the user says, in any dialect: stands above `d`. What only the other half has a use for is left out.
         found: what the checkpoint's other files say, in any dialect: stands below `d` and above `known`.
+        wanted: the half that it is asked for as, where nothing tells which one it is of.
     Raises:
         ContractError: two keys contradict each other, a number that others follow from is none, or a key that is given
             is none of a contract.
@@ -127,7 +129,7 @@ def read(
     files, files_keys = _choose_from(found, attributes, f"{source} (the files beside it)")
     stated, stated_keys = _choose(_collect_given(given or {}, attributes), "contract=")
     filed = release | files | sidecar
-    half = filed.get("role") or stated.get("role") or role_of(filed)
+    half = filed.get("role") or stated.get("role") or role_of(filed) or wanted
     others = _OF_ONE_HALF.get({"av": "ar", "ar": "av"}.get(str(half), ""), frozenset())
     if "role" in filed:  # a half is what it is; only of one that does not say so it can be told
         others |= {"role"}
@@ -152,6 +154,8 @@ def read(
     is_model = values.get("kind", "nla_model") == "nla_model"
     if known is None and is_model and _left_open(half or role_of(values), values, keys):
         _fill(values, origins, keys, _Layer("release", _recognised(values), {}))
+    if "role" not in values and half is not None and half == wanted:
+        values["role"], origins["role"] = wanted, "derived"
     derive(values, origins, keys, source)
     for block in {written_as(name).rpartition(".")[0] for name in values} & extras.keys():
         if not isinstance(extras[block], dict):

@@ -19,6 +19,7 @@ from .reference_like import read_last
 
 ADD_1 = {"site": "block", "block": 1, "rule": "add", "norm": "match"}
 R, ALPHA = 8, 4
+LONGEST = 24  # tokens that an AR prompt keeps, the last ones
 STABLE, PLAIN = ALPHA / math.sqrt(R), ALPHA / R
 TAGGED = {"form": "tagged", "stop": "closing_tag"}
 
@@ -47,11 +48,11 @@ def lora(folder: Path, base: Path, seed: int, **config: Any) -> Path:
 
 
 def lora_ar(
-    root: Path, base: Path, kind: str, seed: int, *, stripped: bool | None, blocks: int = LAYER + 1, bos: bool = False
+    root: Path, base: Path, kind: str, seed: int, *, stripped: bool | None, longest: int | None = None
 ) -> tuple[Path, Callable[[Sequence[str]], torch.Tensor]]:
     """An AR of one file beside `ar_meta.json`, and its plain computation: α/√r, which no file says."""
     meta = {} if stripped is None else {"final_norm_stripped": stripped}
-    ar = layouts.lora_and_head(root, base, seed, blocks=blocks, r=R, alpha=ALPHA, **meta)
+    ar = layouts.lora_and_head(root, base, seed, blocks=LAYER + 1, r=R, alpha=ALPHA, **meta)
     tensors = load_file(ar / "ar_lora_value_head.safetensors")
     model, tokens = plain.model_of(base), tokens_of(kind)
     plain.add_lora(model, tensors, STABLE, "backbone.", ".default.weight")
@@ -62,7 +63,7 @@ def lora_ar(
         return plain.rescaled(norm(state))
 
     head = {"weight": tensors["value_head.weight"]}
-    return ar, read_last(model, tokens, head, block=blocks - 1, bos=bos, then=normed)
+    return ar, read_last(model, tokens, head, block=LAYER, bos=False, then=normed, longest=longest)
 
 
 def merged(root: Path, bases: Bases) -> Family:
@@ -145,7 +146,7 @@ def two_loras(root: Path, bases: Bases) -> Family:
     kind, marker = "qwen3.6", "㈜"
     base, tokens = bases[kind], tokens_of(kind)
     sft, rl = lora(root / "av_sft_lora", base, seed=111), lora(root / "av_rl_lora", base, seed=112)
-    ar, vectors = lora_ar(root / "rl_critic", base, kind, 113, stripped=True)
+    ar, vectors = lora_ar(root / "rl_critic", base, kind, 113, stripped=True, longest=LONGEST)
     av = av_of(kind, plain.model_of(base, (sft, STABLE), (rl, STABLE)), marker)
     message = [{"role": "user", "content": by_hand(templates.KITFT, injection_char=marker)}]
     config = {
@@ -162,7 +163,7 @@ def two_loras(root: Path, bases: Bases) -> Family:
         "lora_targets": layouts.EVERY,
     }
     (root / "nla_config.json").write_text(json.dumps(config, ensure_ascii=False))
-    layouts.dataset_sidecar(root, kind, base, marker=marker)
+    layouts.dataset_sidecar(root, kind, base, marker=marker, weights={"adapters": ["av_sft_lora", "av_rl_lora"]})
     layouts.dataset_sidecar(ar, kind, base, marker=marker)
     return Family(
         rows="23",
@@ -171,8 +172,7 @@ def two_loras(root: Path, bases: Bases) -> Family:
             "injection": ADD_1,
             "prompt_style": "chat",
             "output": TAGGED,
-            "max_length": 24,
-            "weights": {"adapters": ["av_sft_lora", "av_rl_lora"]},
+            "max_length": LONGEST,
             "ar": {"bos": False, "state": "sqrt_d", "truncation": "left"},
         },
         av=av,
@@ -208,7 +208,8 @@ def on_the_sft(root: Path, bases: Bases) -> Family:
     base, tokens = bases[kind], tokens_of(kind)
     sft, rl = lora(root / "av_sft_lora", base, seed=131), lora(root / "av_rl_lora_step400", base, seed=132)
     ar = layouts.cut_checkpoint(root / "rl_critic_step400", kind, 133, blocks=LAYER + 1, norm=True)
-    layouts.dataset_sidecar(root, kind, base, marker=marker)
+    active = {"adapters": ["av_sft_lora", "av_rl_lora_step400"]}
+    layouts.dataset_sidecar(root, kind, base, marker=marker, weights=active)
     layouts.dataset_sidecar(ar, kind, base, marker=marker)
     model = plain.truncated_of(ar, norm=True)
 
@@ -228,7 +229,6 @@ def on_the_sft(root: Path, bases: Bases) -> Family:
             "enable_thinking": False,
             "prefill": prefill,
             "output": {"form": "opened", "stop": "closing_tag"},
-            "weights": {"adapters": ["av_sft_lora", "av_rl_lora_step400"]},
             "ar": {"blocks": LAYER + 1, "bos": False, "final_norm": "kept", "state": "sqrt_d"},
         },
         av=PlainAV(**{**vars(av), "parse": plain.opened}),

@@ -95,8 +95,9 @@ def mapped(root: Path, bases: Bases, tag: str = TAGS[0]) -> Family:
     into, back = tiny.random(D, WIDTH, seed=173, scale=1 / 8), tiny.random(WIDTH, D, seed=174, scale=1 / 8)
     head = {"weight": tiny.random(D, D, seed=175, scale=1 / 8)}
     torch.save(head, ar / "value_head.pt")
-    save_file({"weight": into}, av / "encoder.safetensors")
-    save_file({"weight": back}, ar / "decoder.safetensors")
+    for folder in (av, ar):  # the maps of one source, beside both halves
+        save_file({"weight": into}, folder / "encoder.safetensors")
+        save_file({"weight": back}, folder / "decoder.safetensors")
     model = plain.model_of(base, (ar, 2.0))
 
     def vectors(texts: Sequence[str]) -> torch.Tensor:

@@ -32,13 +32,15 @@ def read_last(
     block: int,
     bos: bool,
     then: Callable[[torch.Tensor], torch.Tensor] = lambda state: state,
+    longest: int | None = None,
 ) -> Callable[[Sequence[str]], torch.Tensor]:
-    """T-AR, one text after the other: the last token's state after a block, then the head."""
+    """T-AR, one text after the other: the last token's state after a block, then the head; the last tokens are kept."""
 
     def vectors(texts: Sequence[str]) -> torch.Tensor:
         rows = []
         for text in texts:
             ids = raw(tokenizer, by_hand(templates.AR, explanation=text), bos=bos)
+            ids = ids[-longest:] if longest else ids
             rows.append(plain.headed(then(plain.state_of(model, ids, block)), head["weight"], head.get("bias")))
         return torch.stack(rows)
 

@@ -16,7 +16,7 @@ def test_a_family_explains_as_the_plain_loop_does_in_one_batch_and_alone(name, f
     known, pair = family(name), loaded(name)
     vectors, expected = known.clear_rows()
     assert list(known.explain(pair, vectors)) == expected
-    assert len(set(expected)) > len(expected) // 2
+    assert len(set(expected)) >= 4, "the texts hardly depend on the vectors: choose another seed"
     for row in ALONE:
         assert list(known.explain(pair, vectors[row : row + 1])) == expected[row : row + 1]
 
