@@ -91,10 +91,11 @@ class Facts(BaseModel):
     ar_template: Text | None = Field(None, description="AR prompt, byte for byte, with one {explanation}.")
     critic_suffix_ids: TokenIds | None = Field(None, description="Token ids every AR prompt ends in.")
     prompt_style: PromptStyle | None = Field(
-        None, description="AV prompt as raw text, or as one user message of the chat template; AR prompts are raw."
+        None, description="AV prompt as raw text, or as one user message of the chat template."
     )
     bos: bool | None = Field(
-        None, description="Whether the AV prompt begins with BOS; None = where the tokenizer has one."
+        None,
+        description="Whether the AV prompt begins with BOS; None = where the tokenizer has one, in our own files.",
     )
     system: str | None = Field(
         None, description="System message of the chat; None = what the chat template does without one."

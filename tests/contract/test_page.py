@@ -19,7 +19,8 @@ def test_the_table_of_keys_is_what_the_model_says():
 
 
 def test_every_key_and_dialect_is_in_the_table():
-    assert re.findall(r"^\| `([\w.]+)` \|", PAGE, flags=re.MULTILINE) == [*map(written_as, Contract.model_fields)]
+    table = PAGE.partition("<!-- end of keys -->")[0]
+    assert re.findall(r"^\| `([\w.]+)` \|", table, flags=re.MULTILINE) == [*map(written_as, Contract.model_fields)]
     assert "`critic.extraction_layer_index`" in PAGE
 
 
@@ -29,6 +30,17 @@ def test_the_contracts_shown_load(role):
     assert Contract.from_dict(yaml.safe_load(block)).role == role
 
 
+def test_every_contract_shown_loads_and_its_fields_are_filled():
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) >= 7
+    shown = [Contract.from_dict(yaml.safe_load(block)) for block in blocks]
+    assert any(contract.asks for contract in shown)
+    for contract in shown:
+        fields = contract.field_values(num_blocks=40)
+        template = contract.av_prompt(fields) if contract.role == "av" else contract.ar_prompt("x", fields)
+        assert not re.search(r"\{\w+\}", template)
+
+
 def test_files_that_the_page_names_exist():
     for name in re.findall(r"`(nla_sdk/[\w./]+)`", PAGE):
-        assert (ROOT / name).is_file()
+        assert (ROOT / name).exists()

@@ -91,6 +91,11 @@ def _require_rule(contract: Contract, name: str, rule: FieldRule) -> None:
         raise refuse(f"`default` {short(rule.default)} is none of its `values` {_list(rule.values)}")
 
 
+def rule_of(contract: Contract, name: str) -> FieldRule:
+    """What a declared field may be."""
+    return next(rule for field, rule in contract.fields.items() if field == name)
+
+
 def own_fields(contract: Contract) -> list[str]:
     """The declared fields that the contract's own template holds; of a table, those of either template."""
     templates = [_TEMPLATES[contract.role][0]] if contract.role else ["av_template", "ar_template"]
@@ -146,7 +151,7 @@ def _text(
     contract: Contract, name: str, said: str | None, layer_said: bool, block: int | None, num_blocks: int | None
 ) -> str:
     """What stands in one field."""
-    rule, value = contract.fields[name], said
+    rule, value = rule_of(contract, name), said
     if value is None and not (layer_said and name in ("depth", "layer")):
         value = rule.default
     if value is None and name == "depth":
@@ -155,7 +160,7 @@ def _text(
         value = _nearest(rule.values or [], block) if rule.nearest else block
     if value is None:
         raise _unsaid(contract, name)
-    return allowed(contract, name, value if value is said else str(value))
+    return allowed(contract, name, said if value is said and said is not None else str(value))
 
 
 def _block(contract: Contract, layer: int | None, num_blocks: int | None) -> int | None:
@@ -190,7 +195,7 @@ def _nearest(values: Iterable[int | str], wanted: float) -> int:
 
 def _unsaid(contract: Contract, name: str) -> InputError:
     what = {"question": "pass question=", "model_tag": "pass model_tag=", "layer": "pass layer="}.get(name, "state it")
-    rule = contract.fields[name]
+    rule = rule_of(contract, name)
     allowed_values = f" It may be {_list(rule.values)}." if rule.values else ""
     return InputError(
         f"{contract.source}: its prompt needs a {name.replace('_', ' ')} and has no default for it: {what}."
@@ -209,7 +214,7 @@ def allowed(contract: Contract, name: str, text: str) -> str:
         raise InputError(f"{contract.source}: the {name.replace('_', ' ')} is {short(text)}; expected a text.")
     if fault := fault_of(text):
         raise TextError(f"{contract.source}: the {name.replace('_', ' ')} {short(text)} holds {FAULTS[fault]}.")
-    values = contract.fields[name].values
+    values = rule_of(contract, name).values
     if values is not None and text not in map(str, values):
         raise UnseenValueError(
             f"{contract.source}: {name.replace('_', ' ')} {short(text)} was never trained; expected one of "
@@ -222,7 +227,7 @@ def stand_ins(contract: Contract) -> dict[str, str]:
     """A text that may stand in each of its own fields, for whoever wants the prompt around them only."""
     # Not the default question: it may hold the marker's own token.
     plain = {"depth": "50", "layer": str(contract.layer or 0), "question": "Say it.", "model_tag": "lm"}
-    return {name: str((contract.fields[name].values or [plain[name]])[0]) for name in own_fields(contract)}
+    return {name: str((rule_of(contract, name).values or [plain[name]])[0]) for name in own_fields(contract)}
 
 
 def touches(contract: Contract, text: str, end: int | None = None) -> bool:

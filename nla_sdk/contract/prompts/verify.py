@@ -67,7 +67,7 @@ def _verify_av(contract: Contract, tokenizer: PreTrainedTokenizerBase, vocabular
         content = plain(tokenizer, _content(contract, marker * number, fields) + (contract.prefill or ""))
         chat = contract.prompt_style == "chat"
         said = content + plain(tokenizer, contract.system or "") if chat else tokens
-        _verify_bos(contract, tokenizer, tokens, said.count(_bos_of(tokenizer)) + (chat and begins), begins, "AV")
+        _verify_bos(contract, tokenizer, tokens, _count(tokenizer, said) + (chat and begins), begins, "AV")
         if contract.prompt_style == "raw" and tokens[-1] != content[-1]:
             what = "The tokenizer appends a token to the AV prompt"
             raise mismatch(contract, tokenizer, what, content[-1:], tokens[-1:])
@@ -124,7 +124,7 @@ def _verify_ar(contract: Contract, tokenizer: PreTrainedTokenizerBase, vocabular
     for explanation, tokens in zip(explanations, tokenised, strict=True):
         _verify_embedded(contract, tokenizer, tokens, vocabulary, "AR")
         said = plain(tokenizer, ar_prompt(contract, explanation, fields)) if chat else tokens
-        _verify_bos(contract, tokenizer, tokens, said.count(_bos_of(tokenizer)) + (chat and begins), begins, "AR")
+        _verify_bos(contract, tokenizer, tokens, _count(tokenizer, said) + (chat and begins), begins, "AR")
     text = suffix_text(contract, tokenizer, fields)
     suffix = plain(tokenizer, text) if text else []
     expected, stable = contract.critic_suffix_ids, len(suffix)
@@ -175,6 +175,11 @@ def _verify_embedded(
 
 def _bos_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return getattr(tokenizer, "bos_token_id", None)
+
+
+def _count(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> int:
+    bos = _bos_of(tokenizer)
+    return 0 if bos is None else tokens.count(bos)
 
 
 def _verify_bos(
