@@ -120,7 +120,7 @@ class Assembly:
             trained=self.contract.extraction_precision,
             also=(str(self.contract.base_model),) if source is None else (),
             base=None if source is None else self.base.ref,
-            layers=layers if (layers := self.contract.layers) is None or layers == "any" else tuple(layers),
+            layers=tuple(layers) if isinstance(layers := self.contract.layers, list) else layers,
         )
 
     @property

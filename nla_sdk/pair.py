@@ -56,7 +56,6 @@ class NLAPair(Steps):
         Warns:
             PrecisionWarning: once, if the source runs at another precision than the pair was trained on.
         """
-        check_text_input(text)
         return self._extract(text, positions, layer)
 
     def check_activations(
@@ -66,6 +65,7 @@ class NLAPair(Steps):
 
         Norm, mean direction and spread are compared with those of every state of the base, measured on short texts
         of many kinds (docs/evaluation.md says how well that works). A batch of 16 rows tells much more than one row.
+        Of a pair with a `source` they are compared with the base's all the same, and the cause says so.
 
         Args:
             vectors: [d_model] or [n, d_model], raw.
@@ -152,7 +152,7 @@ class NLAPair(Steps):
             raise InputError(f"n={n} and best_of={best_of}: ask for several explanations or for the best one.")
         sampling = Sampling(max_new_tokens, temperature, n, seed)
         if best_of == 1:
-            written = Results(verbalizer(rows.vectors, sampling, fields=fields, progress=progress))
+            written = Results(self._written(rows, fields, sampling, progress))
         else:
             written, _, _ = self._best(rows, fields, sampling, best_of, progress)
         each = written if n == 1 else Results(written[start : start + n] for start in range(0, len(written), n))
@@ -213,7 +213,7 @@ class NLAPair(Steps):
             self._look_at(vectors, rows, force)
         rows, questions = spread(rows, question)
         fields = self._fields(rows, questions)
-        written = verbalizer(rows.vectors, sampling, fields=fields, progress=progress)
+        written = self._written(rows, fields, sampling, progress)
         layers = [self.layer if one is None else one for one in rows.layers]
         each = answers(written, questions, layers, n)
         return each[0] if rows.single else each

@@ -5,15 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
 from .calls.asking import slice_of
-from .calls.inputs import Progress
-from .calls.rows import Layers, Rows, explained, fields_of, scored
+from .calls.inputs import Progress, check_text_input
+from .calls.rows import Layers, Rows, by_layer, explained, fields_of, scored
 from .calls.scoring import score_rows, write_best
-from .errors import InputError, MissingHalfError, PrecisionWarning
+from .contract.prompts.fields import readable_block
+from .errors import InputError, MissingHalfError, NonFiniteOutputError, PrecisionWarning
 from .model.extraction import Extractor, is_chat, tokenize
 from .model.reconstructor import Reconstructor
 from .model.statistics.check import ActivationReport, check
@@ -42,9 +43,8 @@ class Steps(OnDisk):
         first = activation[0] if isinstance(activation, (list, tuple)) else activation
         if force or isinstance(first, Activations):
             return
-        for layer in dict.fromkeys(rows.layers):
-            of_layer = [one for one, of in zip(rows.vectors, rows.layers, strict=True) if of == layer]
-            vectors = torch.cat([one.reshape(-1, self.d_model) for one in of_layer])
+        for layer, at in by_layer(rows.layers):
+            vectors = torch.cat([rows.vectors[row].reshape(-1, self.d_model) for row in at])
             self._report(vectors, wait=False, layer=layer).warn(stacklevel=4)
 
     def _report(self, vectors: torch.Tensor, *, wait: bool, layer: int | None) -> ActivationReport:
@@ -54,7 +54,13 @@ class Steps(OnDisk):
         statistics, why = self.activation_statistics(wait=wait)
         if statistics is None:
             return ActivationReport("unknown", why)
-        return check(statistics, vectors, scaled=self.norm_matters)
+        report = check(statistics, vectors, scaled=self.norm_matters)
+        if self.read_from is not None and not report.ok:
+            compared = (
+                f"{report.cause} (compared with the base {self.base.ref}, not its fine-tune {self.read_from.ref})"
+            )
+            return replace(report, cause=compared)
+        return report
 
     def _read(self, text: Any, layer: Layers | None) -> Activations | list[Activations]:
         """The last token's activation of each text, at each layer that a prompt takes a vector of."""
@@ -63,10 +69,11 @@ class Steps(OnDisk):
             if layer is not None:
                 raise InputError(f"layer={layer}: its prompt takes a vector of each of the layers {list(how.layers)}.")
             return [self._extract(text, -1, one) for one in how.layers]
+        self.require_layers(layer)
         if layer is None or not hasattr(layer, "__iter__"):
-            return self._extract(text, -1, layer)
+            return self._extract(text, -1, cast("int | None", layer))
         texts = [text] if isinstance(text, str) or is_chat(text) else list(text)
-        layers = list(layer)  # pyright: ignore[reportArgumentType]
+        layers = list(cast("Sequence[int]", layer))
         if len(layers) != len(texts):
             raise InputError(f"layer= names {len(layers)} layers for {len(texts)} texts; expected one of each, or one.")
         return [self._extract(one, -1, at) for one, at in zip(texts, layers, strict=True)]
@@ -75,7 +82,9 @@ class Steps(OnDisk):
         """Of each text what stands at its positions, a set each; `(a, b)` is a slice."""
         single = isinstance(text, str) or is_chat(text)
         texts = [text] if single else list(text)
-        layers = list(layer) if hasattr(layer, "__iter__") else [layer] * len(texts)  # pyright: ignore
+        self.require_layers(layer)
+        each = cast("Sequence[int]", layer) if hasattr(layer, "__iter__") else [cast("int | None", layer)] * len(texts)
+        layers = list(each)
         if len(layers) != len(texts):
             raise InputError(f"layer= names {len(layers)} layers for {len(texts)} texts; expected one of each, or one.")
         read = []
@@ -86,8 +95,21 @@ class Steps(OnDisk):
             read.append(self._extract(one, where, at))
         return read[0] if single else read
 
+    def require_layers(self, layer: Layers | None) -> None:
+        """Refuse layers that were never trained, before a text is read at them.
+
+        Raises:
+            UnseenValueError, LayerError: lists those that were.
+        """
+        verbalizer = self._need(self.verbalizer, "explain", "AV")
+        contract, blocks = verbalizer.contract, verbalizer.backbone.num_blocks
+        each = cast("Sequence[int]", layer) if hasattr(layer, "__iter__") else [] if layer is None else [layer]
+        for one in dict.fromkeys(each):
+            readable_block(contract, cast(int, one), blocks)
+
     def _extract(self, text: Any, positions: Any, layer: int | None) -> Activations:
         """See `NLAPair.extract`."""
+        check_text_input(text)
         source = self.source
         trained = self.contract.extraction_precision
         running = source.precision
@@ -110,6 +132,23 @@ class Steps(OnDisk):
         return fields_of(verbalizer.contract, rows.layers, blocks, questions=questions, model_tag=model_tag)
 
     # --- what is made of it -----------------------------------------------------------------------------------------
+    def _written(
+        self, rows: Rows, fields: Fields, sampling: Sampling, progress: Progress | None = None
+    ) -> list[Explanation]:
+        """`sampling.n` explanations of each row together; transforms before the injection may depend on its layer."""
+        verbalizer = self._need(self.verbalizer, "explain", "AV")
+        made: dict[int, list[Explanation]] = {}
+        for layer, at in by_layer(rows.layers):
+            part = rows.vectors[at] if isinstance(rows.vectors, torch.Tensor) else [rows.vectors[row] for row in at]
+            said = None if fields is None else [fields[row] for row in at]
+            try:
+                texts = verbalizer(part, sampling, fields=said, layer=layer, progress=progress)
+            except NonFiniteOutputError as error:
+                raise error.numbered(lambda row, at=at: at[row]) from None
+            n = sampling.n
+            made.update((row, texts[place * n : (place + 1) * n]) for place, row in enumerate(at))
+        return [text for row in range(len(rows)) for text in made[row]]
+
     def _best(
         self, rows: Rows, fields: Fields, sampling: Sampling, best_of: int, progress: Progress | None
     ) -> tuple[Results[Explanation], torch.Tensor, Results[Score]]:
@@ -120,7 +159,7 @@ class Steps(OnDisk):
         vectors = scored(rows, verbalizer.contract, self.layer)
 
         def write(how: Sampling) -> list[Explanation]:
-            return verbalizer(rows.vectors, how, fields=fields, progress=progress)
+            return self._written(rows, fields, how, progress)
 
         if best_of == 1:
             written = write(sampling)
@@ -138,8 +177,7 @@ class Steps(OnDisk):
         if all(layer is None for layer in layers):
             return reconstructor(texts)
         made: dict[int, torch.Tensor] = {}
-        for layer in dict.fromkeys(layers):
-            at = [row for row, of in enumerate(layers) if of == layer]
+        for layer, at in by_layer(layers):
             made.update(zip(at, reconstructor([texts[row] for row in at], layer=layer), strict=True))
         return torch.stack([made[row] for row in range(len(texts))])
 

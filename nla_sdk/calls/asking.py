@@ -62,7 +62,7 @@ def asked(vectors: object, contract: Contract, origin: Origin, *, force: bool = 
             raise InputError("A list holds Activations and something else; expected Activations only.")
         found = [bare(one, contract, origin, force) for one in read]
         sets = [as_vectors(one, width, what=f"activation set {at}")[0] for at, (one, _) in enumerate(found)]
-        layers = [layer for _, layer in found]
+        layers: list[int | None] = [layer for _, layer in found]
     else:
         check_vector_input(vectors)
         sets, single = as_sets(vectors, width)

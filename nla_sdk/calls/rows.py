@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 
@@ -86,10 +86,10 @@ def explained(activation: object, contract: Contract, origin: Origin, *, force: 
     width = int(contract.d_model or 0)
     depth = _depth(vectors)
     if depth < 3 and markers in (1, "any"):
-        rows, single = as_vectors(vectors, width)  # pyright: ignore[reportArgumentType]
+        rows, single = as_vectors(vectors, width)
         return Rows(rows if markers == 1 else rows[:, None], [layer] * len(rows), single)
     if markers == 1 or depth < 2:
-        as_vectors(vectors, width)  # pyright: ignore[reportArgumentType] (what is not even a vector says so itself)
+        as_vectors(vectors, width)  # what is not even a vector says so itself
         raise ActivationShapeError(
             f"The activation has {depth} dimensions; expected "
             + (f"[{width}] or [n, {width}]." if markers == 1 else _several(contract))
@@ -162,13 +162,11 @@ def stacked(vectors: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
     return torch.stack(vectors) if len({one.shape for one in vectors}) == 1 else vectors
 
 
-def bare(
-    activation: object, contract: Contract, origin: Origin, force: bool
-) -> tuple[VectorsLike | object, int | None]:
+def bare(activation: object, contract: Contract, origin: Origin, force: bool) -> tuple[VectorsLike, int | None]:
     """The vectors, and the block they are of where it is known and the pair may be told."""
     if not isinstance(activation, Activations):
         check_vector_input(activation)
-        return activation, None
+        return cast(VectorsLike, activation), None
     _refuse_foreign(activation, origin, force)
     return activation.vectors, spoken(activation.layer, contract)
 
@@ -182,6 +180,11 @@ def spoken(layer: int, contract: Contract) -> int | None:
 def _refuse_foreign(read: Activations, origin: Origin, force: bool) -> None:
     said = {name: getattr(read, name) for name in ("layer", "model", "revision", "precision")}
     check_origin([("all rows", said)], origin, "The Activations", force=force)
+
+
+def by_layer(layers: Sequence[int | None]) -> list[tuple[int | None, list[int]]]:
+    """Each layer, and which rows are of it."""
+    return [(layer, [row for row, of in enumerate(layers) if of == layer]) for layer in dict.fromkeys(layers)]
 
 
 def fields_of(

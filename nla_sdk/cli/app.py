@@ -9,7 +9,19 @@ import typer
 from .. import __version__
 from ..io.progress import say
 from . import boundary
-from .options import Input, OutputOptions, PairOptions, Positions, Stated, WritingOptions, expand, stated
+from .options import (
+    AnsweringOptions,
+    Input,
+    Layer,
+    OutputOptions,
+    PairOptions,
+    Positions,
+    Stated,
+    WritingOptions,
+    at_layer,
+    expand,
+    stated,
+)
 from .rows import process
 from .terminal import HOW_TO_READ, Summary
 
@@ -32,7 +44,12 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command("round-trip")
 @expand
 def round_trip(
-    input: Input, pair: PairOptions, output: OutputOptions, writing: WritingOptions, positions: Positions = "-1"
+    input: Input,
+    pair: PairOptions,
+    output: OutputOptions,
+    writing: WritingOptions,
+    positions: Positions = "-1",
+    layer: Layer = None,
 ) -> None:
     """Activation → explanation → activation, scored.
 
@@ -43,7 +60,7 @@ def round_trip(
     text), .txt, or - (text or JSON lines).
     """
     summary = Summary()
-    process("round_trip", input, pair, output, positions, vars(writing), watch=summary.add)
+    process("round_trip", input, pair, output, positions, at_layer(writing, layer), watch=summary.add)
     if summary.rows > 1 or not output.json:
         say(str(summary) if summary.rows > 1 else HOW_TO_READ)
 
@@ -51,14 +68,46 @@ def round_trip(
 @app.command()
 @expand
 def explain(
-    input: Input, pair: PairOptions, output: OutputOptions, writing: WritingOptions, positions: Positions = "-1"
+    input: Input,
+    pair: PairOptions,
+    output: OutputOptions,
+    writing: WritingOptions,
+    positions: Positions = "-1",
+    layer: Layer = None,
 ) -> None:
     """Activations → English.
 
     INPUT: as for round-trip. Other columns are carried to the output, api_explanation and explanation_status added.
     Large files stream; a killed run with -o goes on where it was when it is started again.
     """
-    process("explain", input, pair, output, positions, vars(writing))
+    process("explain", input, pair, output, positions, at_layer(writing, layer))
+
+
+@app.command()
+@expand
+def ask(
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In words, in quotes.")],
+    input: Input,
+    pair: PairOptions,
+    output: OutputOptions,
+    answering: AnsweringOptions,
+    positions: Annotated[
+        str, typer.Option(help="Tokens of a text that go in: a:b (a to b − 1), -1 (the last), all, or a list 3,7,-1.")
+    ] = "-1",
+    layer: Layer = None,
+    each: Annotated[bool, typer.Option("--each", help="An answer for each row of INPUT, not one for all.")] = False,
+) -> None:
+    """A question about activations → an activation oracle's answer.
+
+    All rows of INPUT stand in one prompt, in their order: one answer. With --each every row is asked about by itself.
+    The tokens of a text that --positions names go in together.
+
+    INPUT: a text, .npy [d] or [n, d], .parquet or .jsonl with a column activation_vector (or text), .txt, or - (text or
+    JSON lines).
+    """
+    from .ask import ask as put
+
+    put(question, input, pair, output, answering, positions, layer, each=each)
 
 
 @app.command()
@@ -112,6 +161,22 @@ def info(
 
     where = {"revision": revision, "subfolder": subfolder, "local_files_only": local_files_only}
     show(describe(ref, base=base, contract=stated(contract), **where), as_json=json)
+
+
+@app.command("releases")
+@expand
+def list_releases(
+    text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="Part of a repository's name or base.")] = None,
+    family: Annotated[str | None, typer.Option(help="Of one family: reference, easynla, oracle, …")] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Published releases that are known: base, layer, kind, and whether they load or which facts are missing.
+
+    Asks no network.
+    """
+    from .releases import chosen, show
+
+    show(chosen(family, text), as_json=json)
 
 
 @app.command()

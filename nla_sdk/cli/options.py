@@ -118,6 +118,18 @@ class OutputOptions:
 
 
 @dataclass(frozen=True)
+class AnsweringOptions:
+    """How answers are written."""
+
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="[default: the contract's]")] = None
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0
+    force: Annotated[
+        bool, typer.Option("--force", help="Take another layer's or model's activations; say nothing of suspect ones.")
+    ] = False
+
+
+@dataclass(frozen=True)
 class WritingOptions:
     """How explanations are written."""
 
@@ -130,6 +142,11 @@ class WritingOptions:
     force: Annotated[
         bool, typer.Option("--force", help="Take another layer's or model's activations; say nothing of suspect ones.")
     ] = False
+
+
+def at_layer(writing: WritingOptions, layer: int | None) -> dict[str, Any]:
+    """What a job is told of the writing, and of the layer if one was named."""
+    return vars(writing) | ({} if layer is None else {"layer": layer})
 
 
 def expand(command: Callable[..., object]) -> Callable[..., object]:
@@ -159,4 +176,8 @@ def expand(command: Callable[..., object]) -> Callable[..., object]:
 Input = Annotated[str, typer.Argument(metavar="INPUT", help="A text, a file (by its suffix), or - for stdin.")]
 Positions = Annotated[
     str, typer.Option(help="Tokens of a text to read at: -1 is the last; all; a list such as 3,7,-1.")
+]
+Layer = Annotated[
+    int | None,
+    typer.Option(min=0, help="Block the activations are of, or a text is read at. [default: INPUT's, or the pair's]"),
 ]

@@ -6,7 +6,7 @@ import math
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..results import WORSE
@@ -31,12 +31,13 @@ NARROW = 100  # columns of a terminal in which scores stand below each other
 COLUMNS = {
     "explain": [_ROW, _TOKEN, _EXPLANATION, *_SCORES, _STATUS],
     "round_trip": [_ROW, _TOKEN, _EXPLANATION, *_SCORES, _STATUS],
+    "ask": [("question", "question", 30), ("answer", "api_explanation", None), _STATUS],
     "reconstruct": [_ROW, ("explanation", "text", None), ("norm", "norm", 10)],
     "extract": [_ROW, ("position", "position", 8), _TOKEN, ("norm", "norm", 10), ("text", "text", None)],
 }
 
 
-def _columns() -> int:
+def columns() -> int:
     """Of the terminal; 120 where there is none."""
     return shutil.get_terminal_size((120, 24)).columns
 
@@ -45,7 +46,7 @@ def _print(grid) -> None:
     """A rich table on stdout: plain text of 120 columns, without trailing blanks, where that is no terminal."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else max(_columns(), 60)
+    width = None if sys.stdout.isatty() else max(columns(), 60)
     console = Console(file=sys.stdout, width=width, markup=False, highlight=False)
     with console.capture() as lines:
         console.print(grid)
@@ -74,7 +75,7 @@ class RowTable:
 
         rows = [self._cells(row, number) for number, row in enumerate(table.to_pylist(), self.number)]
         shown = [column for column in self.columns if column[1] in rows[0]]
-        if _columns() < NARROW and any(column in shown for column in _SCORES):
+        if columns() < NARROW and any(column in shown for column in _SCORES):
             shown = [column for column in shown if column not in _SCORES]
             shown.insert(shown.index(_EXPLANATION) + 1, ("scores", "scores", 14))
         grid = Table(
@@ -165,6 +166,20 @@ def print_pairs(title: str, pairs: Iterable[tuple]) -> None:
         grid.add_column(overflow="fold", no_wrap=number == 0)
     for row in rows:
         grid.add_row(*(Text(cell) for cell in (f"  {row[0]}", *row[1:])))
+    _print(grid)
+
+
+def print_grid(headers: Sequence[tuple[str, int | None]], rows: Iterable[Sequence[str]]) -> None:
+    """A table; a header's width None takes what the others leave, and long cells are folded, not cut."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, expand=True, padding=(0, 1, 0, 0))
+    for header, width in headers:
+        grid.add_column(header, width=width, ratio=1 if width is None else None, overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
     _print(grid)
 
 

@@ -1,8 +1,9 @@
 """The contract of a checkpoint or table, `nla_meta.yaml`: it decides everything that code must not guess."""
 
-from .dialects import DIALECTS, written_as
+from .dialects import written_as
 from .file import SIDECAR_NAME, sidecar_path
 from .injection import Injection
+from .keys import DIALECTS
 from .model import Contract
 from .releases.known import family_of, guess_partner, known_faults, known_release, release_partner
 from .releases.unrunnable import refuse_unrunnable

@@ -10,50 +10,21 @@ from typing import Any
 
 from ..errors import ContractError
 from .derive import OWN_DEPTH, derive, norm_of_scale, role_of
+from .keys import DIALECTS, WRITTEN, WRITTEN_BLOCKS
 from .releases.known import recognise
 from .values import agree, role, short, whole_number
 
-_WRITTEN_BLOCKS = {
-    "injection": ("site", "block", "rule", "norm", "scale", "coefficient", "markers", "layers"),
-    "output": ("form", "stop", "temperature", "top_p", "top_k"),
-    "ar": (
-        *("bos", "final_norm", "state", "position", "prompt_style", "truncation"),
-        *("heads", "head_file", "head_key", "target"),
-    ),
-    "weights": ("kind", "adapters", "parent", "rslora", "alpha"),
-}
-# The key that an attribute is written under, where that is one of a block; the others are written by their own name.
-WRITTEN = {f"{block}_{leaf}": f"{block}.{leaf}" for block, leaves in _WRITTEN_BLOCKS.items() for leaf in leaves}
 # A block may be one word: `output: lines`.
 _WORD_OF = {"output": "form", "weights": "kind"}
 # Nobody but this form has such blocks: a key in them that is not known is a mistake, not somebody's note.
 _OWN_BLOCKS = frozenset(("injection", "output", "weights"))
 
-# What other files call an attribute; "block.key" is a key inside a block. The key it is written under (`written_as`)
-# and the attribute's own name, at the top level, are always read too.
-DIALECTS: dict[str, tuple[str, ...]] = {
-    "base_model": ("base_checkpoint", "extraction.base_model"),
-    "d_model": ("extraction.d_model",),
-    "layer": ("extraction.layer", "extraction.layer_index", "extraction_layer_index"),
-    "injection_scale": ("extraction.injection_scale",),
-    "mse_scale": ("extraction.mse_scale",),
-    "injection_char": ("tokens.injection_char", "extraction.injection_char"),
-    "injection_token_id": ("tokens.injection_token_id", "extraction.injection_token_id"),
-    "injection_left_neighbor_id": ("tokens.injection_left_neighbor_id", "extraction.injection_left_neighbor_id"),
-    "injection_right_neighbor_id": ("tokens.injection_right_neighbor_id", "extraction.injection_right_neighbor_id"),
-    "critic_suffix_ids": ("tokens.critic_suffix_ids", "extraction.critic_suffix_ids"),
-    "av_template": ("prompt_templates.av", "prompt_templates.actor"),
-    "ar_template": ("prompt_templates.ar", "prompt_templates.critic"),
-    "ar_num_blocks": ("ar.blocks", "ar.num_hidden_layers", "critic.num_hidden_layers", "critic.extraction_layer_index"),
-    "head_bias": ("ar.bias",),
-}
 # These hold K where K + 1 blocks are kept.
 _INDEX_OF_LAST_BLOCK = frozenset(DIALECTS["ar_num_blocks"][1:])
 _BLOCKS = sorted({key.split(".")[0] for keys in (*DIALECTS.values(), WRITTEN.values()) for key in keys if "." in key})
 SCALES = ("injection_scale", "mse_scale")
 INJECTION = tuple(name for name in WRITTEN if name.startswith("injection_"))
 NEIGHBOURS = ("injection_left_neighbor_id", "injection_right_neighbor_id")
-_PLACE = frozenset(("injection_site", "injection_norm", "injection_scale"))
 # What only one half has a use for. Of what is given for a pair, the other half takes none of it.
 _OF_ONE_HALF = {
     "av": frozenset(
@@ -153,7 +124,7 @@ def read(
         _fill(values, origins, keys, layer)
     is_model = values.get("kind", "nla_model") == "nla_model"
     if known is None and is_model and _left_open(half or role_of(values), values, keys):
-        _fill(values, origins, keys, _Layer("release", _recognised(values), {}))
+        _fill(values, origins, keys, _Layer("release", recognise(values)[0], {}))
     if "role" not in values and half is not None and half == wanted:
         values["role"], origins["role"] = wanted, "derived"
     derive(values, origins, keys, source)
@@ -185,16 +156,8 @@ def _keep_own_fields(stated: dict[str, Any], half: str, templates: Mapping[str, 
 def _left_open(half: str | None, values: Mapping[str, Any], keys: Mapping[str, str]) -> bool:
     """Whether a half does not say what is never guessed, so that a release may be recognised in it."""
     if half == "ar":
-        return "ar_final_norm" not in values and keys.get("ar_num_blocks") not in OWN_DEPTH
-    return half == "av" and ("prompt_style" not in values or _PLACE.isdisjoint(values))
-
-
-def _recognised(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What all releases that fit have in common. Of one that overwrites, the sidecar has the norm: whose has none is
-    none of them, whatever else fits."""
-    found = recognise(values)[0]
-    overwrites = _PLACE.isdisjoint(values) and found.get("injection_site") != "block"
-    return {name: value for name, value in found.items() if not (overwrites and name in INJECTION)}
+        return not {"ar_final_norm", "ar_bos"} <= values.keys() and keys.get("ar_num_blocks") not in OWN_DEPTH
+    return half == "av" and "prompt_style" not in values
 
 
 @dataclass(frozen=True)
@@ -263,7 +226,7 @@ def _no_key(name: str, attributes: Iterable[str], source: str) -> ContractError:
 
 
 def _no_block(block: str, value: Any, source: str) -> ContractError:
-    leaves = ", ".join(_WRITTEN_BLOCKS[block])
+    leaves = ", ".join(WRITTEN_BLOCKS[block])
     return ContractError(f"{source}: `{block}` is {short(value)}; expected a mapping with keys of {leaves}.")
 
 

@@ -2,7 +2,7 @@
 
 The contract decides everything that code must not guess: which base model and layer, which marker token is overwritten
 and at what norm, the exact prompts, how many blocks the AR runs. `Contract.load` reads any dialect found in published
-files (`dialects.py`), fills what a file lacks from a known release (`releases/data`), refuses what is missing or
+files (`dialects.py`), fills what a file lacks from a known release (`releases/`), refuses what is missing or
 malformed with the key and the file named, and keeps every key it does not know. `Contract.verify` holds it against the
 live tokenizer. Needs pydantic and PyYAML only: cards and tables are read without torch.
 

@@ -13,10 +13,11 @@ from typing import Any
 from ..contract import SIDECAR_NAME
 from ..errors import MissingFileError, OfflineError
 from .fetch import fetch_file, fetch_half
-from .half import ADAPTER_FILES, Half, read_contract
+from .half import Half, read_contract
 from .hub.errors import clean_token, hub_errors
 from .hub.references import local_folder, refuse_one_word, refuse_ref_name, split_repo
 from .hub.renames import present_name
+from .parts import ADAPTER_FILES, OTHER_FILES
 from .tensors import account
 
 
@@ -106,7 +107,12 @@ def _locate(
     """The half's contract and its files' sizes: of a folder, of a repository, or of what is cached of one."""
     commit, called = None, ref
     if ref == "demo" or local_folder(ref):
-        folder = fetch_half(ref, role=role, subfolder=subfolder).path
+        try:
+            folder = fetch_half(ref, role=role, subfolder=subfolder).path
+        except MissingFileError:  # its adapters may lie in folders of their own
+            folder = fetch_half(ref, role=role, subfolder=subfolder, weights=False).path
+            if not (folder / SIDECAR_NAME).is_file():
+                raise
         sizes = _sizes(folder)
     else:
         refuse_one_word(ref)
@@ -125,7 +131,8 @@ def _locate(
     if not {SIDECAR_NAME, "config.json", ADAPTER_FILES[0]} & set(sizes):
         raise MissingFileError(f"{ref} holds no checkpoint; its files: {', '.join(sorted(sizes)[:12]) or 'none'}.")
     contract = read_contract(folder, ref, subfolder, stated)
-    return Half(called, folder, contract, any(name in sizes for name in ADAPTER_FILES), subfolder, commit), sizes
+    adapter = contract.weights_adapters is not None or any(name in sizes for name in (*ADAPTER_FILES, *OTHER_FILES))
+    return Half(called, folder, contract, adapter, subfolder, commit), sizes
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -64,7 +64,8 @@ def _is_half(folder: Path) -> bool:
     )
     if not isinstance(contract, dict) or contract.get("kind") != "nla_model":
         return False
-    said = contract.get("weights") if isinstance(contract.get("weights"), dict) else {}
+    block = contract.get("weights")
+    said = block if isinstance(block, dict) else {}
     adapters = [name for name in said.get("adapters") or () if isinstance(name, str)]
     inner = {item.name for item in folder.iterdir() if item.is_dir()}
     return (weights or bool(adapters)) and inner <= {*adapters, said.get("parent")}

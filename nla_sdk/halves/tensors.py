@@ -47,6 +47,10 @@ def account(
     if not half.is_adapter:
         heads = sorted(name for name in files if name.startswith(HEAD_PREFIXES))
         return {"head": heads[0] if heads else None, **_account_of_model(half, local_files_only)}
+    if half.contract.weights_adapters is not None:
+        return {
+            "unchecked": f"several adapters together: {', '.join(half.contract.weights_adapters)}; loading checks each"
+        }
     wanted = base or half.contract.base_model
     if (half.folder / ADAPTER_FILES[0]).is_file():
         from ..model.weights.adapters.config import check_config, read_json

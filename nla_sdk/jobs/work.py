@@ -19,13 +19,14 @@ import torch
 from ..contract.prompts.tokens import check_embedded, encode
 from ..errors import NonFiniteOutputError, PositionError, TextError
 from ..halves.hub.naming import other_names
-from ..io.origins import Origin, RowFacts, check_origin, common, facts_of_sidecar
+from ..io.origins import COLUMNS, Origin, RowFacts, check_origin, common, facts_of_sidecar
 from ..io.rows.sources import TEXTS, RowSource
 from ..io.tables import usable_vectors, vector_column
 from ..model.extraction import resolve_positions, tokenize
 from ..model.injection import as_vectors
 from ..pair import NLAPair
 from ..results import SCORE_COLUMNS, Score, row_status
+from ..sampling import whole_number
 
 Work = Callable[[pa.Table, int], pa.Table]
 """Rows, and the number of the first one, to rows."""
@@ -88,15 +89,43 @@ def origin_of(
     return common(said)
 
 
-def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing: Any) -> Work:
+def layers_of(pair: NLAPair, source: RowSource, table: pa.Table) -> list[int] | None:
+    """The block that each row's activation was read from, as its column or the sidecar says, where the pair may be told.
+
+    Raises:
+        InputError: a row's is no whole number.
+    """
+    contract = pair.contract
+    if contract.layers is None:
+        return None
+    of_all = common([*facts_of_sidecar(source.path)]).layer if source.holds != TEXTS else None
+    column = COLUMNS["layer"]
+    said = table[column].to_pylist() if column in table.column_names else [None] * table.num_rows
+    said = [of_all if one is None else one for one in said]
+    if not any(one is not None for one in said):
+        return None
+    own = pair.layer
+    layers = [own if one is None else whole_number(column, one) for one in said]
+    return [one if contract.layers == "any" or one in contract.layers else own for one in layers]
+
+
+def explain(
+    pair: NLAPair,
+    source: RowSource,
+    positions: int | str | Sequence[int] = -1,
+    layer: int | None = None,
+    **writing: Any,
+) -> Work:
     """Activations (or texts, read at `positions`) → `api_explanation`, `explanation_status`; the score of a choice.
 
     Args:
+        layer: of all rows, if not what they say themselves; texts are read there.
         writing: as `NLAPair.explain` takes it: best_of, temperature, seed, …
     """
 
     def work(table: pa.Table, vectors: torch.Tensor) -> dict:
-        explanations = pair.explain(vectors, **writing | {"force": True})  # looked at by _on_vectors
+        layers = layers_of(pair, source, table) if layer is None else layer
+        explanations = pair.explain(vectors, layer=layers, **writing | {"force": True})  # looked at by _on_vectors
         scores = [explanation.score for explanation in explanations if explanation.score]
         statuses = [row_status(explanation.status, explanation.score) for explanation in explanations]
         columns = {
@@ -105,21 +134,28 @@ def explain(pair: NLAPair, source: RowSource, positions: int | str | Sequence[in
         }
         return columns | score_columns(scores)
 
-    return _on_vectors(pair, source, positions, work, force=writing.get("force", False))
+    return _on_vectors(pair, source, positions, work, layer=layer, force=writing.get("force", False))
 
 
-def round_trip(pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, **writing: Any) -> Work:
+def round_trip(
+    pair: NLAPair,
+    source: RowSource,
+    positions: int | str | Sequence[int] = -1,
+    layer: int | None = None,
+    **writing: Any,
+) -> Work:
     """As `explain`, and how well the AR finds its way back, beside what no words and the mean direction score."""
 
     def work(table: pa.Table, vectors: torch.Tensor) -> dict:
-        trips = pair.round_trip(vectors, **writing | {"force": True})  # looked at by _on_vectors
+        layers = layers_of(pair, source, table) if layer is None else layer
+        trips = pair.round_trip(vectors, layer=layers, **writing | {"force": True})  # looked at by _on_vectors
         columns = {
             "api_explanation": pa.array([trip.explanation for trip in trips], pa.string()),
             "explanation_status": pa.array([trip.status for trip in trips], pa.string()),
         }
         return columns | score_columns(trips)
 
-    return _on_vectors(pair, source, positions, work, force=writing.get("force", False))
+    return _on_vectors(pair, source, positions, work, layer=layer, force=writing.get("force", False))
 
 
 def reconstruct(pair: NLAPair, source: RowSource) -> Work:
@@ -149,11 +185,14 @@ def _on_vectors(
     positions: int | str | Sequence[int],
     work: Callable[[pa.Table, torch.Tensor], dict],
     *,
+    layer: int | None,
     force: bool,
 ) -> Work:
     """Texts become activations first; of vectors that look like something else the first chunk's cause is told."""
     told: set[str] = set()
-    read = extract(pair, source, positions) if source.holds == TEXTS else None
+    if layer is not None:
+        pair.require_layers(layer)
+    read = extract(pair, source, positions, layer) if source.holds == TEXTS else None
     column = "activation_vector" if read else source.column
 
     def on_table(table: pa.Table, first: int) -> pa.Table:
@@ -163,7 +202,8 @@ def _on_vectors(
         vectors, _ = as_vectors(
             torch.tensor(usable_vectors(table, column, name=source.name, first=first)), pair.d_model
         )
-        if read is None and not force and not (report := pair.check_activations(vectors, wait=False)).ok:
+        known = layer in (None, pair.layer) and set(layers_of(pair, source, table) or [pair.layer]) == {pair.layer}
+        if read is None and not force and known and not (report := pair.check_activations(vectors, wait=False)).ok:
             kind = f"{report.looks_like} {report.cause}" if report.rows else str(report.looks_like)
             if kind not in told:
                 told.add(kind)
@@ -183,6 +223,11 @@ def score_columns(scores: Sequence[Score]) -> dict:
         name: pa.array([getattr(score, name) for score in scores], types.get(name, pa.float64()))
         for name in SCORE_COLUMNS
     }
+
+
+def vectors_of(table: pa.Table, source: RowSource) -> torch.Tensor:
+    """INPUT's activations, float32 [rows, d]."""
+    return torch.tensor(usable_vectors(table, source.column, name=source.name))
 
 
 @contextmanager

@@ -1,11 +1,12 @@
-"""releases.yaml: what is known of published pairs."""
+"""What is known of published pairs: the entries by name, the partners of halves, the values that releases have."""
 
 import hashlib
 
 import pytest
 
-from nla_sdk.contract import Contract, guess_partner, known_release, release_partner
-from nla_sdk.errors import ContractError
+from nla_sdk.contract import Contract, family_of, guess_partner, known_faults, known_release, release_partner
+from nla_sdk.contract.releases.known import values_of
+from nla_sdk.errors import UnstatedFactError
 
 SEED_AV = "Solshine/gemma-4-e2b-nla-L23-av-v0_0_1"
 SEED_AR = "Solshine/gemma-4-e2b-nla-L23-ar-v0_0_1"
@@ -64,12 +65,12 @@ def test_the_reference_pairs_are_known_as_far_as_the_facts_go(name, base, d_mode
         520,
         "054c09450507",
     )
-    with pytest.raises(ContractError, match="`ar_template` is missing"):
-        Contract.from_dict({}, known=ar)
     assert (av["prompt_style"], ar["head_bias"], ar["ar_num_blocks"]) == ("chat", False, layer + 1)
     assert av["injection"]["scale"] == scale
+    contract = Contract.from_dict({}, known=ar)
+    assert (contract.ar_bos, contract.ar_final_norm, contract.ar_state) == (True, "dropped", "raw")
     sidecar = {"prompt_templates": {"critic": "{explanation}</text>"}, "role": "critic"}
-    assert Contract.from_dict(sidecar, known=ar).ar_num_blocks == layer + 1
+    assert Contract.from_dict(sidecar, known=ar).ar_template == "{explanation}</text>"
     assert (av["pair"], ar["pair"]) == (f"kitft/{name}-ar", f"kitft/{name}-av")
 
 
@@ -79,11 +80,47 @@ def test_repositories_match_in_any_letter_case_and_unknown_ones_not_at_all():
     assert release_partner("owner/other") is None
 
 
-def test_only_the_trajectory_repository_is_known_in_its_subfolders():
-    assert known_release(TRAJECTORY, "step_50") == known_release(TRAJECTORY)
-    assert known_release(TRAJECTORY)["role"] == "av"
-    assert known_release(SEED_AV, "step_50") is None
+@pytest.mark.parametrize(
+    ("folder", "norm"),
+    [
+        ("step_000050", "sqrt_d"),
+        ("r80_step_000100", "sqrt_d"),
+        ("inj20k_step_000050", 20000),
+        ("norms_inj20k_cumstep_000100", 20000),
+        ("short_hybrid_000050", 20000),
+    ],
+)
+def test_each_folder_of_the_trajectory_has_its_own_norm(folder, norm):
+    contract = Contract.from_dict({}, known=known_release(TRAJECTORY, folder))
+    assert contract.injection_scale == (1536**0.5 if norm == "sqrt_d" else norm)
+    assert bool(known_faults(TRAJECTORY, folder)) is (norm == 20000)
+
+
+def test_a_trajectory_without_its_folder_has_no_norm_of_a_sibling():
+    with pytest.raises(UnstatedFactError, match="`injection.site` is not stated"):
+        Contract.from_dict({}, known=known_release(TRAJECTORY))
+
+
+def test_what_stands_in_a_subfolder_that_no_entry_speaks_of_is_not_known():
+    assert known_release(SEED_AV, "step_50") is None and known_faults(SEED_AV, "step_50") == []
     assert known_release(SEED_AV, "") == known_release(SEED_AV)
+    assert known_release(TRAJECTORY, "elsewhere/step_50") is None
+
+
+def test_a_name_with_a_star_stands_for_several_and_a_full_name_goes_before_it():
+    assert family_of("adamkarvonen/checkpoints_cls_only_addition_Qwen3-8B") == "oracle"
+    assert known_release("adamkarvonen/checkpoints_cls_only_addition_Qwen3-8B")["injection"]["rule"] == "add"
+    assert known_release("adamkarvonen/checkpoints_latentqa_only_Qwen3-8B")["injection"]["rule"] == "replace"
+    assert known_release("adamkarvonen/checkpoints_latentqa_cls_past_lens_addition_qwen3-14b")["layer"] == 20
+    assert family_of("owner/other") is None
+
+
+def test_the_values_of_a_fact_come_with_their_releases_also_where_only_a_subfolder_has_them():
+    rules = values_of("injection_rule")
+    assert set(rules) == {"add", "replace"}
+    assert "kitft/nla-qwen2.5-7b-L20-av" in rules["replace"] and "ceselder/nanonla-l24-av-qwen3-8b" in rules["add"]
+    assert f"{TRAJECTORY}/inj20k_*" in values_of("injection_scale")[20000]
+    assert set(values_of("ar_final_norm")) == {"dropped"} and set(values_of("ar_bos")) == {True, False}
 
 
 def test_an_entry_is_the_callers_own():

@@ -194,7 +194,7 @@ AVS = [
 def sidecar_of(repo: str, **changes) -> dict:
     """What lies in a copy of a release, in the reference dialect."""
     entry = known_release(repo)
-    entry = entry | {"injection_scale": entry["injection"].get("scale", "sqrt_d_model")} | changes
+    entry |= {"injection_scale": entry["injection"].get("scale", "sqrt_d_model")} | changes
     return {
         "kind": "nla_model",
         "role": "actor",
@@ -246,6 +246,13 @@ def test_a_pair_that_differs_in_one_fact_is_not_taken_for_the_release(tmp_path, 
         read(tmp_path / "other", sidecar_of(repo, **change))
     near = {"injection_scale", "av_template"} & set(change)
     assert ("Base, layer and marker are those of" in str(refused.value)) is bool(near)
+
+
+@pytest.mark.parametrize("repo", AVS)
+def test_a_sidecar_without_a_scale_is_not_taken_for_a_release_that_has_one(tmp_path, repo):
+    """Descendants that add the vector after a block have the same sidecar, less the scale."""
+    with pytest.raises(UnstatedFactError, match="`injection.site` is not stated"):
+        read(tmp_path / "other", sidecar_of(repo, injection_scale=None))
 
 
 def test_a_release_by_its_own_name_needs_no_such_facts(tmp_path):

@@ -139,7 +139,7 @@ def field_values(
         )
     if model_tag is not None and "model_tag" not in contract.fields:
         raise InputError(f"{contract.source}: a model tag was given, but its prompt has no place for one.")
-    block = _block(contract, layer, num_blocks)
+    block = readable_block(contract, layer, num_blocks)
     said = {"question": question, "model_tag": model_tag}
     return {
         name: _text(contract, name, said.get(name), layer is not None, block, num_blocks)
@@ -163,8 +163,12 @@ def _text(
     return allowed(contract, name, said if value is said and said is not None else str(value))
 
 
-def _block(contract: Contract, layer: int | None, num_blocks: int | None) -> int | None:
-    """The block that is read, if it may be."""
+def readable_block(contract: Contract, layer: int | None, num_blocks: int | None) -> int | None:
+    """The block that is read, if it may be; the contract's where none is said.
+
+    Raises:
+        LayerError, UnseenValueError, InputError: see `field_values`.
+    """
     if layer is None:
         return contract.layer
     if isinstance(layer, bool) or not isinstance(layer, int):

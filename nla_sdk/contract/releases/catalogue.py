@@ -59,16 +59,26 @@ class Release:
 
 
 @cache
-def _entries() -> dict[str, tuple[str, str, dict[str, Any]]]:
-    """Repository in lower case → its name, its family and its entry."""
+def _document() -> dict[str, dict[str, Any]]:
+    """Family → what it takes, and its releases."""
     folder = resources.files("nla_sdk.contract.releases").joinpath("data")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
     # One document in several files: anchors of the first, the templates, are used in the others.
     document = yaml.safe_load("\n".join(file.read_text(encoding="utf-8") for file in files))
+    return {family: content for family, content in document.items() if not family.startswith("_")}
+
+
+def families() -> dict[str, str]:
+    """The families, each with what it takes in a sentence or two."""
+    return {family: content["about"] for family, content in _document().items()}
+
+
+@cache
+def _entries() -> dict[str, tuple[str, str, dict[str, Any]]]:
+    """Repository in lower case → its name, its family and its entry."""
     return {
         repo.lower(): (repo, family, entry)
-        for family, content in document.items()
-        if not family.startswith("_")
+        for family, content in _document().items()
         for repo, entry in content["releases"].items()
     }
 

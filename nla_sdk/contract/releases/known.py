@@ -10,7 +10,7 @@ from ..values import agree, whole_number
 from .catalogue import Release, find, releases
 
 # Of a repository, not of the pair's contract: a copy of the same files elsewhere need not share it.
-_OF_THE_REPOSITORY = ("pair", "provenance")
+_OF_THE_REPOSITORY = ("pair", "provenance", "weights_")
 
 
 def known_release(repo_id: str, subfolder: str | None = None) -> dict[str, Any] | None:
@@ -52,8 +52,8 @@ def recognise(values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """What is known of a release, told by what a half's files state: a local copy goes by no repository's name.
 
     Base, layer, width, marker and template are those of other people's pairs too, which add the vector after a block
-    where these overwrite the marker, or keep a norm that these drop. So a fact is filled in only where all releases
-    that what is stated fits know it and agree in it; one whose own facts are not published fits, and leaves it open.
+    where these overwrite the marker, or keep a norm that these drop. So an AV must state its injection too and an AR
+    its depth, and a fact is filled in only where all releases that what is stated fits agree in it.
 
     Args:
         values: attributes of the canonical form, as a file has them.
@@ -71,9 +71,7 @@ def recognise(values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         facts = _flat(release)
         if facts.get("role") != role or not _same_place(values, facts):
             continue
-        template, others = _TOLD_BY[role]
-        wrong = [template] if not _same(template, values, facts) else []
-        wrong += [name for name in others if values.get(name) is not None and not _same(name, values, facts)]
+        wrong = _wrong(role, values, facts)
         if not wrong:
             fitting.append((release, facts))
         elif len(wrong) < nearest[0]:
@@ -84,29 +82,44 @@ def recognise(values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     found = {
         name: value
         for name, value in fitting[0][1].items()
-        if all(facts.get(name) == value for _, facts in fitting) and name not in _OF_THE_REPOSITORY
+        if all(facts.get(name) == value for _, facts in fitting) and not name.startswith(_OF_THE_REPOSITORY)
     }
     apart = [name for name in _APART[role] if name not in found and values.get(name) is None]
     repos = list(dict.fromkeys(release.repo for release, _ in fitting))
     if not apart or len(repos) == 1:
         return found, ""
+    if role == "ar":  # filled in by halves, what is left would fall to defaults
+        found = {}
     several = f"{', '.join(repos[:3])}{f' and {len(repos) - 3} more' if len(repos) > 3 else ''}"
-    return found, f"What is stated fits {several}, which differ in {', '.join(apart)} or do not say it"
+    return found, f"What is stated fits {several}, which differ in {' and '.join(apart)}"
 
 
-# What tells a half beside its place: its template, which its files must state, and what they may state.
+# What tells a half beside its place: facts that its files must state, and those that they may.
 _TOLD_BY = {
     "av": (
-        "av_template",
+        ("av_template",),
         ("injection_site", "injection_block", "injection_rule", "injection_norm", "injection_scale", "prompt_style"),
     ),
     "ar": (
-        "ar_template",
-        ("ar_num_blocks", "ar_bos", "ar_final_norm", "ar_state", "ar_position", "ar_heads", "head_bias"),
+        ("ar_template", "ar_num_blocks"),
+        ("ar_bos", "ar_final_norm", "ar_state", "ar_position", "ar_heads", "head_bias"),
     ),
 }
 # Facts that are never guessed, so it is worth saying that releases differ in them.
-_APART = {"av": ("injection_site", "injection_norm", "prompt_style"), "ar": ("ar_final_norm", "ar_bos")}
+_APART = {"av": ("prompt_style",), "ar": ("ar_final_norm", "ar_bos", "ar_state", "ar_position", "ar_heads")}
+
+
+def _wrong(role: str, values: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    """What tells a release and is not as the values have it."""
+    must, may = _TOLD_BY[role]
+    wrong = [name for name in must if not _same(name, values, facts)]
+    wrong += [name for name in may if values.get(name) is not None and not _same(name, values, facts)]
+    if role == "av" and not any(values.get(name) is not None for name in ("injection_norm", "injection_scale")):
+        # Descendants of the reference that add the vector after a block leave the scale out: nothing tells them apart.
+        wrong.append("injection_scale" if "injection_scale" in facts else "injection")
+    return wrong
+
+
 _BLOCKS = ("injection", "output", "ar", "weights")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import UnrunnableReleaseError
-from ..dialects import DIALECTS, WRITTEN
+from ..keys import DIALECTS, WRITTEN
 from .catalogue import find
 
 _ATTRIBUTES = {key: attribute for attribute, key in WRITTEN.items()}
@@ -37,14 +37,15 @@ def refuse_unrunnable(repo: str, subfolder: str | None = None, *stated: Mapping[
             "author's code."
         )
     missing = [key for key in release.missing if not any(_states(mapping or {}, key) for mapping in stated)]
-    if missing:
-        given = ", ".join(f"'{key}': …" for key in missing)
-        raise UnrunnableReleaseError(
-            f"{where} is a known release ({release.family}) that cannot be run as trained: "
-            f"{', '.join(f'`{key}`' for key in missing)} {'is' if len(missing) == 1 else 'are'} not published, and a "
-            f"wrong value runs without an error.{known} Ask its author, then state {'it' if len(missing) == 1 else 'all'}: "
-            f"contract={{{given}}} (nla: {' '.join(f'--contract {key}=…' for key in missing)})."
-        )
+    if not missing:
+        return
+    facts, those = ", ".join(f"`{key}`" for key in missing), "it" if len(missing) == 1 else "all of them"
+    given, options = ", ".join(f"'{key}': …" for key in missing), " ".join(f"--contract {key}=…" for key in missing)
+    raise UnrunnableReleaseError(
+        f"{where} is a known release ({release.family}) that cannot be run as trained: {facts} "
+        f"{'is' if len(missing) == 1 else 'are'} not published, and a wrong value runs without an error.{known} "
+        f"Ask its author, then state {those}: contract={{{given}}} (nla: {options})."
+    )
 
 
 def _states(mapping: Mapping[str, Any], key: str) -> bool:

@@ -15,7 +15,7 @@ from torch import nn
 from ...errors import DeviceError, LoadError, MissingFileError, OutOfMemoryError, QuantizationError, first_line
 from ..quiet import quiet
 from .damage import damaged_file, memory_ended
-from .leftovers import refuse_unplaced, refuse_unscaled
+from .leftovers import headers, refuse_unplaced, refuse_unscaled
 from .quantized import hold_to, keep_compute_dtype
 from .tokenizers import load_tokenizer
 
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 TOWERS = ("vision_tower", "audio_tower", "vision_model", "embed_vision", "embed_audio", "multi_modal_projector")
 TOWER_CONFIGS = ("vision_config", "audio_config")
+TEXT_ONLY = {
+    r"^(model\.)?language_model\.(model\.)?(?=\w+\.)(?!lm_head\.)": "model.",
+    r"^(model\.)?language_model\.lm_head\.": "lm_head.",
+}
+"""What a multimodal wrapper calls its language model's tensors → what the text-only class calls them."""
 NO_MODEL = (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, AttributeError)
 """What transformers raises for a folder that holds no model it can load."""
 PER_LAYER_TABLE = "embed_tokens_per_layer"
@@ -134,6 +139,8 @@ def load_model(
                     options["quantization_config"] = four_bits
             # A PLE table belongs in CPU RAM; a device map that says so makes accelerate stream it through the GPU
             # on every call. So such a model is read on the CPU and its other parts are moved.
+            if config is text_config(config) and _is_of_a_wrapper(path):
+                options["key_mapping"] = TEXT_ONLY
             options["device_map"] = {"": "cpu" if has_ple or device.type != "cuda" else device.index or 0}
             model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **options)
     except (*NO_MODEL, SafetensorError) as error:
@@ -153,6 +160,14 @@ def load_model(
     with _hint_where_memory_ends(path, device, quantization):
         place(model, device)
     return model, tokenizer
+
+
+def _is_of_a_wrapper(path: Path) -> bool:
+    """Whether a folder's tensors are named as a multimodal model names them; its config says text only."""
+    try:
+        return any(re.match(r"(model\.)?language_model\.", key) for key in headers(path))
+    except (ValueError, OSError, KeyError, TypeError, AttributeError):
+        return False  # loading says what is wrong with them
 
 
 @contextmanager

@@ -145,14 +145,15 @@ class AdapterHolder:
         if rest := [other for other in peft.peft_config if other != part]:
             peft.set_adapter(rest[0], inference_mode=True)
         peft.base_model.delete_adapter(part)
-        peft.active_adapter = rest[0] if rest else []
         if rest:
+            peft.active_adapter = self._active = rest[0]
             peft.set_adapter(rest[0], inference_mode=True)
+        else:  # PEFT adds none where none is left: the base's own modules come back, as before the first
+            peft.base_model.unload()
+            vars(self.model).pop("peft_config", None)
+            self._peft = self._active = None
         for parameter in trained:
             parameter.requires_grad_(True)
-        self._active = rest[0] if rest else None
-        if not rest:
-            peft.base_model.disable_adapter_layers()
 
     def add_lora(self, name: str, config: LoraConfig) -> None:
         """Put a fresh, untrained adapter (a `peft.LoraConfig`) on the model under `name`."""
