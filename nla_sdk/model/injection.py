@@ -176,10 +176,17 @@ def inject(
         return (states, *output[1:]) if isinstance(output, tuple) else states
 
     handle = module.register_forward_hook(put)
+    # Until version 5.20 transformers' checkpointing takes hooks to be part of a block: its backward would compute the
+    # block again when the hook has gone. So this one block keeps what it computed.
+    kept = type(module).__call__ is not nn.Module.__call__ and getattr(module, "gradient_checkpointing", False)
+    if kept:
+        module.gradient_checkpointing = False
     try:
         yield
     finally:
         handle.remove()
+        if kept:
+            module.gradient_checkpointing = True
     if not calls:
         raise InjectionError(
             f"{what} was not injected: {_named(module, how)} was never called, so every vector would have had one and "

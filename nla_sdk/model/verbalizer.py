@@ -129,21 +129,24 @@ class Verbalizer:
         _ = self.backbone.cap  # found or refused now, not at the first token
         self._vocabulary = torch.tensor(known, device=self.backbone.device)
 
-    def prepare(self, vectors: Inputs, layer: int | None = None) -> Any:
+    def prepare(self, vectors: Inputs, layer: int | Sequence[int] | None = None) -> Any:
         """Raw activations → what is injected: transformed as the contract says, then with its norm and coefficient.
 
         Args:
             vectors: float32 [n, d_model], [n, markers, d_model], or one [markers, d_model] a row.
-            layer: the block they were read from; None: the contract's, of each marker its own.
+            layer: the block they were read from, for all or for each row; None: the contract's, of each marker its own.
         Returns:
             The same shape. Of norm `match`, vectors of norm 1 times the coefficient.
         Raises:
             ZeroActivationError: a vector equals the activation mean, so nothing is left of it.
         """
-        if not isinstance(vectors, torch.Tensor):
-            return [self.prepare(row[None], layer)[0] for row in vectors]
-        layers = self.injection.layers if layer is None and vectors.ndim == 3 else None
-        return normed(self.transform.apply(vectors, layers or layer), self.injection)
+        flat = isinstance(vectors, torch.Tensor) and vectors.ndim == 2
+        if flat or (isinstance(vectors, torch.Tensor) and not isinstance(layer, Sequence)):
+            layers = None if flat or layer is not None else self.injection.layers
+            return normed(self.transform.apply(vectors, layers or layer), self.injection)
+        layers = layer if isinstance(layer, Sequence) else [layer] * len(vectors)
+        rows = [self.prepare(row[None], at)[0] for row, at in zip(vectors, layers, strict=True)]
+        return torch.stack(rows) if isinstance(vectors, torch.Tensor) else rows
 
     def __call__(
         self,
@@ -151,7 +154,7 @@ class Verbalizer:
         sampling: Sampling = GREEDY,
         *,
         fields: Fields = None,
-        layer: int | None = None,
+        layer: int | Sequence[int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Explanation]:
         """Explain vectors.
@@ -161,7 +164,7 @@ class Verbalizer:
                 it has `any` number, one [k, d_model] a row, k each its own.
             sampling: how to write.
             fields: texts of the template's fields (`Contract.field_values`), one mapping for all rows or one for each.
-            layer: the block that the vectors were read from, where a transform depends on it; default: the contract's.
+            layer: the block that the vectors were read from, for all or for each row, where a transform depends on it.
             progress: called with the number of explanations just finished.
         Returns:
             rows × n explanations, the samples of one row together.

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nla_sdk import metrics
+from nla_sdk.contract.injection import Injection
 from nla_sdk.errors import (
     ActivationShapeError,
     EmptyBatchError,
@@ -18,7 +19,7 @@ from nla_sdk.errors import (
     NonFiniteActivationError,
     ZeroActivationError,
 )
-from nla_sdk.model.injection import as_vectors, inject, refuse_lost, rescale
+from nla_sdk.model.injection import as_vectors, inject, normed, placed, refuse_lost, rescale
 from tests.tiny import random
 
 D = 4
@@ -114,6 +115,17 @@ def test_rescaling_sets_the_norm_and_keeps_the_direction():
     torch.testing.assert_close(scaled.norm(dim=-1), torch.full((3,), 8.0))
     assert metrics.cosine(scaled, rows) == pytest.approx([1.0] * 3, abs=1e-12)
     assert rescale(rows, None) is rows
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_norms_are_of_float32_and_the_sum_is_cast_once(dtype):
+    own, vectors = (random(5, 256, seed=4) * 200).to(dtype), random(5, 256, seed=5)
+    how = Injection("block", 1, "add", "match", coefficient=2.0)
+    h, v = own.double(), vectors.double()
+    exact = h + 2 * h.norm(dim=-1, keepdim=True) * v / v.norm(dim=-1, keepdim=True)
+    found = placed(own, normed(vectors, how), how)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, rtol=torch.finfo(dtype).eps * 0.51, atol=1e-3)
 
 
 # --- overwriting --------------------------------------------------------------------------------------------------
