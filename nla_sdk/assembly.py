@@ -84,8 +84,9 @@ class Assembly:
 
     @property
     def d_model(self) -> int:
-        """The length of an activation."""
-        return cast(int, self.contract.d_model)  # likewise
+        """The length of an activation: d_model, unless a map of the contract is from another model's."""
+        half = self.verbalizer or self.reconstructor
+        return cast(int, self.contract.d_model) if half is None else half.transform.d_source
 
     @property
     def baseline_mse(self) -> float | None:

@@ -157,6 +157,7 @@ class Steps(OnDisk):
         self._need(self.reconstructor, "best_of" if best_of > 1 else "round_trip", "AR")
         verbalizer = self._need(self.verbalizer, "explain", "AV")
         vectors = scored(rows, verbalizer.contract, self.layer)
+        compared = self._compared(vectors, rows.layers)
 
         def write(how: Sampling) -> list[Explanation]:
             return self._written(rows, fields, how, progress)
@@ -165,7 +166,7 @@ class Steps(OnDisk):
             written = write(sampling)
             reconstructions = self._reconstructed(written, rows.layers)
         else:
-            written, reconstructions = write_best(write, self._reconstructed, vectors, rows.layers, sampling, best_of)
+            written, reconstructions = write_best(write, self._reconstructed, compared, rows.layers, sampling, best_of)
         scores = self._score(reconstructions, vectors, rows.layers)
         if best_of > 1:
             written = [explanation.scored(score, best_of) for explanation, score in zip(written, scores, strict=True)]
@@ -181,6 +182,11 @@ class Steps(OnDisk):
             made.update(zip(at, reconstructor([texts[row] for row in at], layer=layer), strict=True))
         return torch.stack([made[row] for row in range(len(texts))])
 
+    def _compared(self, vectors: torch.Tensor, layers: Sequence[int | None]) -> torch.Tensor:
+        """What the AR's vectors are compared with, see `Reconstructor.compared`."""
+        known = None if self.verbalizer is None else self.verbalizer.transform
+        return self._need(self.reconstructor, "score", "AR").compared(vectors, layers, known=known)
+
     def _score(
         self, reconstructions: torch.Tensor, vectors: torch.Tensor, layers: Sequence[int | None]
     ) -> Results[Score]:
@@ -194,9 +200,10 @@ class Steps(OnDisk):
         )
         return score_rows(
             reconstructions,
-            vectors,
+            self._compared(vectors, layers),
             empty=empty,
-            mean=self.mean_direction if own else None,  # both are of the contract's layer
+            # Both are of the contract's layer; and of what is left over the mean, the mean says nothing.
+            mean=self.mean_direction if own and not reconstructor.gives_rest else None,
             baseline_mse=self.baseline_mse if own else None,
             matched=self.matched,
         )

@@ -72,6 +72,12 @@ class Reconstructor:
                     f"is {contract.ar_num_blocks}. Correct it to at least {last + 1}."
                 )
             if contract.layers is None:
+                if contract.layer not in self.heads:
+                    known = ", ".join(map(str, sorted(self.heads)))
+                    raise HeadError(
+                        f"{self.ref} has heads for layers {known} and its contract's `layer` is {contract.layer}. Say "
+                        f"which is meant unless another is said: contract={{'layer': {min(self.heads)}}}."
+                    )
                 contract = contract.replace(layers=sorted(self.heads))
         self.contract = contract
         self.transform = transform or Transform(d_source=backbone.d_model)
@@ -131,7 +137,7 @@ class Reconstructor:
         return self.finish(outputs, layer).cpu()
 
     def compared(
-        self, vectors: torch.Tensor, layer: int | Sequence[int] | None = None, *, known: Transform | None = None
+        self, vectors: torch.Tensor, layer: int | Sequence[int | None] | None = None, *, known: Transform | None = None
     ) -> torch.Tensor:
         """What its vectors are compared with: raw activations as they are, or where it `gives_rest`, less their mean.
 
@@ -148,8 +154,8 @@ class Reconstructor:
         if known is None or not known.means:
             raise MissingMeanError(
                 f"{self.ref} gives directions of what is left of an activation over the mean (`ar.target: centred`), "
-                "and no file of that mean is named, so a cosine with raw activations means nothing. Put the file beside "
-                "the contract and name it: contract={'activation_mean': …}, with `centred_norm`."
+                "and no file of that mean is named, so a cosine with raw activations means nothing. Put the file "
+                "beside the contract and name it: contract={'activation_mean': …}, with `centred_norm`."
             )
         layers = layer if isinstance(layer, Sequence) else [layer] * len(vectors)
         return torch.stack([row - known.mean(at).to(row.device) for row, at in zip(vectors, layers, strict=True)])

@@ -38,9 +38,9 @@ def counted(monkeypatch):
         read, found = type(pair.reconstructor).forward, []
         empty = pair.ar_contract.ar_prompt_ids_batch(pair.reconstructor.backbone.tokenizer, [""])[0][0]
 
-        def forward(self, prompts):
+        def forward(self, prompts, layer=None):
             found.extend(1 for ids in prompts if list(ids) == list(empty))
-            return read(self, prompts)
+            return read(self, prompts, layer)
 
         monkeypatch.setattr(type(pair.reconstructor), "forward", forward)
         return found
