@@ -77,6 +77,7 @@ def read(
     source: str,
     given: Mapping | None = None,
     found: Mapping | None = None,
+    wanted: str | None = None,
 ) -> Reading:
     """What a mapping in any dialect says, filled from a known release and completed with what follows from the rest.
 
@@ -87,6 +88,7 @@ def read(
         source: the file's name, for messages.
         given: what the user says, in any dialect: stands above `d`. What only the other half has a use for is left out.
         found: what the checkpoint's other files say, in any dialect: stands below `d` and above `known`.
+        wanted: the half that it is asked for as, where nothing tells which one it is of.
     Raises:
         ContractError: two keys contradict each other, a number that others follow from is none, or a key that is given
             is none of a contract.
@@ -98,11 +100,16 @@ def read(
     files, files_keys = _choose_from(found, attributes, f"{source} (the files beside it)")
     stated, stated_keys = _choose(_collect_given(given or {}, attributes), "contract=")
     filed = release | files | sidecar
-    half = filed.get("role") or stated.get("role") or role_of(filed)
+    half = filed.get("role") or stated.get("role") or role_of(filed) or wanted
     others = _OF_ONE_HALF.get({"av": "ar", "ar": "av"}.get(str(half), ""), frozenset())
     if "role" in filed:  # a half is what it is; only of one that does not say so it can be told
         others |= {"role"}
+    templates = {
+        "av": stated.get("av_template", filed.get("av_template")),
+        "ar": stated.get("ar_template", filed.get("ar_template")),
+    }
     stated = {name: value for name, value in stated.items() if name not in others}
+    _keep_own_fields(stated, str(half), templates)
     layers = [
         _Layer("given", stated, stated_keys),
         _Layer("sidecar", sidecar, sidecar_keys),
@@ -118,11 +125,32 @@ def read(
     is_model = values.get("kind", "nla_model") == "nla_model"
     if known is None and is_model and _left_open(half or role_of(values), values, keys):
         _fill(values, origins, keys, _Layer("release", recognise(values)[0], {}))
+    if "role" not in values and half is not None and half == wanted:
+        values["role"], origins["role"] = wanted, "derived"
     derive(values, origins, keys, source)
     for block in {written_as(name).rpartition(".")[0] for name in values} & extras.keys():
         if not isinstance(extras[block], dict):
             raise _no_block(block, extras[block], source)
     return Reading(values, origins, keys, extras)
+
+
+def _keep_own_fields(stated: dict[str, Any], half: str, templates: Mapping[str, Any]) -> None:
+    """Of the fields that are given for a pair a half takes those of its own template (in place).
+
+    What stands in neither template that is known here stays, to be refused.
+    """
+    fields, other = stated.get("fields"), {"av": "ar", "ar": "av"}.get(half)
+    if not isinstance(fields, Mapping) or other is None:
+        return
+    own, others = (str(templates[role] or "") for role in (half, other))
+    unknown = templates[other] is None and half == "ar"  # the other half's own file may hold its template
+
+    def of_the_other(name: Any) -> bool:
+        field = f"{{{name}}}"
+        return field not in own and (unknown or field in others)
+
+    if any(map(of_the_other, fields)):
+        stated["fields"] = {name: rule for name, rule in fields.items() if not of_the_other(name)}
 
 
 def _left_open(half: str | None, values: Mapping[str, Any], keys: Mapping[str, str]) -> bool:

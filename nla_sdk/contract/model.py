@@ -59,6 +59,7 @@ class Contract(Facts):
         known: Mapping | None = None,
         given: Mapping | None = None,
         found: Mapping | None = None,
+        wanted: str | None = None,
     ) -> Contract:
         """A contract from a mapping in any dialect.
 
@@ -70,6 +71,7 @@ class Contract(Facts):
                 Of what only one half has a use for, the other takes nothing.
             found: a mapping in any dialect that stands below `d` and above `known`: what the checkpoint's other files
                 say.
+            wanted: "av" or "ar", as which half it is asked for, where nothing tells which one it is of.
         Raises:
             ContractError: something is missing, malformed or contradictory; names the key, the file and what to do.
             UnstatedFactError: a fact that differs between releases and that nobody states: where and at what norm the
@@ -81,7 +83,7 @@ class Contract(Facts):
             3
         """
         contract = cls.__new__(cls)
-        contract._read(d, source, known, given, found)
+        contract._read(d, source, known, given, found, wanted)
         return contract
 
     @classmethod
@@ -123,10 +125,11 @@ class Contract(Facts):
         known: Mapping | None,
         given: Mapping | None = None,
         found: Mapping | None = None,
+        wanted: str | None = None,
     ) -> None:
         if not isinstance(d, Mapping):
             raise ContractError(f"{source}: expected a mapping of keys to values, found a {type(d).__name__}.")
-        reading = dialects.read(d, known, type(self).model_fields, source, given, found)
+        reading = dialects.read(d, known, type(self).model_fields, source, given, found, wanted)
         try:
             super().__init__(**reading.values)
         except ValidationError as error:

@@ -173,7 +173,7 @@ def _files_and_contract(ref: str, role: str, given: Mapping[str, Any] | None, **
         files = fetch_half(ref, role=role, weights=False, **where)
     repo = "/".join(str(ref).split("/")[:2]) if files.commit else files.ref  # known without its subfolder
     try:
-        contract = read_contract(files.path, repo, files.subfolder, given)
+        contract = read_contract(files.path, repo, files.subfolder, given, role)
     except ContractError:
         if missing is not None:
             raise missing from None
@@ -183,9 +183,13 @@ def _files_and_contract(ref: str, role: str, given: Mapping[str, Any] | None, **
     return files, contract
 
 
-def read_contract(folder: Path, ref: str, subfolder: str | None, given: Mapping[str, Any] | None = None) -> Contract:
-    """The contract of a fetched half: what the user says, its sidecar, and what is known of the release.
+def read_contract(
+    folder: Path, ref: str, subfolder: str | None, given: Mapping[str, Any] | None = None, role: str | None = None
+) -> Contract:
+    """The contract of a fetched half: what the user says, its sidecar, its files, and what is known of the release.
 
+    Args:
+        role: the half that it is asked for as, where nothing of these tells.
     Raises:
         ContractError: no sidecar and no known release, or something is missing in both.
         UnstatedPromptError: the same of the AV's `prompt_style`; shows both prompts, through the chat template of the
@@ -204,13 +208,14 @@ def read_contract(folder: Path, ref: str, subfolder: str | None, given: Mapping[
             "for one."
         )
     source = str(file) if said else f"the release entry of {ref}" if known else f"{ref} (no {SIDECAR_NAME})"
-    if said.get("kind") == "nla_dataset" and (known is not None or {"kind", "role"} & set(given or {})):
-        # EasyNLA puts the sidecar of its training table beside the checkpoint; how this is run is said elsewhere.
+    if said.get("kind") == "nla_dataset":
+        # nanoNLA and EasyNLA put the sidecar of their training table beside the checkpoint: what it does not say of it
+        # is refused by name.
         said = {key: value for key, value in said.items() if key != "kind"}
 
     def read(**more: Any) -> Contract:
         stated = {**(given or {}), **more} if more else given
-        return Contract.from_dict(said, source=source, known=known, given=stated, found=found)
+        return Contract.from_dict(said, source=source, known=known, given=stated, found=found, wanted=role)
 
     try:
         contract = read()

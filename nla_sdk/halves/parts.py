@@ -67,6 +67,12 @@ def find_adapters(contract: Contract, files: Files, **where: Any) -> tuple[Path,
             )
         folders = [files.path] if own else []
     else:
+        if not own and (files.path / "config.json").is_file() and any(files.path.glob("*.safetensors")):
+            raise ContractMismatchError(
+                f"{contract.source}: `weights.adapters` is {contract.weights_adapters}, and {files.path} holds a full "
+                "checkpoint, which would not be used. If it is what they sit on, it is `weights.parent`; if they are "
+                "the other half's, state them in that half's own file, or load the halves one by one."
+            )
         folders = [find_part(entry, files, **where).path for entry in contract.weights_adapters]
         for entry, folder in zip(contract.weights_adapters, folders, strict=True):
             if not is_adapter(folder):

@@ -95,7 +95,7 @@ def test_a_tables_sidecar_beside_a_checkpoint_is_refused_unless_all_is_stated(re
         "tokens": {"injection_char": tiny.MARKER},
     }
     (folder / "nla_meta.yaml").write_text(yaml.safe_dump(sidecar, allow_unicode=True), encoding="utf-8")
-    with pytest.raises(ContractError, match="contract of a table .*lies beside a checkpoint"):
+    with pytest.raises(UnstatedFactError, match=r"`injection\.site` is not stated"):
         NLAPair.from_pretrained(folder, device="cpu")
     del sidecar["extraction"]["injection_scale"]
     (folder / "nla_meta.yaml").write_text(
