@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from .errors import NLAError, NLAWarning
     from .model.statistics.check import ActivationReport
     from .pair import NLAPair
-    from .results import Activations, Explanation, Results, RoundTrip, Score
+    from .results import Activations, Answer, Explanation, Results, RoundTrip, Score
 
 __version__ = "0.1.0"
 __all__ = [
     "ActivationReport",
     "Activations",
+    "Answer",
     "Contract",
     "Explanation",
     "NLAError",
@@ -35,7 +36,7 @@ __all__ = [
 
 _HOMES = {
     "NLAPair": "pair",
-    **dict.fromkeys(("Activations", "Explanation", "Results", "RoundTrip", "Score"), "results"),
+    **dict.fromkeys(("Activations", "Answer", "Explanation", "Results", "RoundTrip", "Score"), "results"),
     "ActivationReport": "model.statistics.check",
     "Contract": "contract",
     **dict.fromkeys(("NLAError", "NLAWarning"), "errors"),

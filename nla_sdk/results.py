@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, cast, overload
 
 from .errors import InputError
 
@@ -163,22 +163,15 @@ class Answer(Explanation):
     layer: int | None
 
     def __new__(cls, text: str, *, question: str = "", layer: int | None = None, **facts: Any) -> Answer:
-        answer = super().__new__(cls, text, **facts)
-        assert isinstance(answer, cls)
+        answer = cast(Answer, super().__new__(cls, text, **facts))
         answer.question, answer.layer = question, layer
         return answer
 
     @classmethod
     def of(cls, written: Explanation, question: str, layer: int | None) -> Answer:
         """What was written, as the answer to a question."""
-        return cls(
-            str(written),
-            question=question,
-            layer=layer,
-            status=written.status,
-            raw=written.raw,
-            tokens=written.tokens,
-        )
+        facts = {"status": written.status, "raw": written.raw, "tokens": written.tokens}
+        return cls(str(written), question=question, layer=layer, **facts)
 
     def to_row(self) -> dict[str, Any]:
         """The question and the layer, then an explanation's columns; the answer is `api_explanation`."""

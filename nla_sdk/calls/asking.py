@@ -55,6 +55,7 @@ def asked(vectors: object, contract: Contract, origin: Origin, *, force: bool = 
         as `explained`; InputError: a prompt of this oracle takes another number of vectors.
     """
     width = int(contract.d_model or 0)
+    layers: list[int | None]
     several = isinstance(vectors, (list, tuple)) and any(isinstance(one, Activations) for one in vectors)
     if several or isinstance(vectors, Activations):
         read = vectors if isinstance(vectors, (list, tuple)) else [vectors]
@@ -62,11 +63,12 @@ def asked(vectors: object, contract: Contract, origin: Origin, *, force: bool = 
             raise InputError("A list holds Activations and something else; expected Activations only.")
         found = [bare(one, contract, origin, force) for one in read]
         sets = [as_vectors(one, width, what=f"activation set {at}")[0] for at, (one, _) in enumerate(found)]
-        layers: list[int | None] = [layer for _, layer in found]
+        layers = [layer for _, layer in found]
     else:
         check_vector_input(vectors)
         sets, single = as_sets(vectors, width)
-        several, layers = not single, [None] * len(sets)
+        several = not single
+        layers = [None for _ in sets]
     most = contract.injection_markers
     if most != "any" and (wrong := [one for one in sets if len(one) != most]):
         raise InputError(

@@ -27,6 +27,7 @@ def _show_half(half: dict[str, Any]) -> None:
     where = f" / {half['subfolder']}" if half["subfolder"] else ""
     commit = f" (commit {half['commit'][:12]})" if half["commit"] else ""
     print_pairs(f"{role} {half['ref']}{where}{commit}", [("layout", half["layout"]), ("partner", half["partner"])])
+    print_pairs("", [("injection", half["injection"])] if half["injection"] else [])
     provenance = half["contract"].pop("provenance")
     known = [(key, _shown(item["value"]), item["origin"]) for key, item in half["contract"].items()]
     print_pairs("contract", [row for row in known if row[1] is not None])

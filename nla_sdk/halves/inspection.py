@@ -49,6 +49,7 @@ class Inspection:
             "commit": self.half.commit,
             "layout": "LoRA adapter" if self.half.is_adapter else "full checkpoint",
             "partner": self.partner,
+            "injection": None if contract.injection is None else str(contract.injection),
             "contract": values,
             "other_keys": contract.extras,
             "files": dict(self.files),

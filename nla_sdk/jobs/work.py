@@ -90,7 +90,7 @@ def origin_of(
 
 
 def layers_of(pair: NLAPair, source: RowSource, table: pa.Table) -> list[int] | None:
-    """The block that each row's activation was read from, as its column or the sidecar says, where the pair may be told.
+    """The block that each row's activation was read from, as column or sidecar say, where the pair may be told.
 
     Raises:
         InputError: a row's is no whole number.

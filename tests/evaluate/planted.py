@@ -123,7 +123,8 @@ class _Verbalizer:
 
     def _say(self, vector) -> Explanation:
         text = self.pair.say(vector)
-        return Explanation(text, status="ok" if text else "empty", tokens=len(text.split()))
+        status = "untagged" if text.startswith("no tags") else "ok" if text else "empty"
+        return Explanation(text, status=status, tokens=len(text.split()))
 
 
 class _Words:

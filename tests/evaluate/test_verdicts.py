@@ -385,3 +385,16 @@ def test_an_activation_with_two_labels_is_one_row(tmp_path, data):
     rows = pq.read_table(data)
     pq.write_table(pa.concat_tables([rows, rows]), tmp_path / "twice.parquet")
     assert len(heldout.read(tmp_path / "twice.parquet", contract)) == len(rows)
+
+
+def test_outputs_in_another_form_are_counted_and_never_as_content(tmp_path, data):
+    found, calls = Oracle(data), iter(range(10_000))
+
+    def say(vector):
+        return "no tags" if vector is not None and next(calls) % 3 == 0 else found.say(vector)
+
+    mixed = evaluate(PlantedPair(tmp_path, say, found.hear), data, tmp_path / "out")
+    trip = mixed.round_trip
+    assert trip.untagged == 20 and trip.evaluated == 40 and trip.attempted == 60
+    assert trip.fve.n == 40 and trip.fve_all_attempted.n == 60
+    assert trip.fve_all_attempted.value < trip.fve.value

@@ -64,6 +64,10 @@ ENTRIES = {
     "nla explain": _nla("explain", "rows.parquet"),
     "nla round-trip": _nla("round-trip", "vectors.npy"),
     "nla explain, JSON lines": _nla("explain", "rows.jsonl", "jsonl"),
+    "nla ask": Entry(
+        ("nla", "ask", "What is it?", "rows.parquet", "--av", "oracle", "-o", "made.jsonl"),
+        ("rows.parquet", "oracle/nla_meta.yaml"),
+    ),
     "nla reconstruct": _nla("reconstruct", "rows.parquet", "npy"),
     "nla reconstruct, text": Entry(
         ("nla", "reconstruct", "text.txt", "--av", "pair", "-o", "made.npy"),

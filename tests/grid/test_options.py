@@ -14,6 +14,10 @@ NLA = ("nla", "explain", "rows.parquet", "--av", "pair")
 OPTIONS = {
     "no such option": (*NLA, "--wings"),
     "no such command": ("nla", "fly"),
+    "a question to a pair that takes none": ("nla", "ask", "What is it?", "rows.parquet", "--av", "pair"),
+    "no question": ("nla", "ask", "", "rows.parquet", "--av", "pair"),
+    "a slice that is none": ("nla", "ask", "What is it?", "the cat", "--av", "pair", "--positions", "a:b"),
+    "a layer that was never trained": (*NLA, "--layer", "0"),
     "no such column": (*NLA, "--column", "wings"),
     "a column of something else": (
         "nla",

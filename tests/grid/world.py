@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nla_sdk import NLAPair
+from nla_sdk.contract import Contract
 from nla_sdk.evaluation.parts import Settings
 from nla_sdk.io.tables import vector_column
 from tests import configs, tiny
@@ -66,7 +67,22 @@ def build(base: Path) -> None:
     found = run.run(run.Job(pair, data, settings, Path("evaluation")), progress=False)
     outputs.write(found, Path("evaluation"), pair)
     shutil.copytree("evaluation", "other")
+    oracle()
     inputs()
+
+
+def oracle() -> None:
+    """The AV once more, with a place for a question in its prompt and for any number of vectors."""
+    shutil.copytree("pair/av", "oracle")
+    Contract.load("pair/av").replace(
+        av_template="<concept>{injection_char}</concept> {question}",
+        fields={"question": {}},
+        injection_markers="any",
+        injection_left_neighbor_id=None,
+        injection_right_neighbor_id=None,
+        pair=None,
+        provenance=None,
+    ).save("oracle")
 
 
 def config_file() -> None:
