@@ -17,6 +17,7 @@ from .contract import Contract
 from .contract.releases.known import family_of
 from .errors import MismatchedHalvesError, NonFiniteOutputError, UnmatchedPairWarning
 from .halves.half import Half, check_halves, find_halves
+from .halves.hub.references import local_folder
 from .halves.measured import statistics_of
 from .halves.memory.bases import Base, holds_tokenizer
 from .halves.memory.source import Source
@@ -271,7 +272,9 @@ def assemble(
     )
     for half in halves:
         for folder in half.adapters:
-            refuse_unstated_parent(folder, half.ref, under.ref, half.contract.weights_parent, **where)
+            # A folder here goes by no repository's name: then it is what its contract says.
+            called = str(half.contract.base_model) if local_folder(under.ref) else under.ref
+            refuse_unstated_parent(folder, half.ref, called, half.contract.weights_parent, **where)
     verbalizer = _load_av(av_half, under, options, where) if av_half else None
     reconstructor = _load_ar(ar_half, under, options, where) if ar_half else None
     if verbalizer and reconstructor and matched:

@@ -12,9 +12,9 @@ from nla_sdk import NLAPair
 from nla_sdk.errors import (
     AdapterMismatchError,
     ContractMismatchError,
+    HeadError,
     InjectionError,
     NLAError,
-    NonFiniteOutputError,
     NonFiniteWeightsError,
     UnseenValueError,
     UnstatedFactError,
@@ -40,7 +40,7 @@ def test_an_adapter_of_the_model_inside_a_multimodal_wrapper_finds_its_modules(c
 
 def test_an_adapter_none_of_whose_tensors_has_a_place_is_refused(copied):
     folder, found = copied("EasyNLA with the norm kept", "av")
-    tiny.rename_tensors(folder, lambda key: key.replace("layers.", "blocks."))
+    tiny.rename_tensors(folder, lambda key: key.replace("self_attn", "attention").replace("mlp", "feed_forward"))
     with pytest.raises(AdapterMismatchError):
         NLAPair.from_pretrained(folder, contract=found.contract)
 
@@ -55,12 +55,20 @@ def test_an_ar_file_whose_tensors_have_no_place_is_refused(copied):
 
 
 # --- the final norm -------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["kitft on Qwen", "kitft on Gemma 3", "nanoNLA merged", "Solshine"])
+@pytest.mark.parametrize("name", ["nanoNLA merged", "Solshine"])
 def test_an_ar_of_which_nobody_says_whether_its_final_norm_stays_is_refused(name, family):
     found = family(name)
     stated = found.contract | {"ar": without(found.stated["ar"], "final_norm")}
     with pytest.raises(UnstatedFactError, match=r"`ar\.final_norm` is not stated.*dropped \(.*--contract"):
         NLAPair.from_pretrained(None, found.halves["ar"], contract=stated)
+
+
+@pytest.mark.parametrize("name", ["kitft on Qwen", "kitft on Gemma 3", "achand45 whole AR"])
+def test_an_ar_whose_file_holds_no_final_norm_has_none_though_nobody_says_it(name, family):
+    found, texts = family(name), templates.TEXTS
+    stated = found.contract | {"ar": without(found.stated["ar"], "final_norm")}
+    pair = NLAPair.from_pretrained(None, found.halves["ar"], contract=stated)
+    assert plain.distance(pair.reconstruct(texts), found.ar(texts)) < 1e-4
 
 
 @pytest.mark.parametrize("name", WHOLE_ARS)
@@ -153,7 +161,7 @@ def test_a_head_half_of_whose_rows_are_nan_is_refused_with_its_file(copied):
 def test_a_head_with_numbers_near_the_end_of_floats_gives_an_error_not_a_score(copied):
     folder, found = copied("kitft on Qwen", "ar")
     corrupt(folder, slice(None, D // 2), 3e38)
-    with pytest.raises((NonFiniteWeightsError, NonFiniteOutputError)):
+    with pytest.raises(HeadError, match=r"value_head\.safetensors: weight reaches 3e\+38, in 32 of 64 rows"):
         NLAPair.from_pretrained(None, folder, contract=found.contract).reconstruct(templates.TEXTS)
 
 
@@ -164,7 +172,8 @@ def test_an_output_that_nothing_but_the_budget_ends_is_whole_and_one_that_should
     assert all(line.status in ("ok", "empty") and line.tokens <= 12 for line in lines)
     assert max(line.tokens for line in lines) == 12
     cut = load(family("syvb bullets"), output={"form": "lines", "stop": "eos"}).explain(vectors)
-    assert {line.status for line in cut if line.tokens == 12} <= {"truncated", "empty"}
+    open_ended = [line for line in cut if line.tokens == 12 and plain.CLOSE not in line.raw]
+    assert open_ended and {line.status for line in open_ended} <= {"truncated", "empty"}
 
 
 def test_an_output_without_the_tags_it_was_trained_to_write_is_told_from_content(family, loaded):
@@ -211,9 +220,10 @@ def test_a_model_tag_that_was_never_trained_is_refused(family):
 def test_a_block_that_the_model_does_not_run_is_noticed_at_the_first_vector(name, family, monkeypatch):
     found = family(name)
     pair, (vectors, _) = load(found), found.clear_rows()
+    pair.check_activations(vectors.flatten(0, -2))  # the base's statistics are measured with its own blocks
     backbone = pair.verbalizer.backbone
     elsewhere = copy.deepcopy(list(backbone.blocks))  # as of a wrapper's other copy of the model
-    monkeypatch.setattr(type(backbone), "blocks", property(lambda self: elsewhere))
+    monkeypatch.setattr(backbone, "blocks", elsewhere)
     with pytest.raises(InjectionError):
         found.explain(pair, vectors)
 
