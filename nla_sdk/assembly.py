@@ -145,6 +145,10 @@ class Assembly:
         Raises:
             MismatchedHalvesError, DamagedFileError: the file is another pair's, or damaged.
         """
+        contracts = [half.contract for half in (self.av, self.ar) if half is not None]
+        named = any(contract.activation_statistics for contract in contracts)
+        if not named and any(contract.activation_map or contract.reconstruction_map for contract in contracts):
+            self._unmeasurable = "no statistics lie beside the contract, and what the pair reads is not of its base"
         if self._statistics is None and not self._unmeasurable:
             try:
                 halves = [half for half in (self.av, self.ar) if half is not None]

@@ -34,7 +34,7 @@ class Steps(OnDisk):
     def _rows(self, activation: Any, layer: Layers | None, force: bool) -> Rows:
         """What is to be explained, a prompt a row: of this pair's kind, or with a word."""
         contract = self._need(self.verbalizer, "explain", "AV").contract
-        rows = explained(activation, contract, self.origin, force=force).of_layers(layer)
+        rows = explained(activation, contract, self.origin, width=self.d_model, force=force).of_layers(layer)
         self._look_at(activation, rows, force)
         return rows
 
