@@ -145,10 +145,6 @@ class Assembly:
         Raises:
             MismatchedHalvesError, DamagedFileError: the file is another pair's, or damaged.
         """
-        contracts = [half.contract for half in (self.av, self.ar) if half is not None]
-        named = any(contract.activation_statistics for contract in contracts)
-        if not named and any(contract.activation_map or contract.reconstruction_map for contract in contracts):
-            self._unmeasurable = "no statistics lie beside the contract, and what the pair reads is not of its base"
         if self._statistics is None and not self._unmeasurable:
             try:
                 halves = [half for half in (self.av, self.ar) if half is not None]
@@ -157,8 +153,8 @@ class Assembly:
                 self._unmeasurable = str(error)
         if self._statistics is None:
             no_base = (
-                "no statistics lie beside the contract, and the base they would be measured on is not loaded, or so "
-                "large that it is measured on a CPU only when asked (pair.check_activations)"
+                "no statistics lie beside the contract, and the base they would be measured on is another model than "
+                "what is read, not loaded, or so large that a CPU measures it only when asked (pair.check_activations)"
             )
             return None, self._unmeasurable or no_base
         return self._statistics, ""
