@@ -253,6 +253,7 @@ def test_a_tables_sidecar_is_used_once_somebody_says_what_it_lies_beside(on_pare
 
 def test_new_names_are_downloaded_and_no_other_pickles(hub):
     wanted = {"ar_meta.json", "ao_config.json", "nla_config.json", "training_config.yaml", "value_head.pt"}
+    wanted |= {"value_heads.pt"}
     wanted |= {"layer_means.pt", "centre_mean.npy", "value_heads.safetensors", "adapter_config.json"}
     wanted |= {"adapter_model.safetensors"}
     unwanted = {"optimizer.pt", "scheduler.pt", "trainer_state.pt", "modeling.py"}
