@@ -41,7 +41,7 @@ class PlainAV:
     marker: int
     inject: Callable[[Any, list[int], torch.Tensor], AbstractContextManager]
     parse: Callable[[str], str] = plain.tagged
-    steps: int = 10
+    steps: int = 8
     closes: bool = True
 
     def written(self, vectors: torch.Tensor) -> list[tuple[str, bool]]:
