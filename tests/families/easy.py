@@ -83,7 +83,7 @@ def whole_ar(folder: Path, kind: str, seed: int, norm: str) -> tuple[Path, Calla
 def merged(root: Path, bases: Bases, norm: str = "dropped") -> Family:
     """Rows 14, 15: a merged AV with a table's sidecar, a whole AR."""
     base = bases["qwen3"]
-    av = save_checkpoint(root / "nanonla-L2-av", "qwen3", seed=81)
+    av = save_checkpoint(root / "nanonla-L2-av", "qwen3", seed=85)
     ar, vectors = whole_ar(root / "nanonla-L2-ar", "qwen3", 82, norm)
     for folder in (av, ar):
         layouts.dataset_sidecar(folder, "qwen3", base, marker="㈎", extraction={"injection_scale": None})
@@ -127,7 +127,7 @@ def stripped_full(root: Path, bases: Bases) -> Family:
     """Row 26: a LoRA AV; a whole AR of K+1 blocks whose `ar_meta.json` says that the final norm is stripped."""
     kind, marker = "gemma3", "㈜"
     base, tokens = bases[kind], tokens_of(kind)
-    av = lora(root / "rl_vllm" / "iter_000400", base, seed=101)
+    av = lora(root / "rl_vllm" / "iter_000400", base, seed=105)
     ar = layouts.cut_checkpoint(root / "rl_vllm" / "critic_latest", kind, 102, blocks=LAYER + 1, norm=False)
     meta = {"ar_num_layers": LAYER + 1, "final_norm_stripped": True}
     (ar / "ar_meta.json").write_text(json.dumps(meta))
