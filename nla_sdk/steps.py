@@ -34,7 +34,7 @@ class Steps(OnDisk):
     def _rows(self, activation: Any, layer: Layers | None, force: bool) -> Rows:
         """What is to be explained, a prompt a row: of this pair's kind, or with a word."""
         contract = self._need(self.verbalizer, "explain", "AV").contract
-        rows = explained(activation, contract, self.origin, force=force).of_layers(layer)
+        rows = explained(activation, contract, self.origin, width=self.d_model, force=force).of_layers(layer)
         self._look_at(activation, rows, force)
         return rows
 
@@ -51,6 +51,8 @@ class Steps(OnDisk):
         """See `NLAPair.check_activations`."""
         if layer not in (None, self.layer):
             return ActivationReport("unknown", f"what the pair's activations look like is known of layer {self.layer}")
+        if self.d_model != self.contract.d_model:
+            return ActivationReport("unknown", "a map is put before these vectors, and nothing is known of theirs")
         statistics, why = self.activation_statistics(wait=wait)
         if statistics is None:
             return ActivationReport("unknown", why)
