@@ -221,6 +221,12 @@ def read_contract(
         contract = read()
     except UnstatedPromptError as error:
         raise _with_chat_template(error, read(prompt_style="raw"), folder) from None
+    if contract.kind != "nla_model":
+        raise ContractError(
+            f"{contract.source} is the contract of a table (`kind: {contract.kind}`), and it lies beside a "
+            "checkpoint: how that one is run (role, where and at what norm the vector is put) it does not say. Ask "
+            f"its author for a {SIDECAR_NAME} of the checkpoint, or state it: contract={{'kind': 'nla_model', …}}."
+        )
     for fault in known_faults(name, subfolder):
         warnings.warn(f"{ref}{f'/{subfolder}' if subfolder else ''}: {fault}", KnownFaultWarning, stacklevel=3)
     return contract

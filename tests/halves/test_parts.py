@@ -11,7 +11,7 @@ import torch
 
 from nla_sdk import NLAPair
 from nla_sdk.contract import Contract
-from nla_sdk.errors import ContractError, ContractMismatchError, MissingFileError, MissingParentError, UnstatedFactError
+from nla_sdk.errors import ContractMismatchError, MissingFileError, MissingParentError, UnstatedFactError
 from nla_sdk.halves.fetch import fetch_half
 from nla_sdk.halves.parts import refuse_unstated_parent, same_model, trained_on
 from tests import reference, tiny
