@@ -50,14 +50,23 @@ class Rows:
         Raises:
             InputError: they are no whole numbers, or not as many as rows.
         """
-        if layer is None:
-            return self
-        if isinstance(layer, (str, Mapping)) or not hasattr(layer, "__iter__"):
-            return replace(self, layers=[whole_number("layer", layer)] * len(self))
-        layers = [whole_number("layer", one) for one in layer]  # pyright: ignore[reportGeneralTypeIssues]
-        if len(layers) != len(self):
-            raise InputError(f"layer= names {len(layers)} layers for {len(self)} rows; expected one of each, or one.")
-        return replace(self, layers=list(layers))
+        return self if layer is None else replace(self, layers=layer_of_each(layer, len(self), "rows"))
+
+
+def layer_of_each(layer: Layers | None, count: int, what: str) -> list[int | None]:
+    """The block that each of `count` rows or texts (`what`) is read from; None of all where none is said.
+
+    Raises:
+        InputError: they are no whole numbers, or not as many.
+    """
+    if layer is None:
+        return [None] * count
+    if isinstance(layer, (str, Mapping)) or not hasattr(layer, "__iter__"):
+        return [whole_number("layer", layer)] * count
+    layers = [whole_number("layer", one) for one in layer]  # pyright: ignore[reportGeneralTypeIssues]
+    if len(layers) != count:
+        raise InputError(f"layer= names {len(layers)} layers for {count} {what}; expected one of each, or one.")
+    return [*layers]
 
 
 def explained(activation: object, contract: Contract, origin: Origin, *, width: int, force: bool = False) -> Rows:
