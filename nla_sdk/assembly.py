@@ -153,8 +153,8 @@ class Assembly:
                 self._unmeasurable = str(error)
         if self._statistics is None:
             no_base = (
-                "no statistics lie beside the contract, and the base they would be measured on is not loaded, or so "
-                "large that it is measured on a CPU only when asked (pair.check_activations)"
+                "no statistics lie beside the contract, and the base they would be measured on is another model than "
+                "what is read, not loaded, or so large that a CPU measures it only when asked (pair.check_activations)"
             )
             return None, self._unmeasurable or no_base
         return self._statistics, ""

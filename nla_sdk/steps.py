@@ -11,7 +11,7 @@ import torch
 
 from .calls.asking import slice_of
 from .calls.inputs import Progress, check_text_input
-from .calls.rows import Layers, Rows, by_layer, explained, fields_of, scored
+from .calls.rows import Layers, Rows, by_layer, explained, fields_of, layer_of_each, scored
 from .calls.scoring import score_rows, write_best
 from .contract.prompts.fields import readable_block
 from .errors import InputError, MissingHalfError, NonFiniteOutputError, PrecisionWarning
@@ -51,8 +51,6 @@ class Steps(OnDisk):
         """See `NLAPair.check_activations`."""
         if layer not in (None, self.layer):
             return ActivationReport("unknown", f"what the pair's activations look like is known of layer {self.layer}")
-        if self.d_model != self.contract.d_model:
-            return ActivationReport("unknown", "a map is put before these vectors, and nothing is known of theirs")
         statistics, why = self.activation_statistics(wait=wait)
         if statistics is None:
             return ActivationReport("unknown", why)
@@ -75,9 +73,7 @@ class Steps(OnDisk):
         if layer is None or not hasattr(layer, "__iter__"):
             return self._extract(text, -1, cast("int | None", layer))
         texts = [text] if isinstance(text, str) or is_chat(text) else list(text)
-        layers = list(cast("Sequence[int]", layer))
-        if len(layers) != len(texts):
-            raise InputError(f"layer= names {len(layers)} layers for {len(texts)} texts; expected one of each, or one.")
+        layers = layer_of_each(layer, len(texts), "texts")
         return [self._extract(one, -1, at) for one, at in zip(texts, layers, strict=True)]
 
     def _read_sets(self, text: Any, positions: Any, layer: Layers | None) -> Activations | list[Activations]:
@@ -85,12 +81,8 @@ class Steps(OnDisk):
         single = isinstance(text, str) or is_chat(text)
         texts = [text] if single else list(text)
         self.require_layers(layer)
-        each = cast("Sequence[int]", layer) if hasattr(layer, "__iter__") else [cast("int | None", layer)] * len(texts)
-        layers = list(each)
-        if len(layers) != len(texts):
-            raise InputError(f"layer= names {len(layers)} layers for {len(texts)} texts; expected one of each, or one.")
         read = []
-        for one, at in zip(texts, layers, strict=True):
+        for one, at in zip(texts, layer_of_each(layer, len(texts), "texts"), strict=True):
             where = positions
             if isinstance(positions, tuple) and (isinstance(one, str) or is_chat(one)):
                 where = slice_of(positions, len(tokenize(self.source.tokenizer, one)))

@@ -42,9 +42,7 @@ def require_default(contract: Contract, ref: str) -> None:
         )
 
 
-def asked(
-    vectors: object, contract: Contract, origin: Origin, *, width: int | None = None, force: bool = False
-) -> Rows:
+def asked(vectors: object, contract: Contract, origin: Origin, *, width: int, force: bool = False) -> Rows:
     """What `ask` takes: all vectors of a matrix stand in one prompt, a marker each.
 
     Args:
@@ -56,7 +54,6 @@ def asked(
     Raises:
         as `explained`; InputError: a prompt of this oracle takes another number of vectors.
     """
-    width = width or int(contract.d_model or 0)
     layers: list[int | None]
     several = isinstance(vectors, (list, tuple)) and any(isinstance(one, Activations) for one in vectors)
     if several or isinstance(vectors, Activations):

@@ -50,19 +50,26 @@ class Rows:
         Raises:
             InputError: they are no whole numbers, or not as many as rows.
         """
-        if layer is None:
-            return self
-        if isinstance(layer, (str, Mapping)) or not hasattr(layer, "__iter__"):
-            return replace(self, layers=[whole_number("layer", layer)] * len(self))
-        layers = [whole_number("layer", one) for one in layer]  # pyright: ignore[reportGeneralTypeIssues]
-        if len(layers) != len(self):
-            raise InputError(f"layer= names {len(layers)} layers for {len(self)} rows; expected one of each, or one.")
-        return replace(self, layers=list(layers))
+        return self if layer is None else replace(self, layers=layer_of_each(layer, len(self), "rows"))
 
 
-def explained(
-    activation: object, contract: Contract, origin: Origin, *, width: int | None = None, force: bool = False
-) -> Rows:
+def layer_of_each(layer: Layers | None, count: int, what: str) -> list[int | None]:
+    """The block that each of `count` rows or texts (`what`) is read from; None of all where none is said.
+
+    Raises:
+        InputError: they are no whole numbers, or not as many.
+    """
+    if layer is None:
+        return [None] * count
+    if isinstance(layer, (str, Mapping)) or not hasattr(layer, "__iter__"):
+        return [whole_number("layer", layer)] * count
+    layers = [whole_number("layer", one) for one in layer]  # pyright: ignore[reportGeneralTypeIssues]
+    if len(layers) != count:
+        raise InputError(f"layer= names {len(layers)} layers for {count} {what}; expected one of each, or one.")
+    return [*layers]
+
+
+def explained(activation: object, contract: Contract, origin: Origin, *, width: int, force: bool = False) -> Rows:
     """What `explain` takes: a row a vector; where the contract says that a prompt takes several, a row as many.
 
     Args:
@@ -71,16 +78,16 @@ def explained(
             them: one after the other, or, where the contract says which block each marker's vector is of, one a
             marker.
         origin: what the pair reads, for `Activations`.
-        width: of a vector, where a map makes d_model of it; None: d_model.
+        width: of a vector: `Assembly.d_model`, which is the contract's unless a map is from another model's.
         force: take those of another layer or model, with a warning.
     Raises:
         ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError, InputError,
         ForeignActivationError.
     """
-    how, width = contract.injection, width or int(contract.d_model or 0)
+    how = contract.injection
     if read := _reads(activation):
         if how is not None and how.layers is not None:
-            return _a_marker_each(read, how.layers, width, origin, force)
+            return _a_marker_each(read, how.layers, origin, width, force)
         parts = [explained(one, contract, origin, width=width, force=force) for one in read]
         vectors = [one for part in parts for one in part.vectors]
         return Rows(stacked(vectors), [layer for part in parts for layer in part.layers], False)
@@ -115,7 +122,7 @@ def _reads(activation: object) -> list[Activations]:
     return []
 
 
-def _a_marker_each(read: list[Activations], layers: tuple[int, ...], width: int, origin: Origin, force: bool) -> Rows:
+def _a_marker_each(read: list[Activations], layers: tuple[int, ...], origin: Origin, width: int, force: bool) -> Rows:
     """Several reads of the same places, one a layer: a row of each place, its vectors in the markers' order."""
     by_layer = {one.layer: one for one in read}
     counts = {len(one) for one in read}

@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import ExportError
 from ..model.backbone import Backbone
 from ..model.quiet import quiet
+from ..model.weights.leftovers import FINAL_NORMS
 from ..model.weights.loading import PER_LAYER_TABLE, find_blocks, text_config
 from .constant import constant_block
 from .merging import merged
@@ -19,7 +20,6 @@ from .merging import merged
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-FINAL_NORMS = ("norm", "final_layernorm", "ln_f")
 _PER_LAYER_PROJECTION = "per_layer_model_projection"
 
 

@@ -14,8 +14,8 @@ from ..errors import ExportError
 from ..model.quiet import quiet
 from ..model.reconstructor import Reconstructor
 from ..model.verbalizer import Verbalizer
+from ..model.weights.leftovers import FINAL_NORMS
 from ..model.weights.loading import find_blocks
-from .checkpoint import FINAL_NORMS
 from .prompts import rendered
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def av_shift(folder: Path, verbalizer: Verbalizer, scale: float, dtype: torch.dt
     """
     contract, backbone = verbalizer.contract, verbalizer.backbone
     model, tokenizer = _load(folder)
-    ids = rendered(tokenizer, str(contract.av_template).replace("{injection_char}", str(contract.injection_char)))
+    ids = rendered(tokenizer, contract.av_prompt())
     if ids != list(verbalizer.prompt_ids):
         raise ExportError(
             f"transformers reads the tokenizer that was written as {type(tokenizer).__name__}, which makes other "

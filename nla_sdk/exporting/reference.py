@@ -225,7 +225,7 @@ def generation(verbalizer: Verbalizer) -> GenerationConfig:
     from transformers import GenerationConfig
 
     contract, tokenizer = verbalizer.contract, verbalizer.backbone.tokenizer
-    ends = set(verbalizer.end_ids) | ({contract.output_stop} if isinstance(contract.output_stop, int) else set())
+    ends = verbalizer.end_ids
     settings: dict[str, Any] = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": sorted(ends) or None,

@@ -45,6 +45,7 @@ _HALF_FILES = (
     "*.safetensors.index.json",
     "linear_head.pt",  # these are read as bare tensors
     "value_head.pt",
+    "value_heads.pt",
     "layer_means.pt",
     "*.npy",  # a mean or a map that the contract names
     *TOKENIZER_FILES,

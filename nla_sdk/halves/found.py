@@ -8,12 +8,10 @@ from typing import Any
 from ..errors import ContractError, first_line
 from ..io.parsing import parse_json
 from ..io.text import ENCODING
-from ..model.weights.files import AR_ADAPTER
+from ..model.weights.files import AR_ADAPTER, HEAD_FILES, LAYER_HEAD_FILES
 from ..model.weights.leftovers import blocks_without_final_norm
 
 AR_META = "ar_meta.json"
-_LAYER_HEADS = ("value_heads.safetensors", "value_heads.pt")
-_ONE_HEAD = ("linear_head.safetensors", "linear_head.pt", "value_head.safetensors", "value_head.pt", AR_ADAPTER)
 
 
 def files_say(folder: Path) -> dict[str, Any]:
@@ -42,7 +40,7 @@ def files_say(folder: Path) -> dict[str, Any]:
         if blocks is not None:
             said["ar_num_blocks"], ar["final_norm"] = blocks, "dropped"
     names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
-    if names.intersection(_LAYER_HEADS) and not names.intersection(_ONE_HEAD):
+    if names.intersection(LAYER_HEAD_FILES) and not names.intersection(HEAD_FILES):
         ar["heads"] = "per_layer"
     is_lora = AR_ADAPTER in names
     if is_lora:

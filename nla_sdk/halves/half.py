@@ -327,8 +327,8 @@ def check_halves(av: Half, ar: Half, **where: Any) -> None:
                 f"The AV {av.ref} has {name} {ours}, the AR {ar.ref} has {theirs}: they read different vectors, so "
                 "a round trip through both has no meaning. Use halves of one pair."
             )
-    sources = av.contract.source_model, ar.contract.source_model
-    if None not in sources and not same_repository(sources[0], sources[1], **where):
+    ours, theirs = av.contract.source_model, ar.contract.source_model
+    if ours is not None and theirs is not None and not same_repository(ours, theirs, **where):
         raise MismatchedHalvesError(
             f"The AV {av.ref} has source_model {ours}, the AR {ar.ref} has {theirs}: they read different "
             "vectors. Use halves of one pair."

@@ -13,6 +13,7 @@ from typing import Any
 from ..contract import SIDECAR_NAME
 from ..errors import MissingFileError, OfflineError
 from .fetch import fetch_file, fetch_half
+from .found import AR_META
 from .half import Half, read_contract
 from .hub.errors import clean_token, hub_errors
 from .hub.references import local_folder, refuse_one_word, refuse_ref_name, split_repo
@@ -123,13 +124,13 @@ def _locate(
             if local_files_only:
                 raise OfflineError
             commit, sizes = _listing(ref, inner, revision)
-            if SIDECAR_NAME in sizes:
-                folder = fetch_file(ref, SIDECAR_NAME, revision=commit, subfolder=inner).parent
+            for name in {SIDECAR_NAME, AR_META} & sizes.keys():
+                folder = fetch_file(ref, name, revision=commit, subfolder=inner).parent
         except OfflineError:
             cached = fetch_half(given, revision=revision, subfolder=subfolder, local_files_only=True)
             folder, commit, sizes = cached.path, cached.commit, _sizes(cached.path)
         subfolder, called = inner, present_name(ref)
-    if not {SIDECAR_NAME, "config.json", ADAPTER_FILES[0]} & set(sizes):
+    if not {SIDECAR_NAME, "config.json", ADAPTER_FILES[0], *OTHER_FILES} & set(sizes):
         raise MissingFileError(f"{ref} holds no checkpoint; its files: {', '.join(sorted(sizes)[:12]) or 'none'}.")
     contract = read_contract(folder, ref, subfolder, stated)
     adapter = contract.weights_adapters is not None or any(name in sizes for name in (*ADAPTER_FILES, *OTHER_FILES))

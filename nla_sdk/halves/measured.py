@@ -75,5 +75,7 @@ def statistics_of(halves: Sequence[Half], base: Base, *, wait: bool) -> Activati
         return ActivationStatistics.load(bundled)
     if (backbone := base.in_memory) is None:
         return None
+    if any(half.contract.activation_map or half.contract.reconstruction_map for half in halves):
+        return None  # what is read is mapped from another model's space, of which the base knows nothing
     quick = backbone.device.type != "cpu" or sum(p.numel() for p in backbone.model.parameters()) < QUICK
     return kept(backbone, cast(int, halves[0].contract.layer), cast(Path, base.path), measured=quick or wait)

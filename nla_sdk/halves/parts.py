@@ -18,14 +18,15 @@ from ..errors import (
 )
 from ..io.parsing import parse_json
 from ..io.text import ENCODING
+from ..model.weights.adapters.config import NAME as CONFIG
+from ..model.weights.files import ADAPTER_PICKLE, ADAPTER_WEIGHTS, AR_ADAPTER
 from .fetch import Files, fetch_half
 from .hub.naming import same_repository
 from .hub.references import local_folder, split_repo
 
-CONFIG = "adapter_config.json"
-ADAPTER_FILES = (CONFIG, "adapter_model.safetensors")
+ADAPTER_FILES = (CONFIG, ADAPTER_WEIGHTS)
 """What PEFT writes; others that hold an adapter's tensors are:"""
-OTHER_FILES = ("adapter_model.bin", "ar_lora_value_head.safetensors")
+OTHER_FILES = (ADAPTER_PICKLE, AR_ADAPTER)
 BASE = "base"
 """What `weights.parent` says of an adapter that sits directly on the base, whatever its own config says."""
 # Copies of a model in another format or at another precision go by its name with such an ending.

@@ -19,9 +19,11 @@ from torch.nn import functional
 from ..contract.injection import Injection
 from ..errors import InjectionError, LayerError, LoadError
 from .running.logits import find_cap, head_dtype, undisturbed, vocabulary_size
+from .running.norm import find_final_norm
 from .running.partial import entering, leaving
 from .weights.adapters.holding import AdapterHolder
 from .weights.finite import refuse_non_finite, weights_of
+from .weights.leftovers import FINAL_NORMS
 from .weights.loading import find_blocks, innermost, load_model, pick_device, pick_dtype, text_config
 from .weights.quantized import agreed, say_slow, stored_quantization
 from .weights.tokenizers import used
@@ -68,16 +70,17 @@ class Backbone(AdapterHolder):
 
     @property
     def final_norm(self) -> nn.Module:
-        """What the last block's output goes into.
+        """What the last block's output goes into, as the model has it now.
 
         Raises:
             LoadError: nothing beside the blocks is called as one.
         """
-        decoder = self.model.get_submodule(self.blocks_name.rpartition(".")[0])
-        for name in ("norm", "final_layernorm", "final_layer_norm", "ln_f"):
-            if (norm := getattr(decoder, name, None)) is not None:
-                return norm
-        raise LoadError(f"{self.ref} ({type(decoder).__name__}) has no final norm of a known name.")
+        if (norm := find_final_norm(self.model, self.blocks_name)) is None:
+            raise LoadError(
+                f"{self.ref} ({type(self.model).__name__}) has no final norm by a known name beside its blocks "
+                f"({', '.join(FINAL_NORMS)}), and its contract calls for one: it cannot be run as it was trained."
+            )
+        return norm
 
     @property
     def head(self) -> nn.Module:

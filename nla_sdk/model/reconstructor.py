@@ -26,7 +26,6 @@ from ..errors import (
 from .backbone import Backbone
 from .batches import by_length, token_states
 from .faults import first_rows, no_numbers
-from .running.norm import final_norm
 from .weights.transforms import Transform
 
 _CUT = {
@@ -82,7 +81,7 @@ class Reconstructor:
         self.contract = contract
         self.transform = transform or Transform(d_source=backbone.d_model)
         if contract.ar_final_norm == "kept":
-            final_norm(backbone.model, backbone.blocks_name)  # found now, or refused
+            _ = backbone.final_norm  # found now, or refused
         self._empty: dict[int | None, torch.Tensor] = {}
 
     @property
@@ -210,7 +209,7 @@ class Reconstructor:
         """States [n, d] after the last block → what the head takes, float32: through the final norm and to length
         √d_model, where the contract says so. The caller holds the backbone."""
         if self.contract.ar_final_norm == "kept":
-            states = final_norm(self.backbone.model, self.backbone.blocks_name)(states)
+            states = self.backbone.final_norm(states)
         states = states.float()
         if self.contract.ar_state == "sqrt_d":
             states = states * (math.sqrt(states.shape[-1]) / states.norm(dim=-1, keepdim=True))

@@ -1,8 +1,8 @@
-"""AV: vectors → text. One marker token's embedding is overwritten with the activation; the model writes what it reads.
+"""AV: vectors → text. The activation is put in at a marker, as the contract says; the model writes what it reads.
 
-All AV prompts are the same tokens, so nothing is ever padded, and everything before the marker is computed once and its
-KV cache reused for every row and every later call. Rows that have finished leave the batch. A sampled row draws from a
-generator of its own, keyed on (seed, sample, the vector's bytes), so no result depends on the batch a row was in.
+Rows with one prompt run together, so nothing is ever padded, and everything before the first marker is computed once
+and its KV cache reused for every such row and later call. Rows that have finished leave the batch. A sampled row draws
+from a generator of its own, keyed on (seed, sample, the vector's bytes): no result depends on the batch a row was in.
 """
 
 from __future__ import annotations

@@ -31,6 +31,10 @@ def test_add_at_1_is_one_line_of_a_config(tmp_path):
     assert way_of(config) == Way("block", 1, "add", "match")
 
 
+def test_the_first_block_is_a_block(tmp_path):
+    assert way_of(config_with(tmp_path, {"site": "block", "block": 0})) == Way("block", 0, "add", "match")
+
+
 def test_the_ar_states_what_its_reader_must_not_guess(tmp_path):
     contract = contract_of(config_with(tmp_path), "ar", tiny.tokenizer(), 64)
     assert contract.to_dict()["ar"] == {"bos": True, "final_norm": "dropped", "target": "raw"}

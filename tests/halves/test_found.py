@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from nla_sdk.halves.found import files_say
+from nla_sdk.halves.inspection import describe
 
+pytest_plugins = ["tests.hub.fixtures"]
 NORM = {"model.norm.weight": torch.ones(4)}
 BLOCKS = {f"model.layers.{at}.self_attn.q_norm.weight": torch.ones(4) for at in range(3)}
 
@@ -70,3 +72,15 @@ def test_heads_for_each_layer_are_told_by_their_files_name_unless_there_is_one_h
     assert files_say(tmp_path) == {"ar": {"heads": "per_layer"}}
     save_file({"weight": torch.ones(2, 2)}, tmp_path / "value_head.safetensors")
     assert files_say(tmp_path) == {}
+
+
+def test_what_is_told_of_a_repository_without_its_weights_is_what_loading_reads(hub):
+    stated = {"role": "ar", "base_model": "owner/lm", "layer": 2, "d_model": 4, "ar_template": "{explanation}>"}
+    heads = {"value_head.weight": torch.zeros(4, 4), "backbone.layers.0.lora_A.default.weight": torch.zeros(2, 4)}
+    meta = {"ar_num_layers": 3, "lora_alpha": 16, "final_norm_stripped": True}
+    files = {"nla_meta.yaml": json.dumps(stated), "ar_meta.json": json.dumps(meta)}
+    hub.add("ada/ar", files | {"ar_lora_value_head.safetensors": save(heads)})
+    [inspection] = describe("ada/ar")
+    contract = inspection.half.contract
+    assert (contract.ar_num_blocks, contract.ar_final_norm) == (3, "dropped")
+    assert inspection.half.is_adapter

@@ -94,7 +94,9 @@ class Injection(Section):
 
     def facts(self) -> dict[str, Any]:
         """As a contract's attributes."""
-        stated = {f"injection_{name}": value for name, value in self.model_dump(exclude_none=True).items() if value}
+        stated = {
+            f"injection_{name}": value for name, value in self.model_dump(exclude_none=True).items() if value != []
+        }
         return stated | ({"injection_markers": len(self.layers)} if self.layers else {})
 
 

@@ -17,6 +17,7 @@ from ...errors import NonFiniteOutputError
 from ..backbone import Backbone
 from ..batches import by_length, pad_right
 from ..extraction import tokenize
+from ..running.norm import find_final_norm
 from .states import SIZES, ActivationStatistics, block_state, describe, likelihood, margins
 
 TEXTS = Path(__file__).with_name("texts.txt")
@@ -26,7 +27,6 @@ EVERY = 7  # texts one is read with padding too; odd, so that both halves of the
 PADDED = 8  # padding tokens read at, on either side
 SHRINKAGE = 0.01  # of the covariance towards a multiple of the identity, which it is far from having the rows for
 SLACK = 1.5  # what no right row came near: the worst of a few thousand rows, and half as much again
-NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
 ALARMS = 0.01  # of right batches that a threshold lets pass as suspects
 
 
@@ -83,7 +83,7 @@ def _readings(backbone: Backbone, texts: Sequence[list[int]], layer: int) -> lis
     tokenizer, own, last = backbone.tokenizer, block_state(layer), block_state(backbone.num_blocks - 1)
     whole = _states(backbone, texts, backbone.num_blocks - 1)
     readings = [{name: rows[1:] for name, rows in found.items()} for found in whole]
-    if (norm := final_norm(backbone)) is not None:
+    if (norm := find_final_norm(backbone.model, backbone.blocks_name)) is not None:
         normed = {"final norm": last} | ({} if own == last else {"final norm of the layer": own})
         for reading in readings:
             for name, of in normed.items():
@@ -137,12 +137,6 @@ def _watched(blocks: nn.ModuleList) -> Iterator[dict[str, torch.Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def final_norm(backbone: Backbone) -> nn.Module | None:
-    """The norm before the lm_head, which transformers applies to the last of its `hidden_states`."""
-    parent = backbone.model.get_submodule(backbone.blocks_name.rpartition(".")[0])
-    return next((norm for name in NORMS if (norm := getattr(parent, name, None)) is not None), None)
 
 
 def _finite(readings: list[dict[str, torch.Tensor]], backbone: Backbone, layer: int) -> list[dict[str, torch.Tensor]]:

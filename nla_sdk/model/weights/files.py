@@ -22,7 +22,10 @@ ADAPTER_INDEX = "adapter_model.safetensors.index.json"
 ADAPTER_PICKLE = "adapter_model.bin"
 AR_ADAPTER = "ar_lora_value_head.safetensors"
 """An AR's LoRA and its head in one file, without a config, as EasyNLA writes it."""
-_HEADS = ("value_head.", "linear_head.")
+BESIDE_A_LORA = ("value_head.", "linear_head.")
+"""What the keys of the head in it begin with."""
+HEAD_FILES = ("linear_head.safetensors", "linear_head.pt", "value_head.safetensors", "value_head.pt", AR_ADAPTER)
+LAYER_HEAD_FILES = ("value_heads.safetensors", "value_heads.pt")
 Value = TypeVar("Value")
 
 
@@ -162,7 +165,7 @@ def open_adapter(folder: Path) -> Iterator[AdapterTensors]:
             try:
                 opened = stack.enter_context(safe_open(file, framework="pt"))
                 for key in opened.keys():  # noqa: SIM118
-                    if file.name == AR_ADAPTER and key.startswith(_HEADS):
+                    if file.name == AR_ADAPTER and key.startswith(BESIDE_A_LORA):
                         continue
                     if key in where:
                         raise DamagedFileError(f"{file} holds {key}, which another shard holds too.")

@@ -12,16 +12,12 @@ from torch import nn
 
 from ...contract import Contract
 from ...errors import HeadError, MissingFileError
-from .files import AR_ADAPTER, by_layer, read_tensors
+from .files import AR_ADAPTER, BESIDE_A_LORA, HEAD_FILES, LAYER_HEAD_FILES, by_layer, read_tensors
 from .finite import refuse_non_finite
 from .transforms import Transform
 
-HEAD_FILES = ("linear_head.safetensors", "linear_head.pt", "value_head.safetensors", "value_head.pt", AR_ADAPTER)
-LAYER_HEAD_FILES = ("value_heads.safetensors", "value_heads.pt")
 # The largest float32 whose square is one too: what is longer has no length that could be divided by.
 _LONGEST = math.sqrt(torch.finfo(torch.float32).max)
-# Beside an AR's LoRA its head goes by one of these.
-_BESIDE_A_LORA = ("value_head.", "linear_head.")
 
 
 def read_heads(folder: Path, contract: Contract) -> nn.Linear | dict[int, nn.Linear] | None:
@@ -153,7 +149,7 @@ def _parts(path: Path, key: str | None) -> dict[str, torch.Tensor]:
             raise HeadError(f"{path} holds tensors {_few(named)}; expected {key!r}, as `ar.head_key` says.")
         return {part: named[name] for part in ("weight", "bias") if (name := _named(key, part)) in named}
     if path.name == AR_ADAPTER:
-        named = {name: tensor for name, tensor in named.items() if name.startswith(_BESIDE_A_LORA)}
+        named = {name: tensor for name, tensor in named.items() if name.startswith(BESIDE_A_LORA)}
     state = {name.rpartition(".")[2]: tensor for name, tensor in named.items()}
     if "weight" not in state or set(state) - {"weight", "bias"} or len(state) < len(named):
         names = sorted(named)

@@ -23,8 +23,10 @@ _KNOWN = (
     (re.compile(r"(^|\.)(position_ids|attn\.(masked_)?bias)$"), "a mask or a count, made anew"),
     (re.compile(r"(^|\.)mtp(_\w+)?\."), "of the layers that predict further tokens, which do not run"),
 )
-_ENDS = re.compile(r"(^|\.)(norm|final_layernorm|ln_f|lm_head|score)\.(weight|bias)$")
-_FINAL_NORM = re.compile(r"(^|\.)(norm|final_layernorm|ln_f|final_norm|norm_f)\.(weight|bias)$")
+FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "final_norm", "norm_f")
+"""What the norm behind the last block is called, beside the blocks."""
+_FINAL_NORM = re.compile(rf"(^|\.)({'|'.join(FINAL_NORMS)})\.(weight|bias)$")
+_ENDS = re.compile(rf"(^|\.)({'|'.join(FINAL_NORMS)}|lm_head|score)\.(weight|bias)$")
 _HEAD = re.compile(r"^(linear_head|value_head)\.")
 # What the rest probably is, by name, and what to do about it.
 _GUESSES = (

@@ -54,7 +54,7 @@ class Transform:
 
     Example:
         >>> transform = Transform.load(folder, contract)  # doctest: +SKIP
-        >>> rescale(transform.apply(vectors), contract.injection_scale)  # doctest: +SKIP
+        >>> normed(transform.apply(vectors), contract.injection)  # doctest: +SKIP
     """
 
     d_source: int
