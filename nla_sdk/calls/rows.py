@@ -44,20 +44,38 @@ class Rows:
         vectors = self.vectors if isinstance(self.vectors, torch.Tensor) else torch.cat(self.vectors)
         return vectors.reshape(-1, vectors.shape[-1])
 
-    def of_layers(self, layer: Layers | None) -> Rows:
+    def of_layers(self, layer: Layers | None, *, force: bool = False) -> Rows:
         """The same rows, read from the blocks that the caller names.
 
+        Args:
+            force: believe the caller where Activations say another block.
         Raises:
-            InputError: they are no whole numbers, or not as many as rows.
+            InputError: they are no whole numbers, not as many as rows, or not what Activations say of themselves.
         """
         if layer is None:
             return self
         if isinstance(layer, (str, Mapping)) or not hasattr(layer, "__iter__"):
-            return replace(self, layers=[whole_number("layer", layer)] * len(self))
-        layers = [whole_number("layer", one) for one in layer]  # pyright: ignore[reportGeneralTypeIssues]
+            layers = [whole_number("layer", layer)] * len(self)
+        else:
+            layers = [whole_number("layer", one) for one in layer]  # pyright: ignore[reportGeneralTypeIssues]
         if len(layers) != len(self):
             raise InputError(f"layer= names {len(layers)} layers for {len(self)} rows; expected one of each, or one.")
+        for row, (said, read) in enumerate(zip(layers, self.layers, strict=True)):
+            if not force:
+                refuse_other_layer(said, read, f"row {row} of the Activations was")
         return replace(self, layers=list(layers))
+
+
+def refuse_other_layer(said: int, read: int | None, what: str) -> None:
+    """Refuse a layer that a caller names of Activations that were read from another.
+
+    Raises:
+        InputError: names both.
+    """
+    if read is not None and said != read:
+        raise InputError(
+            f"layer={said}, but {what} read from layer {read}. Leave layer= out; force=True takes them as of {said}."
+        )
 
 
 def explained(activation: object, contract: Contract, origin: Origin, *, force: bool = False) -> Rows:

@@ -330,7 +330,7 @@ def check_halves(av: Half, ar: Half, **where: Any) -> None:
     sources = av.contract.source_model, ar.contract.source_model
     if None not in sources and not same_repository(sources[0], sources[1], **where):
         raise MismatchedHalvesError(
-            f"The AV {av.ref} has source_model {ours}, the AR {ar.ref} has {theirs}: they read different "
+            f"The AV {av.ref} has source_model {sources[0]}, the AR {ar.ref} has {sources[1]}: they read different "
             "vectors. Use halves of one pair."
         )
     if bool(av.contract.activation_map) != bool(ar.contract.reconstruction_map):
