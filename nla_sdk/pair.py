@@ -207,9 +207,10 @@ class NLAPair(Steps):
         sampling = Sampling(max_new_tokens, temperature, n, seed)
         if is_text(vectors):
             vectors = self._read_sets(vectors, positions, layer)
-            rows = asked(vectors, verbalizer.contract, self.origin, force=force)
+            rows = asked(vectors, verbalizer.contract, self.origin, width=self.d_model, force=force)
         else:
-            rows = asked(vectors, verbalizer.contract, self.origin, force=force).of_layers(layer, force=force)
+            rows = asked(vectors, verbalizer.contract, self.origin, width=self.d_model, force=force)
+            rows = rows.of_layers(layer, force=force)
             self._look_at(vectors, rows, force)
         rows, questions = spread(rows, question)
         fields = self._fields(rows, questions)

@@ -35,7 +35,8 @@ class Steps(OnDisk):
         """What is to be explained, a prompt a row: of this pair's kind, or with a word."""
         contract = self._need(self.verbalizer, "explain", "AV").contract
         self._refuse_one_layer(layer)
-        rows = explained(activation, contract, self.origin, force=force).of_layers(layer, force=force)
+        rows = explained(activation, contract, self.origin, width=self.d_model, force=force)
+        rows = rows.of_layers(layer, force=force)
         self._look_at(activation, rows, force)
         return rows
 
@@ -52,6 +53,8 @@ class Steps(OnDisk):
         """See `NLAPair.check_activations`."""
         if layer not in (None, self.layer):
             return ActivationReport("unknown", f"what the pair's activations look like is known of layer {self.layer}")
+        if self.d_model != self.contract.d_model:
+            return ActivationReport("unknown", "a map is put before these vectors, and nothing is known of theirs")
         statistics, why = self.activation_statistics(wait=wait)
         if statistics is None:
             return ActivationReport("unknown", why)

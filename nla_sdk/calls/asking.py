@@ -42,19 +42,21 @@ def require_default(contract: Contract, ref: str) -> None:
         )
 
 
-def asked(vectors: object, contract: Contract, origin: Origin, *, force: bool = False) -> Rows:
+def asked(
+    vectors: object, contract: Contract, origin: Origin, *, width: int | None = None, force: bool = False
+) -> Rows:
     """What `ask` takes: all vectors of a matrix stand in one prompt, a marker each.
 
     Args:
         vectors: one set: [d_model], [n, d_model], or Activations; or several: [sets, n, d_model], or a list of
             [n, d_model] or Activations, of which n may differ.
-        origin, force: as for `explained`.
+        origin, width, force: as for `explained`.
     Returns:
         Rows, a set each: float32 [sets, n, d_model], or a list of [n, d_model].
     Raises:
         as `explained`; InputError: a prompt of this oracle takes another number of vectors.
     """
-    width = int(contract.d_model or 0)
+    width = width or int(contract.d_model or 0)
     layers: list[int | None]
     several = isinstance(vectors, (list, tuple)) and any(isinstance(one, Activations) for one in vectors)
     if several or isinstance(vectors, Activations):

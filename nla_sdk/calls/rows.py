@@ -78,7 +78,9 @@ def refuse_other_layer(said: int, read: int | None, what: str) -> None:
         )
 
 
-def explained(activation: object, contract: Contract, origin: Origin, *, force: bool = False) -> Rows:
+def explained(
+    activation: object, contract: Contract, origin: Origin, *, width: int | None = None, force: bool = False
+) -> Rows:
     """What `explain` takes: a row a vector; where the contract says that a prompt takes several, a row as many.
 
     Args:
@@ -87,21 +89,21 @@ def explained(activation: object, contract: Contract, origin: Origin, *, force: 
             them: one after the other, or, where the contract says which block each marker's vector is of, one a
             marker.
         origin: what the pair reads, for `Activations`.
+        width: of a vector, where a map makes d_model of it; None: d_model.
         force: take those of another layer or model, with a warning.
     Raises:
         ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError, InputError,
         ForeignActivationError.
     """
-    how = contract.injection
+    how, width = contract.injection, width or int(contract.d_model or 0)
     if read := _reads(activation):
         if how is not None and how.layers is not None:
-            return _a_marker_each(read, how.layers, contract, origin, force)
-        parts = [explained(one, contract, origin, force=force) for one in read]
+            return _a_marker_each(read, how.layers, width, origin, force)
+        parts = [explained(one, contract, origin, width=width, force=force) for one in read]
         vectors = [one for part in parts for one in part.vectors]
         return Rows(stacked(vectors), [layer for part in parts for layer in part.layers], False)
     vectors, layer = bare(activation, contract, origin, force)
     markers = 1 if how is None else how.markers
-    width = int(contract.d_model or 0)
     depth = _depth(vectors)
     if depth < 3 and markers in (1, "any"):
         rows, single = as_vectors(vectors, width)
@@ -110,16 +112,15 @@ def explained(activation: object, contract: Contract, origin: Origin, *, force: 
         as_vectors(vectors, width)  # what is not even a vector says so itself
         raise ActivationShapeError(
             f"The activation has {depth} dimensions; expected "
-            + (f"[{width}] or [n, {width}]." if markers == 1 else _several(contract))
+            + (f"[{width}] or [n, {width}]." if markers == 1 else _several(markers, width))
         )
     sets, single = as_sets(vectors, width)
     if markers != "any" and (wrong := [one for one in sets if len(one) != markers]):
-        raise ActivationShapeError(f"A prompt gets {len(wrong[0])} vectors; expected {_several(contract)}")
+        raise ActivationShapeError(f"A prompt gets {len(wrong[0])} vectors; expected {_several(markers, width)}")
     return Rows(stacked(sets), [layer] * len(sets), single)
 
 
-def _several(contract: Contract) -> str:
-    width, markers = contract.d_model, contract.injection_markers
+def _several(markers: int | str, width: int) -> str:
     return f"[{markers}, {width}] or [rows, {markers}, {width}]: its prompt takes {markers} vectors, one a marker."
 
 
@@ -132,9 +133,7 @@ def _reads(activation: object) -> list[Activations]:
     return []
 
 
-def _a_marker_each(
-    read: list[Activations], layers: tuple[int, ...], contract: Contract, origin: Origin, force: bool
-) -> Rows:
+def _a_marker_each(read: list[Activations], layers: tuple[int, ...], width: int, origin: Origin, force: bool) -> Rows:
     """Several reads of the same places, one a layer: a row of each place, its vectors in the markers' order."""
     by_layer = {one.layer: one for one in read}
     counts = {len(one) for one in read}
@@ -147,7 +146,7 @@ def _a_marker_each(
     ordered = [by_layer[layer] for layer in layers] if set(by_layer) == set(layers) else read
     for layer, one in zip(layers, ordered, strict=True):
         _refuse_foreign(one, replace(origin, layer=layer, layers=None), force)
-    vectors = [as_vectors(one.vectors, int(contract.d_model or 0))[0] for one in ordered]
+    vectors = [as_vectors(one.vectors, width)[0] for one in ordered]
     return Rows(torch.stack(vectors, dim=1), [None] * len(vectors[0]), False)
 
 

@@ -20,7 +20,7 @@ PERCENTS = [10, 25, 47, 63]
 HEADS = [1, 2, 3]
 
 
-def single_layer(root: Path, bases: Bases) -> Family:
+def single_layer(root: Path, bases: Bases, reading: str = templates.AR + "㈎") -> Family:
     """Row 10: raw prompt without BOS on a base that has one, percent of the layer's middle, AR read at its marker."""
     base, tokens = bases["llama"], tokens_of("llama")
     av = layouts.lora(root / "nla-L2-av-v2", base, seed=61)
@@ -41,7 +41,7 @@ def single_layer(root: Path, bases: Bases) -> Family:
     assert percent != round(100 * LAYER / BLOCKS)
 
     def vectors(texts: Sequence[str]) -> torch.Tensor:
-        prompts = [raw(tokens, by_hand(templates.AR, explanation=text) + "㈎", bos=False) for text in texts]
+        prompts = [raw(tokens, by_hand(reading, explanation=text, depth=percent), bos=False) for text in texts]
         assert all(ids[-1] == tokens.convert_tokens_to_ids("㈎") for ids in prompts)
         return torch.stack([plain.state_of(model, ids, LAYER) for ids in prompts])
 
@@ -54,7 +54,7 @@ def single_layer(root: Path, bases: Bases) -> Family:
             "av_template": templates.DEPTH,
             "fields": {"depth": {"rule": "middle"}},
             "output": {"form": "opened", "stop": "closing_tag"},
-            "ar_template": templates.AR + "㈎",
+            "ar_template": reading,
             "ar": {
                 "blocks": LAYER + 1,
                 "bos": False,

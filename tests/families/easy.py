@@ -66,20 +66,27 @@ def lora_ar(
     return ar, read_last(model, tokens, head, block=LAYER, bos=False, then=normed, longest=longest)
 
 
-def merged(root: Path, bases: Bases) -> Family:
-    """Rows 14, 15: a merged AV with a table's sidecar, an AR folder whose final norm stays."""
-    base, tokens = bases["qwen3"], tokens_of("qwen3")
-    av = save_checkpoint(root / "nanonla-L2-av", "qwen3", seed=81)
-    ar = layouts.cut_checkpoint(root / "nanonla-L2-ar", "qwen3", seed=82, blocks=LAYER + 1, norm=True)
-    for folder in (av, ar):
-        layouts.dataset_sidecar(folder, "qwen3", base, marker="㈎", extraction={"injection_scale": None})
-    model = plain.truncated_of(ar, norm=True)
+def whole_ar(folder: Path, kind: str, seed: int, norm: str) -> tuple[Path, Callable[[Sequence[str]], torch.Tensor]]:
+    """An AR folder with a final norm in its file, which its trainer's loader takes away or leaves; √d, no BOS."""
+    ar = layouts.cut_checkpoint(folder, kind, seed, blocks=LAYER + 1, norm=True)
+    model, tokens = plain.truncated_of(ar, norm=True), tokens_of(kind)
+    final = model.model.norm if norm == "kept" else torch.nn.Identity()
 
     @torch.no_grad()
     def normed(state: torch.Tensor) -> torch.Tensor:
-        return plain.rescaled(model.model.norm(state))
+        return plain.rescaled(final(state))
 
     head = load_file(ar / "value_head.safetensors")
+    return ar, read_last(model, tokens, head, block=LAYER, bos=False, then=normed)
+
+
+def merged(root: Path, bases: Bases, norm: str = "dropped") -> Family:
+    """Rows 14, 15: a merged AV with a table's sidecar, a whole AR."""
+    base = bases["qwen3"]
+    av = save_checkpoint(root / "nanonla-L2-av", "qwen3", seed=85)
+    ar, vectors = whole_ar(root / "nanonla-L2-ar", "qwen3", 82, norm)
+    for folder in (av, ar):
+        layouts.dataset_sidecar(folder, "qwen3", base, marker="㈎", extraction={"injection_scale": None})
     return Family(
         rows="14, 15",
         halves={"av": av, "ar": ar},
@@ -87,10 +94,10 @@ def merged(root: Path, bases: Bases) -> Family:
             "injection": ADD_1,
             "prompt_style": "chat",
             "output": TAGGED,
-            "ar": {"blocks": LAYER + 1, "bos": False, "final_norm": "kept", "state": "sqrt_d"},
+            "ar": {"blocks": LAYER + 1, "bos": False, "final_norm": norm, "state": "sqrt_d"},
         },
         av=av_of("qwen3", plain.model_of(av), "㈎"),
-        ar=read_last(model, tokens, head, block=LAYER, bos=False, then=normed),
+        ar=vectors,
     )
 
 
@@ -120,7 +127,7 @@ def stripped_full(root: Path, bases: Bases) -> Family:
     """Row 26: a LoRA AV; a whole AR of K+1 blocks whose `ar_meta.json` says that the final norm is stripped."""
     kind, marker = "gemma3", "㈜"
     base, tokens = bases[kind], tokens_of(kind)
-    av = lora(root / "rl_vllm" / "iter_000400", base, seed=101)
+    av = lora(root / "rl_vllm" / "iter_000400", base, seed=105)
     ar = layouts.cut_checkpoint(root / "rl_vllm" / "critic_latest", kind, 102, blocks=LAYER + 1, norm=False)
     meta = {"ar_num_layers": LAYER + 1, "final_norm_stripped": True}
     (ar / "ar_meta.json").write_text(json.dumps(meta))
@@ -205,21 +212,14 @@ def on_a_parent(root: Path, bases: Bases) -> Family:
 def on_the_sft(root: Path, bases: Bases) -> Family:
     """Row 19: RL on top of the merged SFT adapter, thinking closed, the opening tag prefilled; a whole AR beside it."""
     kind, marker = "qwen3.6", "㈜"
-    base, tokens = bases[kind], tokens_of(kind)
+    base = bases[kind]
     sft, rl = lora(root / "av_sft_lora", base, seed=131), lora(root / "av_rl_lora_step400", base, seed=132)
-    ar = layouts.cut_checkpoint(root / "rl_critic_step400", kind, 133, blocks=LAYER + 1, norm=True)
+    ar, vectors = whole_ar(root / "rl_critic_step400", kind, 133, "dropped")
     active = {"adapters": ["av_sft_lora", "av_rl_lora_step400"]}
     layouts.dataset_sidecar(root, kind, base, marker=marker, weights=active)
     layouts.dataset_sidecar(ar, kind, base, marker=marker)
-    model = plain.truncated_of(ar, norm=True)
-
-    @torch.no_grad()
-    def normed(state: torch.Tensor) -> torch.Tensor:
-        return plain.rescaled(model.model.norm(state))
-
     prefill = "<explanation>\n"
     av = av_of(kind, plain.model_of(base, (sft, STABLE), (rl, STABLE)), marker, {"enable_thinking": False}, prefill)
-    head = load_file(ar / "value_head.safetensors")
     return Family(
         rows="19",
         halves={"av": root, "ar": ar},
@@ -229,10 +229,10 @@ def on_the_sft(root: Path, bases: Bases) -> Family:
             "enable_thinking": False,
             "prefill": prefill,
             "output": {"form": "opened", "stop": "closing_tag"},
-            "ar": {"blocks": LAYER + 1, "bos": False, "final_norm": "kept", "state": "sqrt_d"},
+            "ar": {"blocks": LAYER + 1, "bos": False, "final_norm": "dropped", "state": "sqrt_d"},
         },
         av=PlainAV(**{**vars(av), "parse": plain.opened}),
-        ar=read_last(model, tokens, head, block=LAYER, bos=False, then=normed),
+        ar=vectors,
     )
 
 

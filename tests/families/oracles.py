@@ -40,7 +40,7 @@ def oracle(
     (marker,) = tokens(MARK, add_special_tokens=False).input_ids
 
     def ask(pair: Any, rows: torch.Tensor) -> list[str]:
-        return [pair.ask(row, question, layer=layer) for row in rows]
+        return list(pair.ask(rows, question, layer=layer))  # a prompt a set
 
     return Family(
         rows="50-58",

@@ -103,7 +103,7 @@ def matryoshka(root: Path, bases: Bases, template: str = templates.BULLETS) -> F
             marker=tokens.convert_tokens_to_ids("㈎"),
             inject=overwritten(150.0),
             parse=plain.lines,
-            steps=12,
+            steps=9,
             closes=False,
         ),
         ar=read_last(

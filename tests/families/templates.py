@@ -47,7 +47,6 @@ SEVERAL = "Here are vectors of several layers: <concept>{injection_char}</concep
 ORACLE = "Layer: {layer}\n{injection_char} \n{question}"
 AR = "Summary of the following text: <text>{explanation}</text> <summary>"
 AR_DEPTH = "Summary of the following text from depth {depth}%: <text>{explanation}</text> <summary>"
-AR_LAYER = "[Layer {layer}] {explanation}"
 
 ALL = {name: value for name, value in globals().items() if name.isupper() and isinstance(value, str)}
 TEXTS = [

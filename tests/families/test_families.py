@@ -8,6 +8,10 @@ import torch
 from . import plain, templates
 from .census import FAMILIES
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::nla_sdk.errors.UnmatchedPairWarning"),  # their files do not name each other
+    pytest.mark.filterwarnings("ignore::nla_sdk.errors.TruncatedExplanationWarning"),
+]
 ALONE = (0, 1, 31)
 
 

@@ -26,6 +26,7 @@ from .bases import D, tokens_of
 from .family import load, without
 from .layouts import LAYER
 
+pytestmark = pytest.mark.filterwarnings("ignore::nla_sdk.errors.UnmatchedPairWarning")
 WHOLE_ARS = ["kitft on Qwen", "nanoNLA merged"]
 
 
@@ -169,10 +170,10 @@ def test_a_head_with_numbers_near_the_end_of_floats_gives_an_error_not_a_score(c
 def test_an_output_that_nothing_but_the_budget_ends_is_whole_and_one_that_should_have_ended_is_cut(family, loaded):
     vectors, _ = family("syvb bullets").clear_rows()
     lines = loaded("syvb bullets").explain(vectors)
-    assert all(line.status in ("ok", "empty") and line.tokens <= 12 for line in lines)
-    assert max(line.tokens for line in lines) == 12
+    assert all(line.status in ("ok", "empty") and line.tokens <= 9 for line in lines)
+    assert max(line.tokens for line in lines) == 9
     cut = load(family("syvb bullets"), output={"form": "lines", "stop": "eos"}).explain(vectors)
-    open_ended = [line for line in cut if line.tokens == 12 and plain.CLOSE not in line.raw]
+    open_ended = [line for line in cut if line.tokens == 9 and plain.CLOSE not in line.raw]
     assert open_ended and {line.status for line in open_ended} <= {"truncated", "empty"}
 
 

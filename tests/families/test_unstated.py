@@ -16,6 +16,7 @@ from tests import tiny
 from . import easy, plain, templates
 from .family import load, without
 
+pytestmark = pytest.mark.filterwarnings("ignore::nla_sdk.errors.UnmatchedPairWarning")
 ADD_1 = ["nanoNLA merged", "EasyNLA with the norm kept", "several layers in one prompt"]
 
 

@@ -311,10 +311,11 @@ def test_grpo_of_two_processes_adds_up_to_that_of_one_and_an_empty_share_to_noth
     expected = gradients_of(alone, batch, batch)
     tokens = {row: sum(len(ids) for ids in alone._sample([row], 0).targets) for row in batch}
     summed: dict[str, torch.Tensor] = {}
+    nothing = [0.0] * (1 + len(collapse.Seen().sums))  # the divergence, and what is counted beside the rows
     for own in ([0, 2], [1], []):
         rest = [row for row in batch if row not in own]
         trainer = trainer_of(config)
-        trainer.accelerator = TwoProcesses([[sum(tokens[row] for row in rest)], [4.0 * len(rest)] + [0.0] * 6])
+        trainer.accelerator = TwoProcesses([[sum(tokens[row] for row in rest)], [4.0 * len(rest)] + nothing])
         found = gradients_of(trainer, own, batch)
         assert bool(found) == bool(own)
         for name, gradient in found.items():
