@@ -10,7 +10,7 @@ import torch
 
 from .calls.asking import answers, asked, require_default, require_oracle, spread
 from .calls.inputs import Chat, Progress, Texts, Writing, check_text_input, check_vector_input, is_text
-from .calls.rows import Layers, bare, scored
+from .calls.rows import Layers, bare, refuse_other_layer, scored
 from .errors import InputError
 from .model.extraction import is_chat
 from .model.injection import VectorsLike, as_vectors
@@ -209,7 +209,8 @@ class NLAPair(Steps):
             vectors = self._read_sets(vectors, positions, layer)
             rows = asked(vectors, verbalizer.contract, self.origin, width=self.d_model, force=force)
         else:
-            rows = asked(vectors, verbalizer.contract, self.origin, width=self.d_model, force=force).of_layers(layer)
+            rows = asked(vectors, verbalizer.contract, self.origin, width=self.d_model, force=force)
+            rows = rows.of_layers(layer, force=force)
             self._look_at(vectors, rows, force)
         rows, questions = spread(rows, question)
         fields = self._fields(rows, questions)
@@ -317,6 +318,8 @@ class NLAPair(Steps):
         """
         given, own = bare(activation, self.ar_contract or self.contract, self.origin, force)
         vectors, single_vector = as_vectors(given, self.d_model)
+        if layer is not None and not force:
+            refuse_other_layer(layer, own, "the Activations were")
         layer = own if layer is None else layer
         single_text = isinstance(text, str)
         reconstructions = self.reconstruct([text] if single_text else text, layer=layer)

@@ -34,7 +34,9 @@ class Steps(OnDisk):
     def _rows(self, activation: Any, layer: Layers | None, force: bool) -> Rows:
         """What is to be explained, a prompt a row: of this pair's kind, or with a word."""
         contract = self._need(self.verbalizer, "explain", "AV").contract
-        rows = explained(activation, contract, self.origin, width=self.d_model, force=force).of_layers(layer)
+        self._refuse_one_layer(layer)
+        rows = explained(activation, contract, self.origin, width=self.d_model, force=force)
+        rows = rows.of_layers(layer, force=force)
         self._look_at(activation, rows, force)
         return rows
 
@@ -65,9 +67,8 @@ class Steps(OnDisk):
     def _read(self, text: Any, layer: Layers | None) -> Activations | list[Activations]:
         """The last token's activation of each text, at each layer that a prompt takes a vector of."""
         how = self._need(self.verbalizer, "explain", "AV").contract.injection
+        self._refuse_one_layer(layer)
         if how is not None and how.layers is not None:
-            if layer is not None:
-                raise InputError(f"layer={layer}: its prompt takes a vector of each of the layers {list(how.layers)}.")
             return [self._extract(text, -1, one) for one in how.layers]
         self.require_layers(layer)
         if layer is None or not hasattr(layer, "__iter__"):
@@ -75,6 +76,12 @@ class Steps(OnDisk):
         texts = [text] if isinstance(text, str) or is_chat(text) else list(text)
         layers = layer_of_each(layer, len(texts), "texts")
         return [self._extract(one, -1, at) for one, at in zip(texts, layers, strict=True)]
+
+    def _refuse_one_layer(self, layer: Layers | None) -> None:
+        """Refuse a layer said of all vectors of a prompt whose markers have one each."""
+        how = self._need(self.verbalizer, "explain", "AV").contract.injection
+        if layer is not None and how is not None and how.layers is not None:
+            raise InputError(f"layer={layer}: its prompt takes a vector of each of the layers {list(how.layers)}.")
 
     def _read_sets(self, text: Any, positions: Any, layer: Layers | None) -> Activations | list[Activations]:
         """Of each text what stands at its positions, a set each; `(a, b)` is a slice."""

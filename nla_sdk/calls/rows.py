@@ -44,13 +44,19 @@ class Rows:
         vectors = self.vectors if isinstance(self.vectors, torch.Tensor) else torch.cat(self.vectors)
         return vectors.reshape(-1, vectors.shape[-1])
 
-    def of_layers(self, layer: Layers | None) -> Rows:
+    def of_layers(self, layer: Layers | None, *, force: bool = False) -> Rows:
         """The same rows, read from the blocks that the caller names.
 
+        Args:
+            force: believe the caller where Activations say another block.
         Raises:
-            InputError: they are no whole numbers, or not as many as rows.
+            InputError: they are no whole numbers, not as many as rows, or not what Activations say of themselves.
         """
-        return self if layer is None else replace(self, layers=layer_of_each(layer, len(self), "rows"))
+        layers = layer_of_each(layer, len(self), "rows")
+        for row, (said, read) in enumerate(zip(layers, self.layers, strict=True)):
+            if not force:
+                refuse_other_layer(said, read, f"row {row} of the Activations was")
+        return self if layer is None else replace(self, layers=layers)
 
 
 def layer_of_each(layer: Layers | None, count: int, what: str) -> list[int | None]:
@@ -67,6 +73,18 @@ def layer_of_each(layer: Layers | None, count: int, what: str) -> list[int | Non
     if len(layers) != count:
         raise InputError(f"layer= names {len(layers)} layers for {count} {what}; expected one of each, or one.")
     return [*layers]
+
+
+def refuse_other_layer(said: int | None, read: int | None, what: str) -> None:
+    """Refuse a layer that a caller names of Activations that were read from another.
+
+    Raises:
+        InputError: names both.
+    """
+    if None not in (said, read) and said != read:
+        raise InputError(
+            f"layer={said}, but {what} read from layer {read}. Leave layer= out; force=True takes them as of {said}."
+        )
 
 
 def explained(activation: object, contract: Contract, origin: Origin, *, width: int, force: bool = False) -> Rows:

@@ -13,6 +13,7 @@ from .values import agree, lower, number, short, whole_number
 _RAW = (None, "raw", "none")
 # Files that say `injection_scale` and nothing else of the injection overwrite the marker's embedding.
 _SCALE_KEYS = ("injection_scale", "extraction.injection_scale")
+_SCALE_WORDS = (*_SCALE_KEYS, "injection.scale")
 # The keys that this form is written with: whoever writes them means what docs/contract.md says of them.
 OWN_DEPTH = ("ar_num_blocks", "ar.blocks")
 _INJECTED = frozenset(
@@ -42,6 +43,25 @@ def norm_of_scale(values: dict[str, Any], keys: MutableMapping[str, str], source
             f"{source}: `{key}` is {word} but `{keys.get('injection_norm', 'injection.norm')}` is "
             f"{short(values['injection_norm'])}. Keep only `injection.norm`."
         )
+
+
+def of_an_embedding_only(values: dict[str, Any], keys: MutableMapping[str, str], origin: str, source: str) -> None:
+    """Of a vector that another source puts in after a block, a source's scale that is a word says nothing (in place).
+
+    `null`, `none` and `sqrt_d_model` under a scale's name are how files of overwriting AVs are written, and how their
+    descendants' are left: with that other source's site and rule they would be an injection that nobody trained.
+
+    Raises:
+        ContractError: it is given, so it is meant.
+    """
+    if "injection_site" in values or (key := keys.get("injection_norm")) not in _SCALE_WORDS:
+        return
+    if origin == "given":
+        raise ContractError(
+            f"{source}: `{key}` is given as a norm ({values['injection_norm']}), but the vector goes in after a block, "
+            "of which a scale alone says nothing. State injection.norm."
+        )
+    del values["injection_norm"], keys["injection_norm"]
 
 
 def derive(values: dict[str, Any], origins: dict[str, str], keys: dict[str, str], source: str) -> None:
@@ -131,7 +151,8 @@ def _injection(values: dict, origins: dict, keys: dict, source: str, root: float
             norm = values["injection_norm"] = "fixed"
             origins["injection_norm"] = "derived"
     alone = keys.get("injection_scale") in _SCALE_KEYS or keys.get("injection_norm") in _SCALE_KEYS
-    if site is None and norm is not None and alone:
+    elsewhere = "injection_block" in values or lower(values.get("injection_rule")) == "add"
+    if site is None and norm is not None and alone and not elsewhere:
         site = values["injection_site"] = "embedding"
         origins["injection_site"] = "derived"
     if site == "embedding" and "injection_rule" not in values:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ContractError
-from .derive import OWN_DEPTH, derive, norm_of_scale, role_of
+from .derive import OWN_DEPTH, derive, norm_of_scale, of_an_embedding_only, role_of
 from .keys import DIALECTS, WRITTEN, WRITTEN_BLOCKS
 from .releases.known import recognise
-from .values import agree, role, short, whole_number
+from .values import agree, lower, role, short, whole_number
 
 # A block may be one word: `output: lines`.
 _WORD_OF = {"output": "form", "weights": "kind"}
@@ -22,6 +22,8 @@ _OWN_BLOCKS = frozenset(("injection", "output", "weights"))
 # These hold K where K + 1 blocks are kept.
 _INDEX_OF_LAST_BLOCK = frozenset(DIALECTS["ar_num_blocks"][1:])
 _BLOCKS = sorted({key.split(".")[0] for keys in (*DIALECTS.values(), WRITTEN.values()) for key in keys if "." in key})
+# What a key that is not ours calls a norm.
+_NORM_OF = {"training.injection_mode": {"normalize": "fixed", "normalise": "fixed"}}
 SCALES = ("injection_scale", "mse_scale")
 INJECTION = tuple(name for name in WRITTEN if name.startswith("injection_"))
 NEIGHBOURS = ("injection_left_neighbor_id", "injection_right_neighbor_id")
@@ -121,6 +123,10 @@ def read(
     keys: dict[str, str] = {}
     for layer in layers:
         norm_of_scale(layer.values, layer.keys, source)
+    sites = [layer.values["injection_site"] for layer in layers if "injection_site" in layer.values]
+    for layer in layers:
+        if sites and lower(sites[0]) == "block":
+            of_an_embedding_only(layer.values, layer.keys, layer.origin, source)
         _fill(values, origins, keys, layer)
     is_model = values.get("kind", "nla_model") == "nla_model"
     if known is None and is_model and _left_open(half or role_of(values), values, keys):
@@ -286,6 +292,8 @@ def _choose(entries: dict[str, list[tuple[str, Any]]], source: str) -> tuple[dic
                     value = whole_number(raw) + 1
                 except ValueError as error:
                     raise ContractError(f"{source}: `{key}` is {short(raw)}: {error}.") from None
+            if key in _NORM_OF:
+                value = _NORM_OF[key].get(str(lower(raw)), raw)
             if name == "role":
                 value = role(raw)
             if name not in values:

@@ -20,6 +20,7 @@ DIALECTS: dict[str, tuple[str, ...]] = {
     "base_model": ("base_checkpoint", "extraction.base_model"),
     "d_model": ("extraction.d_model",),
     "layer": ("extraction.layer", "extraction.layer_index", "extraction_layer_index"),
+    "injection_norm": ("training.injection_mode",),  # nla-at-home: normalize to the scale, or multiply by it
     "injection_scale": ("extraction.injection_scale",),
     "mse_scale": ("extraction.mse_scale",),
     "injection_char": ("tokens.injection_char", "extraction.injection_char"),

@@ -45,6 +45,11 @@ def require(contract: Contract) -> None:
         )
     for name in _unstated(contract):
         raise unstated(contract, name)
+    if contract.injection_site == "embedding" and contract.injection_block is not None:
+        raise ContractError(
+            f"{contract.source}: `injection.block` is {contract.injection_block}, but `injection.site` is embedding, "
+            "which has no block. Say site: block, or take the block out."
+        )
     layers, markers = contract.injection_layers, contract.injection_markers
     if layers and markers != len(layers):
         raise ContractError(

@@ -330,7 +330,7 @@ def check_halves(av: Half, ar: Half, **where: Any) -> None:
     ours, theirs = av.contract.source_model, ar.contract.source_model
     if ours is not None and theirs is not None and not same_repository(ours, theirs, **where):
         raise MismatchedHalvesError(
-            f"The AV {av.ref} has source_model {ours}, the AR {ar.ref} has {theirs}: they read different "
+            f"The AV {av.ref} has source_model {sources[0]}, the AR {ar.ref} has {sources[1]}: they read different "
             "vectors. Use halves of one pair."
         )
     if bool(av.contract.activation_map) != bool(ar.contract.reconstruction_map):

@@ -11,13 +11,14 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
 
 from ..contract.prompts.tokens import check_embedded, encode
-from ..errors import NonFiniteOutputError, PositionError, TextError
+from ..errors import InputError, NonFiniteOutputError, PositionError, TextError
 from ..halves.hub.naming import other_names
 from ..io.origins import COLUMNS, Origin, RowFacts, check_origin, common, facts_of_sidecar
 from ..io.rows.sources import TEXTS, RowSource
@@ -76,7 +77,7 @@ def origin_of(
 
     Args:
         said: what its rows say of themselves (`facts_of_rows`).
-        layer: of texts, if not the pair's.
+        layer: of texts, if not the pair's; of activations, what they are said to be of.
         force: warn where activations of another layer or model would be refused.
     Raises:
         ForeignActivationError: INPUT says that its activations are not the pair's kind; names the rows.
@@ -85,7 +86,10 @@ def origin_of(
         return pair.origin if layer is None else replace(pair.origin, layer=layer)
     said = [*facts_of_sidecar(source.path), *said]
     also = other_names(pair.origin.model, (facts.get("model") for _, facts in said))
-    check_origin(said, replace(pair.origin, also=pair.origin.also + also), source.name, force=force)
+    reads = replace(pair.origin, also=pair.origin.also + also)
+    if layer is not None:  # the prompt would say it of all rows
+        reads = replace(reads, layer=layer, layers=None)
+    check_origin(said, reads, source.name, force=force)
     return common(said)
 
 
@@ -190,6 +194,11 @@ def _on_vectors(
 ) -> Work:
     """Texts become activations first; of vectors that look like something else the first chunk's cause is told."""
     told: set[str] = set()
+    if (markers := pair.contract.injection_markers) not in (1, "any"):
+        raise InputError(
+            f"{source.name}: a row holds one vector, and a prompt of this pair takes {markers}. Pass them together: "
+            "pair.explain(vectors) with vectors [rows, markers, d_model]."
+        )
     if layer is not None:
         pair.require_layers(layer)
     read = extract(pair, source, positions, layer) if source.holds == TEXTS else None
@@ -263,14 +272,26 @@ def identify(pair: NLAPair) -> dict:
         "device": backbone.device.type,
         "base": backbone.ref,
     }
+    if pair.read_from is not None:  # found, not loaded: a job that goes on may have no text left to read
+        files = pair.read_from.find()
+        found["source"] = f"{files.ref} at {files.commit or _listing(files.path)}"
     for role, half in (("av", pair.av), ("ar", pair.ar)):
         if half is None:
             continue
-        stats = {file.name: file.stat() for file in sorted(half.folder.iterdir()) if file.is_file()}
-        files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()]
-        listing = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
-        found[role] = f"{half.ref} at {half.commit or listing}"
+        found[role] = f"{half.ref} at {half.commit or _listing(half.folder)}"
+        for number, folder in enumerate(half.adapters, 1):
+            if folder != half.folder:
+                found[f"{role}_adapter_{number}"] = _listing(folder)
+        if half.parent is not None:
+            found[f"{role}_parent"] = f"{half.parent.ref} at {half.parent.commit or _listing(half.parent.path)}"
         origins = half.contract.origins
         if given := {name: getattr(half.contract, name) for name, origin in origins.items() if origin == "given"}:
             found[f"{role}_contract"] = given
     return found
+
+
+def _listing(folder: Path) -> str:
+    """What changes when a file of a folder does."""
+    stats = {file.name: file.stat() for file in sorted(folder.iterdir()) if file.is_file()}
+    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()]
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]

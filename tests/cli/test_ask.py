@@ -11,7 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from nla_sdk.cli.app import app
-from nla_sdk.errors import InputError, NotAnOracleError, UnseenValueError
+from nla_sdk.errors import (
+    ForeignActivationError,
+    ForeignActivationWarning,
+    InputError,
+    NotAnOracleError,
+    UnseenValueError,
+)
 from nla_sdk.io.tables import vector_column
 from tests import tiny
 from tests.pair.test_ask import LAYERS, QUESTION, TEXT, base, half, oracle  # noqa: F401
@@ -46,6 +52,10 @@ def test_a_table_says_the_layer_of_each_row(oracle, half, tmp_path):  # noqa: F8
     assert [row["activation_layer"] for row in rows] == LAYERS
     with pytest.raises(InputError, match="rows are of the layers 1, 2.*--each"):
         asked(*given)
+    with pytest.raises(ForeignActivationError, match=r"activations of layer 1 \(row 0\); this pair reads layer 2"):
+        asked(*given[:-1], "--layer", "2")
+    with pytest.warns(ForeignActivationWarning, match="Taken all the same"):
+        assert {row["activation_layer"] for row in asked(*given, "--each", "--layer", "2")} == {2}
 
 
 def test_what_is_refused(half):  # noqa: F811

@@ -209,3 +209,42 @@ def test_a_block_of_ours_that_is_something_else_is_refused_where_ours_would_be_w
     with pytest.raises(ContractError, match="`ar` is 'owner/ar'; expected a mapping"):
         Contract.from_dict(AR | {"ar": "owner/ar"})
     assert Contract.from_dict(AV | {"ar": "owner/ar"}).to_dict()["ar"] == "owner/ar"
+
+
+ADD = {"injection": {"site": "block", "block": 1, "rule": "add", "norm": "match"}}
+BLOCK = {"injection": {"site": "block", "block": 1, "rule": "add"}}
+
+
+@pytest.mark.parametrize("word", [None, "none", "raw", "sqrt_d_model"])
+def test_a_files_scale_that_is_a_word_is_no_norm_of_a_vector_that_goes_in_after_a_block(word):
+    for said in ({"injection_scale": word}, {"extraction": {"injection_scale": word}}):
+        sidecar = PLACE | {"prompt_style": "raw"} | said
+        contract = Contract.from_dict(sidecar, known={"base_model": "owner/lm"} | ADD)
+        assert contract.injection == Injection("block", 1, "add", "match")
+        with pytest.raises(UnstatedFactError, match=r"`injection\.norm` is not stated"):
+            Contract.from_dict(sidecar | {"base_model": "owner/lm"}, given=BLOCK)
+    with pytest.raises(ContractError, match="a scale alone says nothing"):
+        Contract.from_dict(drop(AV, "injection_scale") | ADD, given={"injection_scale": word})
+
+
+@pytest.mark.parametrize("more", [{"injection.rule": "add"}, {"injection.block": 3}])
+def test_a_scale_alone_says_no_site_once_something_else_of_an_injection_is_said(more):
+    for said, given_too in ((nested(more), None), ({}, more)):
+        with pytest.raises(UnstatedFactError, match=r"`injection\.site` is not stated"):
+            Contract.from_dict(PLACE | FLOOR | said, given=given_too)
+
+
+def test_a_block_of_a_vector_that_goes_into_the_embedding_is_refused():
+    own, stated = drop(AV, "injection_scale"), {"site": "embedding", "norm": "fixed", "scale": 7}
+    with pytest.raises(ContractError, match=r"`injection\.block` is 3, but `injection\.site` is embedding"):
+        Contract.from_dict(own | {"injection": stated | {"block": 3}})
+    assert Contract.from_dict(own | ADD, given={"injection": stated}).injection_block is None
+
+
+def test_what_a_sidecar_says_of_its_trainings_injection_is_its_norm():
+    said = PLACE | {"base_model": "owner/lm", "prompt_style": "raw", "extraction": {"injection_scale": 150}}
+    for mode, norm in (("normalize", "fixed"), ("multiply", "multiply")):
+        found = Contract.from_dict(said | {"training": {"injection_mode": mode, "lr": 1}})
+        assert (found.injection_norm, found.injection_scale, found.extras) == (norm, 150, {"training": {"lr": 1}})
+    with pytest.raises(ContractError, match=r"`training\.injection_mode` is 'spin'"):
+        Contract.from_dict(said | {"training": {"injection_mode": "spin"}})

@@ -6,6 +6,7 @@ import copy
 import pickle
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +22,8 @@ from nla_sdk.errors import (
     PositionError,
     UnseenValueError,
 )
+from nla_sdk.io.rows.sources import open_source
+from nla_sdk.jobs import work
 from tests import tiny
 
 TEXT = "She walked to the bank of the river."
@@ -224,6 +227,28 @@ def test_what_cannot_be_asked(oracle, base, tmp_path):
         oracle.ask(torch.ones(2, 5), QUESTION, force=True)
     with pytest.raises(InputError, match="2 layers for 1 rows"):
         oracle.ask(vectors, QUESTION, layer=[1, 2], force=True)
+
+
+def test_a_layer_that_activations_contradict_is_refused_unless_forced(oracle):
+    read = oracle.extract(TEXT, [3, 4], layer=2)
+    for given in (read, [read, read]):
+        with pytest.raises(InputError, match="layer=1, but row 0 of the Activations was read from layer 2"):
+            oracle.ask(given, QUESTION, layer=1)
+    assert oracle.ask(read, QUESTION, layer=2) == oracle.ask(read, QUESTION)
+    assert oracle.ask(read, QUESTION, layer=1, force=True) == oracle.ask(read.vectors, QUESTION, layer=1, force=True)
+
+
+def test_of_vectors_of_several_layers_no_one_layer_is_said_and_a_row_of_a_table_is_not_enough(base, tmp_path):
+    folder = tiny.lora_av(tmp_path / "several", base, tiny.plain_model(base), layer=1)
+    injection = {"site": "block", "block": 1, "rule": "add", "norm": "match", "layers": [2, 1]}
+    pair = NLAPair.from_pretrained(tiny.write_sidecar(folder, "injection_scale", injection=injection))
+    vectors = tiny.random(6, tiny.D_MODEL, seed=14).view(3, 2, tiny.D_MODEL)
+    for layer in (1, [1, 2, 1]):
+        with pytest.raises(InputError, match=r"takes a vector of each of the layers \[2, 1\]"):
+            pair.explain(vectors, layer=layer, force=True)
+    np.save(tmp_path / "two.npy", vectors[0].numpy())
+    with pytest.raises(InputError, match=r"two\.npy: a row holds one vector, and a prompt of this pair takes 2"):
+        work.explain(pair, open_source(str(tmp_path / "two.npy"), ("activation_vector",)))
 
 
 def test_a_verbalizer_is_not_asked(pair):

@@ -12,6 +12,7 @@ from nla_sdk.contract import Contract
 from nla_sdk.errors import ForeignActivationError, MismatchedHalvesError, MissingFileError, MissingParentError
 from nla_sdk.halves.memory.bases import Base
 from nla_sdk.halves.memory.source import Source
+from nla_sdk.jobs.work import identify
 from tests import reference, tiny
 from tests.conftest import DEPTHS
 from tests.merged import merged
@@ -54,6 +55,14 @@ def test_texts_are_read_from_the_source_and_all_else_is_the_bases(lora_folders, 
     assert trip.explanation == pair.explain(trip.activation)
     assert (audited.source is pair.source) == (kind == "adapter"), "an adapter shares the base in memory"
     assert f"layer {LAYER} of {tuned[kind]} (a fine-tune of the base)" in repr(audited)
+
+
+def test_work_done_with_another_source_is_not_gone_on_with(lora_folders, pair, tuned):
+    told = [
+        identify(NLAPair.from_pretrained(lora_folders["shared"], source=tuned[kind])) for kind in ("adapter", "full")
+    ]
+    assert "source" not in identify(pair)
+    assert all(str(tuned[kind]) in one["source"] for kind, one in zip(("adapter", "full"), told, strict=True))
 
 
 def test_activations_of_the_source_are_taken_and_those_of_the_base_are_not(lora_folders, pair, tuned):

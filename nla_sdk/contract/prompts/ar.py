@@ -83,6 +83,7 @@ def ar_prompt_ids(
         ContractError: not even the empty explanation fits.
         UnstatedFactError: the tokenizer has a BOS and nobody says whether the prompt begins with it.
         InputError: it is too long, and `ar.truncation` is refuse.
+        MarkerError: it is too long, and the marker where the AR reads would be cut off.
     """
     return ar_prompt_ids_batch(contract, tokenizer, [explanation], max_length, fields)[0]
 
@@ -109,11 +110,22 @@ def ar_prompt_ids_batch(
         elif contract.ar_truncation == "explanation":
             found.append((_cut(contract, tokenizer, explanation, limit, fields), True))
         elif contract.ar_truncation == "right":
+            _refuse_cut_marker(contract, ids, 0, limit)
             found.append((ids[:limit], True))
         else:
             kept = 1 if ids[0] == getattr(tokenizer, "bos_token_id", None) else 0
+            _refuse_cut_marker(contract, ids, len(ids) - limit + kept, len(ids))
             found.append((ids[:kept] + ids[len(ids) - limit + kept :], True))
     return found
+
+
+def _refuse_cut_marker(contract: Contract, ids: Sequence[int], first: int, end: int) -> None:
+    """Refuse to cut the marker where the AR reads: an explanation may hold its token too, and would be read there."""
+    if contract.ar_position == "marker" and not first <= reading_position(contract, ids) < end:
+        raise MarkerError(
+            f"The AR reads at the marker {contract.injection_char!r}, which `ar.truncation: {contract.ar_truncation}` "
+            f"cuts off a prompt of {len(ids)} tokens. Raise `max_length`, or shorten the explanation."
+        )
 
 
 def reading_position(contract: Contract, ids: Sequence[int]) -> int:

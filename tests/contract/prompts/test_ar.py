@@ -166,4 +166,11 @@ def test_a_marker_that_was_cut_away_is_named():
     contract = ar(samples.AR_MARK, max_length=20, injection_char="㊗", ar={"position": "marker", "truncation": "right"})
     contract = contract.verify(live)
     with pytest.raises(MarkerError, match=r"does not hold.*raise `max_length` if it was cut off"):
-        contract.reading_position(contract.ar_prompt_ids(live, "a")[0])
+        contract.reading_position(ids_of(live, "a prompt without it"))
+    before = ar(
+        "㊗ of {explanation}", max_length=20, injection_char="㊗", ar={"position": "marker", "truncation": "left"}
+    )
+    for one in (contract, before.verify(live)):  # an explanation's own marker is not read in its place
+        for text in ("a" * 40, "㊗" * 40):
+            with pytest.raises(MarkerError, match=r"`ar.truncation: (left|right)` cuts off a prompt of \d+ tokens"):
+                one.ar_prompt_ids(live, text)

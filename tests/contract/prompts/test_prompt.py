@@ -176,6 +176,8 @@ def test_a_system_message_that_the_chat_template_drops_or_refuses_is_named():
     dropping = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
     with pytest.raises(ContractMismatchError, match="drops the `system` message"):
         kitft(system="Be brief.").verify(tokenizer(bos=None, chat=dropping))
+    with pytest.raises(ContractMismatchError, match="drops the `system` message"):  # the prompt has this word too
+        kitft(system="vector").verify(tokenizer(bos=None, chat=dropping))
     with pytest.raises(ContractMismatchError, match="chat template fails.*System role not supported"):
         kitft(system="Be brief.").verify(tokenizer(chat=samples.GEMMA))
 
