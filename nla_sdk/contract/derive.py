@@ -116,7 +116,8 @@ def _ar(values: dict, origins: dict, keys: dict) -> None:
     # Only of a file: whoever corrects the depth of somebody else's file has not said how its state is read.
     own = keys.get("ar_num_blocks") in OWN_DEPTH and origins.get("ar_num_blocks") == "sidecar"
     target = "centred" if values.get("activation_mean") else "raw"
-    stated_by_form = {"ar_final_norm": "dropped", "ar_bos": True} if own else {}
+    # A file that says of the norm itself was written since both can be said: it does not mean the other by silence.
+    stated_by_form = {"ar_final_norm": "dropped", "ar_bos": True} if own and "ar_final_norm" not in values else {}
     for name, value in {**stated_by_form, "ar_target": target}.items():
         if name not in values:
             values[name], origins[name] = value, "derived"

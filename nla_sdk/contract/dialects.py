@@ -128,6 +128,9 @@ def read(
         if sites and lower(sites[0]) == "block":
             of_an_embedding_only(layer.values, layer.keys, layer.origin, source)
         _fill(values, origins, keys, layer)
+    if "prompt_style" in sidecar and agree(values["prompt_style"], sidecar["prompt_style"]):
+        # Said again it is still the file's, which means by it that BOS is put where there is one.
+        origins["prompt_style"] = "sidecar"
     is_model = values.get("kind", "nla_model") == "nla_model"
     if known is None and is_model and _left_open(half or role_of(values), values, keys):
         _fill(values, origins, keys, _Layer("release", recognise(values)[0], {}))
@@ -328,6 +331,9 @@ def _stale(values: Mapping[str, Any], below: Mapping[str, Any]) -> set[str]:
     for names, theirs in _BELONGS_TO.items():
         if any(map(differs, names)):
             stale |= theirs
+    # A scale alone is the norm of `fixed`: of another kind of norm it is not the number.
+    if lower(values.get("injection_norm", "fixed")) != "fixed" and "injection_norm" not in below:
+        stale.add("injection_scale")
     return stale
 
 

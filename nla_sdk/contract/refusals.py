@@ -43,8 +43,8 @@ def require(contract: Contract) -> None:
             f"{short(getattr(contract, name))}. Put {field} where the "
             f"{'vector is injected' if contract.role == 'av' else 'explanation stands'}."
         )
-    for name in _unstated(contract):
-        raise unstated(contract, name)
+    if unsaid := _unstated(contract):
+        raise unstated(contract, *unsaid)
     if contract.injection_site == "embedding" and contract.injection_block is not None:
         raise ContractError(
             f"{contract.source}: `injection.block` is {contract.injection_block}, but `injection.site` is embedding, "
@@ -89,18 +89,23 @@ _QUESTIONS = {
 }
 
 
-def unstated(contract: Contract, name: str) -> UnstatedFactError:
-    """The error for a fact that is never guessed: what it decides, which releases have which value, how to state it."""
+def unstated(contract: Contract, name: str, *others: str) -> UnstatedFactError:
+    """The error for a fact that is never guessed: what it decides, which releases have which value, how to state it.
+
+    Args:
+        others: more that is not stated, and is named only.
+    """
     key, options = written_as(name), values_of(name)
     said = [
         f"{_as_yaml(value)} ({repos[0]}{f' and {len(repos) - 1} more' if len(repos) > 1 else ''})"
         for value, repos in sorted(options.items(), key=lambda option: -len(option[1]))[:6]
     ]
     example = _as_yaml(next(iter(options), "…"))
+    more = f" Not stated either: {', '.join(f'`{written_as(other)}`' for other in others)}." if others else ""
     return UnstatedFactError(
         f"{contract.source}: `{key}` is not stated: {_QUESTIONS[name]}. It is never guessed, as a wrong value runs "
         f"without an error. Known releases have {', '.join(said) or 'none'}. Ask the publisher, then state it: "
-        f"contract={{'{key}': …}} (nla: --contract {key}={example}), or in the file."
+        f"contract={{'{key}': …}} (nla: --contract {key}={example}), or in the file.{more}"
     )
 
 

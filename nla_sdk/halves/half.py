@@ -15,6 +15,7 @@ from ..contract.file import parse
 from ..contract.prompts.av import unstated_prompt
 from ..contract.releases.known import known_faults
 from ..contract.releases.unrunnable import refuse_unrunnable
+from ..contract.values import role as role_named
 from ..errors import (
     ContractError,
     InputError,
@@ -200,7 +201,10 @@ def read_contract(
     file = folder / SIDECAR_NAME
     said = parse(file.read_bytes(), str(file)) if file.is_file() else {}
     found = files_say(folder)
-    refuse_unrunnable(name, subfolder, given, said, found)
+    if known and said.get("role") and role_named(said["role"]) != known.get("role", role_named(said["role"])):
+        known = None  # an entry of the repository's other half, whose facts are none of this one's
+    else:
+        refuse_unrunnable(name, subfolder, given, said, found)
     if not said and known is None and not given:
         raise ContractError(
             f"{ref} holds no {SIDECAR_NAME} and is no known release, so its prompt, marker, scale and layer are "
@@ -330,7 +334,7 @@ def check_halves(av: Half, ar: Half, **where: Any) -> None:
     ours, theirs = av.contract.source_model, ar.contract.source_model
     if ours is not None and theirs is not None and not same_repository(ours, theirs, **where):
         raise MismatchedHalvesError(
-            f"The AV {av.ref} has source_model {sources[0]}, the AR {ar.ref} has {sources[1]}: they read different "
+            f"The AV {av.ref} has source_model {ours}, the AR {ar.ref} has {theirs}: they read different "
             "vectors. Use halves of one pair."
         )
     if bool(av.contract.activation_map) != bool(ar.contract.reconstruction_map):

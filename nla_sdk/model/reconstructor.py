@@ -220,6 +220,14 @@ class Reconstructor:
 
     def _head_of(self, layer: int | None) -> nn.Linear | None:
         if self.heads is None:
+            says = {"depth", "layer"} & set(self.contract.fields) or set(self.transform.means) - {None}
+            several = self.contract.layers is not None and layer not in (None, self.contract.layer)
+            if several and not says:
+                # What came back would be the contract's layer under another's name.
+                raise UnseenValueError(
+                    f"{self.ref} reconstructs layer {self.contract.layer} only, and layer {layer} was asked for: it "
+                    "has one head, and nothing in its prompt says a layer."
+                )
             return self.head
         if (wanted := self._layer(layer)) not in self.heads:
             raise UnseenValueError(

@@ -356,7 +356,7 @@ def test_explanations_know_how_they_were_written(pair):
 def test_an_activation_of_a_text_that_is_not_finite_is_refused_like_any_other(pair, monkeypatch):
     broken = pair.extract(TEXTS[:2])
     broken.vectors[1, 3] = math.inf
-    monkeypatch.setattr(type(pair), "extract", lambda self, text: broken)
+    monkeypatch.setattr(type(pair), "_extract", lambda self, text, positions, layer: broken)
     with pytest.raises(NonFiniteActivationError, match="The activation in row 1 holds NaN or infinity"):
         pair.round_trip(TEXTS[:2])
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...errors import ContractMismatchError, InputError, MarkerError
+from ...errors import ContractError, ContractMismatchError, InputError, MarkerError
 from ..refusals import needed, unstated
 from ..values import MARKER_FIELD
 from .av import marker_run, marker_text, unstated_prompt
@@ -125,6 +125,11 @@ def _texts(
             )
     prefill = contract.prefill or ""
     if contract.prompt_style == "raw":
+        if name := next((name for name in ("system", "enable_thinking") if getattr(contract, name) is not None), ""):
+            raise ContractError(
+                f"{contract.source}: `{name}` is stated, but `prompt_style` is raw, and only a chat has one. Say "
+                "prompt_style: chat, or take it out."
+            )
         return head, head + markers + tail + prefill
     text = render(contract, tokenizer, head + markers + tail, half="AV")
     stand_in = STAND_IN

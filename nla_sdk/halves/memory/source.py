@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
+from ...contract import SIDECAR_NAME
 from ...errors import LoadError, MismatchedHalvesError, first_line
 from ...model.backbone import Backbone
 from ...model.weights.loading import NO_MODEL, text_config
@@ -61,6 +62,11 @@ class Source:
         """
         if self._files is None:
             files = fetch_half(self.ref, **self._where)
+            if (files.path / SIDECAR_NAME).is_file():
+                raise MismatchedHalvesError(
+                    f"The source {self.ref} holds a {SIDECAR_NAME}: it is a half of a pair, not a fine-tune whose "
+                    "activations are to be read. Pass the fine-tune, as a folder, owner/name or an adapter of the base."
+                )
             if is_adapter(files.path):
                 refuse_unstated_parent(
                     files.path,

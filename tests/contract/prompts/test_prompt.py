@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from nla_sdk.contract import Contract
 from nla_sdk.errors import (
+    ContractError,
     ContractMismatchError,
     InputError,
     MarkerError,
@@ -301,3 +302,10 @@ def test_a_field_passed_with_a_value_that_was_never_trained_is_refused():
         contract.prompt(live, fields={"depth": "71"})
     with pytest.raises(InputError, match=r"no field \{question\}; depth can be filled"):
         contract.prompt(live, fields={"question": "Why?"})
+
+
+def test_what_only_a_chat_has_is_refused_of_a_raw_prompt():
+    for name, value in (("system", "Be brief."), ("enable_thinking", False)):
+        contract = Contract.from_dict(AV | {name: value})
+        with pytest.raises(ContractError, match=f"`{name}` is stated, but `prompt_style` is raw"):
+            contract.prompt(tokenizer())
