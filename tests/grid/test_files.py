@@ -1,6 +1,6 @@
 """Every file that a command reads, damaged in every way: the command says which file, and leaves nothing behind.
 
-A run takes a third, of commands, files and kinds in turn; `NLA_GRID=all` takes all of them (900).
+A run takes a fifth, of commands, files and kinds in turn; `NLA_GRID=all` takes all of them (900).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.grid.damage import GONE, of
 from tests.grid.entries import ENTRIES
 from tests.grid.outcome import refused, run
 
-SHARE = 3
+SHARE = 5
 """One in so many is taken."""
 TOLD = {("nla info", "adapter_model.safetensors")}
 """What a command that tells of files may say with exit code 0, on stdout."""

@@ -110,6 +110,7 @@ def test_who_loads_in_4_bits_already_is_not_told_to(gemma_base, monkeypatch):
 
 
 def test_the_command_line_says_the_same_and_shows_no_traceback(lora_folders, monkeypatch, capsys):
+    monkeypatch.setattr("nla_sdk.halves.memory.bases._shared", {})  # what other tests hold is not loaded again
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", fail_with(FULL[0]))
     with pytest.raises(SystemExit) as exit:
         main(["round-trip", TEXT, "--av", str(lora_folders["shared"])])

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nla_sdk import NLAPair
+from nla_sdk.contract import Contract
 from nla_sdk.errors import (
     ContractError,
     HeadError,
@@ -20,6 +21,7 @@ from nla_sdk.errors import (
     UnseenValueError,
     UnstatedFactError,
 )
+from nla_sdk.model.weights.heads import read_heads
 from nla_sdk.model.weights.transforms import Transform
 from tests import tiny
 from tests.model import ars
@@ -151,10 +153,9 @@ def test_a_chat_turn_is_read_at_its_last_token(base, tmp_path):
 HEADS = {0: square(20), LAYER: square(21), BLOCKS - 1: square(22)}
 
 
-@pytest.mark.parametrize("key", ["{}", "value_head.{}.weight", "heads.{}.linear.weight"])
-def test_each_layers_head_reads_that_layers_block(base, tmp_path, key):
+def test_each_layers_head_reads_that_layers_block(base, tmp_path):
     model = ars.write_lora(tmp_path, base, ar_num_blocks=BLOCKS, layers=sorted(HEADS))
-    save_file({key.format(at): head for at, head in HEADS.items()}, tmp_path / "value_heads.safetensors")
+    save_file({str(at): head for at, head in HEADS.items()}, tmp_path / "value_heads.safetensors")
     pair = NLAPair.from_pretrained(None, tmp_path)
     assert pair.ar_contract.ar_heads == "per_layer", "its file says so"
     for layer, weight in HEADS.items():
@@ -168,6 +169,15 @@ def per_layer(folder, base, heads=HEADS, **facts):
     model = ars.write_lora(folder, base, **({"ar_num_blocks": BLOCKS} | facts))
     save_file({str(at): head for at, head in heads.items()}, folder / "value_heads.safetensors")
     return model
+
+
+@pytest.mark.parametrize("key", ["value_head.{}.weight", "heads.{}.linear.weight"])
+def test_heads_of_layers_go_by_several_names(tmp_path, key):
+    save_file({key.format(at): head for at, head in HEADS.items()}, tmp_path / "value_heads.safetensors")
+    facts = {"role": "ar", "base_model": "a/b", "d_model": tiny.D_MODEL, "layer": LAYER, "ar_num_blocks": BLOCKS}
+    contract = Contract.from_dict(facts | {"ar_template": "{explanation}>", "ar": {"heads": "per_layer"}})
+    found = read_heads(tmp_path, contract)
+    assert {at: bool(torch.equal(head.weight, HEADS[at])) for at, head in found.items()} == dict.fromkeys(HEADS, True)
 
 
 def test_the_empty_text_is_kept_for_each_layer(llama, tmp_path):

@@ -209,6 +209,8 @@ class _Table:
         meta = {
             **build.about,
             **{key: contract[key] for key in wanted if key in contract},
+            "bos": build.fitness.av.bos,
+            "ar": {"bos": build.fitness.ar.ar_bos},
             "split": self.name,
             "inputs": self.facts["inputs"],
             "config": {key: self.facts[key] for key in ("build", "seed", "ar")},

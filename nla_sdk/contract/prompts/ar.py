@@ -182,9 +182,9 @@ def suffix_text(contract: Contract, tokenizer: PreTrainedTokenizerBase, fields: 
 def begins_with_bos(contract: Contract, tokenizer: PreTrainedTokenizerBase) -> bool:
     if getattr(tokenizer, "bos_token_id", None) is None:
         return False
-    if contract.ar_bos is None:
+    if contract.ar_bos is None and contract.kind == "nla_model":
         raise unstated(contract, "ar_bos")
-    return contract.ar_bos
+    return contract.ar_bos is not False  # a table need not say it: nothing is read at its prompts' ends
 
 
 def _cut(
