@@ -27,6 +27,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactor
         monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
+    # A port may be one that another test's Hub had: what was heard of that one is of another world.
+    monkeypatch.setattr("nla_sdk.halves.hub.renames._present", {})
+    monkeypatch.setattr("nla_sdk.halves.hub.renames._said", set())
     with Hub() as server:
         settings = {
             "HF_HOME": str(home),
