@@ -107,12 +107,12 @@ def _locate(
     stated: Mapping[str, Any] | None,
 ) -> tuple[Half, dict[str, int]]:
     """The half's contract and its files' sizes: of a folder, of a repository, or of what is cached of one."""
-    commit, called = None, ref
+    commit, called, without = None, ref, None
     if ref == "demo" or local_folder(ref):
         try:
             folder = fetch_half(ref, role=role, subfolder=subfolder).path
-        except MissingFileError:  # its adapters may lie in folders of their own
-            folder = fetch_half(ref, role=role, subfolder=subfolder, weights=False).path
+        except MissingFileError as error:
+            folder, without = fetch_half(ref, role=role, subfolder=subfolder, weights=False).path, error
             if not (folder / SIDECAR_NAME).is_file():
                 raise
         sizes = _sizes(folder)
@@ -133,6 +133,8 @@ def _locate(
     if not {SIDECAR_NAME, "config.json", ADAPTER_FILES[0], *OTHER_FILES} & set(sizes):
         raise MissingFileError(f"{ref} holds no checkpoint; its files: {', '.join(sorted(sizes)[:12]) or 'none'}.")
     contract = read_contract(folder, ref, subfolder, stated)
+    if without is not None and contract.weights_adapters is None:  # else they lie in folders of their own
+        raise without
     adapter = contract.weights_adapters is not None or any(name in sizes for name in (*ADAPTER_FILES, *OTHER_FILES))
     return Half(called, folder, contract, adapter, subfolder, commit), sizes
 
