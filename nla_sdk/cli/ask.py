@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from ..io.progress import say
 from .options import AnsweringOptions, OutputOptions, PairOptions
-from .rows import parse_positions
+from .rows import form_of, parse_positions
 from .terminal import RowTable
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def ask(
     import pyarrow as pa
 
     from ..io.origins import facts_of_rows
-    from ..io.rows import formats, sources
+    from ..io.rows import sources
     from ..io.text import check_text
     from ..jobs import work as rows
     from ..jobs.local import Target
@@ -44,12 +44,9 @@ def ask(
     check_text(question, "The question")
     where = slice_of(positions)
     source = sources.open_source(given, ("activation_vector", "text"), column=output.column, as_text=output.as_text)
-    form = "jsonl" if output.json else output.format and output.format.value
-    if output.out is not None and form != "table":
-        form = formats.pick_format(output.out, form)
-        Target(output.out, form, overwrite=output.overwrite).refuse_early()
-    elif output.out is not None or form not in (None, "table", "jsonl"):
-        raise InputError("Tables are for the terminal; parquet, csv, json are for files: give -o and one of these.")
+    form = form_of(output)
+    if output.out is not None:
+        Target(output.out, str(form), overwrite=output.overwrite).refuse_early()
     said: list[RowFacts] = []
     count = source.check(watch=lambda table, first: said.extend(facts_of_rows(table, first)))
     table = pa.concat_tables(source.batches(count))

@@ -130,18 +130,12 @@ class AnsweringOptions:
 
 
 @dataclass(frozen=True)
-class WritingOptions:
+class WritingOptions(AnsweringOptions):
     """How explanations are written."""
 
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="[default: the contract's]")] = None
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0
     best_of: Annotated[
         int, typer.Option(min=1, help="Write so many, keep the one that scores best; its score is of the best.")
     ] = 1
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0
-    force: Annotated[
-        bool, typer.Option("--force", help="Take another layer's or model's activations; say nothing of suspect ones.")
-    ] = False
 
 
 def at_layer(writing: WritingOptions, layer: int | None) -> dict[str, Any]:

@@ -31,6 +31,24 @@ LOOKED_FOR = {
 """Columns of INPUT that are read, in this order, unless --column names one."""
 
 
+def form_of(output: OutputOptions) -> str | None:
+    """The form of results: of a file what `--format` or its suffix says, else jsonl, table, or None for a table too.
+
+    Raises:
+        InputError: a table in a file, or on stdout what is for files.
+    """
+    from ..io.rows import formats
+
+    form = "jsonl" if output.json else output.format and output.format.value
+    if output.out is not None and form != "table":
+        return formats.pick_format(output.out, form)
+    if output.out is not None or form not in (None, "table", "jsonl"):
+        raise InputError(
+            "Tables are for the terminal; parquet, npy, csv, json are for files: give -o and one of these."
+        )
+    return form
+
+
 def process(
     command: str,
     given: str,
@@ -49,7 +67,7 @@ def process(
         watch: is shown every table of results.
     """
     from ..io.origins import facts_of_rows
-    from ..io.rows import formats, sources
+    from ..io.rows import sources
     from ..jobs import local as jobs
     from ..jobs import work as rows
 
@@ -65,16 +83,10 @@ def process(
     result = {"extract": "activation_vector", "reconstruct": "reconstruction"}.get(command)
     hidden = {source.column, "activation_vector"} if source.holds == sources.VECTORS else {"activation_vector"}
     hidden = sorted(hidden - {result})
-    form = "jsonl" if output.json else output.format and output.format.value
-    target = None
-    if output.out is not None and form != "table":
-        form = formats.pick_format(output.out, form)
-        target = jobs.Target(output.out, form, result, hidden, output.overwrite)
+    form, target = form_of(output), None
+    if output.out is not None:
+        target = jobs.Target(output.out, str(form), result, hidden, output.overwrite)
         target.refuse_early()
-    elif output.out is not None or form not in (None, "table", "jsonl"):
-        raise InputError(
-            "Tables are for the terminal; parquet, npy, csv, json are for files: give -o and one of these."
-        )
     said: list[RowFacts] = []
     count = source.check(
         empty_texts=command == "reconstruct", watch=lambda table, first: said.extend(facts_of_rows(table, first))

@@ -54,6 +54,17 @@ def _print(grid) -> None:
         print(line.rstrip())
 
 
+def _grid(headers: Sequence[tuple[str, int | None]], *, show_header: bool = True):
+    """A rich table without rows; a header's width None takes what the others leave, and long cells are folded."""
+    from rich import box
+    from rich.table import Table
+
+    grid = Table(box=box.SIMPLE_HEAD, show_header=show_header, show_edge=False, expand=True, padding=(0, 1, 0, 0))
+    for header, width in headers:
+        grid.add_column(header, width=width, ratio=1 if width is None else None, overflow="fold")
+    return grid
+
+
 class RowTable:
     """Rows of a command's results, printed as they come; the columns keep their widths from batch to batch.
 
@@ -69,8 +80,6 @@ class RowTable:
 
     def print(self, table: pa.Table) -> None:
         """Print a pyarrow table's rows."""
-        from rich import box
-        from rich.table import Table
         from rich.text import Text
 
         rows = [self._cells(row, number) for number, row in enumerate(table.to_pylist(), self.number)]
@@ -78,12 +87,7 @@ class RowTable:
         if columns() < NARROW and any(column in shown for column in _SCORES):
             shown = [column for column in shown if column not in _SCORES]
             shown.insert(shown.index(_EXPLANATION) + 1, ("scores", "scores", 14))
-        grid = Table(
-            box=box.SIMPLE_HEAD, show_header=self.number == 0, show_edge=False, expand=True, padding=(0, 1, 0, 0)
-        )
-        for header, _, width in shown:
-            ratio = 1 if width is None else None
-            grid.add_column(header, width=width, ratio=ratio, overflow="fold", justify="left")
+        grid = _grid([(header, width) for header, _, width in shown], show_header=self.number == 0)
         for row in rows:
             grid.add_row(*(Text(row[name]) for _, name, _ in shown))
         _print(grid)
@@ -171,13 +175,9 @@ def print_pairs(title: str, pairs: Iterable[tuple]) -> None:
 
 def print_grid(headers: Sequence[tuple[str, int | None]], rows: Iterable[Sequence[str]]) -> None:
     """A table; a header's width None takes what the others leave, and long cells are folded, not cut."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, expand=True, padding=(0, 1, 0, 0))
-    for header, width in headers:
-        grid.add_column(header, width=width, ratio=1 if width is None else None, overflow="fold")
+    grid = _grid(headers)
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
     _print(grid)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import ContractError
 from .file import SIDECAR_NAME
+from .keys import INJECTION
 from .values import agree, lower, number, short, whole_number
 
 _RAW = (None, "raw", "none")
@@ -16,9 +17,6 @@ _SCALE_KEYS = ("injection_scale", "extraction.injection_scale")
 _SCALE_WORDS = (*_SCALE_KEYS, "injection.scale")
 # The keys that this form is written with: whoever writes them means what docs/contract.md says of them.
 OWN_DEPTH = ("ar_num_blocks", "ar.blocks")
-_INJECTED = frozenset(
-    f"injection_{leaf}" for leaf in ("site", "block", "rule", "norm", "scale", "coefficient", "markers", "layers")
-)
 _ABOVE = {"given": 0, "sidecar": 1, "files": 2, "release": 3}
 
 
@@ -32,7 +30,7 @@ def norm_of_scale(values: dict[str, Any], keys: MutableMapping[str, str], source
         return
     word = lower(values["injection_scale"])
     norm = "raw" if word in _RAW else "sqrt_d" if word == "sqrt_d_model" else None
-    if norm is None or not (isinstance(word, str) or word is None):
+    if norm is None:
         return
     del values["injection_scale"]
     key = keys.pop("injection_scale", "injection_scale")
@@ -110,7 +108,7 @@ def _scale(value: Any, key: str, source: str) -> float:
 
 def _ar(values: dict, origins: dict, keys: dict) -> None:
     """An AR injects nothing; and under our own name for its depth its state is read as our page says."""
-    for name in _INJECTED & values.keys():
+    for name in values.keys() & INJECTION:
         del values[name]
         origins.pop(name, None)
     # Only of a file: whoever corrects the depth of somebody else's file has not said how its state is read.

@@ -10,9 +10,9 @@ from typing import Any
 
 from ..errors import ContractError
 from .derive import OWN_DEPTH, derive, norm_of_scale, of_an_embedding_only, role_of
-from .keys import DIALECTS, WRITTEN, WRITTEN_BLOCKS
+from .keys import DIALECTS, INJECTION, WRITTEN, WRITTEN_BLOCKS
 from .releases.known import recognise
-from .values import agree, lower, role, short, whole_number
+from .values import agree, lower, over, role, short, whole_number
 
 # A block may be one word: `output: lines`.
 _WORD_OF = {"output": "form", "weights": "kind"}
@@ -24,9 +24,8 @@ _INDEX_OF_LAST_BLOCK = frozenset(DIALECTS["ar_num_blocks"][1:])
 _BLOCKS = sorted({key.split(".")[0] for keys in (*DIALECTS.values(), WRITTEN.values()) for key in keys if "." in key})
 # What a key that is not ours calls a norm.
 _NORM_OF = {"training.injection_mode": {"normalize": "fixed", "normalise": "fixed"}}
-SCALES = ("injection_scale", "mse_scale")
-INJECTION = tuple(name for name in WRITTEN if name.startswith("injection_"))
 NEIGHBOURS = ("injection_left_neighbor_id", "injection_right_neighbor_id")
+_OTHER = {"av": "ar", "ar": "av"}
 # What only one half has a use for. Of what is given for a pair, the other half takes none of it.
 _OF_ONE_HALF = {
     "av": frozenset(
@@ -103,7 +102,7 @@ def read(
     stated, stated_keys = _choose(_collect_given(given or {}, attributes), "contract=")
     filed = release | files | sidecar
     half = filed.get("role") or stated.get("role") or role_of(filed) or wanted
-    others = _OF_ONE_HALF.get({"av": "ar", "ar": "av"}.get(str(half), ""), frozenset())
+    others = _OF_ONE_HALF.get(_OTHER.get(str(half), ""), frozenset())
     if "role" in filed:  # a half is what it is; only of one that does not say so it can be told
         others |= {"role"}
     templates = {
@@ -148,7 +147,7 @@ def _keep_own_fields(stated: dict[str, Any], half: str, templates: Mapping[str, 
 
     What stands in neither template that is known here stays, to be refused.
     """
-    fields, other = stated.get("fields"), {"av": "ar", "ar": "av"}.get(half)
+    fields, other = stated.get("fields"), _OTHER.get(half)
     if not isinstance(fields, Mapping) or other is None:
         return
     own, others = (str(templates[role] or "") for role in (half, other))
@@ -187,14 +186,7 @@ def _fill(values: dict, origins: dict, keys: dict, layer: _Layer) -> None:
         if name not in values:
             values[name], origins[name], keys[name] = value, layer.origin, layer.keys.get(name, written_as(name))
         elif name == "fields":  # each field's rule, leaf by leaf
-            values[name] = _over(values[name], value)
-
-
-def _over(above: Any, below: Any) -> Any:
-    """Two mappings as one, in which those above win where both have a key."""
-    if not (isinstance(above, Mapping) and isinstance(below, Mapping)):
-        return above
-    return {**below, **{key: _over(value, below[key]) if key in below else value for key, value in above.items()}}
+            values[name] = over(values[name], value)
 
 
 def _choose_from(

@@ -13,6 +13,7 @@ WRITTEN_BLOCKS = {
 }
 # The key that an attribute is written under, where that is one of a block; the others are written by their own name.
 WRITTEN = {f"{block}_{leaf}": f"{block}.{leaf}" for block, leaves in WRITTEN_BLOCKS.items() for leaf in leaves}
+INJECTION = tuple(f"injection_{leaf}" for leaf in WRITTEN_BLOCKS["injection"])
 
 # What other files call an attribute; "block.key" is a key inside a block. The key it is written under (`written_as`)
 # and the attribute's own name, at the top level, are always read too.

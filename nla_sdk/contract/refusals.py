@@ -110,7 +110,7 @@ def unstated(contract: Contract, name: str, *others: str) -> UnstatedFactError:
 
 
 def _as_yaml(value: Any) -> str:
-    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def needed(contract: Contract, name: str) -> Any:
@@ -144,6 +144,6 @@ def _missing(contract: Contract, name: str, reason: str) -> str:
     because = f": {reason}" if reason else ""
     return (
         f"{contract.source}: `{written_as(name)}` is missing and cannot be derived{because}. It may be given as "
-        f"{names_of(name)}. "
-        f"It means: {meaning}. Add it to the file, or state it: contract={{'{written_as(name)}': …}}."
+        f"{names_of(name)}. It means: {meaning}. Add it to the file, or state it: "
+        f"contract={{'{written_as(name)}': …}}."
     )

@@ -6,6 +6,7 @@ import math
 import numbers
 import re
 import reprlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -69,6 +70,13 @@ def agree(a: Any, b: Any, d_model: Any = None) -> bool:
 def lower(value: Any) -> Any:
     """Text in lower case without blanks around it; anything else as it is."""
     return value.strip().lower() if isinstance(value, str) else value
+
+
+def over(above: Any, below: Any) -> Any:
+    """Two mappings as one, leaf by leaf: where both have a key, what stands above wins."""
+    if not (isinstance(above, Mapping) and isinstance(below, Mapping)):
+        return above
+    return {**below, **{key: over(value, below[key]) if key in below else value for key, value in above.items()}}
 
 
 def role(value: Any) -> Any:

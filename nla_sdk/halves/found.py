@@ -32,13 +32,8 @@ def files_say(folder: Path) -> dict[str, Any]:
     """
     said: dict[str, Any] = {}
     ar: dict[str, Any] = {}
-    if (folder / "config.json").is_file():
-        try:
-            blocks = blocks_without_final_norm(folder)
-        except (ValueError, OSError, KeyError, TypeError, AttributeError):  # loading says what is wrong with them
-            blocks = None
-        if blocks is not None:
-            said["ar_num_blocks"], ar["final_norm"] = blocks, "dropped"
+    if (folder / "config.json").is_file() and (blocks := blocks_without_final_norm(folder)) is not None:
+        said["ar_num_blocks"], ar["final_norm"] = blocks, "dropped"
     names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     if names.intersection(LAYER_HEAD_FILES) and not names.intersection(HEAD_FILES):
         ar["heads"] = "per_layer"

@@ -84,7 +84,7 @@ class Half:
         Raises:
             RepositoryError, ContractError, WrongRoleError.
         """
-        files, contract = _files_and_contract(ref, role, given, **where)
+        files, contract = files_and_contract(ref, role, given, **where)
         ref = files.ref if files.commit else str(ref)
         if contract.role != role:
             article = {"av": "an AV (it explains)", "ar": "an AR (it reconstructs)"}
@@ -164,7 +164,9 @@ def copy_files(source: Path, folder: Path, *left_out: str) -> None:
             shutil.copyfile(file, folder / file.name)
 
 
-def _files_and_contract(ref: str, role: str, given: Mapping[str, Any] | None, **where: Any) -> tuple[Files, Contract]:
+def files_and_contract(
+    ref: str, role: str | None, given: Mapping[str, Any] | None, **where: Any
+) -> tuple[Files, Contract]:
     """A half's files and its contract; the weights may lie elsewhere, where the contract says it."""
     missing = None
     try:

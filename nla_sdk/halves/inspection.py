@@ -14,7 +14,7 @@ from ..contract import SIDECAR_NAME
 from ..errors import MissingFileError, OfflineError
 from .fetch import fetch_file, fetch_half
 from .found import AR_META
-from .half import Half, read_contract
+from .half import Half, files_and_contract, read_contract
 from .hub.errors import clean_token, hub_errors
 from .hub.references import local_folder, refuse_one_word, refuse_ref_name, split_repo
 from .hub.renames import present_name
@@ -107,15 +107,10 @@ def _locate(
     stated: Mapping[str, Any] | None,
 ) -> tuple[Half, dict[str, int]]:
     """The half's contract and its files' sizes: of a folder, of a repository, or of what is cached of one."""
-    commit, called, without = None, ref, None
+    commit, called, contract = None, ref, None
     if ref == "demo" or local_folder(ref):
-        try:
-            folder = fetch_half(ref, role=role, subfolder=subfolder).path
-        except MissingFileError as error:
-            folder, without = fetch_half(ref, role=role, subfolder=subfolder, weights=False).path, error
-            if not (folder / SIDECAR_NAME).is_file():
-                raise
-        sizes = _sizes(folder)
+        files, contract = files_and_contract(ref, role, stated, subfolder=subfolder)
+        folder, sizes = files.path, _sizes(files.path)
     else:
         refuse_one_word(ref)
         given, (ref, inner) = ref, split_repo(ref, subfolder)
@@ -132,9 +127,7 @@ def _locate(
         subfolder, called = inner, present_name(ref)
     if not {SIDECAR_NAME, "config.json", ADAPTER_FILES[0], *OTHER_FILES} & set(sizes):
         raise MissingFileError(f"{ref} holds no checkpoint; its files: {', '.join(sorted(sizes)[:12]) or 'none'}.")
-    contract = read_contract(folder, ref, subfolder, stated)
-    if without is not None and contract.weights_adapters is None:  # else they lie in folders of their own
-        raise without
+    contract = contract or read_contract(folder, ref, subfolder, stated)
     adapter = contract.weights_adapters is not None or any(name in sizes for name in (*ADAPTER_FILES, *OTHER_FILES))
     return Half(called, folder, contract, adapter, subfolder, commit), sizes
 

@@ -127,8 +127,7 @@ def explain(
         writing: as `NLAPair.explain` takes it: best_of, temperature, seed, …
     """
 
-    def work(table: pa.Table, vectors: torch.Tensor) -> dict:
-        layers = layers_of(pair, source, table) if layer is None else layer
+    def work(vectors: torch.Tensor, layers: int | list[int] | None) -> dict:
         explanations = pair.explain(vectors, layer=layers, **writing | {"force": True})  # looked at by _on_vectors
         scores = [explanation.score for explanation in explanations if explanation.score]
         statuses = [row_status(explanation.status, explanation.score) for explanation in explanations]
@@ -150,8 +149,7 @@ def round_trip(
 ) -> Work:
     """As `explain`, and how well the AR finds its way back, beside what no words and the mean direction score."""
 
-    def work(table: pa.Table, vectors: torch.Tensor) -> dict:
-        layers = layers_of(pair, source, table) if layer is None else layer
+    def work(vectors: torch.Tensor, layers: int | list[int] | None) -> dict:
         trips = pair.round_trip(vectors, layer=layers, **writing | {"force": True})  # looked at by _on_vectors
         columns = {
             "api_explanation": pa.array([trip.explanation for trip in trips], pa.string()),
@@ -187,7 +185,7 @@ def _on_vectors(
     pair: NLAPair,
     source: RowSource,
     positions: int | str | Sequence[int],
-    work: Callable[[pa.Table, torch.Tensor], dict],
+    work: Callable[[torch.Tensor, int | list[int] | None], dict],
     *,
     layer: int | None,
     force: bool,
@@ -211,14 +209,15 @@ def _on_vectors(
         vectors, _ = as_vectors(
             torch.tensor(usable_vectors(table, column, name=source.name, first=first)), pair.d_model
         )
-        known = layer in (None, pair.layer) and set(layers_of(pair, source, table) or [pair.layer]) == {pair.layer}
+        layers = layers_of(pair, source, table) if layer is None else layer
+        known = set([layers] if isinstance(layers, int) else layers or [pair.layer]) == {pair.layer}
         if read is None and not force and known and not (report := pair.check_activations(vectors, wait=False)).ok:
             kind = f"{report.looks_like} {report.cause}" if report.rows else str(report.looks_like)
             if kind not in told:
                 told.add(kind)
                 report.warn(f"{source.name}: the activations from row {first} on", first=first)
         with _rows_of(source, first if table.num_rows == given else 0):
-            return add_columns(columns_of(table), work(table, vectors))
+            return add_columns(columns_of(table), work(vectors, layers))
 
     return on_table
 

@@ -39,7 +39,7 @@ from nla_sdk.io.tables import read_table
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.statistics.measure import measure
 from nla_sdk.model.statistics.states import STATISTICS_FILE
-from nla_sdk.model.weights.heads import load_mean
+from nla_sdk.model.weights.transforms import Transform
 
 from ..configs.command import run_command
 from ..configs.config import Config
@@ -144,7 +144,7 @@ def examples(table: Path, count: int = 20) -> list[str]:
     if missing := [row["row_id"] for row in rows if row["row_id"] not in of_row]:
         raise InputError(f"{table} does not hold the shipped row {missing[0]}: it is of another run.")
     baseline = load(DEMO / EVALUATION).round_trip.reference.baseline_mse
-    mean = load_mean(DEMO / "av", Contract.load(DEMO / "av"))
+    mean = Transform.load(DEMO / "av", Contract.load(DEMO / "av")).mean()
     lines = ["| | family | the text ends | the AV writes | gain | FVE | FVE of the mean direction |", "|---" * 7 + "|"]
     for number, row in enumerate(rows, 1):
         ending = " ".join(of_row[row["row_id"]].split()[-ENDING_WORDS:])

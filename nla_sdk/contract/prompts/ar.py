@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...errors import ContractError, InputError, MarkerError
 from ..refusals import needed, unstated
 from ..values import EXPLANATION_FIELD
-from .chat import STAND_IN, begun, render
+from .chat import begun, render, stand_in
 from .fields import filled, require_declared
 
 if TYPE_CHECKING:
@@ -173,10 +173,8 @@ def suffix_text(contract: Contract, tokenizer: PreTrainedTokenizerBase, fields: 
     before, after = around_explanation(contract, fields or {})
     if contract.ar_prompt_style == "raw":
         return after
-    stand_in = STAND_IN
-    while stand_in in before + after:
-        stand_in += STAND_IN
-    return render(contract, tokenizer, before + stand_in + after, half="AR").partition(stand_in)[2]
+    place = stand_in(before + after)
+    return render(contract, tokenizer, before + place + after, half="AR").partition(place)[2]
 
 
 def begins_with_bos(contract: Contract, tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -10,6 +10,7 @@ from ..dialects import NEIGHBOURS
 from ..refusals import needed
 from ..releases.known import recognise
 from ..values import MARKER_FIELD
+from .chat import render
 from .fields import filled
 from .tokens import flat, neighbours, pieces, standing_alone
 
@@ -50,11 +51,10 @@ def unstated_prompt(contract: Contract, tokenizer: PreTrainedTokenizerBase | Non
     if tokenizer is not None and not getattr(tokenizer, "chat_template", None):
         chat = "is not possible: the tokenizer has no chat template"
     elif tokenizer is not None:
-        message = [{"role": "user", "content": prompt}]
         try:
-            chat = _shown(str(tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)))
-        except Exception as error:  # a template is somebody's program, and raises what it likes
-            chat = f"cannot be shown: the chat template fails ({type(error).__name__})"
+            chat = _shown(render(contract, tokenizer, prompt, half="AV"))
+        except ContractMismatchError as error:
+            chat = f"cannot be shown: the chat template fails ({type(error.__cause__ or error).__name__})"
     facts = {name: getattr(contract, name) for name in type(contract).model_fields}
     near = recognise(facts)[1]
     return UnstatedPromptError(

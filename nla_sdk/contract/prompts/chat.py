@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
     from ..model import Contract
 
-# What stands for markers or explanation where a chat template is asked what it puts around them: a private character,
-# repeated until nothing else holds it.
-STAND_IN = "\ue0a7"
+_STAND_IN = "\ue0a7"
 
 
 def render(contract: Contract, tokenizer: PreTrainedTokenizerBase, content: str, *, half: str) -> str:
@@ -55,6 +53,15 @@ def render(contract: Contract, tokenizer: PreTrainedTokenizerBase, content: str,
             f"trained with (base model {contract.base_model}), or take `system` out of the contract."
         )
     return text
+
+
+def stand_in(text: str) -> str:
+    """What stands for markers or explanation where a chat template is asked what it puts around them: a private
+    character, repeated until `text` does not hold it."""
+    found = _STAND_IN
+    while found in text:
+        found += _STAND_IN
+    return found
 
 
 def begun(

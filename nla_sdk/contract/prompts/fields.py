@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from ...errors import ContractError, InputError, LayerError, NotAnOracleError, TextError, UnseenValueError
 from ...io.text import FAULTS, fault_of
@@ -93,7 +93,7 @@ def _require_rule(contract: Contract, name: str, rule: FieldRule) -> None:
 
 def rule_of(contract: Contract, name: str) -> FieldRule:
     """What a declared field may be."""
-    return next(rule for field, rule in contract.fields.items() if field == name)
+    return contract.fields[cast(FieldName, name)]
 
 
 def own_fields(contract: Contract) -> list[str]:

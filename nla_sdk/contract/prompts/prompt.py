@@ -10,7 +10,7 @@ from ...errors import ContractError, ContractMismatchError, InputError, MarkerEr
 from ..refusals import needed, unstated
 from ..values import MARKER_FIELD
 from .av import marker_run, marker_text, unstated_prompt
-from .chat import STAND_IN, begun, render
+from .chat import begun, render, stand_in
 from .fields import filled, require_declared
 from .tokens import control_tokens, plain, standing_alone
 
@@ -132,10 +132,8 @@ def _texts(
             )
         return head, head + markers + tail + prefill
     text = render(contract, tokenizer, head + markers + tail, half="AV")
-    stand_in = STAND_IN
-    while stand_in in text:
-        stand_in += STAND_IN
-    before, found, after = render(contract, tokenizer, head + stand_in + tail, half="AV").partition(stand_in)
+    place = stand_in(text)
+    before, found, after = render(contract, tokenizer, head + place + tail, half="AV").partition(place)
     if not found or before + markers + after != text:
         raise ContractMismatchError(
             f"{contract.source}: the tokenizer's chat template leaves the user's message out, or changes it around the "

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from ..values import over
+
 # Of an entry, not of the contract.
 _OF_THE_ENTRY = frozenset(("rows", "evidence", "subfolders", "faults", "unrunnable", "unsupported", "known"))
 
@@ -118,7 +120,7 @@ def find(repo: str, subfolder: str | None = None) -> Release | None:
 
 def _release(repo: str, family: str, entry: Mapping[str, Any], pattern: str | None) -> Release:
     own = (entry.get("subfolders") or {}).get(pattern) or {}
-    whole = _over(entry, own)
+    whole = over(own, entry)
     faults = [*entry.get("faults", ()), *own.get("faults", ())]
     return Release(
         repo=repo,
@@ -132,12 +134,3 @@ def _release(repo: str, family: str, entry: Mapping[str, Any], pattern: str | No
         unsupported=whole.get("unsupported", ""),
         known=whole.get("known", ""),
     )
-
-
-def _over(entry: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry with what a subfolder says otherwise, key by key also inside the contract's blocks."""
-    merged = dict(entry)
-    for key, value in own.items():
-        below = merged.get(key)
-        merged[key] = {**below, **value} if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged

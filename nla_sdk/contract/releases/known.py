@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..keys import WRITTEN_BLOCKS
 from ..values import agree, whole_number
 from .catalogue import Release, find, releases
 
@@ -120,14 +121,11 @@ def _wrong(role: str, values: Mapping[str, Any], facts: Mapping[str, Any]) -> li
     return wrong
 
 
-_BLOCKS = ("injection", "output", "ar", "weights")
-
-
 def _flat(release: Release) -> dict[str, Any]:
     """A release's facts by attribute: `injection: {site: …}` as `injection_site`."""
     flat: dict[str, Any] = {}
     for key, value in release.facts.items():
-        if key in _BLOCKS and isinstance(value, dict):
+        if key in WRITTEN_BLOCKS and isinstance(value, dict):
             flat |= {f"{key}_{leaf}": inner for leaf, inner in value.items()}
         else:
             flat[key] = value

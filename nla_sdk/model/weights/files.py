@@ -154,7 +154,9 @@ def open_adapter(folder: Path) -> Iterator[AdapterTensors]:
         if wrong := damage(file):
             raise wrong
     if files[0].suffix == ".bin":
-        tensors = _unpickle(files[0])
+        tensors = read_tensors(files[0], DamagedFileError)
+        if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+            raise DamagedFileError(f"{files[0]} holds something else than tensors by name; expected a PEFT adapter.")
         yield AdapterTensors(files, {key: tuple(tensor.shape) for key, tensor in tensors.items()}, tensors.__getitem__)
         return
     from contextlib import ExitStack
@@ -175,25 +177,6 @@ def open_adapter(folder: Path) -> Iterator[AdapterTensors]:
                     f"{file} is not a readable safetensors file: {first_line(error)}. Download it again."
                 ) from error
         yield AdapterTensors(files, shapes, lambda key: where[key].get_tensor(key))
-
-
-def _unpickle(path: Path) -> dict[str, torch.Tensor]:
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UnsafeFileError(
-            f"{path} holds more than tensors (reading it would run code), or is no torch file: refused. Ask its author "
-            f"for {ADAPTER_WEIGHTS}, or convert it where it is trusted (torch.load, safetensors.torch.save_file)."
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DamagedFileError(
-            f"{path} is not a readable torch file: {first_line(error)}. Download it again."
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise DamagedFileError(f"{path} holds something else than tensors by name; expected a PEFT adapter.")
-    return state
 
 
 def read_tensors(path: Path, error: type[LoadError]) -> object:

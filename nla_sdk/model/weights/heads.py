@@ -14,7 +14,6 @@ from ...contract import Contract
 from ...errors import HeadError, MissingFileError
 from .files import AR_ADAPTER, BESIDE_A_LORA, HEAD_FILES, LAYER_HEAD_FILES, by_layer, read_tensors
 from .finite import refuse_non_finite
-from .transforms import Transform
 
 # The largest float32 whose square is one too: what is longer has no length that could be divided by.
 _LONGEST = math.sqrt(torch.finfo(torch.float32).max)
@@ -85,15 +84,6 @@ def same_head(one: Path, other: Path) -> bool:
         HeadError, UnsafeFileError: one of them cannot be read.
     """
     return _same(_parts(one, None), _parts(other, None))
-
-
-def load_mean(folder: Path, contract: Contract) -> torch.Tensor | None:
-    """The activation mean of a centred pair at its layer, float32 [d_model]; None for a pair without centring.
-
-    Raises:
-        TransformError, NonFiniteWeightsError: see `Transform.load`.
-    """
-    return Transform.load(folder, contract).mean()
 
 
 def _load_layer_heads(folder: Path, contract: Contract, d_model: int) -> dict[int, nn.Linear]:

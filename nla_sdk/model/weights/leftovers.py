@@ -129,24 +129,28 @@ def headers(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         ValueError, OSError, KeyError: they cannot be read.
     """
     index = folder / "model.safetensors.index.json"
-    names = {"model.safetensors"}
+    files = {"model.safetensors"}
     if not (folder / "model.safetensors").is_file() and index.is_file():
-        names = set(parse_json(index.read_text(encoding=ENCODING))["weight_map"].values())
+        files = set(parse_json(index.read_text(encoding=ENCODING))["weight_map"].values())
     found = {}
-    for name in sorted(names):
+    for name in sorted(files):
         for key, entry in read_header(folder / name).items():
             if key != "__metadata__":
                 found[key] = (str(entry["dtype"]), tuple(entry["shape"]))
     return found
 
 
-def blocks_without_final_norm(folder: Path) -> int | None:
-    """How many blocks lie in a folder's weights, if no final norm does: those of an AR that was cut off before it.
+def tensor_names(folder: Path) -> list[str]:
+    """Names of a model's weights in a folder; none where they cannot be read, as loading says what is wrong there."""
+    try:
+        return list(headers(folder))
+    except (ValueError, OSError, KeyError, TypeError, AttributeError):
+        return []
 
-    Raises:
-        ValueError, OSError, KeyError: they cannot be read.
-    """
-    keys = [key for key in headers(folder) if not _TOWER.search(key)]
+
+def blocks_without_final_norm(folder: Path) -> int | None:
+    """How many blocks lie in a folder's weights, if no final norm does: those of an AR that was cut off before it."""
+    keys = [key for key in tensor_names(folder) if not _TOWER.search(key)]
     blocks = {int(found[1]) for key in keys if (found := _LAYER.search(key))}
     has_norm = any(_FINAL_NORM.search(key) and not _LAYER.search(key) for key in keys)
     return max(blocks) + 1 if blocks and not has_norm else None
@@ -187,11 +191,7 @@ def refuse_lost_norm(folder: Path) -> None:
     Raises:
         LoadError: transformers would make a new norm in its place.
     """
-    try:
-        blocks = blocks_without_final_norm(folder)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError):
-        return  # loading says what is wrong with them
-    if blocks is not None:
+    if (blocks := blocks_without_final_norm(folder)) is not None:
         raise LoadError(
             f"{folder} holds {blocks} blocks and no final norm, and its contract says `ar.final_norm: kept`: fresh "
             "numbers would stand in for it. Say dropped if it was trained without, or ask its author for the norm."

@@ -15,7 +15,7 @@ from torch import nn
 from ...errors import DeviceError, LoadError, MissingFileError, OutOfMemoryError, QuantizationError, first_line
 from ..quiet import quiet
 from .damage import damaged_file, memory_ended
-from .leftovers import headers, refuse_unplaced, refuse_unscaled
+from .leftovers import refuse_unplaced, refuse_unscaled, tensor_names
 from .quantized import hold_to, keep_compute_dtype
 from .tokenizers import load_tokenizer
 
@@ -164,10 +164,7 @@ def load_model(
 
 def _is_of_a_wrapper(path: Path) -> bool:
     """Whether a folder's tensors are named as a multimodal model names them; its config says text only."""
-    try:
-        return any(re.match(r"(model\.)?language_model\.", key) for key in headers(path))
-    except (ValueError, OSError, KeyError, TypeError, AttributeError):
-        return False  # loading says what is wrong with them
+    return any(re.match(r"(model\.)?language_model\.", name) for name in tensor_names(path))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -113,6 +114,12 @@ class Transform:
             source=str(folder),
         )
 
+    @cached_property
+    def unwhitening(self) -> torch.Tensor:
+        """The whitening's pseudo-inverse W⁺, float32 [d_source, k]; of a wide model it takes a while, once."""
+        assert self.whitening is not None, "there is a whitening"
+        return torch.linalg.pinv(self.whitening.double()).float()
+
     def mean(self, layer: int | None = None) -> torch.Tensor | None:
         """The mean of a layer's vectors, float32 [d_source]; None where there is none at all.
 
@@ -169,7 +176,7 @@ class Transform:
         if self.back is not None:
             outputs = self.back(outputs)
         if self.whitening is not None:
-            outputs = outputs @ torch.linalg.pinv(self.whitening.double()).float().to(outputs.device).T
+            outputs = outputs @ self.unwhitening.to(outputs.device).T
         if self.centred_norm is None or (mean := self.mean(layer)) is None:
             return outputs
         return mean.to(outputs.device) + self.centred_norm * outputs / outputs.norm(dim=-1, keepdim=True)

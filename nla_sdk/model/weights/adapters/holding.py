@@ -139,19 +139,25 @@ class AdapterHolder:
         peft = self._peft
         if peft is None or part not in peft.peft_config:
             return
+        with self._trained_as_before():
+            peft.base_model.enable_adapter_layers()
+            # PEFT puts another in the place of one that was on, with a warning, and takes no list of them then.
+            if rest := [other for other in peft.peft_config if other != part]:
+                peft.set_adapter(rest[0], inference_mode=True)
+            peft.base_model.delete_adapter(part)
+            if rest:
+                peft.active_adapter = self._active = rest[0]
+                peft.set_adapter(rest[0], inference_mode=True)
+            else:  # PEFT adds none where none is left: the base's own modules come back, as before the first
+                peft.base_model.unload()
+                vars(self.model).pop("peft_config", None)
+                self._peft = self._active = None
+
+    @contextmanager
+    def _trained_as_before(self) -> Iterator[None]:
+        """What is trained stays so: PEFT takes switching for a wish to train, or not to."""
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        peft.base_model.enable_adapter_layers()
-        # PEFT puts another in the place of one that was on, with a warning, and takes no list of them then.
-        if rest := [other for other in peft.peft_config if other != part]:
-            peft.set_adapter(rest[0], inference_mode=True)
-        peft.base_model.delete_adapter(part)
-        if rest:
-            peft.active_adapter = self._active = rest[0]
-            peft.set_adapter(rest[0], inference_mode=True)
-        else:  # PEFT adds none where none is left: the base's own modules come back, as before the first
-            peft.base_model.unload()
-            vars(self.model).pop("peft_config", None)
-            self._peft = self._active = None
+        yield
         for parameter in trained:
             parameter.requires_grad_(True)
 
@@ -175,20 +181,18 @@ class AdapterHolder:
     def _add(self, name: str, config: LoraConfig) -> None:
         from peft import PeftModel
 
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._added += 1
-        with quiet():
-            if self._peft is None:
-                self._peft = PeftModel(self.model, config, adapter_name=name)
-            else:
-                if self._active in self._members:  # PEFT adds beside one, not beside several
-                    self._peft.set_adapter(self._members[self._active][0], inference_mode=True)
-                self._peft.add_adapter(name, config)
-        # A new adapter would stay off on every module that other adapters stand on, if these are switched off now.
-        self._peft.base_model.enable_adapter_layers()
-        self._peft.set_adapter(name, inference_mode=True)
-        for parameter in trained:
-            parameter.requires_grad_(True)
+        with self._trained_as_before():
+            with quiet():
+                if self._peft is None:
+                    self._peft = PeftModel(self.model, config, adapter_name=name)
+                else:
+                    if self._active in self._members:  # PEFT adds beside one, not beside several
+                        self._peft.set_adapter(self._members[self._active][0], inference_mode=True)
+                    self._peft.add_adapter(name, config)
+            # A new adapter would stay off on every module that other adapters stand on, if these are switched off now.
+            self._peft.base_model.enable_adapter_layers()
+            self._peft.set_adapter(name, inference_mode=True)
         self._active = name
         self.model.eval()
 
@@ -216,17 +220,15 @@ class AdapterHolder:
             raise LoadError(f"{self.ref} holds no adapter {adapter!r}; load_adapter or add_lora comes first.")
         if adapter == self._active or self._peft is None:
             return
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        if adapter is None:
-            self._peft.base_model.disable_adapter_layers()
-        else:
-            self._peft.base_model.enable_adapter_layers()
-            if parts := self._members.get(adapter):
-                self._peft.base_model.set_adapter(parts, inference_mode=True)
+        with self._trained_as_before():
+            if adapter is None:
+                self._peft.base_model.disable_adapter_layers()
             else:
-                self._peft.set_adapter(adapter, inference_mode=True)
-        for parameter in trained:  # PEFT takes switching for a wish to train
-            parameter.requires_grad_(True)
+                self._peft.base_model.enable_adapter_layers()
+                if parts := self._members.get(adapter):
+                    self._peft.base_model.set_adapter(parts, inference_mode=True)
+                else:
+                    self._peft.set_adapter(adapter, inference_mode=True)
         self._active = adapter
 
     # --- its parameters -------------------------------------------------------------------------------------------
