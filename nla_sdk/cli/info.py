@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..contract import written_as
 from ..halves.inspection import Inspection
 from .terminal import file_size, print_pairs
 
@@ -29,7 +30,7 @@ def _show_half(half: dict[str, Any]) -> None:
     print_pairs(f"{role} {half['ref']}{where}{commit}", [("layout", half["layout"]), ("partner", half["partner"])])
     print_pairs("", [("injection", half["injection"])] if half["injection"] else [])
     provenance = half["contract"].pop("provenance")
-    known = [(key, _shown(item["value"]), item["origin"]) for key, item in half["contract"].items()]
+    known = [(written_as(key), _shown(item["value"]), item["origin"]) for key, item in half["contract"].items()]
     print_pairs("contract", [row for row in known if row[1] is not None])
     unset = [key for key, value, _ in known if value is None]
     print_pairs("", [("not set", ", ".join(unset))] if unset else [])
