@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from ...errors import DamagedFileError, LoadError, MissingFileError, UnsafeFileError, first_line
 from ...io.parsing import parse_json
@@ -155,7 +155,7 @@ def open_adapter(folder: Path) -> Iterator[AdapterTensors]:
             raise wrong
     if files[0].suffix == ".bin":
         tensors = read_tensors(files[0], DamagedFileError)
-        if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        if not tensors_by_name(tensors):
             raise DamagedFileError(f"{files[0]} holds something else than tensors by name; expected a PEFT adapter.")
         yield AdapterTensors(files, {key: tuple(tensor.shape) for key, tensor in tensors.items()}, tensors.__getitem__)
         return
@@ -219,10 +219,18 @@ def read_tensors(path: Path, error: type[LoadError]) -> object:
             ) from wrong
         raise UnsafeFileError(
             f"{path} is a pickle that would run code when read; only tensors are accepted, so it is refused. Ask its "
-            f"author for {path.stem}.safetensors; do not open the file with weights_only=False."
+            f"author for {path.stem}.safetensors; do not open the file with weights_only=False: reading it would run "
+            "code."
         ) from wrong
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as wrong:
         raise error(f"{path} is not a readable torch file: {first_line(wrong)}. Download it again.") from wrong
+
+
+def tensors_by_name(found: object) -> TypeGuard[dict[object, torch.Tensor]]:
+    """Whether what a file holds is tensors by name, as a state dict is."""
+    import torch
+
+    return isinstance(found, dict) and all(isinstance(tensor, torch.Tensor) for tensor in found.values())
 
 
 def by_layer(values: Mapping[object, Value]) -> dict[int, Value] | None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ...contract import Contract
 from ...errors import HeadError, MissingFileError
-from .files import AR_ADAPTER, BESIDE_A_LORA, HEAD_FILES, LAYER_HEAD_FILES, by_layer, read_tensors
+from .files import AR_ADAPTER, BESIDE_A_LORA, HEAD_FILES, LAYER_HEAD_FILES, by_layer, read_tensors, tensors_by_name
 from .finite import refuse_non_finite
 
 # The largest float32 whose square is one too: what is longer has no length that could be divided by.
@@ -189,7 +189,7 @@ def _same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) ->
 
 def _read(path: Path) -> dict[object, torch.Tensor]:
     state = read_tensors(path, HeadError)
-    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+    if not tensors_by_name(state):
         raise HeadError(f"{path} holds a {type(state).__name__}; expected a state dict of a Linear layer.")
     return state
 

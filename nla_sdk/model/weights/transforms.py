@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ...contract import Contract
 from ...errors import ContractError, TransformError, UnseenValueError, ZeroActivationError
-from .files import by_layer, read_tensors
+from .files import by_layer, read_tensors, tensors_by_name
 from .finite import refuse_non_finite
 
 
@@ -198,7 +198,7 @@ def _tensors(folder: Path, contract: Contract, name: str) -> tuple[Path, dict[ob
     found = read_tensors(path, TransformError)
     if isinstance(found, torch.Tensor):
         found = {"": found}
-    if not isinstance(found, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
+    if not tensors_by_name(found):
         raise TransformError(f"{path} holds {_described(found)}; expected one tensor, or tensors by name.")
     tensors = {key: tensor.float() for key, tensor in found.items()}
     refuse_non_finite(((str(key) or "the array", tensor) for key, tensor in tensors.items()), path)
