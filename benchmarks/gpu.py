@@ -16,7 +16,7 @@ Sections, each in a process of its own, so that a crash, a hang or a full card e
 starts after `--budget-s`, and half a minute later the one that runs is ended. `--device cpu --small` rehearses all of
 them on tiny sizes anywhere; what needs CUDA says so. It takes what nla_sdk needs and, where installed, pytest for
 `tests`, bitsandbytes for NF4 (else bfloat16), the [demo] extra for the demo base (else random weights of its geometry);
-`geometry` takes 11 GB of disk (set TMPDIR) and 12 GB of RAM.
+`geometry` takes 11 GB of disk (set TMPDIR) and 9 GB of RAM.
 """
 
 from __future__ import annotations
