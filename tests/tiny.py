@@ -219,16 +219,18 @@ def write_sidecar(folder: Path, *drop: str, **changes) -> Path:
     return folder
 
 
-def lora_av(folder: Path, base: Path, model, *, layer: int, seed: int = 100, norms: bool = False, **contract) -> Path:
+def lora_av(
+    folder: Path, base: Path, model, *, layer: int, seed: int = 100, norms: bool = False, rank: int = RANK, **contract
+) -> Path:
     """An AV as released: LoRA on every linear layer; with `norms`, RMSNorms in `modules_to_save` too."""
-    tensors = lora_tensors(model, EVERY_LINEAR, seed)
+    tensors = lora_tensors(model, EVERY_LINEAR, seed, rank)
     saved = ["input_layernorm", "post_attention_layernorm", "q_norm"] if norms else []
     for at, (name, module) in enumerate(model.named_modules()):
         if name.rpartition(".")[2] in saved:
             tensors[f"base_model.model.{name}.weight"] = 1.0 + random(
                 *module.weight.shape, seed=seed + 5000 + at, scale=0.5
             )
-    write_adapter(folder, tensors, EVERY_LINEAR, modules_to_save=saved or None)
+    write_adapter(folder, tensors, EVERY_LINEAR, modules_to_save=saved or None, r=rank, lora_alpha=2 * rank)
     facts = {
         "kind": "nla_model",
         "role": "av",
@@ -245,16 +247,29 @@ def lora_av(folder: Path, base: Path, model, *, layer: int, seed: int = 100, nor
     return write_sidecar(folder, **(facts | contract))
 
 
-def lora_ar(folder: Path, base: Path, model, *, layer: int, blocks: int, seed: int = 9000, **contract) -> Path:
+def lora_ar(
+    folder: Path,
+    base: Path,
+    model,
+    *,
+    layer: int,
+    blocks: int,
+    seed: int = 9000,
+    rank: int = RANK,
+    d_model: int = D_MODEL,
+    **contract,
+) -> Path:
     """An AR as released: LoRA on the attention of ALL blocks, though only `blocks` run, and `linear_head.pt`."""
-    write_adapter(folder, lora_tensors(model, ATTENTION, seed), ATTENTION)
-    head = {"weight": random(D_MODEL, D_MODEL, seed=seed + 1, scale=1 / 8), "bias": random(D_MODEL, seed=seed + 2)}
+    tensors = lora_tensors(model, ATTENTION, seed, rank)
+    write_adapter(folder, tensors, ATTENTION, r=rank, lora_alpha=2 * rank)
+    weight = random(d_model, d_model, seed=seed + 1, scale=1 / math.sqrt(d_model))
+    head = {"weight": weight, "bias": random(d_model, seed=seed + 2)}
     torch.save(head, folder / "linear_head.pt")
     facts = {
         "kind": "nla_model",
         "role": "ar",
         "base_model": str(base),
-        "d_model": D_MODEL,
+        "d_model": d_model,
         "layer": layer,
         "ar_template": AR_TEMPLATE,
         "ar_num_blocks": blocks,
