@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..collector import uncollected
 from ..errors import InputError
 from ..io.progress import progress_bar, say
 from .options import OutputOptions, PairOptions
@@ -66,10 +67,11 @@ def process(
         options: its options beside `positions`.
         watch: is shown every table of results.
     """
-    from ..io.origins import facts_of_rows
-    from ..io.rows import sources
-    from ..jobs import local as jobs
-    from ..jobs import work as rows
+    with uncollected():
+        from ..io.origins import facts_of_rows
+        from ..io.rows import sources
+        from ..jobs import local as jobs
+        from ..jobs import work as rows
 
     kinds = (sources.TEXTS,) if command in ("extract", "reconstruct") else (sources.VECTORS, sources.TEXTS)
     source = sources.open_source(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from ...collector import uncollected
 from ...errors import DeviceError, LoadError, MissingFileError, OutOfMemoryError, QuantizationError, first_line
 from ..quiet import quiet
 from .damage import damaged_file, memory_ended
@@ -122,7 +123,9 @@ def load_model(
         LoadError, OutOfMemoryError, QuantizationError, MissingFileError.
     """
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with uncollected():
+        from transformers import AutoConfig, AutoModelForCausalLM, modeling_utils  # noqa: F401, most of what loading imports
 
     if not (path / "config.json").is_file():
         raise MissingFileError(f"{path} holds no config.json; expected the folder of a transformers model.")
