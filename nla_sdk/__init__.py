@@ -49,7 +49,7 @@ if not TYPE_CHECKING:  # a checker would take every name that this package lacks
         if name in _HOMES:
             home = f"{__name__}.{_HOMES[name]}"
             if home not in sys.modules:
-                from .collector import uncollected
+                from .imports import uncollected
 
                 with uncollected():
                     import_module(home)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..collector import uncollected
 from ..errors import InputError
+from ..imports import uncollected
 from ..io.progress import progress_bar, say
 from .options import OutputOptions, PairOptions
 from .terminal import RowTable

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...collector import uncollected
 from ...errors import LoadError, TokenizerWarning, first_line
+from ...imports import uncollected
 from ..quiet import quiet
 from .damage import damaged_file
 

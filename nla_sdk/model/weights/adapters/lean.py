@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
-from typing import Any
 
-from ....collector import uncollected
+from ....imports import put_off, uncollected
 from ...quiet import quiet
 
 BITSANDBYTES = "bitsandbytes"
@@ -20,29 +18,11 @@ _QUESTIONS = ("is_bnb_available", "is_bnb_4bit_available")
 _lock = threading.RLock()
 
 
-class _Later(ModuleType):
-    """Stands for a module that is imported once an attribute of it is asked for."""
-
-    def __getattr__(self, name: str) -> Any:
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        return getattr(import_module(self.__name__), name)
-
-
 def import_peft() -> None:
-    """Import PEFT, whose helpers (0.21) want bitsandbytes for one function: they get it when they call that."""
-    if "peft" in sys.modules:
-        return
-    with quiet(), uncollected():  # bitsandbytes logs
-        stand_in = None
-        if BITSANDBYTES not in sys.modules and (spec := find_spec(BITSANDBYTES)) is not None:
-            stand_in = sys.modules[BITSANDBYTES] = _Later(BITSANDBYTES)
-            stand_in.__spec__ = spec  # by which others tell that it is installed
-        try:
+    """Import PEFT, whose helpers (0.21) want bitsandbytes for one function: they get it when that is called."""
+    if "peft" not in sys.modules:
+        with quiet(), uncollected(), put_off(BITSANDBYTES):  # which logs where it is imported
             import peft  # noqa: F401
-        finally:
-            if stand_in is not None and sys.modules.get(BITSANDBYTES) is stand_in:
-                del sys.modules[BITSANDBYTES]
 
 
 @contextmanager
@@ -51,7 +31,7 @@ def plain_layers() -> Iterator[None]:
 
     Where nobody has imported it none can be. Where somebody has, PEFT asks as ever.
     """
-    with _lock:
+    with _lock:  # of two models that get adapters at once, one may be quantised
         if BITSANDBYTES in sys.modules:
             yield
             return
