@@ -9,7 +9,7 @@ process, the two sides take turns, each with a cache of its own that is thrown a
     peak_kib         resident memory of the pair with its source after a round trip; base_kib: of the base alone
 
 Medians of `--runs`. On a machine that does other things set OMP_NUM_THREADS=1 (torch's threads wait for each other by
-turning round, which on a busy core takes ten times as long as the work) and compare CPU seconds, which are there as well.
+turning round, which on a busy core takes ten times as long as the work) and compare CPU seconds, which are there too.
 """
 
 from __future__ import annotations
