@@ -8,6 +8,7 @@
 Importing this package is light: torch is imported when a pair is first asked for.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,13 @@ if not TYPE_CHECKING:  # a checker would take every name that this package lacks
 
     def __getattr__(name: str) -> object:
         if name in _HOMES:
-            return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+            home = f"{__name__}.{_HOMES[name]}"
+            if home not in sys.modules:
+                from .imports import uncollected
+
+                with uncollected():
+                    import_module(home)
+            return getattr(import_module(home), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..imports import uncollected
 from ..io.progress import progress_bar, say
 from .options import OutputOptions, PairOptions
 from .terminal import RowTable
@@ -66,10 +67,11 @@ def process(
         options: its options beside `positions`.
         watch: is shown every table of results.
     """
-    from ..io.origins import facts_of_rows
-    from ..io.rows import sources
-    from ..jobs import local as jobs
-    from ..jobs import work as rows
+    with uncollected():
+        from ..io.origins import facts_of_rows
+        from ..io.rows import sources
+        from ..jobs import local as jobs
+        from ..jobs import work as rows
 
     kinds = (sources.TEXTS,) if command in ("extract", "reconstruct") else (sources.VECTORS, sources.TEXTS)
     source = sources.open_source(

@@ -131,3 +131,16 @@ def test_usage_errors_of_training_are_one_line_that_names_the_command():
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: No such option: --wrong-option; see `python -m training.runs.trend --help`\n"
+
+
+def test_a_process_that_ends_does_not_look_for_garbage_first():
+    code = """
+import atexit, gc
+atexit.register(lambda: print(gc.get_freeze_count() > 0))
+from nla_sdk.cli import boundary
+def command() -> None:
+    print(gc.isenabled(), gc.get_threshold()[0] >= 50_000)
+boundary.run(command, [], name="it")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == ["True", "True", "True"]

@@ -1,10 +1,13 @@
 """What is known of published pairs: the entries by name, the partners of halves, the values that releases have."""
 
 import hashlib
+from importlib import resources
 
 import pytest
+import yaml
 
 from nla_sdk.contract import Contract, family_of, guess_partner, known_faults, known_release, release_partner
+from nla_sdk.contract.releases import catalogue
 from nla_sdk.contract.releases.known import values_of
 from nla_sdk.errors import UnstatedFactError
 
@@ -152,3 +155,10 @@ def test_partners_of_known_releases(repo, partner):
 )
 def test_partners_are_guessed_from_the_name(repo, partner):
     assert guess_partner(repo) == partner
+
+
+def test_libyaml_reads_the_data_on_releases_as_python_does():
+    folder = resources.files("nla_sdk.contract.releases").joinpath("data")
+    text = "\n".join(file.read_text("utf-8") for file in sorted(folder.iterdir(), key=lambda file: file.name))
+    plain = {family: content for family, content in yaml.safe_load(text).items() if not family.startswith("_")}
+    assert catalogue._document() == plain

@@ -152,7 +152,7 @@ def test_a_damaged_copy_is_made_anew(cache, conversions, monkeypatch, damage):
     elif damage == "no marker":
         (folder / "nla_base.json").unlink()
     else:
-        monkeypatch.setattr(module, "_LAYOUT", 2)
+        monkeypatch.setattr(module, "_LAYOUT", module._LAYOUT + 1)
     assert demo_base(progress=False) == folder
     assert len(conversions) == 2
     assert (folder / "model.safetensors").read_text() == "weights"

@@ -66,7 +66,8 @@ def _document() -> dict[str, dict[str, Any]]:
     folder = resources.files("nla_sdk.contract.releases").joinpath("data")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
     # One document in several files: anchors of the first, the templates, are used in the others.
-    document = yaml.safe_load("\n".join(file.read_text(encoding="utf-8") for file in files))
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # libyaml's is ten times as fast
     return {family: content for family, content in document.items() if not family.startswith("_")}
 
 

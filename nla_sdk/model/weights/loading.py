@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ...errors import DeviceError, LoadError, MissingFileError, OutOfMemoryError, QuantizationError, first_line
+from ...imports import put_off, uncollected
 from ..quiet import quiet
 from .damage import damaged_file, memory_ended
 from .leftovers import refuse_unplaced, refuse_unscaled, tensor_names
@@ -122,7 +123,10 @@ def load_model(
         LoadError, OutOfMemoryError, QuantizationError, MissingFileError.
     """
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM
+
+    # modeling_utils brings most of what loading imports, and scipy for the losses of object detection.
+    with uncollected(), put_off("scipy.optimize", "linear_sum_assignment"):
+        from transformers import AutoConfig, AutoModelForCausalLM, modeling_utils  # noqa: F401
 
     if not (path / "config.json").is_file():
         raise MissingFileError(f"{path} holds no config.json; expected the folder of a transformers model.")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import LoadError, TokenizerWarning, first_line
+from ...imports import uncollected
 from ..quiet import quiet
 from .damage import damaged_file
 
@@ -66,7 +67,7 @@ def load_tokenizer(
     if choice == "file" and not file.is_file():
         raise LoadError(f"{path} holds no {TOKENIZER_FILE}, which the contract wants read (`tokenizer: file`).")
     try:
-        with quiet():
+        with quiet(), uncollected():
             if choice == "file":
                 return PreTrainedTokenizerFast.from_pretrained(path)
             live = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)

@@ -11,6 +11,7 @@ from nla_sdk.errors import InputError
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.quiet import quiet
+from nla_sdk.model.weights.adapters.lean import import_peft
 from nla_sdk.model.weights.loading import pick_device
 from nla_sdk.model.weights.quantized import holds_4bit, keep_compute_dtype
 
@@ -60,8 +61,8 @@ def checkpoint_gradients(model: torch.nn.Module) -> None:
 
 def lora_config(settings: Train, backbone: Backbone, num_blocks: int | None = None) -> LoraConfig:
     """LoRA on the text blocks that run, everything named in full so that no tower is matched."""
-    with quiet():  # importing PEFT imports bitsandbytes, which logs
-        from peft import LoraConfig
+    import_peft()
+    from peft import LoraConfig
 
     running = range(num_blocks or backbone.num_blocks)
     prefix = backbone.blocks_name.replace(".", r"\.")

@@ -21,6 +21,7 @@ from ....io.parsing import parse_json
 from ....io.text import ENCODING
 from ...quiet import quiet
 from ..files import damage
+from .lean import import_peft
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -194,9 +195,10 @@ def read_config(
     else:
         raw = read_json(folder)
     kept = check_config(facts.fill(raw, folder / NAME), folder)
-    with quiet():  # importing PEFT imports bitsandbytes, which logs
-        from peft import LoraConfig
+    import_peft()
+    from peft import LoraConfig
 
+    with quiet():
         try:
             config = LoraConfig(**kept, init_lora_weights=True, bias="none", task_type="CAUSAL_LM", inference_mode=True)
         except (ValueError, TypeError) as error:

@@ -23,6 +23,7 @@ from ..files import adapter_files
 from ..finite import refuse_non_finite
 from .attached import fill, parameters_of, put_back, saved_name, saved_parameters, write_adapter
 from .config import NAME, AdapterFacts
+from .lean import import_peft, plain_layers
 from .reading import AdapterReport, read_adapter
 
 if TYPE_CHECKING:
@@ -179,11 +180,12 @@ class AdapterHolder:
             raise LoadError(f"PEFT does not take {what} on {self.ref}: {first_line(error)}") from error
 
     def _add(self, name: str, config: LoraConfig) -> None:
+        import_peft()
         from peft import PeftModel
 
         self._added += 1
         with self._trained_as_before():
-            with quiet():
+            with quiet(), plain_layers():
                 if self._peft is None:
                     self._peft = PeftModel(self.model, config, adapter_name=name)
                 else:
