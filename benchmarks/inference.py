@@ -59,7 +59,7 @@ class Script:
             AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32), DEMO / "ar"
         ).eval()
         self.load_seconds = time.perf_counter() - start
-        self.pair, self.prompt = pair, prompt
+        self.pair, self.prompt, self.new_tokens = pair, prompt, NEW_TOKENS
         self.head = pair.reconstructor.head
 
     def explain(self, vector: torch.Tensor) -> str:
@@ -77,7 +77,7 @@ class Script:
         handle = self.av.get_input_embeddings().register_forward_hook(overwrite)
         try:
             with torch.no_grad():
-                out = self.av.generate(input_ids=torch.tensor([ids]), **_exactly(NEW_TOKENS))
+                out = self.av.generate(input_ids=torch.tensor([ids]), **_exactly(self.new_tokens))
         finally:
             handle.remove()
         return self.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)
@@ -96,8 +96,17 @@ def _exactly(tokens: int) -> dict:
     return {"do_sample": False, "max_new_tokens": tokens, "min_new_tokens": tokens, "pad_token_id": 0}
 
 
-def generate_batch(pair: NLAPair, verbalizer: Verbalizer, vectors: torch.Tensor) -> list[str]:
-    """(b): transformers' own generate on the batch, the AV's adapter active on the shared base."""
+def generate_batch(
+    pair: NLAPair, verbalizer: Verbalizer, vectors: torch.Tensor, tokens: int = NEW_TOKENS, *, exactly: bool = True
+) -> list[str]:
+    """(b): transformers' own generate on the batch, the AV's adapter active on the shared base.
+
+    Args:
+        tokens: exactly so many are written; not `exactly`: at most, a row ends at its end token.
+    """
+    length = _exactly(tokens)
+    if not exactly:
+        del length["min_new_tokens"]
     ids = torch.tensor([verbalizer.prompt_ids]).expand(len(vectors), -1)
     inputs = verbalizer.prepare(vectors)
 
@@ -110,7 +119,7 @@ def generate_batch(pair: NLAPair, verbalizer: Verbalizer, vectors: torch.Tensor)
     handle = verbalizer.backbone.embedding.register_forward_hook(overwrite)
     try:
         with torch.no_grad(), verbalizer.backbone.using("av") as model:
-            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **_exactly(NEW_TOKENS))
+            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **length)
     finally:
         handle.remove()
     return pair.source.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
