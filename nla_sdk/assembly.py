@@ -57,6 +57,7 @@ class Assembly:
     reconstructor: Reconstructor | None
     matched: bool
     read_from: Source | None = None
+    fast: bool | None = field(default=None, init=False)  # see `from_pretrained`
     _warned_precision: bool = field(default=False, init=False)
     _statistics: ActivationStatistics | None = field(default=None, init=False)
     _unmeasurable: str = field(default="", init=False)

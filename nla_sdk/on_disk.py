@@ -41,6 +41,7 @@ class OnDisk(Assembly):
         trust_remote_code: bool = False,
         contract: Mapping[str, Any] | None = None,
         check_weights: bool = False,
+        fast: bool | None = None,
     ) -> Self:
         """Load a pair.
 
@@ -63,6 +64,10 @@ class OnDisk(Assembly):
                 their names), of whichever half has a use for them; `{"prompt_style": "chat"}`.
             check_weights: look for NaN and infinity in the base and in full checkpoints too, which reads every weight
                 of them; adapters, heads and means are always looked at.
+            fast: on a CPU in float32, blocks and the lm_head are computed from their weights in fewer steps, once that
+                is seen to give the model's own numbers; the likeliest token is found by an 8-bit product and scored in
+                float32 (docs/speed.md), where an 8-bit copy lies beside the base, as the demo base has one. True: such
+                a copy is made in memory at load, d_model × vocabulary bytes. False: all as transformers has it.
         Raises:
             RepositoryError, ContractError, LoadError, WrongRoleError, MismatchedHalvesError: see nla_sdk.errors.
             MismatchedHalvesError: the source is of another width, depth or vocabulary than the base.
@@ -71,7 +76,7 @@ class OnDisk(Assembly):
         Warns:
             UnmatchedPairWarning: the halves do not name each other.
         """
-        return assemble(
+        pair = assemble(
             cls,
             av,
             ar,
@@ -89,6 +94,13 @@ class OnDisk(Assembly):
             token=token,
             local_files_only=local_files_only,
         )
+        pair.fast = fast
+        for half in (pair.verbalizer, pair.reconstructor):
+            if half is not None:
+                half.fast = fast is not False
+        if fast and pair.verbalizer is not None:
+            pair.verbalizer.backbone.rounded_head(make=True)
+        return pair
 
     def save_pretrained(self, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
         """Write both halves as `folder/av` and `folder/ar`, loadable by `from_pretrained(folder)`.

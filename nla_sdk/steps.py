@@ -122,7 +122,8 @@ class Steps(OnDisk):
                 PrecisionWarning,
                 stacklevel=3,
             )
-        read = Extractor(source, self.source_adapter)(text, positions, layer=self.layer if layer is None else layer)
+        extractor = Extractor(source, self.source_adapter, fast=self.fast is not False)
+        read = extractor(text, positions, layer=self.layer if layer is None else layer)
         origin = self.origin
         return replace(read, model=origin.model, revision=origin.revision, precision=running)
 

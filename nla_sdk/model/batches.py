@@ -7,8 +7,13 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from .backbone import Backbone
+from .fast.blocks import Blocks, read_blocks
+from .fast.whole import run_beginning, states_at
 
 TOKENS_PER_BATCH = 4096
+FEWER_TOKENS = 512  # of a batch that runs on a CPU: it fills the cores, and fewer rows wait for a longer one
+PROBED = 32  # tokens that both ways are compared on
+CLOSE = 1e-3  # of a state's norm: float32 rounds 1e-6, another computation is another by far
 
 
 def by_length(lengths: Sequence[int], tokens_per_batch: int | None = None) -> Iterator[list[int]]:
@@ -50,3 +55,117 @@ def token_states(
     states = backbone.run_to_block(padded, block)
     wanted = last if positions is None else torch.tensor(positions)
     return states[torch.arange(len(prompts), device=states.device), wanted.to(states.device)]
+
+
+def read_states(
+    backbone: Backbone,
+    rows: Sequence[Sequence[int]],
+    wanted: Sequence[Sequence[int]],
+    block: int,
+    *,
+    fast: bool = True,
+) -> list[torch.Tensor]:
+    """The residual stream after `block` at some tokens of each row of token ids, without gradients: for each a tensor
+    [len(wanted[i]), d_model] in the model's dtype. The caller holds the backbone.
+
+    Attention is causal, so what a row shares with others from its beginning on is run once: a row that is the
+    beginning of another is read where the other one runs.
+
+    Args:
+        wanted: positions in each row, each at least 0; none at all gives [0, d_model].
+        fast: from the model's weights where that is known to be the same (`fast.blocks`).
+    """
+    within = merged(rows)
+    asked: dict[int, list[int]] = {}
+    for row, positions in enumerate(wanted):
+        asked.setdefault(within[row], []).extend(positions)
+    asked = {run: sorted(set(positions)) for run, positions in asked.items() if positions}
+    blocks = fast_blocks(backbone, [rows[run] for run in asked], block) if fast else None
+    found = _by_the_model(backbone, rows, asked, block) if blocks is None else _from_weights(blocks, rows, asked)
+    place_of = {(run, position): at for run, positions in asked.items() for at, position in enumerate(positions)}
+    none = torch.empty(0, backbone.d_model, dtype=backbone.dtype, device=backbone.device)
+    result = []
+    for row, positions in enumerate(wanted):
+        run = within[row]
+        places = [place_of[run, position] for position in positions]
+        states = found[run] if places else none
+        result.append(states[torch.tensor(places, dtype=torch.long, device=states.device)])
+    return result
+
+
+def merged(rows: Sequence[Sequence[int]]) -> list[int]:
+    """For each row the number of the one to run in its place: itself, an equal one, or a longer one that begins so.
+
+    Example:
+        >>> merged([[2, 5], [2, 5, 7], [2, 8], [2, 5]])
+        [1, 1, 2, 1]
+    """
+    order = sorted(range(len(rows)), key=lambda row: (list(rows[row]), -row))
+    within = list(range(len(rows)))
+    for row, following in zip(reversed(order[:-1]), reversed(order[1:]), strict=True):
+        longer = rows[within[following]]
+        if list(longer[: len(rows[row])]) == list(rows[row]):
+            within[row] = within[following]
+    return within
+
+
+def fast_blocks(backbone: Backbone, rows: Sequence[Sequence[int]], block: int) -> Blocks | None:
+    """The model's blocks up to `block` as plain functions; None: the model itself is to be run.
+
+    The first time with an adapter they are compared with the model, on the beginning of the longest row.
+    """
+    if not rows or torch.is_grad_enabled():
+        return None
+    probe, longest = list(max(rows, key=len))[:PROBED], max(map(len, rows))
+    if len(probe) < 3:
+        return None  # of one token attention is the same whatever it does
+    blocks = read_blocks(backbone, block + 1)
+    if blocks is None or (blocks.window is not None and longest > blocks.window):
+        return None
+    key = "whole", block, backbone.active
+    if key not in backbone.alike:
+        ids = torch.tensor([probe])
+        own = backbone.run_to_block(ids, block)[0]
+        found = states_at(blocks, ids, [range(len(probe))])[0]
+        # Of each token by itself: the first one's state may be a thousand times as large as all others.
+        backbone.alike[key] = bool(((found - own).norm(dim=1) <= CLOSE * own.norm(dim=1)).all())
+    return blocks if backbone.alike[key] else None
+
+
+def _by_the_model(
+    backbone: Backbone, rows: Sequence[Sequence[int]], asked: dict[int, list[int]], block: int
+) -> dict[int, torch.Tensor]:
+    found = {}
+    runs = list(asked)
+    for batch in by_length([len(rows[run]) for run in runs]):
+        padded, _ = pad_right([rows[runs[at]] for at in batch])
+        states = backbone.run_to_block(padded, block)
+        for place, at in enumerate(batch):
+            run = runs[at]
+            found[run] = states[place, torch.tensor(asked[run], device=states.device)]
+    return found
+
+
+def _from_weights(
+    blocks: Blocks, rows: Sequence[Sequence[int]], asked: dict[int, list[int]]
+) -> dict[int, torch.Tensor]:
+    found = {}
+    runs = list(asked)
+    common = len(shared_beginning([rows[run] for run in runs])) if len(runs) > 1 else 0
+    common = min(common, *(positions[0] for positions in asked.values()))
+    beginning = run_beginning(blocks, rows[runs[0]][:common])
+    rest = {run: rows[run][common : asked[run][-1] + 1] for run in runs}
+    for batch in by_length([len(rest[run]) for run in runs], FEWER_TOKENS):
+        padded, _ = pad_right([rest[runs[at]] for at in batch])
+        states = states_at(blocks, padded, [asked[runs[at]] for at in batch], beginning)
+        found.update((runs[at], one) for at, one in zip(batch, states, strict=True))
+    return found
+
+
+def shared_beginning(rows: Sequence[Sequence[int]]) -> Sequence[int]:
+    """What all rows begin with. Of several rows in order the first and the last share the least."""
+    least, most = min(rows, key=list), max(rows, key=list)
+    for at, (one, other) in enumerate(zip(least, most, strict=False)):
+        if one != other:
+            return least[:at]
+    return least

@@ -13,7 +13,7 @@ from ..errors import EmptyBatchError, InputError, LayerError, PositionError
 from ..io.text import check_texts
 from ..results import Activations
 from .backbone import Backbone
-from .batches import by_length, pad_right
+from .batches import read_states
 from .faults import first_rows, no_numbers
 
 if TYPE_CHECKING:
@@ -86,9 +86,10 @@ def is_chat(text: object) -> bool:
 class Extractor:
     """Reads activations from a backbone with all adapters off, or with one that makes it the fine-tune to be read."""
 
-    def __init__(self, backbone: Backbone, adapter: str | None = None) -> None:
+    def __init__(self, backbone: Backbone, adapter: str | None = None, *, fast: bool = True) -> None:
         self.backbone = backbone
         self.adapter = adapter
+        self.fast = fast
 
     def __call__(
         self,
@@ -128,7 +129,8 @@ class Extractor:
             check_embedded(self.backbone.tokenizer, ids, self.backbone.vocabulary, f"The text in row {number}")
         wanted = [resolve_positions(positions, len(ids)) for ids in rows]
         with torch.no_grad(), self.backbone.using(self.adapter):
-            vectors = read_states(self.backbone, rows, wanted, layer)
+            read = read_states(self.backbone, rows, wanted, layer, fast=self.fast)
+            vectors = [states.float().cpu() for states in read]
             if lost := [at for at, states in enumerate(vectors) if not states.isfinite().all()]:
                 at = lost[0]
                 position = wanted[at][first_rows(~vectors[at].isfinite().all(dim=-1))[0]]
@@ -142,16 +144,3 @@ class Extractor:
             texts=[i for i, where in enumerate(wanted) for _ in where],
             layer=layer,
         )
-
-
-def read_states(
-    backbone: Backbone, rows: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]], layer: int
-) -> list[torch.Tensor]:
-    """For each row of token ids, float32 [len(wanted[i]), d_model] on the CPU. The caller holds the backbone."""
-    result: list[torch.Tensor | None] = [None] * len(rows)
-    for batch in by_length([len(ids) for ids in rows]):
-        padded, _ = pad_right([rows[row] for row in batch])
-        states = backbone.run_to_block(padded, layer)
-        for place, row in enumerate(batch):
-            result[row] = states[place, torch.tensor(wanted[row], device=states.device)].float().cpu()
-    return result

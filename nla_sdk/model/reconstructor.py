@@ -24,7 +24,7 @@ from ..errors import (
     UnseenValueError,
 )
 from .backbone import Backbone
-from .batches import by_length, token_states
+from .batches import by_length, read_states, token_states
 from .faults import first_rows, no_numbers
 from .weights.transforms import Transform
 
@@ -45,6 +45,7 @@ class Reconstructor:
         head: Linear(d, d), float32; one for each layer that it reconstructs; or None: the state is the vector.
         transform: how what the head gives becomes a vector of the source; None: it is one.
         ref: what messages call it.
+        fast: from the model's weights where that is known to be the same (`fast.blocks`), without gradients.
     Raises:
         HeadError: a layer's head needs a block that the contract says does not run.
         LoadError: the contract keeps a final norm that is not found.
@@ -58,8 +59,9 @@ class Reconstructor:
         head: nn.Linear | Mapping[int, nn.Linear] | None,
         transform: Transform | None = None,
         ref: str | None = None,
+        fast: bool = True,
     ) -> None:
-        self.backbone = backbone
+        self.backbone, self.fast = backbone, fast
         self.ref = ref or f"the AR on {backbone.ref}"
         self.adapter = adapter
         self.head = head.to(backbone.device) if isinstance(head, nn.Linear) else None
@@ -191,11 +193,17 @@ class Reconstructor:
         """Head outputs float32 [n, d] for tokenised prompts, in their order; differentiable. The caller holds the
         backbone."""
         head, block = self._head_of(layer), self.block(layer)
+        positions = [self.contract.reading_position(ids) for ids in prompts]
+        if not torch.is_grad_enabled():
+            wanted = [[position] for position in positions]
+            states = torch.cat(read_states(self.backbone, prompts, wanted, block, fast=self.fast))
+            states = self.prepare(states)
+            return states if head is None else head(states)
         outputs: dict[int, torch.Tensor] = {}
         for rows in by_length([len(ids) for ids in prompts]):
-            batch = [prompts[row] for row in rows]
-            positions = [self.contract.reading_position(ids) for ids in batch]
-            states = self.prepare(token_states(self.backbone, batch, block, positions))
+            states = self.prepare(
+                token_states(self.backbone, [prompts[row] for row in rows], block, [positions[row] for row in rows])
+            )
             outputs.update(zip(rows, states if head is None else head(states), strict=True))
         return torch.stack([outputs[row] for row in range(len(prompts))])
 

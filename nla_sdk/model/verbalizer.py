@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -20,13 +20,19 @@ from ..results import Explanation
 from ..sampling import GREEDY, Sampling
 from .backbone import Backbone
 from .decoding.batches import Fields, Inputs, batches, numbers_of_vectors, of_each_row
-from .decoding.drawing import draw, end_token_ids, row_generator
+from .decoding.drawing import end_token_ids, row_generator
 from .decoding.prefixes import Prefixes
-from .faults import beyond, first_rows, no_numbers
+from .decoding.stepping import decoder_of, steps_alike
+from .decoding.writing import Writing
+from .faults import beyond, first_rows
 from .injection import Positions, inject, markers_of, normed, refuse_lost, refuse_unseen
 from .output import Stop, parse_output
 from .weights.loading import text_config
 from .weights.transforms import Transform
+
+if TYPE_CHECKING:
+    from .fast.blocks import Blocks
+    from .fast.head import Head
 
 ROWS_PER_BATCH = 64
 DEFAULT_NEW_TOKENS = 120
@@ -42,6 +48,10 @@ class Verbalizer:
         contract: the AV's, verified.
         transform: what is done to vectors first; None: nothing.
         ref: what messages call it.
+        fast: steps and logits from the model's weights where they are known to be the same; False: as transformers has
+            them.
+    Attributes:
+        vocabulary: int64, ascending: the tokens it may write (`restrict`); None: all.
     Raises:
         LayerError, InjectionError: the block after which vectors go in is not there, or nothing would see them.
     """
@@ -53,8 +63,9 @@ class Verbalizer:
         contract: Contract,
         transform: Transform | None = None,
         ref: str | None = None,
+        fast: bool = True,
     ) -> None:
-        self.backbone = backbone
+        self.backbone, self.fast = backbone, fast
         self.ref = ref or f"the AV on {backbone.ref}"
         self.adapter = adapter
         self.contract = contract
@@ -65,9 +76,9 @@ class Verbalizer:
         self.transform = transform or Transform(backbone.d_model)
         self.stop = Stop.of(contract)
         self.end_ids = end_token_ids(backbone) | self.stop.tokens
-        self._prefixes = Prefixes(backbone)
+        self.prefixes = Prefixes(backbone)
         self._shown: set = set()  # adapters as they were then, see `Backbone.active`, and numbers of markers
-        self._vocabulary: torch.Tensor | None = None
+        self.vocabulary: torch.Tensor | None = None
 
     @property
     def mean(self) -> torch.Tensor | None:
@@ -120,14 +131,14 @@ class Verbalizer:
             LoadError: the model makes its logits in a way that is not known here (`Backbone.cap`).
         """
         if tokens is None:
-            self._vocabulary = None
+            self.vocabulary = None
             return
         known = sorted({int(token) for token in tokens} | self.end_ids)
         size = self.backbone.vocabulary_size
         if len(known) <= len(self.end_ids) or not 0 <= known[0] <= known[-1] < size:
             raise InputError(f"Cannot write {len(known)} tokens from {known[:1]} on: expected ids below {size:,}.")
         _ = self.backbone.cap  # found or refused now, not at the first token
-        self._vocabulary = torch.tensor(known, device=self.backbone.device)
+        self.vocabulary = torch.tensor(known, device=self.backbone.device)
 
     def prepare(self, vectors: Inputs, layer: int | Sequence[int] | None = None) -> Any:
         """Raw activations → what is injected: transformed as the contract says, then with its norm and coefficient.
@@ -263,21 +274,17 @@ class Verbalizer:
             parts = [([0], prompts[0] if prompts else self.default, None)]
         else:
             parts = list(batches(inputs, prompts or self._prompts(inputs), ROWS_PER_BATCH))
-        outputs: dict[int, tuple[list[int], bool]] = {}
+        limit = sampling.max_new_tokens or self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
         with torch.no_grad(), self.backbone.using(self.adapter):
-            for rows, prompt, vectors in parts:
-                own = None if generators is None else [generators[row] for row in rows]
-                try:
-                    outputs.update(zip(rows, self._write(prompt, vectors, sampling, own), strict=True))
-                except NonFiniteOutputError as error:
-                    raise error.numbered(lambda row, rows=rows: rows[row]) from None
-                if progress is not None:
-                    progress(len(rows))
+            writing = Writing(
+                self, parts, sampling, limit=limit, places=ROWS_PER_BATCH, generators=generators, progress=progress
+            )
+            outputs = writing.run()
         return [outputs[row] for row in sorted(outputs)]
 
     def reset(self) -> None:
         """Forget the prompt's KV cache: to be called when the adapter's weights have changed."""
-        self._prefixes.clear()
+        self.prefixes.clear()
         self._shown.clear()
 
     def injected(self, forward: Callable[[], Result], positions: Positions, inputs: torch.Tensor) -> Result:
@@ -314,78 +321,34 @@ class Verbalizer:
         with inject(backbone.site(how), positions, inputs, how=how, what=what):
             return forward()
 
-    def _write(
-        self,
-        prompt: Prompt,
-        inputs: torch.Tensor | None,
-        sampling: Sampling,
-        generators: Sequence[torch.Generator] | None,
-    ) -> list[tuple[list[int], bool]]:
-        """Tokens written for each row, and whether it came to an end."""
-        backbone, ignore_end = self.backbone, sampling.ignore_end
-        limit = sampling.max_new_tokens or self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
-        rows = 1 if inputs is None else len(inputs)
-        fresh = self._prefixes.of(prompt.ids[: prompt.marker], rows)
-        tail = torch.tensor([prompt.ids[prompt.marker :]], device=backbone.device).expand(rows, -1)
-        written: list[list[int]] = [[] for _ in range(rows)]
-        finished = [False] * rows
-        alive = list(range(rows))
-
-        def run() -> tuple[torch.Tensor, Any]:
-            cache = fresh()  # a run that was ended early has added to its own
-            return self._logits(tail, cache), cache
-
-        logits, cache = run() if inputs is None else self.injected(run, range(len(prompt.positions)), inputs)
-        for step in range(limit):
-            chosen = draw(logits, sampling.temperature, generators, alive)
-            # NaN is the largest to argmax and all there is to softmax, so the number chosen tells of the whole row.
-            if lost := first_rows(~logits.gather(1, chosen[:, None]).isfinite()[:, 0]):
-                rows_lost = [alive[at] for at in lost]
-                row = rows_lost[0]
-                raise no_numbers(
-                    f"What {self.ref} computes for its {'first' if step == 0 else f'{step + 1}.'} token",
-                    rows_lost,
-                    backbone,
-                    [*prompt.ids, *written[row]],
-                    injected=None if inputs is None else (prompt.positions, inputs[row], self.injection),
-                )
-            if self._vocabulary is not None:
-                chosen = self._vocabulary[chosen]
-            going = []
-            for at, (row, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
-                if token in self.end_ids and not ignore_end:
-                    finished[row] = True
-                    continue
-                written[row].append(token)
-                if not ignore_end and self.stop.closes(written[row], backbone.tokenizer.decode):
-                    finished[row] = True
-                else:
-                    going.append(at)
-            if not going or step == limit - 1:
-                break
-            if len(going) < len(alive):
-                keep = torch.tensor(going, device=backbone.device)
-                cache.batch_select_indices(keep)
-                chosen = chosen[keep]
-                alive = [alive[at] for at in going]
-            logits = self._logits(chosen[:, None], cache)
-        return list(zip(written, finished, strict=True))
-
-    def _logits(self, tokens: torch.Tensor, cache) -> torch.Tensor:
-        """[rows, vocabulary] after `tokens`; of the restricted vocabulary where there is one."""
-        model = self.backbone.model
-        if self._vocabulary is None:
+    # --- a step: what `Writing` asks for; the caller holds the backbone -------------------------------------------
+    def forward(self, tokens: torch.Tensor, cache: Any, *, logits: bool) -> torch.Tensor:
+        """The model's own run of int64 [rows, n] on a cache: the last token's states [rows, d], or logits."""
+        if logits:
+            model = self.backbone.model
             return model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
-        decoder = getattr(model, model.base_model_prefix)
-        return self.logits_of(decoder(input_ids=tokens, past_key_values=cache, use_cache=True).last_hidden_state[:, -1])
+        states = decoder_of(self.backbone)(input_ids=tokens, past_key_values=cache, use_cache=True).last_hidden_state
+        # Of several tokens the last are no one piece of memory, and a product with such a tensor is made row by row.
+        return states[:, -1].contiguous()
+
+    def fast_head(self) -> Head | None:
+        """The lm_head of what may be written, where its products are known; None: only the model's own call is."""
+        return self.backbone.fast_head(self.vocabulary) if self.fast else None
+
+    def steps_alike(self, blocks: Blocks, prompt: Prompt) -> bool:
+        """Whether steps from weights are the model's own, with the adapter that is on: looked at once."""
+        key = "steps", self.backbone.active
+        if key not in self.backbone.alike:
+            self.backbone.alike[key] = steps_alike(self.backbone, blocks, prompt.ids)
+        return self.backbone.alike[key]
 
     def logits_of(self, states: torch.Tensor) -> torch.Tensor:
         """[n, vocabulary] logits over what may be written, differentiable, from states [n, d] after the final norm."""
-        return self.backbone.logits(states, self._vocabulary)
+        return self.backbone.logits(states, self.vocabulary)
 
     def places_of(self, tokens: torch.Tensor) -> torch.Tensor:
         """Where token ids stand among what may be written, to index logits with; −1: nowhere."""
-        if self._vocabulary is None:
+        if self.vocabulary is None:
             return tokens
-        at = torch.searchsorted(self._vocabulary, tokens).clamp(max=len(self._vocabulary) - 1)
-        return torch.where(self._vocabulary[at] == tokens, at, -1)
+        at = torch.searchsorted(self.vocabulary, tokens).clamp(max=len(self.vocabulary) - 1)
+        return torch.where(self.vocabulary[at] == tokens, at, -1)

@@ -226,7 +226,7 @@ def test_a_step_has_the_gradient_of_an_independent_computation(trained, vocabula
 
     # The same, one sample at a time, through embeddings that are put together here.
     model, verbalizer, tokenizer = trainer.backbone.model, trainer.verbalizer, trainer.backbone.tokenizer
-    allowed = trainer.verbalizer._vocabulary if vocabulary == "labels" else torch.arange(len(tokenizer))
+    allowed = trainer.verbalizer.vocabulary if vocabulary == "labels" else torch.arange(len(tokenizer))
     terms, count = [], 0
     for row in rows:
         vector = trainer.vectors[row]

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from nla_sdk import NLAPair
 from nla_sdk.errors import HeadError, NonFiniteOutputError, NonFiniteWeightsError
+from nla_sdk.model.decoding import writing
 from nla_sdk.model.weights.finite import describe, is_finite, weights_of
 from nla_sdk.model.weights.heads import load_head
 from nla_sdk.sampling import Sampling
@@ -217,17 +218,15 @@ def test_activations_that_are_nan_are_named_by_text_layer_and_position(one_bad_t
 
 def test_a_row_that_stops_giving_numbers_later_is_named_and_others_are_not(pair, monkeypatch):
     verbalizer, steps = pair.verbalizer, []
-    own = verbalizer._logits
+    own = writing.draw
 
-    def later(tokens, cache):
-        logits = own(tokens, cache)
-        if tokens.shape[1] == 1:
-            steps.append(len(tokens))
-            if len(steps) == 2:
-                logits[1, 5] = NAN
-        return logits
+    def later(logits, *others):
+        steps.append(len(logits))
+        if len(steps) == 3:
+            logits[1, 5] = NAN
+        return own(logits, *others)
 
-    monkeypatch.setattr(verbalizer, "_logits", later)
+    monkeypatch.setattr(writing, "draw", later)
     with pytest.raises(NonFiniteOutputError, match="^row 1: .*for its 3. token .*every block gave numbers") as caught:
         verbalizer(ROWS, Sampling(5, ignore_end=True))
     assert caught.value.rows == (1,)
@@ -237,15 +236,16 @@ def test_rows_are_counted_over_all_batches_and_samples(pair, monkeypatch):
     from nla_sdk.model import verbalizer as module
 
     monkeypatch.setattr(module, "ROWS_PER_BATCH", 2)
-    own, calls = pair.verbalizer._logits, []
+    own, calls = writing.draw, []
 
-    def third(tokens, cache):
-        logits = own(tokens, cache)
-        calls.append(len(tokens))
-        return logits * NAN if sum(calls) > 4 else logits
+    def third(logits, *others):
+        calls.append(len(logits))
+        if sum(calls) > 4:
+            logits.fill_(NAN)
+        return own(logits, *others)
 
     pair.explain(ROWS, max_new_tokens=1)
-    monkeypatch.setattr(pair.verbalizer, "_logits", third)
+    monkeypatch.setattr(writing, "draw", third)
     with pytest.raises(NonFiniteOutputError) as caught:  # 3 rows of 2 samples in batches of 2
         pair.verbalizer(ROWS, Sampling(1, temperature=1.0, n=2))
     assert caught.value.rows == (2,)

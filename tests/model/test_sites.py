@@ -16,7 +16,7 @@ from nla_sdk.contract import Contract
 from nla_sdk.errors import InjectionError, InputError, LayerError, MarkerError
 from nla_sdk.model import verbalizer
 from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.decoding import prefixes
+from nla_sdk.model.decoding import prefixes, writing
 from nla_sdk.model.verbalizer import Verbalizer
 from nla_sdk.model.weights.transforms import LinearMap, Transform
 from nla_sdk.sampling import Sampling
@@ -133,8 +133,8 @@ def plain_tokens(model, prompt, vectors, injection) -> list[int]:
 
 def first_logits(monkeypatch) -> list[torch.Tensor]:
     """What a Verbalizer draws its tokens from, as it comes."""
-    seen, draw = [], verbalizer.draw
-    monkeypatch.setattr(verbalizer, "draw", lambda logits, *rest: seen.append(logits) or draw(logits, *rest))
+    seen, draw = [], writing.draw
+    monkeypatch.setattr(writing, "draw", lambda logits, *rest: seen.append(logits) or draw(logits, *rest))
     return seen
 
 
@@ -190,7 +190,7 @@ def test_the_cache_from_before_the_marker_is_that_of_the_whole_prompt_with_the_v
     av = make(backbone, ADD_1)
     with torch.no_grad(), backbone.using(None) as model:
         whole = plain(model, av.prompt_ids, av.default.positions, row, ADD_1, use_cache=True).past_key_values
-        fresh, tail = av._prefixes.of(av.prompt_ids[: av.marker], 1), torch.tensor([av.prompt_ids[av.marker :]])
+        fresh, tail = av.prefixes.of(av.prompt_ids[: av.marker], 1), torch.tensor([av.prompt_ids[av.marker :]])
 
         def run():
             return model(input_ids=tail, past_key_values=fresh(), use_cache=True).past_key_values

@@ -7,7 +7,7 @@ import torch
 
 from nla_sdk import NLAPair
 from nla_sdk.errors import InputError, ZeroActivationError
-from nla_sdk.model import verbalizer
+from nla_sdk.model.decoding import writing
 from nla_sdk.model.output import parse_output
 from nla_sdk.sampling import Sampling
 from tests import tiny
@@ -113,7 +113,7 @@ def test_the_closing_tag_is_seen_even_where_it_is_many_tokens(pair, monkeypatch)
     tag = tokenizer("</explanation>", add_special_tokens=False).input_ids
     assert len(tag) > 8
     script = tokenizer("a cat</explanation>no more", add_special_tokens=False).input_ids
-    monkeypatch.setattr(verbalizer, "draw", lambda logits, *rest: torch.tensor([script.pop(0)]))
+    monkeypatch.setattr(writing, "draw", lambda logits, *rest: torch.tensor([script.pop(0)]))
     [written] = pair.verbalizer(tiny.random(1, tiny.D_MODEL, seed=1), Sampling(40))
     assert (written.raw, written.status) == ("a cat</explanation>", "ok")
 
@@ -187,16 +187,12 @@ def test_the_mean_itself_has_no_direction_in_a_centred_pair(lora_pair):
         pair.explain(rows)
 
 
-def test_the_prompt_before_the_marker_is_computed_once(pair, monkeypatch):
+def test_the_prompt_before_the_marker_is_computed_once(pair):
     pair.verbalizer.reset()
     pair.explain(tiny.random(tiny.D_MODEL, seed=1), max_new_tokens=1)
-    lengths, forward = [], type(pair.source.model).forward
-
-    def counted(model, input_ids, **options):
-        lengths.append(tuple(input_ids.shape))
-        return forward(model, input_ids=input_ids, **options)
-
-    monkeypatch.setattr(pair.source.model, "forward", counted.__get__(pair.source.model))
+    lengths = []
+    handle = pair.source.embedding.register_forward_pre_hook(lambda module, args: lengths.append(tuple(args[0].shape)))
     pair.explain(tiny.random(3, tiny.D_MODEL, seed=1), max_new_tokens=2)
+    handle.remove()
     tail = len(pair.verbalizer.prompt_ids) - pair.verbalizer.marker
     assert lengths == [(3, tail), (3, 1)]

@@ -30,7 +30,7 @@ from .heldout import Heldout
 from .measures import texts
 from .measures.tables import EMPTY
 
-ROWS_PER_CHUNK = 32
+ROWS_PER_CHUNK = 128  # twice what is written at a time: where a row ends another one takes its place
 VARIANTS_PER_CHUNK = 16
 FIRST_WORDS = (5, 10, 20, 40)
 ROUND_TRIPS = 4

@@ -101,6 +101,11 @@ def _probe(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
             logits = model(input_ids=ids, use_cache=False).logits
     finally:
         handle.remove()
+    if not captured:  # OPT hands its tokens to a part of what it calls its base model
+        raise LoadError(
+            f"{type(model).__name__} does not run {type(decoder).__name__} as one module, so the states before its "
+            "lm_head are not known: a loss or a restricted vocabulary cannot be computed."
+        )
     return captured[0], logits
 
 

@@ -94,8 +94,9 @@ def test_a_restricted_av_knows_the_models_own_logits_of_its_tokens(verbalizer):
     ids = torch.tensor([verbalizer.prompt_ids])
     with torch.no_grad(), verbalizer.backbone.using(None):
         own = verbalizer.backbone.model(input_ids=ids).logits[:, -1]
-        cache = verbalizer._prefixes.of(verbalizer.prompt_ids[: verbalizer.marker], 1)()
-        found = verbalizer._logits(ids[:, verbalizer.marker :], cache)
+        cache = verbalizer.prefixes.of(verbalizer.prompt_ids[: verbalizer.marker], 1)()
+        states = verbalizer.forward(ids[:, verbalizer.marker :], cache, logits=False)
+        found = verbalizer.logits_of(states)
     torch.testing.assert_close(found, own[:, [1, *range(4, 60)]])
 
 

@@ -22,7 +22,7 @@ from ...configs.config import Config
 from ...data.tables.columns import prompt_column, response_of
 from .rows import evenly, label_tokens, refuse_several
 
-ROWS_PER_CHUNK = 64
+ROWS_PER_CHUNK = 128
 ABOUT = ("doc_id", "n_raw_tokens", "activation_layer", "detokenized_text_truncated", "source_family")
 
 
