@@ -11,7 +11,8 @@ from .fast.blocks import Blocks, read_blocks
 from .fast.whole import run_beginning, states_at
 
 TOKENS_PER_BATCH = 4096
-FEWER_TOKENS = 512  # of a batch that runs on a CPU: it fills the cores, and fewer rows wait for a longer one
+FEWER_TOKENS = 2048  # of a batch that runs on a CPU: it fills the cores, and fewer rows wait for a longer one
+WORTH_SHARING = 6  # tokens: less, as BOS alone, costs more than it saves
 PROBED = 32  # tokens that both ways are compared on
 CLOSE = 1e-3  # of a state's norm: float32 rounds 1e-6, another computation is another by far
 
@@ -153,6 +154,7 @@ def _from_weights(
     runs = list(asked)
     common = len(shared_beginning([rows[run] for run in runs])) if len(runs) > 1 else 0
     common = min(common, *(positions[0] for positions in asked.values()))
+    common = common if common >= WORTH_SHARING else 0
     beginning = run_beginning(blocks, rows[runs[0]][:common])
     rest = {run: rows[run][common : asked[run][-1] + 1] for run in runs}
     for batch in by_length([len(rest[run]) for run in runs], FEWER_TOKENS):
