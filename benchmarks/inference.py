@@ -24,6 +24,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from passage import TEXT
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -36,11 +37,6 @@ from nla_sdk.model.verbalizer import Verbalizer
 from nla_sdk.sampling import Sampling
 
 NEW_TOKENS = 48
-TEXT = (
-    "The expedition left the harbour in late September with two ships, forty men and provisions for a year, and nobody "
-    "on "
-    "the quay that morning believed the captain when he said they would be home before the ice broke up in spring. "
-)
 DEMO = Path(__file__).parent.parent / "nla_sdk" / "demo"
 
 

@@ -31,15 +31,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from passage import TEXT
 from speed_table import compared, over, same, table
 
 HERE = Path(__file__).resolve().parent
 NEW_TREE = HERE.parent
 PROMPTS = ("bundled", "seed")
-LONG = (
-    "The expedition left the harbour in late September with two ships, forty men and provisions for a year, and nobody "
-    "on the quay that morning believed the captain when he said they would be home before the ice broke up in spring. "
-)
 
 
 class Sizes:
@@ -205,7 +202,7 @@ def reading(sides: Sides, sizes: Sizes) -> dict[str, Any]:
     found: dict[str, Any] = {}
     texts = {
         "reconstruct": [text.replace("</explanation>", "") for text in said],
-        "extract": [(2 * LONG)[at : at + 300] for at in range(sizes.rows)],
+        "extract": [(2 * TEXT)[at : at + 300] for at in range(sizes.rows)],
     }
     for call, given in texts.items():
         calls = {

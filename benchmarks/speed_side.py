@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -52,7 +53,7 @@ class Side:
         return {"value": {"rows": len(self.heldout), "threads": torch.get_num_threads(), **versions}}
 
 
-class PairSide(Side):
+class PairSide(Side, ABC):
     """The demo pair; its verbalizer with the bundled prompt, and one with the seed's."""
 
     def __init__(self, tree: Path) -> None:
@@ -71,15 +72,17 @@ class PairSide(Side):
             injection_right_neighbor_id=None,
         ).verify(self.pair.source.tokenizer)
 
+    @abstractmethod
     def verbalizer(self, contract):
-        raise NotImplementedError
+        """One for that contract, on the pair's base."""
 
+    @abstractmethod
     def write(self, verbalizer, vectors: torch.Tensor, tokens: int | None, exactly: bool) -> list:
-        raise NotImplementedError
+        """Explanations of so many tokens, or of at most so many."""
 
+    @abstractmethod
     def on_policy_stage(self):
         """The stage's `run` and its `Config`."""
-        raise NotImplementedError
 
     def prompt_tokens(self, prompt: str) -> dict:
         return {"value": len(self.verbalizers[prompt].prompt_ids)}

@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .made import TEXT, e2b_config, random_base, random_pair
+from passage import TEXT
+
+from .made import e2b_config, random_base, random_pair
 from .run import GIB, ROOT, Run, four_bits
 from .steps import step_times
 

@@ -8,11 +8,6 @@ from typing import Any
 
 from .run import GIB, Run
 
-TEXT = (
-    "The expedition left the harbour in late September with two ships, forty men and provisions for a year, and nobody "
-    "on the quay that morning believed the captain when he said they would be home before the ice broke up in spring. "
-)
-
 
 def e2b_config(small: bool) -> Any:
     """Gemma-4-E2B's text model as its public config.json has it (`tests.tiny.e2b_config` states the values)."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from passage import TEXT
+
 from .demo import heldout
 from .geometry import planned_memory, recipe
-from .made import TEXT, demo_config, e2b_config, random_base
+from .made import demo_config, e2b_config, random_base
 from .run import ROOT, Run, four_bits, said
 
 

@@ -66,8 +66,7 @@ class Backbone(AdapterHolder):
         self.device = device or next(model.parameters()).device
         self.quantization = quantization
         self.tokenizer_folder: Path | None = None
-        self._rounded_file: Path | None = None
-        self._looked = False
+        self._rounded_file: Path | None = None  # where a copy in 8 bits may lie, until it is looked for
         self._rounded: tuple[torch.Tensor, int, Rounded] | None = None  # of which weight, and as it was when
         self._head_ways: dict[tuple[str, int, int], str] = {}
         self.alike: dict[object, bool] = {}  # whether a computation from weights, with these adapters, is the model's
@@ -264,10 +263,10 @@ class Backbone(AdapterHolder):
         weight = getattr(innermost(self.head), "weight", None)
         if self._rounded is not None and (self._rounded[0] is not weight or self._rounded[1] != weight._version):
             self._rounded = None  # another module has taken its place, or somebody has written into it
-        if self._rounded is None and not self._looked and isinstance(weight, torch.Tensor) and self._rounded_file:
-            self._looked = True
+        if self._rounded_file is not None and isinstance(weight, torch.Tensor):
             if (stored := load_rounded(self._rounded_file, weight)) is not None:
                 self._rounded = weight, weight._version, stored
+            self._rounded_file = None  # looked at once
         if self._rounded is None and make and isinstance(weight, nn.Parameter) and weight.dtype == torch.float32:
             self._rounded = weight, weight._version, Rounded.of(weight)
         return None if self._rounded is None else self._rounded[2]

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from .backbone import Backbone
-from .fast.blocks import Blocks, read_blocks
+from .fast.blocks import CLOSE, Blocks, read_blocks
 from .fast.whole import run_beginning, states_at
 
 TOKENS_PER_BATCH = 4096
 FEWER_TOKENS = 2048  # of a batch that runs on a CPU: it fills the cores, and fewer rows wait for a longer one
 WORTH_SHARING = 6  # tokens: less, as BOS alone, costs more than it saves
 PROBED = 32  # tokens that both ways are compared on
-CLOSE = 1e-3  # of a state's norm: float32 rounds 1e-6, another computation is another by far
 
 
 def by_length(lengths: Sequence[int], tokens_per_batch: int | None = None) -> Iterator[list[int]]:

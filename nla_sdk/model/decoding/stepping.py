@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
+from ..fast.blocks import CLOSE
 from ..fast.steps import Steps
 
 if TYPE_CHECKING:
     from ..backbone import Backbone
     from ..fast.blocks import Blocks
-
-CLOSE = 1e-3  # of the largest state: float32 rounds 1e-6, another computation is another by far
 
 
 class Stepping(Protocol):

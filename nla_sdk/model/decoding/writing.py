@@ -50,6 +50,7 @@ class Writing:
         self.av, self.sampling, self.generators, self.progress = av, sampling, generators, progress
         self.limit, self.places = limit, places
         self.head: Head | None = av.fast_head()
+        self._by_call = self.head is None and av.vocabulary is None  # logits that only the model's own call gives
         self.waiting = deque(parts)
         self.written: dict[int, list[int]] = {}
         self.finished: dict[int, bool] = {}
@@ -73,15 +74,14 @@ class Writing:
     def _stepping(self) -> Stepping:
         """The way a step is made: from weights where that is known to be the same, else by the model itself."""
         longest = max(len(prompt.ids) for _, prompt, _ in self.waiting) + self.limit
-        needs_logits = self.head is None and self.av.vocabulary is None  # which only the model's own call gives
-        if self.av.fast and not needs_logits and (blocks := read_blocks(self.av.backbone)) is not None:
+        if self.av.fast and not self._by_call and (blocks := read_blocks(self.av.backbone)) is not None:
             fits = blocks.window is None or longest <= blocks.window
             if fits and self.av.steps_alike(blocks, self.waiting[0][1]):
                 return Steps(blocks)
         return ModelSteps(self._forward, self.av.backbone.device)
 
     def _forward(self, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
-        return self.av.forward(tokens, cache, logits=self.head is None and self.av.vocabulary is None)
+        return self.av.forward(tokens, cache, logits=self._by_call)
 
     # --- rows come ------------------------------------------------------------------------------------------------
     def _admit(self, stepping: Stepping) -> None:

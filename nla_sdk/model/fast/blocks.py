@@ -22,6 +22,7 @@ from .parts import Stacked, hooked, read_part
 if TYPE_CHECKING:
     from ..backbone import Backbone
 
+CLOSE = 1e-3  # of a state: float32 rounds 1e-6, another computation is another by far
 Norm = Callable[[torch.Tensor], torch.Tensor]
 Turns = tuple[torch.Tensor, torch.Tensor]
 """cos and sin of the rotary embedding, [rows, 1, tokens, head_dim] each."""
@@ -177,14 +178,8 @@ def _read_block(module: nn.Module) -> Block | None:
             return None
         stacks.append(Stacked([part for part in parts if part is not None]))
     norms = {place: read_norm(getattr(module, name)) for place, name in KINDS[kind.__name__].items()}
-    of_heads = [
-        None if (one := getattr(attention, name, None)) is None else read_norm(one) for name in ("q_norm", "k_norm")
-    ]
-    if any(norm is None for norm in norms.values()):
-        return None
-    if any(
-        norm is None and hasattr(attention, name) for norm, name in zip(of_heads, ("q_norm", "k_norm"), strict=True)
-    ):
+    of_heads = {name: read_norm(getattr(attention, name)) for name in ("q_norm", "k_norm") if hasattr(attention, name)}
+    if None in (*norms.values(), *of_heads.values()):
         return None
     qkv, head_dim = stacks[0], attention.head_dim
     q_size, k_size = (last - first for first, last in qkv.bounds[:2])
@@ -192,8 +187,8 @@ def _read_block(module: nn.Module) -> Block | None:
     return Block(
         *stacks,
         norms={place: norm for place, norm in norms.items() if norm is not None},
-        q_norm=of_heads[0],
-        k_norm=of_heads[1],
+        q_norm=of_heads.get("q_norm"),
+        k_norm=of_heads.get("k_norm"),
         act=mlp.act_fn,
         heads=q_size // head_dim,
         kv_heads=k_size // head_dim,

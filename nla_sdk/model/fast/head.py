@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from .parts import Part, hooked, read_part
-from .shortlist import LowRank, Rounded, Shortlist, int8_is_exact, likeliest
+from .parts import Part, Stacked, hooked, read_part
+from .shortlist import Rounded, Shortlist, int8_is_exact, likeliest
 
 if TYPE_CHECKING:
     from ..backbone import Backbone
@@ -40,28 +40,14 @@ class Head:
         ways: dict[tuple[str, int, int], str],
     ) -> None:
         self.part, self.cap, self.ways = part, cap, ways
-        self.shortlist = None
-        if rounded is not None:
-            low_rank = None
-            if part.down is not None and part.up is not None:
-                low_rank = LowRank(part.down, part.up)
-            self.shortlist = Shortlist(part.weight, rounded, part.bias, low_rank)
+        self.shortlist = None if rounded is None else Shortlist(part, rounded)
+        self._product = Stacked([part])
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """All logits of states float32 [n, d] after the final norm: float32 [n, vocabulary]."""
-        part = self.part
-        if self._way("logits", states) == "rows":
-            products = functional.linear(states, part.weight, part.bias)
-            if part.down is not None and part.up is not None:
-                products.addmm_(functional.linear(states, part.down), part.up.T)
-            return self.cap(products)
-        columns = states.T
-        products = torch.mm(part.weight, columns)
-        if part.bias is not None:
-            products += part.bias[:, None]
-        if part.down is not None and part.up is not None:
-            products.addmm_(part.up, part.down @ columns)
-        return self.cap(products.T)
+        by_rows = self._way("logits", states) == "rows"
+        (products,) = self._product.by_rows(states) if by_rows else self._product.by_columns(states)
+        return self.cap(products)
 
     def greedy(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Each row's likeliest token and its logit, int64 [n] and float32 [n]: NaN where the logits are."""
@@ -103,7 +89,7 @@ class Head:
             "columns": lambda: torch.mm(weight, states.T).max(dim=0),
         }
         if what == "greedy" and self.shortlist is not None:
-            small = Shortlist(weight, self.shortlist.rounded.part(some))
+            small = Shortlist(Part(weight), self.shortlist.rounded.part(some))
             # What comes after the product takes as long for a sample as for all of it, and little.
             tries["shortlist"] = lambda: small.approximate(states)
         return tries
@@ -128,8 +114,7 @@ def read_head(
     if not high > low:
         return None
     if tokens is not None:
-        bias, up = (None if one is None else one[tokens] for one in (part.bias, part.up))
-        part, rounded = Part(part.weight[tokens], bias, part.down, up), None
+        part, rounded = part.of(tokens), None
     fits = rounded is not None and len(part.weight) >= SMALL and rounded.weight.shape == part.weight.shape
     fits = fits and int8_is_exact()
     return Head(part, cap, rounded if fits else None, ways)

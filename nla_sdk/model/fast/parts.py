@@ -33,6 +33,11 @@ class Part:
     down: torch.Tensor | None = None
     up: torch.Tensor | None = None
 
+    def of(self, outputs: torch.Tensor | slice) -> Part:
+        """Some of its outputs, int64 [k] or a slice."""
+        bias, up = (None if one is None else one[outputs] for one in (self.bias, self.up))
+        return Part(self.weight[outputs], bias, self.down, up)
+
 
 def read_part(module: nn.Module) -> Part | None:
     """A linear layer, plain or with PEFT's LoRA on it, as it computes at this moment; None: it is something else.
@@ -92,28 +97,28 @@ class Stacked:
 
     def __call__(self, x: torch.Tensor) -> list[torch.Tensor]:
         """x float32 [n, in] → each layer's output, [n, out]."""
-        if len(x) > FEW:
-            return self._rows(x)
-        columns = self._columns(x.T)
-        return [columns[first:last].T for first, last in self.bounds]
+        return self.by_rows(x) if len(x) > FEW else self.by_columns(x)
 
-    def _columns(self, columns: torch.Tensor) -> torch.Tensor:
-        """columns [in, n] → [Σ out, n]."""
+    def by_columns(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The same, as weight · xᵀ: what comes back are views of one tensor [Σ out, n]."""
+        columns = x.T
         out = columns.new_empty(self.size, columns.shape[1])
         for part, (first, last) in zip(self.parts, self.bounds, strict=True):
             torch.mm(part.weight, columns, out=out[first:last])
             if part.bias is not None:
                 out[first:last] += part.bias[:, None]
         if self.down is not None:
-            if self._up is None:
-                none = self.down.new_empty
-                self._up = torch.block_diag(
-                    *(none(len(part.weight), 0) if part.up is None else part.up for part in self.parts)
-                )
-            out.addmm_(self._up, self.down @ columns)
-        return out
+            out.addmm_(self._diagonal(self.down), self.down @ columns)
+        return [out[first:last].T for first, last in self.bounds]
 
-    def _rows(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def _diagonal(self, down: torch.Tensor) -> torch.Tensor:
+        if self._up is None:
+            ups = [down.new_empty(len(part.weight), 0) if part.up is None else part.up for part in self.parts]
+            self._up = ups[0] if len(ups) == 1 else torch.block_diag(*ups)
+        return self._up
+
+    def by_rows(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The same, as x · weightᵀ."""
         outs = [functional.linear(x, part.weight, part.bias) for part in self.parts]
         if self.down is not None:
             low = functional.linear(x, self.down)

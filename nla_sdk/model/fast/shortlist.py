@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from .parts import Part, Stacked
+
 GROUP = 128  # tokens whose largest logit is looked at first
 LARGEST = 127
 CACHED = 1 << 20  # bytes of a piece's product, small enough to be still in the cache when its maxima are taken
@@ -78,40 +80,26 @@ def _rounded(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     return whole.to(torch.int8), scale, error, weight.norm(dim=1)
 
 
-@dataclass(frozen=True, eq=False)
-class LowRank:
-    """What adapters that are on add to an lm_head: up [vocabulary, rank] · (down [rank, d] · h)."""
-
-    down: torch.Tensor
-    up: torch.Tensor
-
-
 class Shortlist:
     """Finds the likeliest tokens of states.
 
     Args:
-        weight: float32 [vocabulary, d], the lm_head's.
-        rounded: the same in 8 bits.
-        bias: float32 [vocabulary] or None.
-        low_rank: what adapters add.
+        part: the lm_head, with what adapters add.
+        rounded: its weight in 8 bits.
     """
 
-    def __init__(
-        self,
-        weight: torch.Tensor,
-        rounded: Rounded,
-        bias: torch.Tensor | None = None,
-        low_rank: LowRank | None = None,
-    ) -> None:
-        self.weight, self.rounded, self.bias, self.low_rank = weight, rounded, bias, low_rank
+    def __init__(self, part: Part, rounded: Rounded) -> None:
+        self.part, self.rounded, self.weight = part, rounded, part.weight
+        weight, bias, up = part.weight, part.bias, part.up
         groups = -(-len(weight) // GROUP)
         slack = 4 * (weight.shape[1] + 8) * ROUNDING
         bounds = [rounded.error * (1 + MARGIN), rounded.norm * (1 + MARGIN), slack * rounded.norm]
         if bias is not None:
             bounds[2] = bounds[2] + slack * bias.abs()
-        bounds.append(torch.zeros(0) if low_rank is None else slack * low_rank.up.norm(dim=1))
+        if up is not None:
+            bounds.append(slack * up.norm(dim=1))
         missing = groups * GROUP - len(weight)
-        self._bounds = [functional.pad(one, (0, missing)).view(-1, GROUP) for one in bounds if len(one)]
+        self._bounds = [functional.pad(one, (0, missing)).view(-1, GROUP) for one in bounds]
         self._of_groups = [one.amax(dim=1) for one in self._bounds]
         self._room = weight.new_empty(0)  # for approximate products: fresh memory at every step costs a third of them
 
@@ -125,12 +113,13 @@ class Shortlist:
         """
         columns, scale, inside = _columns(states)
         norm, left = inside.norm(dim=1) * (1 + MARGIN), (states - inside).norm(dim=1) * (1 + MARGIN)
-        low = None if self.low_rank is None else self.low_rank.down @ states.T
+        down = self.part.down
+        low = None if down is None else down @ states.T
         # What stands before each of a token's bounds, of each row.
         shares = [norm, left, norm + left + 1]
-        if low is not None and self.low_rank is not None:
+        if low is not None and down is not None:
             # What float32 loses of A·h is relative to ‖A‖‖h‖: where it cancels, more than is left.
-            shares.append(low.norm(dim=0) + self.low_rank.down.norm() * (norm + left))
+            shares.append(low.norm(dim=0) + down.norm() * (norm + left))
         products, highest = self._approximate(columns, scale, low)
         known = self._known(states, products, highest)
         known = known - APART * known.abs().clamp(min=1.0)
@@ -163,10 +152,10 @@ class Shortlist:
         for first in range(0, len(self.weight), size):
             part = slice(first, min(first + size, len(self.weight)))
             torch.mul(torch._int_mm(rounded.weight[part], columns), rounded.scale[part, None], out=products[part])
-            if self.bias is not None:
-                products[part].addcdiv_(self.bias[part, None], scale)
-            if low is not None and self.low_rank is not None:
-                products[part].addmm_(self.low_rank.up[part], low / scale)
+            if self.part.bias is not None:
+                products[part].addcdiv_(self.part.bias[part, None], scale)
+            if low is not None and self.part.up is not None:
+                products[part].addmm_(self.part.up[part], low / scale)
             highest.append(products[first : first + size].view(-1, GROUP, rows).amax(dim=1))
         return products.view(groups, GROUP, rows), torch.cat(highest)
 
@@ -179,12 +168,7 @@ class Shortlist:
 
     def products(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """What the lm_head gives for some tokens, float32 [n, k]."""
-        products = torch.mm(self.weight[tokens], states.T)
-        if self.bias is not None:
-            products += self.bias[tokens, None]
-        if self.low_rank is not None:
-            products.addmm_(self.low_rank.up[tokens], self.low_rank.down @ states.T)
-        return products.T
+        return Stacked([self.part.of(tokens)]).by_columns(states)[0]
 
 
 def _columns(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

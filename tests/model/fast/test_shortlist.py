@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import namedtuple
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nla_sdk.model.fast.shortlist import GROUP, LowRank, Rounded, Shortlist, likeliest
+from nla_sdk.model.fast.parts import Part
+from nla_sdk.model.fast.shortlist import GROUP, Rounded, Shortlist, likeliest
 from tests import tiny
 
 CAPS = {
@@ -21,6 +23,14 @@ CAPS = {
     "divided": lambda x: x / 8,
     "multiplied": lambda x: x * 0.0625,
 }
+
+
+LowRank = namedtuple("LowRank", "down up")
+
+
+def adapted(weight, bias, low):
+    """An lm_head with what adapters add."""
+    return Part(weight, bias) if low is None else Part(weight, bias, low.down, low.up)
 
 
 def exactly(weight, bias=None, low=None):
@@ -84,7 +94,7 @@ def cases(draw):
 def test_the_token_is_the_argmax_but_for_what_float32_itself_cannot_tell(case):
     weight, states, bias, low, name = case
     cap = CAPS[name]
-    shortlist = Shortlist(weight, Rounded.of(weight), bias, low)
+    shortlist = Shortlist(adapted(weight, bias, low), Rounded.of(weight))
     logits = plainly(weight, bias, low, cap)
     tokens, values = likeliest(states, shortlist, cap, logits, most=1.0)
     exact, slack = exactly(weight, bias, low)(states)
@@ -100,7 +110,7 @@ def test_the_token_is_the_argmax_but_for_what_float32_itself_cannot_tell(case):
 @given(cases())
 def test_the_true_maximum_is_among_the_candidates_and_all_others_are_below_what_is_known(case):
     weight, states, bias, low, _ = case
-    found, known = Shortlist(weight, Rounded.of(weight), bias, low).candidates(states)
+    found, known = Shortlist(adapted(weight, bias, low), Rounded.of(weight)).candidates(states)
     exact, _ = exactly(weight, bias, low)(states)
     best = exact.amax(dim=1)
     assert found.tolist() == sorted(set(found.tolist()))
@@ -115,7 +125,7 @@ def test_the_true_maximum_is_among_the_candidates_and_all_others_are_below_what_
 @given(cases())
 def test_the_bound_holds_for_every_token(case):
     weight, states, bias, low, _ = case
-    rounded, shortlist = Rounded.of(weight), Shortlist(weight, Rounded.of(weight), bias, low)
+    rounded, shortlist = Rounded.of(weight), Shortlist(adapted(weight, bias, low), Rounded.of(weight))
     scale = states.abs().amax(dim=1).clamp(min=1e-30) / 127
     whole = (states / scale[:, None]).round()
     inside = whole * scale[:, None]
@@ -138,7 +148,7 @@ def test_of_exact_ties_the_first_is_taken(seed, vocabulary, rows, cap):
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randint(-1, 2, (vocabulary, 8), generator=generator).float()
     states = torch.randint(-2, 3, (rows, 8), generator=generator).float()
-    shortlist = Shortlist(weight, Rounded.of(weight))
+    shortlist = Shortlist(Part(weight), Rounded.of(weight))
     logits = plainly(weight, None, None, CAPS[cap])
     tokens, values = likeliest(states, shortlist, CAPS[cap], logits, most=1.0)
     expected = logits(states)
@@ -157,13 +167,13 @@ def clear(vocabulary: int, d: int, rows: int, seed: int) -> tuple[torch.Tensor, 
 
 def test_where_the_shortlist_decides_nothing_else_is_computed():
     weight, states = clear(3000, 64, 16, seed=1)
-    tokens, _ = likeliest(states, Shortlist(weight, Rounded.of(weight)), CAPS["none"], refused)
+    tokens, _ = likeliest(states, Shortlist(Part(weight), Rounded.of(weight)), CAPS["none"], refused)
     assert tokens.tolist() == [row * 7 for row in range(16)]
 
 
 def test_a_row_beside_one_fifty_times_larger_gets_the_same():
     weight, states = clear(3000, 64, 16, seed=2)
-    shortlist = Shortlist(weight, Rounded.of(weight))
+    shortlist = Shortlist(Part(weight), Rounded.of(weight))
     alone = [likeliest(row[None], shortlist, CAPS["none"], refused) for row in states]
     beside = torch.cat([states, 50 * states.flip(0)])
     tokens, values = likeliest(beside, shortlist, CAPS["none"], refused)
@@ -180,7 +190,7 @@ def test_a_state_that_is_no_number_gives_none_and_leaves_the_others(number):
     weight[:, 4] = 0
     states[1, 4] = number  # times 0, which is no number either
     logits = plainly(weight, None, None, CAPS["soft"])
-    tokens, values = likeliest(states, Shortlist(weight, Rounded.of(weight)), CAPS["soft"], logits)
+    tokens, values = likeliest(states, Shortlist(Part(weight), Rounded.of(weight)), CAPS["soft"], logits)
     assert values.isfinite().tolist() == [True, False, True]
     assert tokens[[0, 2]].tolist() == [0, 14]
 
@@ -189,7 +199,7 @@ def test_a_state_that_is_no_number_gives_none_and_leaves_the_others(number):
 def test_a_weight_that_is_no_number_gives_what_the_exact_product_gives(number):
     weight, states = clear(1000, 64, 3, seed=4)
     weight[500, 3] = number
-    shortlist, logits = Shortlist(weight, Rounded.of(weight)), plainly(weight, None, None, CAPS["none"])
+    shortlist, logits = Shortlist(Part(weight), Rounded.of(weight)), plainly(weight, None, None, CAPS["none"])
     for some in (states, states[:1]):
         _, values = likeliest(some, shortlist, CAPS["none"], logits)
         expected = logits(some).amax(dim=1)
@@ -202,7 +212,7 @@ def test_states_of_any_size_give_the_argmax(size):
     weight, states = weight.abs(), -states.abs() * size
     weight[::2] = 0  # whose bounds are 0: times infinity they would be no number
     logits = plainly(weight, None, None, CAPS["none"])
-    tokens, _ = likeliest(states, Shortlist(weight, Rounded.of(weight)), CAPS["none"], logits, most=1.0)
+    tokens, _ = likeliest(states, Shortlist(Part(weight), Rounded.of(weight)), CAPS["none"], logits, most=1.0)
     assert tokens.tolist() == [0] * 5
 
 
@@ -214,7 +224,7 @@ def test_the_maximum_is_found_where_all_roundings_of_weights_go_the_worst_way():
     other[:10] = 19.0
     weight = torch.stack([other, likely]) * states.sign()
     weight[:, 0] = 127.0  # the scale is 1
-    found, _ = Shortlist(weight, Rounded.of(weight)).candidates(states)
+    found, _ = Shortlist(Part(weight), Rounded.of(weight)).candidates(states)
     exact = states.double() @ weight.double().T
     assert 1 in found and 0 < exact[0, 1] - exact[0, 0] < 5
 
@@ -227,7 +237,7 @@ def test_the_maximum_is_found_where_all_roundings_of_states_go_the_worst_way():
     weight = torch.zeros(2, d)
     weight[1, 1 : d // 2] = 1.0
     weight[0, d // 2 : -2] = 1.0
-    found, _ = Shortlist(weight, Rounded.of(weight)).candidates(states)
+    found, _ = Shortlist(Part(weight), Rounded.of(weight)).candidates(states)
     exact = states.double() @ weight.double().T
     assert 1 in found and 0 < exact[0, 1] - exact[0, 0] < 20
 
@@ -238,7 +248,10 @@ def test_a_state_of_zeros_gives_the_largest_bias_or_the_first_token(bias):
     numbers = None if bias is None else torch.full((1000,), bias)
     if numbers is not None:
         numbers[77] = bias / 2
-    shortlist, logits = Shortlist(weight, Rounded.of(weight), numbers), plainly(weight, numbers, None, CAPS["none"])
+    shortlist, logits = (
+        Shortlist(Part(weight, numbers), Rounded.of(weight)),
+        plainly(weight, numbers, None, CAPS["none"]),
+    )
     tokens, values = likeliest(torch.zeros(2, 64), shortlist, CAPS["none"], logits)
     assert tokens.tolist() == ([0, 0] if bias is None else [77, 77])
     assert values.tolist() == ([0, 0] if bias is None else [bias / 2] * 2)
@@ -251,7 +264,7 @@ def test_low_rank_parts_that_cancel_stay_within_the_bound():
     states = tiny.random(8, d, seed=9)
     states -= states @ torch.linalg.pinv(down).mT.mT @ down
     low = LowRank(down, tiny.random(vocabulary, 4, seed=10, scale=1e4))
-    found, known = Shortlist(weight, Rounded.of(weight), None, low).candidates(states)
+    found, known = Shortlist(adapted(weight, None, low), Rounded.of(weight)).candidates(states)
     exact, _ = exactly(weight, None, low)(states)
     others = torch.ones(vocabulary, dtype=torch.bool)
     others[found] = False
@@ -267,7 +280,7 @@ def test_a_shortlist_that_is_too_long_is_not_scored_and_the_exact_way_is_taken()
         asked.append(len(some))
         return some @ weight.T
 
-    tokens, _ = likeliest(states, Shortlist(weight, Rounded.of(weight)), CAPS["none"], exact)
+    tokens, _ = likeliest(states, Shortlist(Part(weight), Rounded.of(weight)), CAPS["none"], exact)
     assert asked == [3] and torch.equal(tokens, (states @ weight.T).argmax(dim=1))
 
 
@@ -281,14 +294,14 @@ def test_only_rows_that_a_cap_makes_equal_take_the_exact_way():
         return plainly(weight, None, None, CAPS["soft"])(some)
 
     states[[0, 1, 3]] *= 0.05
-    tokens, _ = likeliest(states, Shortlist(weight, Rounded.of(weight)), CAPS["soft"], exact)
+    tokens, _ = likeliest(states, Shortlist(Part(weight), Rounded.of(weight)), CAPS["soft"], exact)
     assert len(asked) == 1 and torch.equal(asked[0], states[2:3])
     assert torch.equal(tokens, plainly(weight, None, None, CAPS["soft"])(states).argmax(dim=1))
 
 
 def test_products_are_kept_apart_from_one_call_to_the_next():
     weight, states = clear(GROUP * 3 + 5, 64, 40, seed=15)
-    shortlist = Shortlist(weight, Rounded.of(weight))
+    shortlist = Shortlist(Part(weight), Rounded.of(weight))
     whole = likeliest(states, shortlist, CAPS["none"], refused, most=1.0)[0]
     for rows in (1, 40, 7):
         assert torch.equal(likeliest(states[:rows], shortlist, CAPS["none"], refused, most=1.0)[0], whole[:rows])
