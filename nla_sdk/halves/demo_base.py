@@ -64,7 +64,7 @@ def base_folder() -> Path:
 def demo_base(*, progress: bool = True) -> Path:
     """The folder of the demo pair's base model, which is made on the first call.
 
-    The first call takes about fifteen seconds, 1.3 GB of disk (a quarter more meanwhile) and under 1 GB of memory. It can
+    The first call takes about fifteen seconds, 1.3 GB of disk (a quarter more meanwhile) and 1 GB of memory. It can
     be killed at any moment: the folder gets its name only once all is in it. Processes that ask at the same time wait
     for the one that works.
 
