@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .model.statistics.check import ActivationReport
     from .pair import NLAPair
     from .results import Activations, Answer, Explanation, Results, RoundTrip, Score
+    from .vectors import Vectors
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Results",
     "RoundTrip",
     "Score",
+    "Vectors",
     "__version__",
 ]
 
@@ -40,6 +42,7 @@ _HOMES = {
     **dict.fromkeys(("Activations", "Answer", "Explanation", "Results", "RoundTrip", "Score"), "results"),
     "ActivationReport": "model.statistics.check",
     "Contract": "contract",
+    "Vectors": "vectors",
     **dict.fromkeys(("NLAError", "NLAWarning"), "errors"),
 }
 
