@@ -10,18 +10,23 @@ from typing import Any, TypeVar, cast
 import torch
 
 from .calls.asking import slice_of
-from .calls.inputs import Progress, check_text_input
-from .calls.rows import Layers, Rows, by_layer, explained, fields_of, layer_of_each, scored
+from .calls.directions import MeanOf, Shown, as_shown, centred, shown
+from .calls.held import layers_of, model_types, refuse_foreign
+from .calls.inputs import Mean, Progress, check_text_input
+from .calls.rows import Layers, Rows, by_layer, explained, fields_of, is_read, layer_of_each, scored
 from .calls.scoring import score_rows, write_best
 from .contract.prompts.fields import readable_block
-from .errors import InputError, MissingHalfError, NonFiniteOutputError, PrecisionWarning
+from .errors import InputError, MissingHalfError, MissingMeanError, NonFiniteOutputError, PrecisionWarning
+from .io.origins import check_origin
 from .model.extraction import Extractor, is_chat, tokenize
 from .model.reconstructor import Reconstructor
 from .model.statistics.check import ActivationReport, check
+from .model.statistics.means import ActivationMean
 from .model.verbalizer import Verbalizer
 from .on_disk import OnDisk
 from .results import Activations, Explanation, Results, Score
 from .sampling import Sampling, whole_number
+from .vectors.kinds import Kind, Vectors, as_kind
 
 HalfInMemory = TypeVar("HalfInMemory", Verbalizer, Reconstructor)
 Fields = list[dict[str, str]] | None
@@ -31,14 +36,90 @@ class Steps(OnDisk):
     """See `NLAPair`."""
 
     # --- what is given ----------------------------------------------------------------------------------------------
-    def _rows(self, activation: Any, layer: Layers | None, force: bool) -> Rows:
+    def _rows(
+        self,
+        activation: Any,
+        layer: Layers | None,
+        force: bool,
+        kind: Kind | None = None,
+        direction: Shown | None = None,
+        mean: Mean = None,
+    ) -> Rows:
         """What is to be explained, a prompt a row: of this pair's kind, or with a word."""
         contract = self._need(self.verbalizer, "explain", "AV").contract
         self._refuse_one_layer(layer)
-        rows = explained(activation, contract, self.origin, width=self.d_model, force=force)
-        rows = rows.of_layers(layer, force=force)
-        self._look_at(activation, rows, force)
-        return rows
+        given, kind = self._given(activation, kind, force)
+        rows = explained(given, contract, self.origin, width=self.d_model, force=force)
+        return self._as_kind(activation, rows, kind, layer, direction, mean, force)
+
+    def _given(self, activation: Any, kind: Kind | None, force: bool) -> tuple[Any, Kind]:
+        """What is read of `Vectors`, held against the pair, and of which kind everything is."""
+        if isinstance(activation, Vectors):
+            running = self.base.in_memory or next(h.backbone for h in (self.verbalizer, self.reconstructor) if h)
+            refuse_foreign(activation, self.origin, model_types(running.model.config), force=force)
+            return activation.vectors, activation.kind if kind is None else as_kind(kind)
+        kind = "activation" if kind is None else as_kind(kind)
+        if kind != "activation" and is_read(activation):
+            raise InputError(f"kind={kind!r}, but what `extract` returned are activations; leave kind= out.")
+        return activation, kind
+
+    def _as_kind(
+        self,
+        activation: Any,
+        rows: Rows,
+        kind: Kind,
+        layer: Layers | None,
+        direction: Shown | None,
+        mean: Mean,
+        force: bool,
+    ) -> Rows:
+        """The rows as what they are: their layers, looked at or to be shown as directions."""
+        verbalizer = self._need(self.verbalizer, "explain", "AV")
+        if isinstance(activation, Vectors):
+            rows = replace(rows, layers=layers_of(activation, rows, verbalizer.contract))
+        rows = replace(rows.of_layers(layer, force=force), kind=kind)
+        how = as_shown(direction, kind)
+        if kind == "activation":
+            self._look_at(activation, rows, force)
+            return rows
+        return shown(rows, how, verbalizer.transform, verbalizer.injection, self._mean_of(mean, force))
+
+    def _mean_of(self, given: Mean, force: bool = False) -> MeanOf:
+        """Means by layer: the one that was given, else what lies beside the halves, else what was measured on the base.
+
+        Raises:
+            ForeignActivationError: the one that was given is of another layer or model.
+        """
+        if given is not None and not isinstance(given, ActivationMean):
+            given = ActivationMean.load(given)
+        if given is not None and len(given.vector) != self.d_model:
+            raise InputError(f"{given.origin} is of d_model {len(given.vector)}; this pair reads {self.d_model}.")
+
+        def mean_of(layer: int | None) -> ActivationMean:
+            layer = self.layer if layer is None else layer
+            if given is not None:
+                of = replace(self.origin, layer=layer, layers=None)
+                check_origin(
+                    [("the mean", {"layer": given.layer, "model": given.model})], of, given.origin, force=force
+                )
+                return given
+            for half in (self.reconstructor, self.verbalizer):
+                if half is not None and half.transform.means:
+                    norm = half.contract.centred_norm or self.contract.centred_norm
+                    found = cast(torch.Tensor, half.transform.mean(layer))
+                    return ActivationMean(found, norm, layer, origin=f"the mean of {half.ref}")
+            why = f"statistics are of layer {self.layer}"
+            if layer == self.layer:
+                statistics, why = self.activation_statistics()
+                if statistics is not None:
+                    return statistics.as_mean()
+            raise MissingMeanError(
+                f"The mean activation of layer {layer} is not known: no file of it lies beside the pair, and {why}. "
+                "Measure it (nla mean REF -o mean.safetensors) and pass mean='mean.safetensors' (--mean), or show "
+                "directions as they are: direction='raw' (--direction raw)."
+            )
+
+        return mean_of
 
     def _look_at(self, activation: Any, rows: Rows, force: bool) -> None:
         """Warn of bare vectors that look like something else than what the pair reads, layer by layer."""
@@ -141,10 +222,12 @@ class Steps(OnDisk):
         verbalizer = self._need(self.verbalizer, "explain", "AV")
         made: dict[int, list[Explanation]] = {}
         for layer, at in by_layer(rows.layers):
-            part = rows.vectors[at] if isinstance(rows.vectors, torch.Tensor) else [rows.vectors[row] for row in at]
+            given = rows.vectors if rows.shown is None else rows.shown
+            part = given[at] if isinstance(given, torch.Tensor) else [given[row] for row in at]
             said = None if fields is None else [fields[row] for row in at]
+            how = {"fields": said, "layer": layer, "directions": rows.directions, "progress": progress}
             try:
-                texts = verbalizer(part, sampling, fields=said, layer=layer, progress=progress)
+                texts = verbalizer(part, sampling, **how)
             except NonFiniteOutputError as error:
                 raise error.numbered(lambda row, at=at: at[row]) from None
             n = sampling.n
@@ -152,24 +235,29 @@ class Steps(OnDisk):
         return [text for row in range(len(rows)) for text in made[row]]
 
     def _best(
-        self, rows: Rows, fields: Fields, sampling: Sampling, best_of: int, progress: Progress | None
+        self, rows: Rows, fields: Fields, sampling: Sampling, best_of: int, progress: Progress | None, mean: Mean = None
     ) -> tuple[Results[Explanation], torch.Tensor, Results[Score]]:
         """For each row the best of `best_of` explanations (1: the only one), its reconstruction and its score."""
         best_of = whole_number("best_of", best_of, 1)
         self._need(self.reconstructor, "best_of" if best_of > 1 else "round_trip", "AR")
         verbalizer = self._need(self.verbalizer, "explain", "AV")
         vectors = scored(rows, verbalizer.contract, self.layer)
-        compared = self._compared(vectors, rows.layers)
+        mean_of = None if rows.kind == "activation" else self._mean_of(mean)
+        compared = self._compared(vectors, rows.layers) if mean_of is None else vectors
 
         def write(how: Sampling) -> list[Explanation]:
             return self._written(rows, fields, how, progress)
 
+        def read(texts: Sequence[str], layers: Sequence[int | None]) -> torch.Tensor:
+            made = self._reconstructed(texts, layers)
+            return made if mean_of is None else self._centred(made, layers, mean_of)
+
         if best_of == 1:
             written = write(sampling)
-            reconstructions = self._reconstructed(written, rows.layers)
+            reconstructions = read(written, rows.layers)
         else:
-            written, reconstructions = write_best(write, self._reconstructed, compared, rows.layers, sampling, best_of)
-        scores = self._score(reconstructions, vectors, rows.layers)
+            written, reconstructions = write_best(write, read, compared, rows.layers, sampling, best_of)
+        scores = self._score(reconstructions, vectors, rows.layers, mean_of)
         if best_of > 1:
             written = [explanation.scored(score, best_of) for explanation, score in zip(written, scores, strict=True)]
         return Results(written), reconstructions, scores
@@ -189,10 +277,22 @@ class Steps(OnDisk):
         known = None if self.verbalizer is None else self.verbalizer.transform
         return self._need(self.reconstructor, "score", "AR").compared(vectors, layers, known=known)
 
+    def _centred(self, outputs: torch.Tensor, layers: Sequence[int | None], mean_of: MeanOf) -> torch.Tensor:
+        """See `directions.centred`."""
+        return centred(outputs, layers, self._need(self.reconstructor, "score", "AR"), mean_of)
+
     def _score(
-        self, reconstructions: torch.Tensor, vectors: torch.Tensor, layers: Sequence[int | None]
+        self,
+        reconstructions: torch.Tensor,
+        vectors: torch.Tensor,
+        layers: Sequence[int | None],
+        mean_of: MeanOf | None = None,
     ) -> Results[Score]:
-        """The rows' scores, each beside what no words and the mean direction score."""
+        """The rows' scores, each beside what no words and the mean direction score.
+
+        Args:
+            mean_of: of directions, whose `reconstructions` are centred: there is no mean to compare with, and no FVE.
+        """
         reconstructor = self._need(self.reconstructor, "score", "AR")
         own = all(layer in (None, self.layer) for layer in layers)
         empty = (
@@ -200,6 +300,9 @@ class Steps(OnDisk):
             if all(layer is None for layer in layers)
             else self._reconstructed([""] * len(layers), layers)
         )
+        if mean_of is not None:
+            empty = self._centred(empty.expand(len(layers), -1), layers, mean_of)
+            return score_rows(reconstructions, vectors, empty=empty, mean=None, baseline_mse=None, matched=self.matched)
         return score_rows(
             reconstructions,
             self._compared(vectors, layers),
