@@ -9,24 +9,25 @@ from typing import TYPE_CHECKING, Literal, overload
 import torch
 
 from .calls.asking import answers, asked, require_default, require_oracle, spread
+from .calls.comparing import Signs, labelled, signs_of
 from .calls.directions import Shown
 from .calls.held import one_layer
 from .calls.inputs import Chat, Mean, Progress, Texts, Writing, check_text_input, check_vector_input, is_text
 from .calls.rows import Layers, bare, refuse_other_layer, scored
+from .comparing import Comparing
 from .errors import InputError
 from .model.extraction import is_chat
 from .model.injection import VectorsLike, as_vectors
 from .model.statistics.check import ActivationReport
 from .results import Activations, Answer, Explanation, Results, RoundTrip, Score
 from .sampling import Sampling, whole_number
-from .steps import Steps
 from .vectors.kinds import Kind, Vectors
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class NLAPair(Steps):
+class NLAPair(Comparing):
     """An AV and an AR (or one of them) with the model whose activations they read.
 
     Build it with `from_pretrained`. LoRA halves and the source model share one base in memory; a half that is a full
@@ -92,11 +93,20 @@ class NLAPair(Steps):
 
     @overload
     def explain(
-        self, activation: VectorsLike | Activations | Vectors, *, n: Literal[1] = 1, **writing: Unpack[Writing]
+        self,
+        activation: VectorsLike | Activations | Vectors,
+        *,
+        n: Literal[1] = 1,
+        signs: Literal["+", "-"] = "+",
+        **writing: Unpack[Writing],
     ) -> Explanation | Results[Explanation]: ...
     @overload
     def explain(
-        self, activation: VectorsLike | Activations | Vectors, *, n: int, **writing: Unpack[Writing]
+        self, activation: VectorsLike | Activations | Vectors, *, n: int, signs: Signs = "+", **writing: Unpack[Writing]
+    ) -> Results[Explanation] | Results[Results[Explanation]]: ...
+    @overload
+    def explain(
+        self, activation: VectorsLike | Activations | Vectors, *, signs: Literal["±"], **writing: Unpack[Writing]
     ) -> Results[Explanation] | Results[Results[Explanation]]: ...
     def explain(
         self,
@@ -114,6 +124,7 @@ class NLAPair(Steps):
         kind: Kind | None = None,
         direction: Shown | None = None,
         mean: Mean = None,
+        signs: Signs = "+",
     ) -> Explanation | Results[Explanation] | Results[Results[Explanation]]:
         """Put activations or directions into words. An oracle is asked the question that its contract has for it.
 
@@ -141,9 +152,11 @@ class NLAPair(Steps):
                 centred norm · û, an activation that differs from the mean in this direction. Default: "raw" if the AV
                 is centred, else "mean+", as it has never read a vector without the mean (docs/vectors.md).
             mean: μ and the centred norm, as `nla mean` writes them, where the pair does not know its own.
+            signs: of directions whose sign is not known: "±" explains each as it is and turned round.
         Returns:
             An Explanation (a str with .status, .raw, .tokens, .score) for one vector, a list for a matrix; with n > 1 a
-            list of n in place of each. The lists are Results: .to_pandas(), .to_arrow().
+            list of n in place of each, with signs="±" a list of n for each sign (`Signed`, with .sign). The lists are
+            Results: .to_pandas(), .to_arrow().
         Raises:
             MissingHalfError, ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError,
             ForeignActivationError, InputError (a setting out of range, or best_of with n > 1).
@@ -159,7 +172,7 @@ class NLAPair(Steps):
         """
         verbalizer = self._need(self.verbalizer, "explain", "AV")
         require_default(verbalizer.contract, verbalizer.ref)
-        rows = self._rows(activation, layer, force, kind, direction, mean)
+        rows = self._rows(activation, layer, force, kind, direction, mean, signs)
         fields = self._fields(rows, model_tag=model_tag)
         best_of = whole_number("best_of", best_of, 1)
         if best_of != 1 and n != 1:
@@ -169,7 +182,11 @@ class NLAPair(Steps):
             written = Results(self._written(rows, fields, sampling, progress))
         else:
             written, _, _ = self._best(rows, fields, sampling, best_of, progress, mean)
-        each = written if n == 1 else Results(written[start : start + n] for start in range(0, len(written), n))
+        written = Results(labelled(written, signs, n))
+        several = n * len(signs_of(signs))
+        each = written
+        if several > 1:
+            each = Results(written[start : start + several] for start in range(0, len(written), several))
         return each[0] if rows.single else each
 
     def ask(

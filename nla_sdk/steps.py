@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from .calls.asking import slice_of
+from .calls.comparing import Signs, as_signs, turned
 from .calls.directions import MeanOf, Shown, as_shown, centred, shown
 from .calls.held import layers_of, model_types, refuse_foreign
 from .calls.inputs import Mean, Progress, check_text_input
@@ -44,13 +45,14 @@ class Steps(OnDisk):
         kind: Kind | None = None,
         direction: Shown | None = None,
         mean: Mean = None,
+        signs: Signs = "+",
     ) -> Rows:
         """What is to be explained, a prompt a row: of this pair's kind, or with a word."""
         contract = self._need(self.verbalizer, "explain", "AV").contract
         self._refuse_one_layer(layer)
         given, kind = self._given(activation, kind, force)
         rows = explained(given, contract, self.origin, width=self.d_model, force=force)
-        return self._as_kind(activation, rows, kind, layer, direction, mean, force)
+        return self._as_kind(activation, rows, kind, layer, direction, mean, force, signs)
 
     def _given(self, activation: Any, kind: Kind | None, force: bool) -> tuple[Any, Kind]:
         """What is read of `Vectors`, held against the pair, and of which kind everything is."""
@@ -72,17 +74,19 @@ class Steps(OnDisk):
         direction: Shown | None,
         mean: Mean,
         force: bool,
+        signs: Signs = "+",
     ) -> Rows:
         """The rows as what they are: their layers, looked at or to be shown as directions."""
         verbalizer = self._need(self.verbalizer, "explain", "AV")
         if isinstance(activation, Vectors):
             rows = replace(rows, layers=layers_of(activation, rows, verbalizer.contract))
         rows = replace(rows.of_layers(layer, force=force), kind=kind)
-        how = as_shown(direction, kind)
+        how, signs = as_shown(direction, kind), as_signs(signs, kind)
         if kind == "activation":
             self._look_at(activation, rows, force)
             return rows
-        return shown(rows, how, verbalizer.transform, verbalizer.injection, self._mean_of(mean, force))
+        mean_of = self._mean_of(mean, force)
+        return shown(turned(rows, signs), how, verbalizer.transform, verbalizer.injection, mean_of)
 
     def _mean_of(self, given: Mean, force: bool = False) -> MeanOf:
         """Means by layer: the one that was given, else what lies beside the halves, else what was measured on the base.
@@ -115,8 +119,7 @@ class Steps(OnDisk):
                     return statistics.as_mean()
             raise MissingMeanError(
                 f"The mean activation of layer {layer} is not known: no file of it lies beside the pair, and {why}. "
-                "Measure it (nla mean REF -o mean.safetensors) and pass mean='mean.safetensors' (--mean), or show "
-                "directions as they are: direction='raw' (--direction raw)."
+                "Measure it (nla mean REF -o mean.safetensors) and pass mean='mean.safetensors' (--mean)."
             )
 
         return mean_of

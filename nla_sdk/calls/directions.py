@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias, cast, get_args
 import torch
 
 from ..contract.injection import Injection
-from ..errors import InputError
+from ..errors import InputError, MissingMeanError
 from ..model.injection import rescale
 from ..model.reconstructor import Reconstructor
 from ..model.statistics.means import ActivationMean
@@ -63,12 +63,23 @@ def shown(rows: Rows, how: Shown | None, transform: Transform, injection: Inject
     centred = bool(transform.means)
     how = how or ("raw" if centred else "mean+")
 
+    def over(layer: int | None) -> ActivationMean:
+        try:
+            mean = mean_of(layer)
+            _ = mean.spread
+        except MissingMeanError as error:
+            raise MissingMeanError(
+                f"{error} This AV has read vectors with the mean in them only, so directions are shown as mean + "
+                "centred norm × direction; direction='raw' (--direction raw) shows them as they are."
+            ) from None
+        return mean
+
     def made(vectors: torch.Tensor, layer: int | None) -> torch.Tensor:
         if how == "mean+" and injection.layers is not None:
-            each = [mean_of(at).point(vectors[:, place]) for place, at in enumerate(injection.layers)]
+            each = [over(at).point(vectors[:, place]) for place, at in enumerate(injection.layers)]
             return torch.stack(each, dim=1)
         if how == "mean+":
-            return mean_of(layer).point(vectors)
+            return over(layer).point(vectors)
         if injection.norm not in ("raw", "multiply"):
             return rescale(vectors, 1.0)
         if rows.kind == "difference":  # whose length means something
