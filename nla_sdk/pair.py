@@ -14,13 +14,13 @@ from .calls.directions import Shown
 from .calls.held import one_layer
 from .calls.inputs import Chat, Mean, Progress, Texts, Writing, check_text_input, check_vector_input, is_text
 from .calls.rows import Layers, bare, refuse_other_layer, scored
-from .comparing import Comparing
 from .errors import InputError
 from .model.extraction import is_chat
 from .model.injection import VectorsLike, as_vectors
 from .model.statistics.check import ActivationReport
 from .results import Activations, Answer, Explanation, Results, RoundTrip, Score
 from .sampling import Sampling, whole_number
+from .steps.comparing import Comparing
 from .vectors.kinds import Kind, Vectors
 
 if TYPE_CHECKING:

@@ -16,11 +16,15 @@ import torch
 
 from ..contract.injection import Injection
 from ..errors import InputError, MissingMeanError
+from ..io.origins import Origin, check_origin
 from ..model.injection import rescale
 from ..model.reconstructor import Reconstructor
 from ..model.statistics.means import ActivationMean
+from ..model.statistics.states import ActivationStatistics
+from ..model.verbalizer import Verbalizer
 from ..model.weights.transforms import Transform
 from ..vectors.kinds import Kind
+from .inputs import Mean
 from .rows import Rows, by_layer
 
 Shown: TypeAlias = Literal["raw", "mean+"]
@@ -45,6 +49,54 @@ def as_shown(direction: object, kind: Kind) -> Shown | None:
             "(--kind direction), or 'difference', if that is what they are."
         )
     return cast(Shown, direction)
+
+
+def means(
+    given: Mean,
+    halves: Sequence[Verbalizer | Reconstructor],
+    origin: Origin,
+    width: int,
+    statistics: Callable[[], tuple[ActivationStatistics | None, str]],
+    *,
+    force: bool = False,
+) -> MeanOf:
+    """Means by layer: the one that was given, else what lies beside the halves, else what was measured on the base.
+
+    Args:
+        halves: the AR first.
+        origin: what the pair reads; width: its d_model.
+        statistics: of the pair's layer, or None and why there are none.
+        force: take one of another layer or model, with a warning.
+    Raises:
+        InputError, DamagedFileError: the one that was given cannot be read, or is of another width.
+        ForeignActivationError: when asked, the one that was given is of another layer or model.
+    """
+    if given is not None and not isinstance(given, ActivationMean):
+        given = ActivationMean.load(given)
+    if given is not None and len(given.vector) != width:
+        raise InputError(f"{given.origin} is of d_model {len(given.vector)}; this pair reads {width}.")
+
+    def mean_of(layer: int | None) -> ActivationMean:
+        layer = origin.layer if layer is None else layer
+        if given is not None:
+            said = {"layer": given.layer, "model": given.model}
+            check_origin([("the mean", said)], replace(origin, layer=layer, layers=None), given.origin, force=force)
+            return given
+        norm = next((half.contract.centred_norm for half in halves if half.contract.centred_norm), None)
+        for half in halves:
+            if (found := half.transform.mean(layer)) is not None:
+                return ActivationMean(found, norm, layer, origin=f"the mean of {half.ref}")
+        why = f"statistics are of layer {origin.layer}"
+        if layer == origin.layer:
+            measured, why = statistics()
+            if measured is not None:
+                return measured.as_mean()
+        raise MissingMeanError(
+            f"The mean activation of layer {layer} is not known: no file of it lies beside the pair, and {why}. "
+            "Measure it (nla mean REF -o mean.safetensors) and pass mean='mean.safetensors' (--mean)."
+        )
+
+    return mean_of
 
 
 def shown(rows: Rows, how: Shown | None, transform: Transform, injection: Injection, mean_of: MeanOf) -> Rows:

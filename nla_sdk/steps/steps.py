@@ -9,25 +9,23 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from .calls.asking import slice_of
-from .calls.comparing import Signs, as_signs, turned
-from .calls.directions import MeanOf, Shown, as_shown, centred, shown
-from .calls.held import layers_of, model_types, refuse_foreign
-from .calls.inputs import Mean, Progress, check_text_input
-from .calls.rows import Layers, Rows, by_layer, explained, fields_of, is_read, layer_of_each, scored
-from .calls.scoring import score_rows, write_best
-from .contract.prompts.fields import readable_block
-from .errors import InputError, MissingHalfError, MissingMeanError, NonFiniteOutputError, PrecisionWarning
-from .io.origins import check_origin
-from .model.extraction import Extractor, is_chat, tokenize
-from .model.reconstructor import Reconstructor
-from .model.statistics.check import ActivationReport, check
-from .model.statistics.means import ActivationMean
-from .model.verbalizer import Verbalizer
-from .on_disk import OnDisk
-from .results import Activations, Explanation, Results, Score
-from .sampling import Sampling, whole_number
-from .vectors.kinds import Kind, Vectors, as_kind
+from ..calls.asking import slice_of
+from ..calls.comparing import Signs, as_signs, turned
+from ..calls.directions import MeanOf, Shown, as_shown, centred, means, shown
+from ..calls.held import layers_of, model_types, refuse_foreign
+from ..calls.inputs import Mean, Progress, check_text_input
+from ..calls.rows import Layers, Rows, by_layer, explained, fields_of, is_read, layer_of_each, scored
+from ..calls.scoring import score_rows, write_best
+from ..contract.prompts.fields import readable_block
+from ..errors import InputError, MissingHalfError, NonFiniteOutputError, PrecisionWarning
+from ..model.extraction import Extractor, is_chat, tokenize
+from ..model.reconstructor import Reconstructor
+from ..model.statistics.check import ActivationReport, check
+from ..model.verbalizer import Verbalizer
+from ..on_disk import OnDisk
+from ..results import Activations, Explanation, Results, Score
+from ..sampling import Sampling, whole_number
+from ..vectors.kinds import Kind, Vectors, as_kind
 
 HalfInMemory = TypeVar("HalfInMemory", Verbalizer, Reconstructor)
 Fields = list[dict[str, str]] | None
@@ -89,40 +87,9 @@ class Steps(OnDisk):
         return shown(turned(rows, signs), how, verbalizer.transform, verbalizer.injection, mean_of)
 
     def _mean_of(self, given: Mean, force: bool = False) -> MeanOf:
-        """Means by layer: the one that was given, else what lies beside the halves, else what was measured on the base.
-
-        Raises:
-            ForeignActivationError: the one that was given is of another layer or model.
-        """
-        if given is not None and not isinstance(given, ActivationMean):
-            given = ActivationMean.load(given)
-        if given is not None and len(given.vector) != self.d_model:
-            raise InputError(f"{given.origin} is of d_model {len(given.vector)}; this pair reads {self.d_model}.")
-
-        def mean_of(layer: int | None) -> ActivationMean:
-            layer = self.layer if layer is None else layer
-            if given is not None:
-                of = replace(self.origin, layer=layer, layers=None)
-                check_origin(
-                    [("the mean", {"layer": given.layer, "model": given.model})], of, given.origin, force=force
-                )
-                return given
-            for half in (self.reconstructor, self.verbalizer):
-                if half is not None and half.transform.means:
-                    norm = half.contract.centred_norm or self.contract.centred_norm
-                    found = cast(torch.Tensor, half.transform.mean(layer))
-                    return ActivationMean(found, norm, layer, origin=f"the mean of {half.ref}")
-            why = f"statistics are of layer {self.layer}"
-            if layer == self.layer:
-                statistics, why = self.activation_statistics()
-                if statistics is not None:
-                    return statistics.as_mean()
-            raise MissingMeanError(
-                f"The mean activation of layer {layer} is not known: no file of it lies beside the pair, and {why}. "
-                "Measure it (nla mean REF -o mean.safetensors) and pass mean='mean.safetensors' (--mean)."
-            )
-
-        return mean_of
+        """See `directions.means`."""
+        halves = [half for half in (self.reconstructor, self.verbalizer) if half is not None]
+        return means(given, halves, self.origin, self.d_model, self.activation_statistics, force=force)
 
     def _look_at(self, activation: Any, rows: Rows, force: bool) -> None:
         """Warn of bare vectors that look like something else than what the pair reads, layer by layer."""

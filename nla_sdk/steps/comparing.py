@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from .calls.asking import require_default
-from .calls.comparing import Comparison, compared, difference, turned
-from .calls.directions import Shown, as_shown, shown
-from .calls.inputs import Mean, Progress, is_text
-from .calls.rows import Layers, Rows
-from .errors import InputError
-from .model.extraction import is_chat
-from .results import Results
-from .sampling import Sampling
+from ..calls.asking import require_default
+from ..calls.comparing import Comparison, compared, difference, turned
+from ..calls.directions import Shown, as_shown, shown
+from ..calls.inputs import Mean, Progress, is_text
+from ..calls.rows import Layers, Rows
+from ..errors import InputError
+from ..model.extraction import is_chat
+from ..results import Results
+from ..sampling import Sampling
+from ..vectors.kinds import Kind, Vectors
 from .steps import Steps
-from .vectors.kinds import Kind, Vectors
 
 
 class Comparing(Steps):
