@@ -10,7 +10,7 @@ import torch
 
 from .calls.asking import answers, asked, require_default, require_oracle, spread
 from .calls.comparing import Signs, labelled, signs_of
-from .calls.directions import Shown
+from .calls.directions import Shown, as_shown
 from .calls.held import one_layer
 from .calls.inputs import Chat, Mean, Progress, Texts, Writing, check_text_input, check_vector_input, is_text
 from .calls.rows import Layers, bare, refuse_other_layer, scored
@@ -374,6 +374,7 @@ class NLAPair(Comparing):
             raise InputError(
                 f"{len(reconstructions)} explanations and {len(vectors)} activations; expected as many of each."
             )
+        as_shown(None, kind, mean)
         rows, mean_of = max(len(reconstructions), len(vectors)), None
         if kind != "activation":
             mean_of = self._mean_of(mean, force)

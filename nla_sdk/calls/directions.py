@@ -33,12 +33,17 @@ MeanOf: TypeAlias = Callable[[int | None], ActivationMean]
 """The mean of a layer (None: the pair's). Raises MissingMeanError: nobody knows it."""
 
 
-def as_shown(direction: object, kind: Kind) -> Shown | None:
+def as_shown(direction: object, kind: Kind, mean: object = None) -> Shown | None:
     """How directions are to be shown, as the caller says.
 
     Raises:
         InputError: there is no such way, or they are activations.
     """
+    if mean is not None and kind == "activation":
+        raise InputError(
+            "mean= is what directions are shown over and scored without, and these are activations. Say "
+            "kind='direction' (--kind direction), or leave it out."
+        )
     if direction is None:
         return None
     if direction not in get_args(Shown):

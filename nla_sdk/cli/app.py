@@ -12,6 +12,7 @@ from ..io.progress import say
 from . import boundary
 from .options import (
     AnsweringOptions,
+    FileOptions,
     Input,
     Layer,
     OutputOptions,
@@ -19,6 +20,7 @@ from .options import (
     Positions,
     Quantization,
     Stated,
+    VectorOptions,
     WritingOptions,
     at_layer,
     expand,
@@ -50,6 +52,7 @@ def round_trip(
     pair: PairOptions,
     output: OutputOptions,
     writing: WritingOptions,
+    vectors: VectorOptions,
     positions: Positions = "-1",
     layer: Layer = None,
 ) -> None:
@@ -59,10 +62,10 @@ def round_trip(
     than none say so.
 
     INPUT: a text (its last token is read), .npy [d] or [n, d], .parquet or .jsonl with a column activation_vector (or
-    text), .txt, or - (text or JSON lines).
+    text), .txt, - (text or JSON lines), or vectors of another tool (see nla vectors).
     """
     summary = Summary()
-    process("round_trip", input, pair, output, positions, at_layer(writing, layer), watch=summary.add)
+    process("round_trip", input, pair, output, positions, at_layer(writing, layer), summary.add, vectors)
     if summary.rows > 1 or not output.json:
         say(str(summary) if summary.rows > 1 else HOW_TO_READ)
 
@@ -74,15 +77,16 @@ def explain(
     pair: PairOptions,
     output: OutputOptions,
     writing: WritingOptions,
+    vectors: VectorOptions,
     positions: Positions = "-1",
     layer: Layer = None,
 ) -> None:
-    """Activations → English.
+    """Activations and directions → English.
 
     INPUT: as for round-trip. Other columns are carried to the output, api_explanation and explanation_status added.
     Large files stream; a killed run with -o goes on where it was when it is started again.
     """
-    process("explain", input, pair, output, positions, at_layer(writing, layer))
+    process("explain", input, pair, output, positions, at_layer(writing, layer), vectors=vectors)
 
 
 @app.command()
@@ -93,6 +97,7 @@ def ask(
     pair: PairOptions,
     output: OutputOptions,
     answering: AnsweringOptions,
+    vectors: VectorOptions,
     positions: Annotated[
         str, typer.Option(help="Tokens of a text that go in: a:b (a to b − 1), -1 (the last), all, or a list 3,7,-1.")
     ] = "-1",
@@ -104,12 +109,11 @@ def ask(
     All rows of INPUT stand in one prompt, in their order: one answer. With --each every row is asked about by itself.
     The tokens of a text that --positions names go in together.
 
-    INPUT: a text, .npy [d] or [n, d], .parquet or .jsonl with a column activation_vector (or text), .txt, or - (text or
-    JSON lines).
+    INPUT: as for round-trip.
     """
     from .ask import ask as put
 
-    put(question, input, pair, output, answering, positions, layer, each=each)
+    put(question, input, pair, output, answering, vectors, positions, layer, each=each)
 
 
 @app.command()
@@ -163,6 +167,29 @@ def info(
 
     where = {"revision": revision, "subfolder": subfolder, "local_files_only": local_files_only}
     show(describe(ref, base=base, contract=stated(contract), **where), as_json=json)
+
+
+@app.command("vectors")
+@expand
+def look_at_vectors(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="Path or Hub id, with #12, #3:9, #name or @layer.")],
+    options: FileOptions,
+    layer: Annotated[int | None, typer.Option(min=-1, help="Block that they are of; -1: the embeddings.")] = None,
+    column: Annotated[str | None, typer.Option(help="Of a table; or the array of an archive.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Ask no network.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Vectors in a file, folder or repository of another tool: what is there, and what must be told of it.
+
+    Dictionaries, steering and control vectors, caches, tables: docs/vectors.md lists them. What they do not say is
+    listed with the option that says it, here as for nla explain REF.
+    """
+    from ..vectors.kinds import Stated as Said
+    from .vectors.looking import show
+
+    said = Said(layer=layer, column=column, **options.stated())
+    show(ref, said, as_json=json, revision=revision, local_files_only=local_files_only)
 
 
 @app.command("releases")

@@ -22,6 +22,7 @@ HOW_TO_READ = (
 
 _ROW = ("row", "row", 5)
 _TOKEN = ("token", "token", 14)
+_LABEL = ("label", "label", 14)
 _EXPLANATION = ("explanation", "api_explanation", None)
 _STATUS = ("status", "explanation_status", 10)
 _COSINES = [("cosine", "cosine", 6), ("(empty)", "empty_cosine", 7), ("(mean)", "mean_cosine", 6)]
@@ -29,8 +30,8 @@ _SCORES = [*_COSINES, ("gain", "gain", 6), ("FVE", "fve", 6)]
 NARROW = 100  # columns of a terminal in which scores stand below each other
 # (header, column, width) for each command; the width None takes what the others leave.
 COLUMNS = {
-    "explain": [_ROW, _TOKEN, _EXPLANATION, *_SCORES, _STATUS],
-    "round_trip": [_ROW, _TOKEN, _EXPLANATION, *_SCORES, _STATUS],
+    "explain": [_ROW, _LABEL, _TOKEN, _EXPLANATION, *_SCORES, _STATUS],
+    "round_trip": [_ROW, _LABEL, _TOKEN, _EXPLANATION, *_SCORES, _STATUS],
     "ask": [("question", "question", 30), ("answer", "api_explanation", None), _STATUS],
     "reconstruct": [_ROW, ("explanation", "text", None), ("norm", "norm", 10)],
     "extract": [_ROW, ("position", "position", 8), _TOKEN, ("norm", "norm", 10), ("text", "text", None)],

@@ -62,8 +62,8 @@ class Comparing(Steps):
         def rows_of(given: Any) -> Rows:
             if not is_text(given):
                 of = given.kind if isinstance(given, Vectors) and kind is None else kind
-                turning = direction if of not in (None, "activation") else None
-                return self._rows(given, layer, force, kind, turning, mean)
+                turning = {} if of in (None, "activation") else {"direction": direction, "mean": mean}
+                return self._rows(given, layer, force, kind, **turning)
             if kind not in (None, "activation"):
                 raise InputError(f"kind={kind!r}, and what is read of a text is an activation; leave kind= out.")
             rows = self._rows(self._read(given, layer), None, force)

@@ -55,13 +55,18 @@ class Steps(OnDisk):
     def _given(self, activation: Any, kind: Kind | None, force: bool) -> tuple[Any, Kind]:
         """What is read of `Vectors`, held against the pair, and of which kind everything is."""
         if isinstance(activation, Vectors):
-            running = self.base.in_memory or next(h.backbone for h in (self.verbalizer, self.reconstructor) if h)
-            refuse_foreign(activation, self.origin, model_types(running.model.config), force=force)
+            refuse_foreign(activation, self.origin, self.model_types, force=force)
             return activation.vectors, activation.kind if kind is None else as_kind(kind)
         kind = "activation" if kind is None else as_kind(kind)
         if kind != "activation" and is_read(activation):
             raise InputError(f"kind={kind!r}, but what `extract` returned are activations; leave kind= out.")
         return activation, kind
+
+    @property
+    def model_types(self) -> tuple[str, ...]:
+        """The model types that the base's config has: of the whole, and of its text part."""
+        halves = (half.backbone for half in (self.verbalizer, self.reconstructor) if half)
+        return model_types((self.base.in_memory or next(halves)).model.config)
 
     def _as_kind(
         self,
@@ -79,7 +84,7 @@ class Steps(OnDisk):
         if isinstance(activation, Vectors):
             rows = replace(rows, layers=layers_of(activation, rows, verbalizer.contract))
         rows = replace(rows.of_layers(layer, force=force), kind=kind)
-        how, signs = as_shown(direction, kind), as_signs(signs, kind)
+        how, signs = as_shown(direction, kind, mean), as_signs(signs, kind)
         if kind == "activation":
             self._look_at(activation, rows, force)
             return rows
