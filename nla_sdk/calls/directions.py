@@ -85,7 +85,8 @@ def means(
         layer = origin.layer if layer is None else layer
         if given is not None:
             said = {"layer": given.layer, "model": given.model}
-            check_origin([("the mean", said)], replace(origin, layer=layer, layers=None), given.origin, force=force)
+            wanted = replace(origin, layer=layer, layers=None)
+            check_origin([("as it says", said)], wanted, given.origin, force=force, what="a mean")
             return given
         norm = next((half.contract.centred_norm for half in halves if half.contract.centred_norm), None)
         for half in halves:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,7 +28,7 @@ from .options import (
     stated,
 )
 from .rows import process
-from .terminal import HOW_TO_READ, Summary
+from .terminal import HOW_TO_READ, HOW_TO_READ_DIRECTIONS, Summary
 
 app = typer.Typer(
     name="nla",
@@ -67,7 +68,8 @@ def round_trip(
     summary = Summary()
     process("round_trip", input, pair, output, positions, at_layer(writing, layer), summary.add, vectors)
     if summary.rows > 1 or not output.json:
-        say(str(summary) if summary.rows > 1 else HOW_TO_READ)
+        how_to_read = HOW_TO_READ_DIRECTIONS if summary.directions else HOW_TO_READ
+        say(str(summary) if summary.rows > 1 else how_to_read)
 
 
 @app.command()
@@ -190,6 +192,56 @@ def look_at_vectors(
 
     said = Said(layer=layer, column=column, **options.stated())
     show(ref, said, as_json=json, revision=revision, local_files_only=local_files_only)
+
+
+@app.command()
+@expand
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A text, or one vector: a file of one row, or REF#row.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
+    pair: PairOptions,
+    answering: AnsweringOptions,
+    vectors: VectorOptions,
+    layer: Layer = None,
+    column: Annotated[str | None, typer.Option(help="Column or key of A and B that holds what is read.")] = None,
+    as_text: Annotated[bool, typer.Option("--text", help="A and B are texts, whatever they look like.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Two texts or vectors in words, and what lies between them: A − B, with --sign ± B − A too.
+
+    Of a text its last token is read.
+    """
+    from .vectors.compare import compare as put
+
+    put(a, b, pair, answering, vectors, layer=layer, column=column, as_text=as_text, as_json=json)
+
+
+@app.command("mean")
+@expand
+def measure_mean(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="A pair (Hub id, folder or demo), or a base model.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A .safetensors file.")],
+    texts: Annotated[
+        str | None, typer.Option(help="A file of texts: .txt (one a line), .parquet, .jsonl. [default: built-in ones]")
+    ] = None,
+    layer: Annotated[int | None, typer.Option(min=0, help="Block whose output is read. [default: the pair's]")] = None,
+    column: Annotated[str | None, typer.Option(help="Column or key of the texts.")] = None,
+    quantization: Annotated[Quantization, typer.Option(help="auto: what the contract says.")] = Quantization.auto,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Ask no network.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+) -> None:
+    """Mean and spread of a model's activations at a layer, for --mean: what directions are shown over.
+
+    A pair whose AV is not centred shows directions as mean + centred norm × direction; most pairs know both.
+    """
+    from .vectors.mean import write
+
+    how = {"device": device, "dtype": dtype, "revision": revision, "local_files_only": local_files_only}
+    how["quantization"] = None if quantization is Quantization.none else quantization.value
+    write(ref, out, layer, texts, column, overwrite=overwrite, **how)
 
 
 @app.command("releases")

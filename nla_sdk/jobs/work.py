@@ -30,7 +30,7 @@ from ..pair import NLAPair
 from ..results import SCORE_COLUMNS, Score, row_status
 from ..sampling import whole_number
 from ..vectors.kinds import Kind, Vectors
-from .vectors import VectorRows, kind_of
+from .vectors import KIND, VectorRows, kind_of
 
 Work = Callable[[pa.Table, int], pa.Table]
 """Rows, and the number of the first one, to rows."""
@@ -140,8 +140,7 @@ def explain(
     """
 
     def work(vectors: torch.Tensor, layers: int | list[int] | None, kind: Kind) -> dict:
-        options = writing | {"kind": kind, "force": True}  # looked at by _on_vectors
-        explanations = pair.explain(vectors, layer=layers, **options)
+        explanations = pair.explain(vectors, layer=layers, **_told(writing, kind))
         scores = [explanation.score for explanation in explanations if explanation.score]
         statuses = [row_status(explanation.status, explanation.score) for explanation in explanations]
         columns = {
@@ -164,7 +163,7 @@ def round_trip(
     """As `explain`, and how well the AR finds its way back, beside what no words and the mean direction score."""
 
     def work(vectors: torch.Tensor, layers: int | list[int] | None, kind: Kind) -> dict:
-        trips = pair.round_trip(vectors, layer=layers, **writing | {"kind": kind, "force": True})
+        trips = pair.round_trip(vectors, layer=layers, **_told(writing, kind))
         columns = {
             "api_explanation": pa.array([trip.explanation for trip in trips], pa.string()),
             "explanation_status": pa.array([trip.status for trip in trips], pa.string()),
@@ -173,6 +172,11 @@ def round_trip(
 
     how = {"layer": layer, "force": writing.get("force", False), "kind": writing.get("kind")}
     return _on_vectors(pair, source, positions, work, **how)
+
+
+def _told(writing: dict[str, Any], kind: Kind) -> dict[str, Any]:
+    """What `explain` and `round_trip` are told of rows of a kind; activations have been looked at by `_on_vectors`."""
+    return writing | {"kind": kind} | ({"force": True} if kind == "activation" else {})
 
 
 def reconstruct(pair: NLAPair, source: RowSource) -> Work:
@@ -238,8 +242,12 @@ def _on_vectors(
             if looks not in told:
                 told.add(looks)
                 report.warn(f"{source.name}: the activations from row {first} on", first=first)
+        carried, new = columns_of(table), {}
+        if of != "activation":  # said in the output, so that nobody takes the rows for activations again
+            carried = {name: column for name, column in carried.items() if name != KIND or not kind_of(table)}
+            new = {KIND: pa.array([of] * table.num_rows)}
         with _rows_of(source, first if table.num_rows == given else 0):
-            return add_columns(columns_of(table), work(vectors, layers, of))
+            return add_columns(carried, new | work(vectors, layers, of))
 
     return on_table
 

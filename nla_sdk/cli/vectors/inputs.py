@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, RepositoryError
 from ...io.rows.kinds import AS_TEXT, READ_SUFFIXES, VECTOR_SUFFIXES
-from ...io.rows.sources import TEXTS
-from ...vectors.references import Reference
 
 if TYPE_CHECKING:
     from ...io.rows.sources import RowSource
@@ -30,7 +28,9 @@ def names_vectors(given: str, *, said: bool = False, as_text: bool = False) -> b
     Args:
         said: --vectors. as_text: --text.
     """
-    if as_text or given == "-":
+    from ...vectors.references import Reference
+
+    if as_text or given == "-" or not given.strip():
         return False
     if said:
         return True
@@ -85,6 +85,8 @@ def shown_as(source: RowSource, options: VectorOptions) -> dict[str, Any]:
     Raises:
         InputError: something is said of vectors, and INPUT holds texts.
     """
+    from ...io.rows.sources import TEXTS
+
     if source.holds != TEXTS:
         return options.shown()
     said = options.stated() | options.shown() | {"vectors-revision": options.vectors_revision}

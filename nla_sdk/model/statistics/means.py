@@ -7,10 +7,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ...errors import DamagedFileError, InputError, MissingMeanError, first_line
+from ...metrics import norm_limit
 from ..injection import rescale
 
 FORMAT = "nla_mean 1"
@@ -47,6 +49,25 @@ class ActivationMean:
         if norm is not None and not (math.isfinite(norm) and norm > 0):
             raise InputError(f"{self.origin} has centred_norm {norm}; expected a number > 0.")
         object.__setattr__(self, "vector", vector.detach().float().cpu())
+
+    @classmethod
+    def of(cls, rows: torch.Tensor, **facts: Any) -> ActivationMean:
+        """The mean of raw activations [n, d], and the median of ‖v − μ‖.
+
+        Rows of a norm far above the others' (attention sinks) are left out, see `metrics.norm_limit`.
+
+        Args:
+            facts: layer, model, …
+        Raises:
+            InputError: there are fewer than two rows.
+        """
+        rows = rows.double()
+        norms = rows.norm(dim=-1)
+        rows = rows[norms <= norm_limit(norms.numpy())]
+        if len(rows) < 2:
+            raise InputError(f"{len(rows)} activations have no mean that says anything; expected many.")
+        mean = rows.mean(0)
+        return cls(mean.float(), float((rows - mean).norm(dim=-1).median()), rows=len(rows), **facts)
 
     @property
     def norm(self) -> float:
