@@ -17,10 +17,19 @@ from ..calls.inputs import Mean, Progress, check_text_input
 from ..calls.rows import Layers, Rows, by_layer, explained, fields_of, is_read, layer_of_each, scored
 from ..calls.scoring import score_rows, write_best
 from ..contract.prompts.fields import readable_block
-from ..errors import InputError, MissingHalfError, NonFiniteOutputError, PrecisionWarning
+from ..errors import (
+    InputError,
+    MissingHalfError,
+    MissingMeanError,
+    NonFiniteOutputError,
+    PrecisionWarning,
+    UnseenValueError,
+)
 from ..model.extraction import Extractor, is_chat, tokenize
 from ..model.reconstructor import Reconstructor
 from ..model.statistics.check import ActivationReport, check
+from ..model.statistics.means import ActivationMean
+from ..model.statistics.plain import look
 from ..model.verbalizer import Verbalizer
 from ..on_disk import OnDisk
 from ..results import Activations, Explanation, Results, Score
@@ -91,6 +100,15 @@ class Steps(OnDisk):
         mean_of = self._mean_of(mean, force)
         return shown(turned(rows, signs), how, verbalizer.transform, verbalizer.injection, mean_of)
 
+    def _own_mean(self, layer: int | None) -> ActivationMean | None:
+        """The mean that lies beside the halves; None: there is none of this layer."""
+        halves = [half for half in (self.reconstructor, self.verbalizer) if half is not None]
+        nothing = lambda: (None, "")  # noqa: E731
+        try:
+            return means(None, halves, self.origin, self.d_model, nothing)(layer)
+        except (MissingMeanError, UnseenValueError):
+            return None
+
     def _mean_of(self, given: Mean, force: bool = False) -> MeanOf:
         """See `directions.means`."""
         halves = [half for half in (self.reconstructor, self.verbalizer) if half is not None]
@@ -107,12 +125,15 @@ class Steps(OnDisk):
 
     def _report(self, vectors: torch.Tensor, *, wait: bool, layer: int | None) -> ActivationReport:
         """See `NLAPair.check_activations`."""
-        if layer not in (None, self.layer):
-            return ActivationReport("unknown", f"what the pair's activations look like is known of layer {self.layer}")
-        statistics, why = self.activation_statistics(wait=wait)
-        if statistics is None:
-            return ActivationReport("unknown", why)
+        why, statistics = f"what the pair's activations look like is known of layer {self.layer}", None
+        if layer in (None, self.layer):
+            statistics, why = self.activation_statistics(wait=wait)
+        odd = look(vectors, self._own_mean(layer) if statistics is None else None)
+        if statistics is None or (odd is not None and not odd.rows):
+            return odd or ActivationReport("unknown", why)
         report = check(statistics, vectors, scaled=self.norm_matters)
+        if odd is not None:
+            return replace(odd, rows=tuple(sorted({**dict(report.rows), **dict(odd.rows)}.items())))
         if self.read_from is not None and not report.ok:
             compared = (
                 f"{report.cause} (compared with the base {self.base.ref}, not its fine-tune {self.read_from.ref})"
