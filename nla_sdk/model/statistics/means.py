@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...errors import DamagedFileError, InputError, MissingMeanError, first_line
@@ -67,7 +68,7 @@ class ActivationMean:
         if len(rows) < 2:
             raise InputError(f"{len(rows)} activations have no mean that says anything; expected many.")
         mean = rows.mean(0)
-        return cls(mean.float(), float((rows - mean).norm(dim=-1).median()), rows=len(rows), **facts)
+        return cls(mean.float(), float(np.median((rows - mean).norm(dim=-1).numpy())), rows=len(rows), **facts)
 
     @property
     def norm(self) -> float:
