@@ -120,6 +120,6 @@ def check_vector_input(value: object) -> None:
 
 def _read_it(path: str | os.PathLike) -> str:
     return (
-        f"{os.fspath(path)!r} is a file's name, and files are not read here. Vectors: np.load(path), or "
-        "`nla explain FILE` at the command line; a text: Path(path).read_text()."
+        f"{os.fspath(path)!r} is a file's name, and files are not read here. Vectors: np.load(path), of another tool's "
+        "file nla_sdk.vectors.load(path), or `nla explain FILE` at the command line; a text: Path(path).read_text()."
     )

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from ..errors import InputError
 from ..io.rows.sources import VECTORS, RowSource
-from ..io.tables import vector_column
-from ..vectors.kinds import KINDS, Kind, Vectors
+from ..io.tables import holds_texts, vector_column
+from ..vectors.kinds import KINDS, Kind, Vectors, as_kind
 
 COLUMN, KIND = "activation_vector", "kind"
 
@@ -46,19 +47,22 @@ class VectorRows(RowSource):
         return {"origin": self.vectors.origin, "bytes": len(held), "sha256": hashlib.sha256(held).hexdigest()}
 
 
+def kinds_in(table: pa.Table) -> set[str | None]:
+    """What a table's column `kind` says of its rows; nothing where it has none, or one that means something else."""
+    if KIND not in table.column_names or not holds_texts(table.schema.field(KIND)):
+        return set()
+    said = set(table[KIND].to_pylist())
+    return said if said & set(KINDS) else set()
+
+
 def kind_of(table: pa.Table) -> Kind | None:
-    """What a table's column `kind` says of all its rows; None: it has none, or one that means something else.
+    """The kind that a table says of all its rows; None: it says none.
 
     Raises:
-        InputError: they are of several kinds.
+        InputError: they are of several kinds, or some do not say it.
     """
-    from ..errors import InputError
-
-    if KIND not in table.column_names or not pa.types.is_string(table.schema.field(KIND).type):
-        return None
-    said = set(table[KIND].to_pylist())
-    if not said <= set(KINDS):
-        return None
+    said = kinds_in(table)
     if len(said) > 1:
-        raise InputError(f"Its rows are of several kinds ({', '.join(sorted(said))}); work on those of one at a time.")
-    return said.pop()
+        kinds = ", ".join(sorted(str(one) for one in said))
+        raise InputError(f"Its rows are of several kinds (column {KIND}: {kinds}). Say one of all of them with --kind.")
+    return as_kind(said.pop()) if said else None

@@ -30,7 +30,7 @@ from ..pair import NLAPair
 from ..results import SCORE_COLUMNS, Score, row_status
 from ..sampling import whole_number
 from ..vectors.kinds import Kind, Vectors
-from .vectors import KIND, VectorRows, kind_of
+from .vectors import KIND, VectorRows, kind_of, kinds_in
 
 Work = Callable[[pa.Table, int], pa.Table]
 """Rows, and the number of the first one, to rows."""
@@ -244,7 +244,7 @@ def _on_vectors(
                 report.warn(f"{source.name}: the activations from row {first} on", first=first)
         carried, new = columns_of(table), {}
         if of != "activation":  # said in the output, so that nobody takes the rows for activations again
-            carried = {name: column for name, column in carried.items() if name != KIND or not kind_of(table)}
+            carried = {name: column for name, column in carried.items() if name != KIND or not kinds_in(table)}
             new = {KIND: pa.array([of] * table.num_rows)}
         with _rows_of(source, first if table.num_rows == given else 0):
             return add_columns(carried, new | work(vectors, layers, of))

@@ -68,8 +68,9 @@ def load(
             f"{place.name} holds no vector in {gone[0]} ({len(gone)} of the rows asked for are null)."
         )
     array = np.ascontiguousarray(found.read(rows), dtype=np.float32)
+    overflow = "holds NaN or infinity (float16 overflows above 65504)"
     for wrong, error, why in (
-        (~np.isfinite(array).all(axis=1), NonFiniteActivationError, "holds NaN or infinity"),
+        (~np.isfinite(array).all(axis=1), NonFiniteActivationError, overflow),
         (~array.any(axis=1), ZeroActivationError, "is all zeros and has no direction"),
     ):
         if wrong.any():

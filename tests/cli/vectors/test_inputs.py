@@ -186,7 +186,15 @@ def test_a_table_that_was_written_says_what_its_rows_are_when_it_is_read_again(n
     assert {row["kind"] for row in again} == {"direction"}
     mixed = written.set_column(written.column_names.index("kind"), "kind", pa.array(["direction"] * 2 + ["activation"]))
     pq.write_table(mixed, "mixed.parquet")
-    refused(nla("explain", "mixed.parquet"), "several kinds (activation, direction)")
+    refused(nla("explain", "mixed.parquet"), "several kinds (column kind: activation, direction)", "--kind")
+    some = written.set_column(written.column_names.index("kind"), "kind", pa.array(["direction"] * 2 + [None]))
+    pq.write_table(some, "some.parquet")
+    refused(nla("explain", "some.parquet"), "(column kind: None, direction)")
+    assert len(lines(nla("explain", "some.parquet", "--kind", "direction", "--json", *SHORT))) == 3
+    large = written["kind"].cast(pa.large_string())
+    pq.write_table(written.set_column(written.column_names.index("kind"), "kind", large), "large.parquet")
+    found = lines(nla("explain", "large.parquet", "--json", *SHORT))
+    assert [row["api_explanation"] for row in found] == written["api_explanation"].to_pylist()
     other = written.set_column(written.column_names.index("kind"), "kind", pa.array(["cat", "dog", "ship"]))
     pq.write_table(other, "other.parquet")
     found = lines(nla("explain", "other.parquet", "--json", *SHORT))
