@@ -287,3 +287,22 @@ def test_two_texts_and_two_vectors_are_compared(nla, pair):
     [row] = lines(nla("compare", "sae.safetensors#cats", "sae.safetensors#dogs", *told))
     assert row["difference"] == pair.compare(ROWS[0], ROWS[1], kind="direction", max_new_tokens=3).difference
     refused(nla("compare", "sae.safetensors", "sae.safetensors#1", *told), "names 3 vectors; name one of them with #")
+
+
+# --- nla ask ------------------------------------------------------------------------------------------------------
+def test_an_oracle_is_asked_about_vectors_of_a_file(nla, tmp_path, folder):
+    oracle = tiny.lora_av(
+        tmp_path / "oracle", folder.parent / "base", tiny.plain_model(folder.parent / "base"), layer=1
+    )
+    injection = {"site": "block", "block": 1, "rule": "add", "norm": "match", "markers": "any"}
+    template = "{injection_char} \n{question}"
+    facts = {"injection": injection, "av_template": template, "fields": {"question": {}}}
+    tiny.write_sidecar(oracle, "injection_scale", **facts, output={"form": "answer", "stop": "eos"})
+    told = ("--kind", "direction", "--layer", LAYER, "--direction", "raw", "--json", "--av", oracle, *SHORT)
+    [row] = lines(nla("ask", "What is it?", "sae.safetensors", *told, av=False))
+    loaded = NLAPair.from_pretrained(oracle)
+    asked = loaded.ask(ROWS, "What is it?", kind="direction", direction="raw", max_new_tokens=3)
+    assert row["api_explanation"] == asked, "all rows are one set"
+    each = lines(nla("ask", "What is it?", "sae.safetensors", *told, "--each", av=False))
+    asked = loaded.ask(ROWS[:, None], "What is it?", kind="direction", direction="raw", max_new_tokens=3)
+    assert [one["api_explanation"] for one in each] == asked
