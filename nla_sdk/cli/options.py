@@ -191,7 +191,15 @@ class VectorOptions(FileOptions):
         return self.vectors or (any(one is not None for one in said) and Path(given).exists())
 
     def shown(self) -> dict[str, Any]:
-        """What `explain` and the others are told of directions; nothing where nothing is said."""
+        """What `explain` and the others are told of directions; nothing where nothing is said.
+
+        Raises:
+            InputError: there is no such file of a mean.
+        """
+        if self.mean is not None and not self.mean.is_file():
+            raise InputError(
+                f"--mean {self.mean} does not exist; expected what nla mean REF -o mean.safetensors writes."
+            )
         said = {"kind": self.kind, "direction": self.direction, "mean": self.mean and str(self.mean)}
         return {name: value for name, value in said.items() if value is not None}
 

@@ -63,13 +63,14 @@ def load(given: str, options: VectorOptions, **more: Any) -> Vectors:
         as `nla_sdk.vectors.load`.
     """
     from ... import vectors
+    from ...vectors.faults import VectorFileError
 
     try:
         return vectors.load(given, **options.stated(), revision=options.vectors_revision, **more)
-    except RepositoryError as error:
-        if options.vectors or Path(given).expanduser().exists():
+    except (RepositoryError, VectorFileError) as error:
+        if options.vectors or Path(given).expanduser().is_file():
             raise
-        raise type(error)(f"{error} {AS_TEXT}") from None
+        raise type(error)(f"{error} {AS_TEXT}") from None  # a word may be a folder's name here
 
 
 def open_vectors(given: str, options: VectorOptions, **more: Any) -> VectorRows:

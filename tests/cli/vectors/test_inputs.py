@@ -233,6 +233,12 @@ def test_a_reference_is_told_from_a_text_and_from_a_table_that_streams(nla, give
     assert names_vectors(given, said=True) is bool(given and given != "-")
 
 
+def test_a_word_that_is_a_folders_name_is_a_text_where_that_is_said(nla):
+    Path("Paris").mkdir()
+    refused(nla("explain", "Paris"), "of no kind that is read here", "With --text it is a text")
+    assert nla("explain", "Paris", "--text", *SHORT)[0] == 0
+
+
 def test_a_hub_id_alone_stays_what_it_was(nla):
     refused(nla("explain", "owner/name"), "does not exist", "With --text it is a text")
 
@@ -262,6 +268,8 @@ def test_a_base_by_itself_needs_a_layer_and_the_mean_of_another_is_refused(nla, 
     assert code == 0, err
     told = ("--kind", "direction", "--layer", LAYER, "--direction", "mean+", "--mean", "m.safetensors", *SHORT)
     refused(nla("explain", "sae.safetensors", *told), "a mean of layer 3", "this pair reads layer 1")
+    missing = ("--mean", "none.safetensors", "-o", "out.jsonl")
+    refused(nla("explain", "sae.safetensors@1", "--kind", "direction", *missing), "none.safetensors does not exist")
     refused(nla("mean", "no-such-folder/none", "-o", "n.safetensors", av=False))
     refused(nla("mean", base, "--layer", 9, "-o", "n.safetensors", av=False), "Layer 9 does not exist")
 
