@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, overload
 
 import torch
@@ -14,6 +15,7 @@ from .calls.directions import Shown, as_shown
 from .calls.held import one_layer
 from .calls.inputs import Chat, Mean, Progress, Texts, Writing, check_text_input, check_vector_input, is_text
 from .calls.rows import Layers, bare, refuse_other_layer, scored
+from .calls.scoring import DirectionTrip
 from .errors import InputError
 from .model.extraction import is_chat
 from .model.injection import VectorsLike, as_vectors
@@ -323,8 +325,9 @@ class NLAPair(Comparing):
         fields = self._fields(rows, model_tag=model_tag)
         sampling = Sampling(max_new_tokens, temperature, seed=seed)
         written, reconstructions, scores = self._best(rows, fields, sampling, best_of, progress, mean)
+        make = RoundTrip if rows.kind == "activation" else partial(DirectionTrip, kind=rows.kind)
         trips = Results(
-            RoundTrip(**score.to_row(), explanation=explanation, activation=vector.cpu(), reconstruction=reconstruction)
+            make(**score.to_row(), explanation=explanation, activation=vector.cpu(), reconstruction=reconstruction)
             for explanation, score, vector, reconstruction in zip(
                 written, scores, vectors, reconstructions, strict=True
             )

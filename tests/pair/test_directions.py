@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from nla_sdk import ActivationMean, NLAPair, Vectors
 from nla_sdk.errors import (
+    DamagedFileError,
     ForeignActivationError,
     ForeignActivationWarning,
     InputError,
@@ -216,6 +217,17 @@ def test_a_mean_of_another_layer_width_or_file_is_refused(pair, rows, tmp_path):
         pair.explain(rows, kind="direction", mean=tmp_path / "m.safetensors")
     with pytest.raises(InputError, match="d_model 3; this pair reads 64"):
         pair.explain(rows, kind="direction", mean=ActivationMean(torch.ones(3), 1.0))
+    for content in (
+        b"version https://git-lfs.github.com/spec/v1\n",
+        b"",
+        (tmp_path / "m.safetensors").read_bytes()[:90],
+    ):
+        (tmp_path / "cut.safetensors").write_bytes(content)
+        with pytest.raises(DamagedFileError, match="cut.safetensors cannot be read"):
+            ActivationMean.load(tmp_path / "cut.safetensors")
+    save_file({"mean": MEAN * torch.inf}, tmp_path / "inf.safetensors", metadata={"format": "nla_mean 1"})
+    with pytest.raises(InputError, match="expected .d_model. finite numbers"):
+        ActivationMean.load(tmp_path / "inf.safetensors")
     save_file({"mean": MEAN}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="not written by `nla mean`"):
         pair.explain(rows, kind="direction", mean=tmp_path / "other.safetensors")
@@ -245,6 +257,8 @@ def test_an_ar_of_raw_directions_is_brought_to_an_activations_length_first(pair,
     assert trip.cosine == pytest.approx(again.cosine, abs=1e-6)
     assert cosine(trip.reconstruction, rows[0]) == pytest.approx(trip.cosine, abs=1e-6)
     assert trip.fve is None and torch.equal(trip.activation, rows[0])
+    assert trip.to_row()["kind"] == "direction" and "kind" not in pair.round_trip(rows[0]).to_row()
+    assert pair.round_trip(rows, kind="difference", mean=mean).to_arrow()["kind"].to_pylist() == ["difference"] * 3
 
 
 def test_directions_are_not_scored_where_nobody_knows_the_mean(unknown, rows):
