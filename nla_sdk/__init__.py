@@ -13,17 +13,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .calls.comparing import Comparison
     from .contract import Contract
     from .errors import NLAError, NLAWarning
     from .model.statistics.check import ActivationReport
+    from .model.statistics.means import ActivationMean
     from .pair import NLAPair
     from .results import Activations, Answer, Explanation, Results, RoundTrip, Score
+    from .vectors import Vectors
 
 __version__ = "0.1.0"
 __all__ = [
+    "ActivationMean",
     "ActivationReport",
     "Activations",
     "Answer",
+    "Comparison",
     "Contract",
     "Explanation",
     "NLAError",
@@ -32,14 +37,18 @@ __all__ = [
     "Results",
     "RoundTrip",
     "Score",
+    "Vectors",
     "__version__",
 ]
 
 _HOMES = {
     "NLAPair": "pair",
     **dict.fromkeys(("Activations", "Answer", "Explanation", "Results", "RoundTrip", "Score"), "results"),
+    "ActivationMean": "model.statistics.means",
     "ActivationReport": "model.statistics.check",
+    "Comparison": "calls.comparing",
     "Contract": "contract",
+    "Vectors": "vectors",
     **dict.fromkeys(("NLAError", "NLAWarning"), "errors"),
 }
 

@@ -240,9 +240,9 @@ class NotAnOracleError(PairError):
 
 
 class MissingMeanError(PairError):
-    """The AR predicts what is left of an activation over a mean that is not there, so it compares with no raw one."""
+    """A mean of activations is needed (to score a centred AR, to show or score a direction) and nobody has it."""
 
-    remedy = "Ask its author for the file of means, put it beside the contract and name it: activation_mean."
+    remedy = "Measure it (nla mean REF -o mean.safetensors; mean=), or name its file in the contract (activation_mean)."
 
 
 class ExportError(PairError):

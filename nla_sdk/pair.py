@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 
 from .calls.asking import answers, asked, require_default, require_oracle, spread
-from .calls.inputs import Chat, Progress, Texts, Writing, check_text_input, check_vector_input, is_text
+from .calls.comparing import Signs, labelled, signs_of
+from .calls.directions import Shown, as_shown
+from .calls.held import one_layer
+from .calls.inputs import Chat, Mean, Progress, Texts, Writing, check_text_input, check_vector_input, is_text
 from .calls.rows import Layers, bare, refuse_other_layer, scored
+from .calls.scoring import DirectionTrip
 from .errors import InputError
 from .model.extraction import is_chat
 from .model.injection import VectorsLike, as_vectors
 from .model.statistics.check import ActivationReport
 from .results import Activations, Answer, Explanation, Results, RoundTrip, Score
 from .sampling import Sampling, whole_number
-from .steps import Steps
+from .steps.comparing import Comparing
+from .vectors.kinds import Kind, Vectors
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class NLAPair(Steps):
+class NLAPair(Comparing):
     """An AV and an AR (or one of them) with the model whose activations they read.
 
     Build it with `from_pretrained`. LoRA halves and the source model share one base in memory; a half that is a full
@@ -89,15 +95,24 @@ class NLAPair(Steps):
 
     @overload
     def explain(
-        self, activation: VectorsLike | Activations, *, n: Literal[1] = 1, **writing: Unpack[Writing]
+        self,
+        activation: VectorsLike | Activations | Vectors,
+        *,
+        n: Literal[1] = 1,
+        signs: Literal["+", "-"] = "+",
+        **writing: Unpack[Writing],
     ) -> Explanation | Results[Explanation]: ...
     @overload
     def explain(
-        self, activation: VectorsLike | Activations, *, n: int, **writing: Unpack[Writing]
+        self, activation: VectorsLike | Activations | Vectors, *, n: int, signs: Signs = "+", **writing: Unpack[Writing]
+    ) -> Results[Explanation] | Results[Results[Explanation]]: ...
+    @overload
+    def explain(
+        self, activation: VectorsLike | Activations | Vectors, *, signs: Literal["±"], **writing: Unpack[Writing]
     ) -> Results[Explanation] | Results[Results[Explanation]]: ...
     def explain(
         self,
-        activation: VectorsLike | Activations,
+        activation: VectorsLike | Activations | Vectors,
         *,
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
@@ -108,14 +123,19 @@ class NLAPair(Steps):
         force: bool = False,
         layer: Layers | None = None,
         model_tag: str | None = None,
+        kind: Kind | None = None,
+        direction: Shown | None = None,
+        mean: Mean = None,
+        signs: Signs = "+",
     ) -> Explanation | Results[Explanation] | Results[Results[Explanation]]:
-        """Put activations into words. An activation oracle is asked the question that its contract has for it.
+        """Put activations or directions into words. An oracle is asked the question that its contract has for it.
 
         Args:
             activation: [d_model] or [rows, d_model]; numpy, torch or list, any float dtype; raw. Or what `extract`
-                returned (or a list of that), whose layer, model and precision are held against the pair's. Of a pair
-                whose prompt takes k vectors: [k, d_model] or [rows, k, d_model]; where each is of a layer of its own, a
-                list of Activations of the same places, one a layer.
+                returned (or a list of that), whose layer, model and precision are held against the pair's; or `Vectors`
+                (`nla_sdk.vectors.load`), which know their kind too. Of a pair whose prompt takes k vectors: [k,
+                d_model] or [rows, k, d_model]; where each is of a layer of its own, a list of Activations of the same
+                places, one a layer.
             max_new_tokens: default: the contract's.
             temperature: 0 is greedy.
             n: explanations per activation.
@@ -128,14 +148,23 @@ class NLAPair(Steps):
             layer: the block that they were read from, one for all or one a row, of a pair that reads several: its
                 prompt says it. Default: that of the Activations, or the contract's.
             model_tag: of a pair that reads several models, which of them they are of.
+            kind: "activation", "direction" (a dictionary's row, a probe: no mean in it, any length) or "difference" (of
+                activations: no mean in it). Default: that of the Vectors, else "activation".
+            direction: how directions and differences are shown: "raw": as they are, no mean subtracted; "mean+": μ +
+                centred norm · û, an activation that differs from the mean in this direction. Default: "raw" if the AV
+                is centred, else "mean+", as it has never read a vector without the mean (docs/vectors.md).
+            mean: μ and the centred norm, as `nla mean` writes them, where the pair does not know its own.
+            signs: of directions whose sign is not known: "±" explains each as it is and turned round.
         Returns:
             An Explanation (a str with .status, .raw, .tokens, .score) for one vector, a list for a matrix; with n > 1 a
-            list of n in place of each. The lists are Results: .to_pandas(), .to_arrow().
+            list of n in place of each, with signs="±" a list of n for each sign (`Signed`, with .sign). The lists are
+            Results: .to_pandas(), .to_arrow().
         Raises:
             MissingHalfError, ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError,
             ForeignActivationError, InputError (a setting out of range, or best_of with n > 1).
             UnseenValueError, LayerError: a layer that the pair was not trained to read, or that its base lacks.
             InjectionError: the vector does not reach the AV's model. NonFiniteOutputError: it gives NaN or infinity.
+            MissingMeanError: a direction is shown over the mean, or scored (`best_of`), and nobody knows it.
         Warns:
             SuspectActivationsWarning: bare vectors look like something else than what the pair reads; see
                 `check_activations`.
@@ -145,7 +174,7 @@ class NLAPair(Steps):
         """
         verbalizer = self._need(self.verbalizer, "explain", "AV")
         require_default(verbalizer.contract, verbalizer.ref)
-        rows = self._rows(activation, layer, force)
+        rows = self._rows(activation, layer, force, kind, direction, mean, signs)
         fields = self._fields(rows, model_tag=model_tag)
         best_of = whole_number("best_of", best_of, 1)
         if best_of != 1 and n != 1:
@@ -154,13 +183,17 @@ class NLAPair(Steps):
         if best_of == 1:
             written = Results(self._written(rows, fields, sampling, progress))
         else:
-            written, _, _ = self._best(rows, fields, sampling, best_of, progress)
-        each = written if n == 1 else Results(written[start : start + n] for start in range(0, len(written), n))
+            written, _, _ = self._best(rows, fields, sampling, best_of, progress, mean)
+        written = Results(labelled(written, signs, n))
+        several = n * len(signs_of(signs))
+        each = written
+        if several > 1:
+            each = Results(written[start : start + several] for start in range(0, len(written), several))
         return each[0] if rows.single else each
 
     def ask(
         self,
-        vectors: VectorsLike | Activations | Sequence[Activations] | str | Chat | Texts,
+        vectors: VectorsLike | Activations | Sequence[Activations] | Vectors | str | Chat | Texts,
         question: str | Sequence[str],
         *,
         layer: Layers | None = None,
@@ -171,21 +204,24 @@ class NLAPair(Steps):
         seed: int = 0,
         progress: Progress | None = None,
         force: bool = False,
+        kind: Kind | None = None,
+        direction: Shown | None = None,
+        mean: Mean = None,
     ) -> Answer | Results[Answer] | Results[Results[Answer]]:
         """Ask an activation oracle a question about activations.
 
         All vectors of a matrix stand in one prompt, in their order, a marker each: one set of vectors, one answer.
 
         Args:
-            vectors: a set: [d_model], [n, d_model], or Activations; or several: [sets, n, d_model], or a list of
-                [n, d_model] or Activations (n may differ). Raw. Or a text, a chat or a list of them, which is read at
-                `positions` and `layer`: a set each.
+            vectors: a set: [d_model], [n, d_model], Activations or Vectors; or several: [sets, n, d_model], or a list
+                of [n, d_model] or Activations (n may differ). Raw. Or a text, a chat or a list of them, which is read
+                at `positions` and `layer`: a set each.
             question: one for all sets, or a list: one a set, or all of one set.
             layer: the block that the vectors are of (of a text: that is read), one for all or one a set, among the
                 contract's `layers`; the prompt says it. Default: that of the Activations, or the contract's.
             positions: of a text: (a, b), a tuple of two: the tokens a … b − 1, as a slice; an index, a list of indices,
                 "all". Default: the last token.
-            max_new_tokens, temperature, n, seed, progress, force: as in `explain`.
+            max_new_tokens, temperature, n, seed, progress, force, kind, direction, mean: as in `explain`.
         Returns:
             An Answer (a str with .question, .layer, .status, .raw) for one set and one question, else a list of them
             (Results); with n > 1 a list of n in place of each.
@@ -206,12 +242,10 @@ class NLAPair(Steps):
         require_oracle(verbalizer.contract, verbalizer.ref)
         sampling = Sampling(max_new_tokens, temperature, n, seed)
         if is_text(vectors):
-            vectors = self._read_sets(vectors, positions, layer)
-            rows = asked(vectors, verbalizer.contract, self.origin, width=self.d_model, force=force)
-        else:
-            rows = asked(vectors, verbalizer.contract, self.origin, width=self.d_model, force=force)
-            rows = rows.of_layers(layer, force=force)
-            self._look_at(vectors, rows, force)
+            vectors, layer = self._read_sets(vectors, positions, layer), None
+        given, kind = self._given(vectors, kind, force)
+        rows = asked(given, verbalizer.contract, self.origin, width=self.d_model, force=force)
+        rows = self._as_kind(vectors, rows, kind, layer, direction, mean, force)
         rows, questions = spread(rows, question)
         fields = self._fields(rows, questions)
         written = self._written(rows, fields, sampling, progress)
@@ -246,11 +280,11 @@ class NLAPair(Steps):
     def round_trip(self, activation: Texts, **writing: Unpack[Writing]) -> Results[RoundTrip]: ...
     @overload
     def round_trip(
-        self, activation: VectorsLike | Activations, **writing: Unpack[Writing]
+        self, activation: VectorsLike | Activations | Vectors, **writing: Unpack[Writing]
     ) -> RoundTrip | Results[RoundTrip]: ...
     def round_trip(
         self,
-        activation: str | Chat | Texts | VectorsLike | Activations,
+        activation: str | Chat | Texts | VectorsLike | Activations | Vectors,
         *,
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
@@ -260,12 +294,19 @@ class NLAPair(Steps):
         force: bool = False,
         layer: Layers | None = None,
         model_tag: str | None = None,
+        kind: Kind | None = None,
+        direction: Shown | None = None,
+        mean: Mean = None,
     ) -> RoundTrip | Results[RoundTrip]:
         """Vector → explanation → vector, scored.
+
+        A direction is scored against what the AR's vector has over the mean (its `reconstruction` is that): cosine,
+        mse and gain are of the two, FVE and the mean's own cosine are not defined and None.
 
         Args:
             activation: as in `explain`; or a text (its last token is read, at `layer`), a chat, or a list of texts.
             max_new_tokens, temperature, seed, progress, force, layer, model_tag: as in `explain`.
+            kind, direction, mean: as in `explain`.
             best_of: as in `explain`; the score is that of the explanation chosen by it.
         Returns:
             One RoundTrip, or a list (Results) for a matrix or a list of texts.
@@ -279,13 +320,14 @@ class NLAPair(Steps):
             rows = self._rows(self._read(activation, layer), None, force)
             rows = replace(rows, single=isinstance(activation, str) or is_chat(activation))
         else:
-            rows = self._rows(activation, layer, force)
+            rows = self._rows(activation, layer, force, kind, direction, mean)
         vectors = scored(rows, verbalizer.contract, self.layer)
         fields = self._fields(rows, model_tag=model_tag)
         sampling = Sampling(max_new_tokens, temperature, seed=seed)
-        written, reconstructions, scores = self._best(rows, fields, sampling, best_of, progress)
+        written, reconstructions, scores = self._best(rows, fields, sampling, best_of, progress, mean)
+        make = RoundTrip if rows.kind == "activation" else partial(DirectionTrip, kind=rows.kind)
         trips = Results(
-            RoundTrip(**score.to_row(), explanation=explanation, activation=vector.cpu(), reconstruction=reconstruction)
+            make(**score.to_row(), explanation=explanation, activation=vector.cpu(), reconstruction=reconstruction)
             for explanation, score, vector, reconstruction in zip(
                 written, scores, vectors, reconstructions, strict=True
             )
@@ -295,28 +337,36 @@ class NLAPair(Steps):
     def score(
         self,
         text: str | Sequence[str],
-        activation: VectorsLike | Activations,
+        activation: VectorsLike | Activations | Vectors,
         *,
         force: bool = False,
         layer: int | None = None,
+        kind: Kind | None = None,
+        mean: Mean = None,
     ) -> Score | Results[Score]:
         """How well explanations reconstruct activations: any text, not only the AV's own.
 
         Beside each score stands what no words (`gain`, `empty_cosine`) and the mean direction score on that very row.
+        Directions are scored as in `round_trip`.
 
         Args:
             text: one explanation, or as many as there are activations.
             activation: [d_model] or [n, d_model], or what `extract` returned.
             force: take activations of another layer or model, with a warning.
             layer: that they are of, for an AR that reconstructs several; default: that of the Activations.
+            kind, mean: as in `explain`.
         Returns:
             One Score for one text and one vector; else a list (one text is scored against every vector,
             and so on).
         Raises:
             InputError: the numbers of texts and vectors do not match.
             ForeignActivationError: `extract` read them at another layer or from another model.
+            MissingMeanError: they are directions, and nobody knows the mean.
         """
-        given, own = bare(activation, self.ar_contract or self.contract, self.origin, force)
+        contract = self.ar_contract or self.contract
+        read, kind = self._given(activation, kind, force)
+        given, own = bare(read, contract, self.origin, force)
+        own = one_layer(activation, contract) if isinstance(activation, Vectors) else own
         vectors, single_vector = as_vectors(given, self.d_model)
         if layer is not None and not force:
             refuse_other_layer(layer, own, "the Activations were")
@@ -327,6 +377,10 @@ class NLAPair(Steps):
             raise InputError(
                 f"{len(reconstructions)} explanations and {len(vectors)} activations; expected as many of each."
             )
-        rows = max(len(reconstructions), len(vectors))
-        scores = self._score(reconstructions.expand(rows, -1), vectors.expand(rows, -1), [layer] * rows)
+        as_shown(None, kind, mean)
+        rows, mean_of = max(len(reconstructions), len(vectors)), None
+        if kind != "activation":
+            mean_of = self._mean_of(mean, force)
+            reconstructions = self._centred(reconstructions, [layer] * len(reconstructions), mean_of)
+        scores = self._score(reconstructions.expand(rows, -1), vectors.expand(rows, -1), [layer] * rows, mean_of)
         return scores[0] if single_text and single_vector else scores

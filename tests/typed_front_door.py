@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from typing_extensions import assert_type
 
-from nla_sdk import Activations, Contract, Explanation, NLAPair, Results, RoundTrip, Score
+from nla_sdk import Activations, Comparison, Contract, Explanation, NLAPair, Results, RoundTrip, Score
 from nla_sdk.halves.half import Half
 from nla_sdk.sampling import Sampling
 
@@ -26,6 +26,8 @@ def what_a_pair_gives(pair: NLAPair, matrix: torch.Tensor) -> None:
     assert_type(pair.explain(matrix), Explanation | Results[Explanation])
     assert_type(pair.explain([0.0, 1.0]), Explanation | Results[Explanation])
     assert_type(pair.explain(np.ones(3), n=2), Results[Explanation] | Results[Results[Explanation]])
+    assert_type(pair.explain(matrix, kind="direction", signs="±"), Results[Explanation] | Results[Results[Explanation]])
+    assert_type(pair.compare(matrix, "a text"), Comparison | Results[Comparison])
     assert_type(pair.reconstruct(pair.explain(matrix)), torch.Tensor)
     assert_type(pair.score("a cat", matrix), Score | Results[Score])
     assert_type(pair.save_pretrained("my-pair", overwrite=True), Path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -98,8 +99,8 @@ def spread(rows: Rows, question: str | Sequence[str]) -> tuple[Rows, list[str]]:
         )
     if len(rows) == 1 and count > 1:
         vectors = [rows.vectors[0]] * count
-        rows = Rows(torch.stack(vectors), rows.layers * count, False)
-    return Rows(rows.vectors, rows.layers, rows.single and one), questions * (count // len(questions))
+        rows = replace(rows, vectors=torch.stack(vectors), layers=rows.layers * count, single=False)
+    return replace(rows, single=rows.single and one), questions * (count // len(questions))
 
 
 def slice_of(positions: object, length: int) -> object:

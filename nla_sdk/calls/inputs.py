@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias, TypedDict, TypeGuard
+from typing import Literal, TypeAlias, TypedDict, TypeGuard
 
 from ..errors import EmptyBatchError, InputError
 from ..io.rows.kinds import names_a_data_file
 from ..io.text import check_texts
 from ..model.extraction import is_chat
+from ..model.statistics.means import ActivationMean
+from ..vectors.kinds import Kind
 
 Chat: TypeAlias = Sequence[Mapping[str, str]]
 """One chat: messages of {"role", "content"}."""
@@ -19,6 +21,10 @@ Texts: TypeAlias = list[str] | tuple[str, ...] | Sequence[Chat]
 
 Progress: TypeAlias = Callable[[int], None]
 """Called with the number of explanations just finished."""
+
+
+Mean: TypeAlias = "ActivationMean | str | os.PathLike[str] | None"
+"""A mean of activations, or the file of one that `nla mean` wrote; None: what the pair knows."""
 
 
 class Writing(TypedDict, total=False):
@@ -32,6 +38,9 @@ class Writing(TypedDict, total=False):
     force: bool
     layer: int | Sequence[int] | None
     model_tag: str | None
+    kind: Kind | None
+    direction: Literal["raw", "mean+"] | None
+    mean: Mean
 
 
 def is_text(value: object) -> TypeGuard[str | Chat | Texts]:
@@ -111,6 +120,6 @@ def check_vector_input(value: object) -> None:
 
 def _read_it(path: str | os.PathLike) -> str:
     return (
-        f"{os.fspath(path)!r} is a file's name, and files are not read here. Vectors: np.load(path), or "
-        "`nla explain FILE` at the command line; a text: Path(path).read_text()."
+        f"{os.fspath(path)!r} is a file's name, and files are not read here. Vectors: np.load(path), of another tool's "
+        "file nla_sdk.vectors.load(path), or `nla explain FILE` at the command line; a text: Path(path).read_text()."
     )

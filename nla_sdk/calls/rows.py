@@ -14,6 +14,7 @@ from ..io.origins import Origin, check_origin
 from ..model.injection import VectorsLike, as_vectors
 from ..results import Activations
 from ..sampling import whole_number
+from ..vectors.kinds import Kind, Vectors
 from .inputs import check_vector_input
 
 Layers: TypeAlias = int | Sequence[int]
@@ -29,11 +30,17 @@ class Rows:
             [markers, d_model] where rows differ in their number.
         layers: the block that each row was read from, where it was said; None: the pair's own.
         single: whether the caller gave one row by itself, and gets one result by itself.
+        kind: what they are; `vectors` is what reconstructions are compared with, whatever is shown.
+        shown: of directions what the AV is given in place of `vectors` (`directions.shown`).
+        directions: what it is given has no mean in it, and none is subtracted.
     """
 
     vectors: torch.Tensor | list[torch.Tensor]
     layers: list[int | None]
     single: bool
+    kind: Kind = "activation"
+    shown: torch.Tensor | list[torch.Tensor] | None = None
+    directions: bool = False
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -140,6 +147,11 @@ def _reads(activation: object) -> list[Activations]:
     return []
 
 
+def is_read(activation: object) -> bool:
+    """Whether `extract` returned it."""
+    return isinstance(activation, Activations) or bool(_reads(activation))
+
+
 def _a_marker_each(read: list[Activations], layers: tuple[int, ...], origin: Origin, width: int, force: bool) -> Rows:
     """Several reads of the same places, one a layer: a row of each place, its vectors in the markers' order."""
     by_layer = {one.layer: one for one in read}
@@ -187,7 +199,9 @@ def stacked(vectors: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
 
 
 def bare(activation: object, contract: Contract, origin: Origin, force: bool) -> tuple[VectorsLike, int | None]:
-    """The vectors, and the block they are of where it is known and the pair may be told."""
+    """The vectors, and the block they are of where it is known and the pair may be told; of `Vectors` not yet."""
+    if isinstance(activation, Vectors):
+        return activation.vectors, None
     if not isinstance(activation, Activations):
         check_vector_input(activation)
         return cast(VectorsLike, activation), None

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from .. import metrics
-from ..results import Explanation, Results, Score
+from ..results import Explanation, Results, RoundTrip, Score
 from ..sampling import Sampling
+from ..vectors.kinds import Kind
 
 TEMPERATURE = 0.7  # of the candidates of `best_of`, where no other is asked for
+
+
+@dataclass(frozen=True, eq=False)
+class DirectionTrip(RoundTrip):
+    """A direction's way through the pair; `reconstruction` is what the AR's vector has over the mean.
+
+    Attributes:
+        kind: direction or difference; its table says so, or it would be read as one of activations.
+    """
+
+    kind: Kind = field(kw_only=True)
+
+    def to_row(self) -> dict[str, Any]:
+        """The kind, then a round trip's columns."""
+        return {"kind": self.kind, **super().to_row()}
 
 
 def score_rows(

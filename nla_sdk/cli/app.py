@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from ..io.progress import say
 from . import boundary
 from .options import (
     AnsweringOptions,
+    FileOptions,
     Input,
     Layer,
     OutputOptions,
@@ -19,13 +21,14 @@ from .options import (
     Positions,
     Quantization,
     Stated,
+    VectorOptions,
     WritingOptions,
     at_layer,
     expand,
     stated,
 )
 from .rows import process
-from .terminal import HOW_TO_READ, Summary
+from .terminal import HOW_TO_READ, HOW_TO_READ_DIRECTIONS, Summary
 
 app = typer.Typer(
     name="nla",
@@ -50,6 +53,7 @@ def round_trip(
     pair: PairOptions,
     output: OutputOptions,
     writing: WritingOptions,
+    vectors: VectorOptions,
     positions: Positions = "-1",
     layer: Layer = None,
 ) -> None:
@@ -59,12 +63,13 @@ def round_trip(
     than none say so.
 
     INPUT: a text (its last token is read), .npy [d] or [n, d], .parquet or .jsonl with a column activation_vector (or
-    text), .txt, or - (text or JSON lines).
+    text), .txt, - (text or JSON lines), or vectors of another tool (see nla vectors).
     """
     summary = Summary()
-    process("round_trip", input, pair, output, positions, at_layer(writing, layer), watch=summary.add)
+    process("round_trip", input, pair, output, positions, at_layer(writing, layer), summary.add, vectors)
     if summary.rows > 1 or not output.json:
-        say(str(summary) if summary.rows > 1 else HOW_TO_READ)
+        how_to_read = HOW_TO_READ_DIRECTIONS if summary.directions else HOW_TO_READ
+        say(str(summary) if summary.rows > 1 else how_to_read)
 
 
 @app.command()
@@ -74,15 +79,16 @@ def explain(
     pair: PairOptions,
     output: OutputOptions,
     writing: WritingOptions,
+    vectors: VectorOptions,
     positions: Positions = "-1",
     layer: Layer = None,
 ) -> None:
-    """Activations → English.
+    """Activations and directions → English.
 
     INPUT: as for round-trip. Other columns are carried to the output, api_explanation and explanation_status added.
     Large files stream; a killed run with -o goes on where it was when it is started again.
     """
-    process("explain", input, pair, output, positions, at_layer(writing, layer))
+    process("explain", input, pair, output, positions, at_layer(writing, layer), vectors=vectors)
 
 
 @app.command()
@@ -93,6 +99,7 @@ def ask(
     pair: PairOptions,
     output: OutputOptions,
     answering: AnsweringOptions,
+    vectors: VectorOptions,
     positions: Annotated[
         str, typer.Option(help="Tokens of a text that go in: a:b (a to b − 1), -1 (the last), all, or a list 3,7,-1.")
     ] = "-1",
@@ -104,12 +111,11 @@ def ask(
     All rows of INPUT stand in one prompt, in their order: one answer. With --each every row is asked about by itself.
     The tokens of a text that --positions names go in together.
 
-    INPUT: a text, .npy [d] or [n, d], .parquet or .jsonl with a column activation_vector (or text), .txt, or - (text or
-    JSON lines).
+    INPUT: as for round-trip.
     """
     from .ask import ask as put
 
-    put(question, input, pair, output, answering, positions, layer, each=each)
+    put(question, input, pair, output, answering, vectors, positions, layer, each=each)
 
 
 @app.command()
@@ -163,6 +169,79 @@ def info(
 
     where = {"revision": revision, "subfolder": subfolder, "local_files_only": local_files_only}
     show(describe(ref, base=base, contract=stated(contract), **where), as_json=json)
+
+
+@app.command("vectors")
+@expand
+def look_at_vectors(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="Path or Hub id, with #12, #3:9, #name or @layer.")],
+    options: FileOptions,
+    layer: Annotated[int | None, typer.Option(min=-1, help="Block that they are of; -1: the embeddings.")] = None,
+    column: Annotated[str | None, typer.Option(help="Of a table; or the array of an archive.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Ask no network.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Vectors in a file, folder or repository of another tool: what is there, and what must be told of it.
+
+    Dictionaries, steering and control vectors, caches, tables: docs/vectors.md lists them. What they do not say is
+    listed with the option that says it, here as for nla explain REF.
+    """
+    from ..vectors.kinds import Stated as Said
+    from .vectors.looking import show
+
+    said = Said(layer=layer, column=column, **options.stated())
+    show(ref, said, as_json=json, revision=revision, local_files_only=local_files_only)
+
+
+@app.command()
+@expand
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A text, or one vector: a file of one row, or REF#row.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
+    pair: PairOptions,
+    answering: AnsweringOptions,
+    vectors: VectorOptions,
+    layer: Layer = None,
+    column: Annotated[str | None, typer.Option(help="Column or key of A and B that holds what is read.")] = None,
+    as_text: Annotated[bool, typer.Option("--text", help="A and B are texts, whatever they look like.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Two texts or vectors in words, and what lies between them: A − B, with --sign ± B − A too.
+
+    Of a text its last token is read.
+    """
+    from .vectors.compare import compare as put
+
+    put(a, b, pair, answering, vectors, layer=layer, column=column, as_text=as_text, as_json=json)
+
+
+@app.command("mean")
+@expand
+def measure_mean(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="A pair (Hub id, folder or demo), or a base model.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A .safetensors file.")],
+    texts: Annotated[
+        str | None, typer.Option(help="A file of texts: .txt (one a line), .parquet, .jsonl. [default: built-in ones]")
+    ] = None,
+    layer: Annotated[int | None, typer.Option(min=0, help="Block whose output is read. [default: the pair's]")] = None,
+    column: Annotated[str | None, typer.Option(help="Column or key of the texts.")] = None,
+    quantization: Annotated[Quantization, typer.Option(help="auto: what the contract says.")] = Quantization.auto,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Ask no network.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+) -> None:
+    """Mean and spread of a model's activations at a layer, for --mean: what directions are shown over.
+
+    A pair whose AV is not centred shows directions as mean + centred norm × direction; most pairs know both.
+    """
+    from .vectors.mean import write
+
+    how = {"device": device, "dtype": dtype, "revision": revision, "local_files_only": local_files_only}
+    how["quantization"] = None if quantization is Quantization.none else quantization.value
+    write(ref, out, layer, texts, column, overwrite=overwrite, **how)
 
 
 @app.command("releases")

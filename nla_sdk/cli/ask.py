@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..io.progress import say
-from .options import AnsweringOptions, OutputOptions, PairOptions
+from .options import AnsweringOptions, OutputOptions, PairOptions, VectorOptions
 from .rows import form_of, parse_positions
 from .terminal import RowTable
+from .vectors.inputs import names_vectors, open_vectors, shown_as
 
 if TYPE_CHECKING:
     from ..io.origins import RowFacts
@@ -21,6 +22,7 @@ def ask(
     pair_options: PairOptions,
     output: OutputOptions,
     answering: AnsweringOptions,
+    vector_options: VectorOptions,
     positions: str,
     layer: int | None,
     *,
@@ -40,10 +42,17 @@ def ask(
     from ..io.text import check_text
     from ..jobs import work as rows
     from ..jobs.local import Target
+    from ..jobs.vectors import kind_of
 
     check_text(question, "The question")
     where = slice_of(positions)
-    source = sources.open_source(given, ("activation_vector", "text"), column=output.column, as_text=output.as_text)
+    if names_vectors(given, said=vector_options.needed_for(given), as_text=output.as_text):
+        reading = {"layer": layer, "column": output.column, "local_files_only": pair_options.local_files_only}
+        source, layer = open_vectors(given, vector_options, **reading), None
+    else:
+        looked_for = ("activation_vector", "text")
+        source = sources.open_source(given, looked_for, column=output.column, as_text=output.as_text)
+    shown = shown_as(source, vector_options)
     form = form_of(output)
     if output.out is not None:
         Target(output.out, str(form), overwrite=output.overwrite).refuse_early()
@@ -52,12 +61,13 @@ def ask(
     table = pa.concat_tables(source.batches(count))
     pair = pair_options.load()
     rows.origin_of(pair, source, said, layer=layer, force=answering.force)
-    options: dict[str, Any] = vars(answering) | {"layer": layer}
+    options: dict[str, Any] = vars(answering) | {"layer": layer} | shown
     if source.holds == sources.TEXTS:
         texts = table[source.column].to_pylist()
         answers = pair.ask(texts, question, positions=where, **options)
     else:
         vectors = rows.vectors_of(table, source)
+        options.setdefault("kind", kind_of(table))
         if layer is None and (layers := rows.layers_of(pair, source, table)) is not None:
             if not each and len(set(layers)) > 1:
                 raise InputError(

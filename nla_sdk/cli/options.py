@@ -142,6 +142,68 @@ class WritingOptions(AnsweringOptions):
     ] = 1
 
 
+@dataclass(frozen=True)
+class FileOptions:
+    """What vectors are, where their file does not say it (docs/vectors.md)."""
+
+    kind: Annotated[
+        str | None, typer.Option(help="activation, direction or difference. [default: the file's, or activation]")
+    ] = None
+    model: Annotated[str | None, typer.Option(help="That the vectors are of: Hub id or folder.")] = None
+    maker: Annotated[str | None, typer.Option(help="Of a control-vector GGUF: repeng or llama.cpp.")] = None
+    sign: Annotated[str | None, typer.Option(help="+, - (turned round) or ± (both).")] = None
+    centred: Annotated[
+        bool | None, typer.Option("--centred/--not-centred", help="Whether a LayerNorm model's stream was centred.")
+    ] = None
+    site: Annotated[str | None, typer.Option(help="residual, where a tool's free text means it.")] = None
+
+    def stated(self) -> dict[str, Any]:
+        """What `nla_sdk.vectors.load` is told.
+
+        Raises:
+            InputError: there is no such kind.
+        """
+        from ..vectors.kinds import as_kind
+
+        said = {field.name: getattr(self, field.name) for field in fields(FileOptions)}
+        return said | {"kind": None if self.kind is None else as_kind(self.kind)}
+
+
+@dataclass(frozen=True)
+class VectorOptions(FileOptions):
+    """The same of INPUT, and how directions are shown."""
+
+    vectors: Annotated[
+        bool, typer.Option("--vectors", help="INPUT is a file, folder or Hub id of another tool's vectors.")
+    ] = False
+    direction: Annotated[
+        str | None,
+        typer.Option(help="How directions are shown: raw, or mean+. [default: raw if the AV is centred, else mean+]"),
+    ] = None
+    mean: Annotated[
+        Path | None, typer.Option(help="Mean activation that `nla mean` wrote. [default: the pair's, if known]")
+    ] = None
+    vectors_revision: Annotated[str | None, typer.Option(help="Of INPUT on the Hub: branch, tag or commit.")] = None
+
+    def needed_for(self, given: str) -> bool:
+        """Whether INPUT must be read as another tool's: --vectors, or a file of which more is said than its kind."""
+        said = (self.model, self.maker, self.sign, self.centred, self.site, self.vectors_revision)
+        return self.vectors or (any(one is not None for one in said) and Path(given).exists())
+
+    def shown(self) -> dict[str, Any]:
+        """What `explain` and the others are told of directions; nothing where nothing is said.
+
+        Raises:
+            InputError: there is no such file of a mean.
+        """
+        if self.mean is not None and not self.mean.is_file():
+            raise InputError(
+                f"--mean {self.mean} does not exist; expected what nla mean REF -o mean.safetensors writes."
+            )
+        said = {"kind": self.kind, "direction": self.direction, "mean": self.mean and str(self.mean)}
+        return {name: value for name, value in said.items() if value is not None}
+
+
 def at_layer(writing: WritingOptions, layer: int | None) -> dict[str, Any]:
     """What a job is told of the writing, and of the layer if one was named."""
     return vars(writing) | ({} if layer is None else {"layer": layer})

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..imports import uncollected
 from ..io.progress import progress_bar, say
-from .options import OutputOptions, PairOptions
+from .options import OutputOptions, PairOptions, VectorOptions
 from .terminal import RowTable
+from .vectors.inputs import names_vectors, open_vectors, shown_as
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,6 +60,7 @@ def process(
     positions: str | None = None,
     options: dict[str, Any] | None = None,
     watch: Callable[[pa.Table], None] | None = None,
+    vectors: VectorOptions | None = None,
 ) -> None:
     """Do one of the four.
 
@@ -66,22 +69,31 @@ def process(
         given: INPUT.
         options: its options beside `positions`.
         watch: is shown every table of results.
+        vectors: what INPUT's vectors are; None: it holds texts.
     """
     with uncollected():
+        from ..io.files import sha256_of
         from ..io.origins import facts_of_rows
         from ..io.rows import sources
         from ..jobs import local as jobs
         from ..jobs import work as rows
 
-    kinds = (sources.TEXTS,) if command in ("extract", "reconstruct") else (sources.VECTORS, sources.TEXTS)
-    source = sources.open_source(
-        given,
-        LOOKED_FOR[command],
-        column=output.column,
-        holds=kinds,
-        lines=command == "reconstruct",
-        as_text=output.as_text,
-    )
+    options = options or {}
+    if vectors is not None and names_vectors(given, said=vectors.needed_for(given), as_text=output.as_text):
+        where = {"layer": options.pop("layer", None), "column": output.column}
+        source = open_vectors(given, vectors, **where, local_files_only=pair_options.local_files_only)
+    else:
+        kinds = (sources.TEXTS,) if vectors is None else (sources.VECTORS, sources.TEXTS)
+        source = sources.open_source(
+            given,
+            LOOKED_FOR[command],
+            column=output.column,
+            holds=kinds,
+            lines=command == "reconstruct",
+            as_text=output.as_text,
+        )
+    if vectors is not None:
+        options |= shown_as(source, vectors)
     result = {"extract": "activation_vector", "reconstruct": "reconstruction"}.get(command)
     hidden = {source.column, "activation_vector"} if source.holds == sources.VECTORS else {"activation_vector"}
     hidden = sorted(hidden - {result})
@@ -93,7 +105,7 @@ def process(
     count = source.check(
         empty_texts=command == "reconstruct", watch=lambda table, first: said.extend(facts_of_rows(table, first))
     )
-    options = (options or {}) | ({} if positions is None else {"positions": parse_positions(positions)})
+    options |= {} if positions is None else {"positions": parse_positions(positions)}
 
     with _kept_on_stop(target):
         pair = pair_options.load()
@@ -112,6 +124,8 @@ def process(
         "options": options,
         "pair": rows.identify(pair),
     }
+    if options.get("mean"):
+        made_from["mean"] = sha256_of(Path(options["mean"]))
     jobs.run(
         source,
         count,

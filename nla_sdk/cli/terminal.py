@@ -20,17 +20,25 @@ HOW_TO_READ = (
     "high without any words, so read it beside the gain."
 )
 
+HOW_TO_READ_DIRECTIONS = (
+    "cosine: of the direction with what the reconstruction has over the mean; (empty): the same of no words at all.\n"
+    "gain: what the words add, 1 − mse / mse of no words. FVE is not defined for directions."
+)
+
 _ROW = ("row", "row", 5)
 _TOKEN = ("token", "token", 14)
+_LABEL = ("label", "label", 14)
 _EXPLANATION = ("explanation", "api_explanation", None)
 _STATUS = ("status", "explanation_status", 10)
 _COSINES = [("cosine", "cosine", 6), ("(empty)", "empty_cosine", 7), ("(mean)", "mean_cosine", 6)]
 _SCORES = [*_COSINES, ("gain", "gain", 6), ("FVE", "fve", 6)]
+DIRECTED = ("direction", "difference")
+"""Kinds of vectors that have neither FVE nor a cosine with the mean."""
 NARROW = 100  # columns of a terminal in which scores stand below each other
 # (header, column, width) for each command; the width None takes what the others leave.
 COLUMNS = {
-    "explain": [_ROW, _TOKEN, _EXPLANATION, *_SCORES, _STATUS],
-    "round_trip": [_ROW, _TOKEN, _EXPLANATION, *_SCORES, _STATUS],
+    "explain": [_ROW, _LABEL, _TOKEN, _EXPLANATION, *_SCORES, _STATUS],
+    "round_trip": [_ROW, _LABEL, _TOKEN, _EXPLANATION, *_SCORES, _STATUS],
     "ask": [("question", "question", 30), ("answer", "api_explanation", None), _STATUS],
     "reconstruct": [_ROW, ("explanation", "text", None), ("norm", "norm", 10)],
     "extract": [_ROW, ("position", "position", 8), _TOKEN, ("norm", "norm", 10), ("text", "text", None)],
@@ -83,7 +91,9 @@ class RowTable:
         from rich.text import Text
 
         rows = [self._cells(row, number) for number, row in enumerate(table.to_pylist(), self.number)]
-        shown = [column for column in self.columns if column[1] in rows[0]]
+        of_directions = table.num_rows and rows[0].get("kind") in DIRECTED
+        undefined = ("fve", "mean_cosine") if of_directions else ()
+        shown = [column for column in self.columns if column[1] in rows[0] and column[1] not in undefined]
         if columns() < NARROW and any(column in shown for column in _SCORES):
             shown = [column for column in shown if column not in _SCORES]
             shown.insert(shown.index(_EXPLANATION) + 1, ("scores", "scores", 14))
@@ -121,11 +131,13 @@ class Summary:
         self.sums: Counter[str] = Counter()
         self.statuses: Counter[str] = Counter()
         self.rows = 0
+        self.directions = False
         self.has: dict[str, bool] = {"fve": True, "mean_cosine": True}
 
     def add(self, table: pa.Table) -> None:
         """Count the round trips of a table that `jobs.work.round_trip` made."""
         self.rows += table.num_rows
+        self.directions |= "kind" in table.column_names and table["kind"][0].as_py() in DIRECTED
         self.statuses.update(table["explanation_status"].to_pylist())
         for name in self.has:
             self.has[name] = self.has[name] and not table[name].null_count

@@ -130,7 +130,9 @@ def _listing(folder: Path) -> dict[str, int | str]:
     return found | {"config.json": config.read_text(encoding="utf-8") if config.is_file() else ""}
 
 
-def check_origin(found: Iterable[RowFacts], pair: Origin, name: str, *, force: bool = False) -> None:
+def check_origin(
+    found: Iterable[RowFacts], pair: Origin, name: str, *, force: bool = False, what: str = "activations"
+) -> None:
     """Hold what is said of activations against what a pair reads.
 
     Args:
@@ -138,6 +140,7 @@ def check_origin(found: Iterable[RowFacts], pair: Origin, name: str, *, force: b
         pair: what the pair reads.
         name: the file, for messages.
         force: warn where it would refuse.
+        what: they are: activations, directions.
     Raises:
         ForeignActivationError: they are of another layer, model, commit, or of a model quantised otherwise.
     Warns:
@@ -147,19 +150,24 @@ def check_origin(found: Iterable[RowFacts], pair: Origin, name: str, *, force: b
     wrong: dict[tuple[str, object], list[str]] = {}
     rounded: set[str] = set()
     for where, facts in found:
-        for what, value in facts.items():
-            if pair.refuses(what, value):
-                wrong.setdefault((what, value), []).append(where)
-            elif what == "precision" and pair.rounds(value):
+        for fact, value in facts.items():
+            if pair.refuses(fact, value):
+                wrong.setdefault((fact, value), []).append(where)
+            elif fact == "precision" and pair.rounds(value):
                 rounded.add(str(value))
     if wrong:
-        said = "; ".join(f"{what} {value} ({_places(where)})" for (what, value), where in wrong.items())
-        wanted = ", ".join(f"{what} {pair.reads(what)}" for what in dict.fromkeys(what for what, _ in wrong))
-        message = f"{name}: activations of {said}; this pair reads {wanted}."
+        said = "; ".join(f"{fact} {value} ({_places(where)})" for (fact, value), where in wrong.items())
+        wanted = ", ".join(f"{fact} {pair.reads(fact)}" for fact in dict.fromkeys(fact for fact, _ in wrong))
+        message = f"{name}: {what} of {said}; this pair reads {wanted}."
         if not force:
+            better = (
+                "read them again with `nla extract` as the pair does"
+                if what == "activations"
+                else f"take {what} of its layer and model, or a pair of theirs"
+            )
             raise ForeignActivationError(
-                f"{message} Its words about them mean nothing: read them again with `nla extract` as the pair does; "
-                "force=True (nla: --force) takes them all the same."
+                f"{message} Its words about them mean nothing: {better}; force=True (nla: --force) takes them all the "
+                "same."
             )
         warnings.warn(f"{message} Taken all the same, as asked.", ForeignActivationWarning, stacklevel=3)
     if rounded:

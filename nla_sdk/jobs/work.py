@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from ..calls.held import facts_of, refuse_foreign
 from ..contract.prompts.tokens import check_embedded, encode
 from ..errors import InputError, NonFiniteOutputError, PositionError, TextError
 from ..halves.hub.naming import other_names
@@ -28,6 +29,8 @@ from ..model.injection import as_vectors
 from ..pair import NLAPair
 from ..results import SCORE_COLUMNS, Score, row_status
 from ..sampling import whole_number
+from ..vectors.kinds import Kind, Vectors
+from .vectors import KIND, VectorRows, kind_of, kinds_in
 
 Work = Callable[[pa.Table, int], pa.Table]
 """Rows, and the number of the first one, to rows."""
@@ -84,6 +87,8 @@ def origin_of(
     """
     if source.holds == TEXTS:
         return pair.origin if layer is None else replace(pair.origin, layer=layer)
+    if isinstance(source, VectorRows):
+        return _origin_of_vectors(pair, source.vectors, force)
     said = [*facts_of_sidecar(source.path), *said]
     also = other_names(pair.origin.model, (facts.get("model") for _, facts in said))
     reads = replace(pair.origin, also=pair.origin.also + also)
@@ -91,6 +96,13 @@ def origin_of(
         reads = replace(reads, layer=layer, layers=None)
     check_origin(said, reads, source.name, force=force)
     return common(said)
+
+
+def _origin_of_vectors(pair: NLAPair, vectors: Vectors, force: bool) -> Origin:
+    also = other_names(pair.origin.model, [vectors.model])
+    reads = replace(pair.origin, also=pair.origin.also + also)
+    refuse_foreign(vectors, reads, pair.model_types, force=force)
+    return common(facts_of(vectors))
 
 
 def layers_of(pair: NLAPair, source: RowSource, table: pa.Table) -> list[int] | None:
@@ -127,8 +139,8 @@ def explain(
         writing: as `NLAPair.explain` takes it: best_of, temperature, seed, …
     """
 
-    def work(vectors: torch.Tensor, layers: int | list[int] | None) -> dict:
-        explanations = pair.explain(vectors, layer=layers, **writing | {"force": True})  # looked at by _on_vectors
+    def work(vectors: torch.Tensor, layers: int | list[int] | None, kind: Kind) -> dict:
+        explanations = pair.explain(vectors, layer=layers, **_told(writing, kind))
         scores = [explanation.score for explanation in explanations if explanation.score]
         statuses = [row_status(explanation.status, explanation.score) for explanation in explanations]
         columns = {
@@ -137,7 +149,8 @@ def explain(
         }
         return columns | score_columns(scores)
 
-    return _on_vectors(pair, source, positions, work, layer=layer, force=writing.get("force", False))
+    how = {"layer": layer, "force": writing.get("force", False), "kind": writing.get("kind")}
+    return _on_vectors(pair, source, positions, work, **how)
 
 
 def round_trip(
@@ -149,15 +162,21 @@ def round_trip(
 ) -> Work:
     """As `explain`, and how well the AR finds its way back, beside what no words and the mean direction score."""
 
-    def work(vectors: torch.Tensor, layers: int | list[int] | None) -> dict:
-        trips = pair.round_trip(vectors, layer=layers, **writing | {"force": True})  # looked at by _on_vectors
+    def work(vectors: torch.Tensor, layers: int | list[int] | None, kind: Kind) -> dict:
+        trips = pair.round_trip(vectors, layer=layers, **_told(writing, kind))
         columns = {
             "api_explanation": pa.array([trip.explanation for trip in trips], pa.string()),
             "explanation_status": pa.array([trip.status for trip in trips], pa.string()),
         }
         return columns | score_columns(trips)
 
-    return _on_vectors(pair, source, positions, work, layer=layer, force=writing.get("force", False))
+    how = {"layer": layer, "force": writing.get("force", False), "kind": writing.get("kind")}
+    return _on_vectors(pair, source, positions, work, **how)
+
+
+def _told(writing: dict[str, Any], kind: Kind) -> dict[str, Any]:
+    """What `explain` and `round_trip` are told of rows of a kind; activations have been looked at by `_on_vectors`."""
+    return writing | {"kind": kind} | ({"force": True} if kind == "activation" else {})
 
 
 def reconstruct(pair: NLAPair, source: RowSource) -> Work:
@@ -185,12 +204,17 @@ def _on_vectors(
     pair: NLAPair,
     source: RowSource,
     positions: int | str | Sequence[int],
-    work: Callable[[torch.Tensor, int | list[int] | None], dict],
+    work: Callable[[torch.Tensor, int | list[int] | None, Kind], dict],
     *,
     layer: int | None,
     force: bool,
+    kind: Kind | None,
 ) -> Work:
-    """Texts become activations first; of vectors that look like something else the first chunk's cause is told."""
+    """Texts become activations first; of vectors that look like something else the first chunk's cause is told.
+
+    Args:
+        kind: of all rows; None: what a column says, else activations.
+    """
     told: set[str] = set()
     if (markers := pair.contract.injection_markers) not in (1, "any"):
         raise InputError(
@@ -210,14 +234,20 @@ def _on_vectors(
             torch.tensor(usable_vectors(table, column, name=source.name, first=first)), pair.d_model
         )
         layers = layers_of(pair, source, table) if layer is None else layer
+        of = "activation" if read else kind or kind_of(table) or "activation"
         known = set([layers] if isinstance(layers, int) else layers or [pair.layer]) == {pair.layer}
+        known = known and of == "activation"
         if read is None and not force and known and not (report := pair.check_activations(vectors, wait=False)).ok:
-            kind = f"{report.looks_like} {report.cause}" if report.rows else str(report.looks_like)
-            if kind not in told:
-                told.add(kind)
+            looks = f"{report.looks_like} {report.cause}" if report.rows else str(report.looks_like)
+            if looks not in told:
+                told.add(looks)
                 report.warn(f"{source.name}: the activations from row {first} on", first=first)
+        carried, new = columns_of(table), {}
+        if of != "activation":  # said in the output, so that nobody takes the rows for activations again
+            carried = {name: column for name, column in carried.items() if name != KIND or not kinds_in(table)}
+            new = {KIND: pa.array([of] * table.num_rows)}
         with _rows_of(source, first if table.num_rows == given else 0):
-            return add_columns(columns_of(table), work(vectors, layers))
+            return add_columns(carried, new | work(vectors, layers, of))
 
     return on_table
 

@@ -140,17 +140,22 @@ class Verbalizer:
         _ = self.backbone.cap  # found or refused now, not at the first token
         self.vocabulary = torch.tensor(known, device=self.backbone.device)
 
-    def prepare(self, vectors: Inputs, layer: int | Sequence[int] | None = None) -> Any:
+    def prepare(self, vectors: Inputs, layer: int | Sequence[int] | None = None, *, directions: bool = False) -> Any:
         """Raw activations → what is injected: transformed as the contract says, then with its norm and coefficient.
 
         Args:
             vectors: float32 [n, d_model], [n, markers, d_model], or one [markers, d_model] a row.
             layer: the block they were read from, for all or for each row; None: the contract's, of each marker its own.
+            directions: they have no mean in them, see `Transform.turn`.
         Returns:
             The same shape. Of norm `match`, vectors of norm 1 times the coefficient.
         Raises:
             ZeroActivationError: a vector equals the activation mean, so nothing is left of it.
         """
+        if directions:
+            if not isinstance(vectors, torch.Tensor):
+                return [self.prepare(row, directions=True) for row in vectors]
+            return normed(self.transform.turn(vectors), self.injection)
         flat = isinstance(vectors, torch.Tensor) and vectors.ndim == 2
         if flat or (isinstance(vectors, torch.Tensor) and not isinstance(layer, Sequence)):
             layers = None if flat or layer is not None else self.injection.layers
@@ -166,6 +171,7 @@ class Verbalizer:
         *,
         fields: Fields = None,
         layer: int | Sequence[int] | None = None,
+        directions: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> list[Explanation]:
         """Explain vectors.
@@ -176,6 +182,7 @@ class Verbalizer:
             sampling: how to write.
             fields: texts of the template's fields (`Contract.field_values`), one mapping for all rows or one for each.
             layer: the block that the vectors were read from, for all or for each row, where a transform depends on it.
+            directions: see `prepare`.
             progress: called with the number of explanations just finished.
         Returns:
             rows × n explanations, the samples of one row together.
@@ -192,7 +199,7 @@ class Verbalizer:
             generators = [
                 row_generator(vector, sampling.seed, sample) for vector in vectors for sample in range(sampling.n)
             ]
-        inputs = self.prepare(vectors, layer)
+        inputs = self.prepare(vectors, layer, directions=directions)
         if generators is not None:
             prompts = [prompt for prompt in prompts for _ in range(sampling.n)]
             if isinstance(inputs, torch.Tensor):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from nla_sdk import NLAPair
+from nla_sdk import ActivationMean, NLAPair, Vectors
 from nla_sdk.errors import (
     ActivationShapeError,
     EmptyBatchError,
@@ -254,3 +254,22 @@ def test_of_vectors_of_several_layers_no_one_layer_is_said_and_a_row_of_a_table_
 def test_a_verbalizer_is_not_asked(pair):
     with pytest.raises(NotAnOracleError, match=r"takes no question.*pair\.explain"):
         pair.ask(tiny.random(tiny.D_MODEL, seed=1), QUESTION)
+
+
+# --- directions ---------------------------------------------------------------------------------------------------
+def test_directions_are_asked_about_over_the_mean_or_as_they_are(oracle, plain):
+    rows = tiny.random(2, tiny.D_MODEL, seed=61, scale=4.0)
+    mean = tiny.random(tiny.D_MODEL, seed=62, scale=3.0)
+    known = ActivationMean(mean, 20.0)
+    points = mean + 20.0 * rows / rows.norm(dim=-1, keepdim=True)
+    of_sae = Vectors(rows, "direction", 1, origin="sae")
+    assert oracle.ask(of_sae, QUESTION, mean=known) == by_hand(plain, points, 1, QUESTION)
+    assert oracle.ask(rows, QUESTION, kind="direction", direction="raw") == by_hand(plain, rows, 1, QUESTION)
+    with pytest.raises(ForeignActivationError, match="sae: directions of layer 3"):
+        oracle.ask(Vectors(rows, "direction", 3, origin="sae"), QUESTION, mean=known)
+    both = [ActivationMean(mean, 20.0, layer) for layer in LAYERS]
+    assert oracle.ask(Vectors(rows, "direction", 2), QUESTION, mean=both[1]) == by_hand(plain, points, 2, QUESTION)
+    with pytest.raises(ForeignActivationError, match="a mean of layer 1 .*this pair reads layer 2"):
+        oracle.ask(Vectors(rows, "direction", 2), QUESTION, mean=both[0])
+    with pytest.raises(InputError, match="A prompt takes 2 vectors of one layer; row 0 has those of"):
+        oracle.ask(Vectors(rows, "direction", (1, 2)), QUESTION, mean=known)

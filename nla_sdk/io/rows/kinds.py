@@ -12,17 +12,15 @@ from pathlib import Path
 from ...errors import InputError
 from ..parsing import parse_json
 
+VECTOR_SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".ckpt", ".gguf", ".pkl", ".pickle")
+"""Files of other tools' vectors: `nla_sdk.vectors.load` reads them, or says how they are exported."""
 READ_SUFFIXES = (".npy", ".parquet", ".jsonl", ".ndjson", ".txt")
 AS_TEXT = "With --text it is a text, whatever it looks like."
 _SAVE = "np.save('{stem}.npy', {array})"
-_TORCH = _SAVE.replace("{array}", "torch.load('{name}', weights_only=True).float().numpy()")
 _CSV = "pandas.read_csv('{name}'{how}).to_parquet('{stem}.parquet'), or of numbers alone " + _SAVE.replace(
     "{array}", "pandas.read_csv('{name}'{how}).to_numpy('float32')"
 )
 CONVERSIONS = {
-    ".npz": _SAVE.replace("{array}", "np.load('{name}')['ARRAY']"),
-    **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), _TORCH),
-    ".safetensors": _SAVE.replace("{array}", "safetensors.torch.load_file('{name}')['TENSOR'].float().numpy()"),
     ".csv": _CSV.replace("{how}", ""),
     ".tsv": _CSV.replace("{how}", ", sep='\\t'"),
     **dict.fromkeys((".h5", ".hdf5"), _SAVE.replace("{array}", "h5py.File('{name}')['DATASET'][:]")),
@@ -125,6 +123,11 @@ def _readable(given: str, path: Path) -> Path:
     if suffix in READ_SUFFIXES:
         return path
     wanted = f"{given} is a file of a kind that is not read here; expected {', '.join(READ_SUFFIXES)}."
+    if suffix in VECTOR_SUFFIXES:
+        raise InputError(
+            f"{wanted} Vectors in it are read by nla explain, round-trip and nla_sdk.vectors.load; `nla vectors "
+            f"{given}` says what it holds."
+        )
     if suffix in CONVERSIONS:
         line = CONVERSIONS[suffix].replace("{name}", path.name).replace("{stem}", path.stem)
         raise InputError(f"{wanted} In Python: {line}")

@@ -6,7 +6,7 @@ languages. Thresholds are measured on the half of them that the projection was n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,13 +16,15 @@ from torch import nn
 from ...errors import NonFiniteOutputError
 from ..backbone import Backbone
 from ..batches import by_length, pad_right
-from ..extraction import tokenize
+from ..extraction import Extractor, tokenize
 from ..running.norm import find_final_norm
+from .means import ActivationMean
 from .states import SIZES, ActivationStatistics, block_state, describe, likelihood, margins
 
 TEXTS = Path(__file__).with_name("texts.txt")
 LONGEST = 72  # tokens of a text that are read
 NUMBERS = 2**28  # of all states together: a GiB; of wide and deep models fewer tokens are kept
+TEXTS_AT_ONCE = 32
 EVERY = 7  # texts one is read with padding too; odd, so that both halves of the texts have some
 PADDED = 8  # padding tokens read at, on either side
 SHRINKAGE = 0.01  # of the covariance towards a multiple of the identity, which it is far from having the rows for
@@ -75,6 +77,36 @@ def measure(backbone: Backbone, layer: int, texts: Sequence[str] = ()) -> Activa
         certain=max(0.0, float(torch.cat(beaten).max())) * SLACK,
         far=float(torch.cat(nearest).max()) * SLACK,
     )
+
+
+def measure_mean(
+    read: Extractor, layer: int, texts: Sequence[str] = (), told: Callable[[int], None] | None = None
+) -> ActivationMean:
+    """The mean of a model's activations at a layer, and how far they lie from it, over texts.
+
+    Every token of every text is read but the first, which is an attention sink. Of many tokens every n-th is kept, so
+    that a GiB holds them.
+
+    Args:
+        texts: default: the built-in ones.
+        told: called with the number of texts just read.
+    Raises:
+        LayerError, TextError, NonFiniteOutputError: as `Extractor`; InputError: the texts hold too few tokens.
+    """
+    backbone = read.backbone
+    texts = list(texts) or built_in_texts()
+    tokens = sum(len(tokenize(backbone.tokenizer, text)) - 1 for text in texts)
+    step, kept, seen = -(-tokens // (NUMBERS // backbone.d_model)) or 1, [], 0
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        part = texts[start : start + TEXTS_AT_ONCE]
+        found = read(part, "all", layer=layer)
+        rows = found.vectors[torch.tensor(found.positions) > 0]
+        kept.append(rows[-seen % step :: step])
+        seen += len(rows)
+        if told is not None:
+            told(len(part))
+    facts = {"layer": layer, "model": backbone.ref, "precision": backbone.precision}
+    return ActivationMean.of(torch.cat(kept), origin=f"the mean measured on {backbone.ref}", **facts)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ file is small whatever the model's size.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 
 from ...errors import DamagedFileError, MismatchedHalvesError, first_line
+from .means import ActivationMean
 
 STATISTICS_FILE = "activation_statistics.safetensors"
 FORMAT = "1"
@@ -68,6 +70,16 @@ class ActivationStatistics:
     def mean_direction(self) -> torch.Tensor:
         """float32 [d_model], of norm 1."""
         return self.mean / self.mean.norm()
+
+    def as_mean(self) -> ActivationMean:
+        """The mean, with what is known of the distance to it.
+
+        No median ‖v − μ‖ is kept: √(n² − ‖μ‖²) stands for it, n the median ‖v‖, as E‖v‖² = ‖μ‖² + E‖v − μ‖².
+        """
+        left = float(self.log_norm[1].double().exp()) ** 2 - float(self.mean.double().norm()) ** 2
+        norm = math.sqrt(left) if left > 0 else None
+        what = f"the mean measured on {self.base_model}"
+        return ActivationMean(self.mean, norm, self.layer, self.base_model, self.precision, origin=what)
 
     @property
     def own(self) -> int:

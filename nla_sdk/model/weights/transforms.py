@@ -160,6 +160,24 @@ class Transform:
             _refuse_zeros(made, "is all zeros once it is whitened and mapped as the contract says")
         return made
 
+    def turn(self, directions: torch.Tensor) -> torch.Tensor:
+        """What is injected of directions, but for its norm: M·W·d, what `apply` makes of two vectors that differ by d.
+
+        Neither mean nor bias is in it: (M·W·(v + d − μ) + b) − (M·W·(v − μ) + b) = M·W·d.
+
+        Args:
+            directions: float32 [..., d_source].
+        Returns:
+            float32 [..., d_model].
+        Raises:
+            ZeroActivationError: of a direction nothing is left.
+        """
+        made = directions if self.whitening is None else directions @ self.whitening.to(directions.device).T
+        made = made if self.map is None else LinearMap(self.map.weight)(made)
+        if made is not directions:
+            _refuse_zeros(made, "is all zeros once it is whitened and mapped as the contract says")
+        return made
+
     def undo(self, outputs: torch.Tensor, layer: int | None = None) -> torch.Tensor:
         """From what an AR gives to the source's space: the map back, un-whitened, the mean put back.
 

@@ -9,19 +9,32 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from .calls.asking import slice_of
-from .calls.inputs import Progress, check_text_input
-from .calls.rows import Layers, Rows, by_layer, explained, fields_of, layer_of_each, scored
-from .calls.scoring import score_rows, write_best
-from .contract.prompts.fields import readable_block
-from .errors import InputError, MissingHalfError, NonFiniteOutputError, PrecisionWarning
-from .model.extraction import Extractor, is_chat, tokenize
-from .model.reconstructor import Reconstructor
-from .model.statistics.check import ActivationReport, check
-from .model.verbalizer import Verbalizer
-from .on_disk import OnDisk
-from .results import Activations, Explanation, Results, Score
-from .sampling import Sampling, whole_number
+from ..calls.asking import slice_of
+from ..calls.comparing import Signs, as_signs, turned
+from ..calls.directions import MeanOf, Shown, as_shown, centred, means, shown
+from ..calls.held import layers_of, model_types, refuse_foreign
+from ..calls.inputs import Mean, Progress, check_text_input
+from ..calls.rows import Layers, Rows, by_layer, explained, fields_of, is_read, layer_of_each, scored
+from ..calls.scoring import score_rows, write_best
+from ..contract.prompts.fields import readable_block
+from ..errors import (
+    InputError,
+    MissingHalfError,
+    MissingMeanError,
+    NonFiniteOutputError,
+    PrecisionWarning,
+    UnseenValueError,
+)
+from ..model.extraction import Extractor, is_chat, tokenize
+from ..model.reconstructor import Reconstructor
+from ..model.statistics.check import ActivationReport, check
+from ..model.statistics.means import ActivationMean
+from ..model.statistics.plain import look
+from ..model.verbalizer import Verbalizer
+from ..on_disk import OnDisk
+from ..results import Activations, Explanation, Results, Score
+from ..sampling import Sampling, whole_number
+from ..vectors.kinds import Kind, Vectors, as_kind
 
 HalfInMemory = TypeVar("HalfInMemory", Verbalizer, Reconstructor)
 Fields = list[dict[str, str]] | None
@@ -31,14 +44,75 @@ class Steps(OnDisk):
     """See `NLAPair`."""
 
     # --- what is given ----------------------------------------------------------------------------------------------
-    def _rows(self, activation: Any, layer: Layers | None, force: bool) -> Rows:
+    def _rows(
+        self,
+        activation: Any,
+        layer: Layers | None,
+        force: bool,
+        kind: Kind | None = None,
+        direction: Shown | None = None,
+        mean: Mean = None,
+        signs: Signs = "+",
+    ) -> Rows:
         """What is to be explained, a prompt a row: of this pair's kind, or with a word."""
         contract = self._need(self.verbalizer, "explain", "AV").contract
         self._refuse_one_layer(layer)
-        rows = explained(activation, contract, self.origin, width=self.d_model, force=force)
-        rows = rows.of_layers(layer, force=force)
-        self._look_at(activation, rows, force)
-        return rows
+        given, kind = self._given(activation, kind, force)
+        rows = explained(given, contract, self.origin, width=self.d_model, force=force)
+        return self._as_kind(activation, rows, kind, layer, direction, mean, force, signs)
+
+    def _given(self, activation: Any, kind: Kind | None, force: bool) -> tuple[Any, Kind]:
+        """What is read of `Vectors`, held against the pair, and of which kind everything is."""
+        if isinstance(activation, Vectors):
+            refuse_foreign(activation, self.origin, self.model_types, force=force)
+            return activation.vectors, activation.kind if kind is None else as_kind(kind)
+        kind = "activation" if kind is None else as_kind(kind)
+        if kind != "activation" and is_read(activation):
+            raise InputError(f"kind={kind!r}, but what `extract` returned are activations; leave kind= out.")
+        return activation, kind
+
+    @property
+    def model_types(self) -> tuple[str, ...]:
+        """The model types that the base's config has: of the whole, and of its text part."""
+        halves = (half.backbone for half in (self.verbalizer, self.reconstructor) if half)
+        return model_types((self.base.in_memory or next(halves)).model.config)
+
+    def _as_kind(
+        self,
+        activation: Any,
+        rows: Rows,
+        kind: Kind,
+        layer: Layers | None,
+        direction: Shown | None,
+        mean: Mean,
+        force: bool,
+        signs: Signs = "+",
+    ) -> Rows:
+        """The rows as what they are: their layers, looked at or to be shown as directions."""
+        verbalizer = self._need(self.verbalizer, "explain", "AV")
+        if isinstance(activation, Vectors):
+            rows = replace(rows, layers=layers_of(activation, rows, verbalizer.contract))
+        rows = replace(rows.of_layers(layer, force=force), kind=kind)
+        how, signs = as_shown(direction, kind, mean), as_signs(signs, kind)
+        if kind == "activation":
+            self._look_at(activation, rows, force)
+            return rows
+        mean_of = self._mean_of(mean, force)
+        return shown(turned(rows, signs), how, verbalizer.transform, verbalizer.injection, mean_of)
+
+    def _own_mean(self, layer: int | None) -> ActivationMean | None:
+        """The mean that lies beside the halves; None: there is none of this layer."""
+        halves = [half for half in (self.reconstructor, self.verbalizer) if half is not None]
+        nothing = lambda: (None, "")  # noqa: E731
+        try:
+            return means(None, halves, self.origin, self.d_model, nothing)(layer)
+        except (MissingMeanError, UnseenValueError):
+            return None
+
+    def _mean_of(self, given: Mean, force: bool = False) -> MeanOf:
+        """See `directions.means`."""
+        halves = [half for half in (self.reconstructor, self.verbalizer) if half is not None]
+        return means(given, halves, self.origin, self.d_model, self.activation_statistics, force=force)
 
     def _look_at(self, activation: Any, rows: Rows, force: bool) -> None:
         """Warn of bare vectors that look like something else than what the pair reads, layer by layer."""
@@ -51,12 +125,15 @@ class Steps(OnDisk):
 
     def _report(self, vectors: torch.Tensor, *, wait: bool, layer: int | None) -> ActivationReport:
         """See `NLAPair.check_activations`."""
-        if layer not in (None, self.layer):
-            return ActivationReport("unknown", f"what the pair's activations look like is known of layer {self.layer}")
-        statistics, why = self.activation_statistics(wait=wait)
-        if statistics is None:
-            return ActivationReport("unknown", why)
+        why, statistics = f"what the pair's activations look like is known of layer {self.layer}", None
+        if layer in (None, self.layer):
+            statistics, why = self.activation_statistics(wait=wait)
+        odd = look(vectors, self._own_mean(layer) if statistics is None else None)
+        if statistics is None or (odd is not None and not odd.rows):
+            return odd or ActivationReport("unknown", why)
         report = check(statistics, vectors, scaled=self.norm_matters)
+        if odd is not None:
+            return replace(odd, rows=tuple(sorted({**dict(report.rows), **dict(odd.rows)}.items())))
         if self.read_from is not None and not report.ok:
             compared = (
                 f"{report.cause} (compared with the base {self.base.ref}, not its fine-tune {self.read_from.ref})"
@@ -141,10 +218,12 @@ class Steps(OnDisk):
         verbalizer = self._need(self.verbalizer, "explain", "AV")
         made: dict[int, list[Explanation]] = {}
         for layer, at in by_layer(rows.layers):
-            part = rows.vectors[at] if isinstance(rows.vectors, torch.Tensor) else [rows.vectors[row] for row in at]
+            given = rows.vectors if rows.shown is None else rows.shown
+            part = given[at] if isinstance(given, torch.Tensor) else [given[row] for row in at]
             said = None if fields is None else [fields[row] for row in at]
+            how = {"fields": said, "layer": layer, "directions": rows.directions, "progress": progress}
             try:
-                texts = verbalizer(part, sampling, fields=said, layer=layer, progress=progress)
+                texts = verbalizer(part, sampling, **how)
             except NonFiniteOutputError as error:
                 raise error.numbered(lambda row, at=at: at[row]) from None
             n = sampling.n
@@ -152,24 +231,29 @@ class Steps(OnDisk):
         return [text for row in range(len(rows)) for text in made[row]]
 
     def _best(
-        self, rows: Rows, fields: Fields, sampling: Sampling, best_of: int, progress: Progress | None
+        self, rows: Rows, fields: Fields, sampling: Sampling, best_of: int, progress: Progress | None, mean: Mean = None
     ) -> tuple[Results[Explanation], torch.Tensor, Results[Score]]:
         """For each row the best of `best_of` explanations (1: the only one), its reconstruction and its score."""
         best_of = whole_number("best_of", best_of, 1)
         self._need(self.reconstructor, "best_of" if best_of > 1 else "round_trip", "AR")
         verbalizer = self._need(self.verbalizer, "explain", "AV")
         vectors = scored(rows, verbalizer.contract, self.layer)
-        compared = self._compared(vectors, rows.layers)
+        mean_of = None if rows.kind == "activation" else self._mean_of(mean)
+        compared = self._compared(vectors, rows.layers) if mean_of is None else vectors
 
         def write(how: Sampling) -> list[Explanation]:
             return self._written(rows, fields, how, progress)
 
+        def read(texts: Sequence[str], layers: Sequence[int | None]) -> torch.Tensor:
+            made = self._reconstructed(texts, layers)
+            return made if mean_of is None else self._centred(made, layers, mean_of)
+
         if best_of == 1:
             written = write(sampling)
-            reconstructions = self._reconstructed(written, rows.layers)
+            reconstructions = read(written, rows.layers)
         else:
-            written, reconstructions = write_best(write, self._reconstructed, compared, rows.layers, sampling, best_of)
-        scores = self._score(reconstructions, vectors, rows.layers)
+            written, reconstructions = write_best(write, read, compared, rows.layers, sampling, best_of)
+        scores = self._score(reconstructions, vectors, rows.layers, mean_of)
         if best_of > 1:
             written = [explanation.scored(score, best_of) for explanation, score in zip(written, scores, strict=True)]
         return Results(written), reconstructions, scores
@@ -189,10 +273,22 @@ class Steps(OnDisk):
         known = None if self.verbalizer is None else self.verbalizer.transform
         return self._need(self.reconstructor, "score", "AR").compared(vectors, layers, known=known)
 
+    def _centred(self, outputs: torch.Tensor, layers: Sequence[int | None], mean_of: MeanOf) -> torch.Tensor:
+        """See `directions.centred`."""
+        return centred(outputs, layers, self._need(self.reconstructor, "score", "AR"), mean_of)
+
     def _score(
-        self, reconstructions: torch.Tensor, vectors: torch.Tensor, layers: Sequence[int | None]
+        self,
+        reconstructions: torch.Tensor,
+        vectors: torch.Tensor,
+        layers: Sequence[int | None],
+        mean_of: MeanOf | None = None,
     ) -> Results[Score]:
-        """The rows' scores, each beside what no words and the mean direction score."""
+        """The rows' scores, each beside what no words and the mean direction score.
+
+        Args:
+            mean_of: of directions, whose `reconstructions` are centred: there is no mean to compare with, and no FVE.
+        """
         reconstructor = self._need(self.reconstructor, "score", "AR")
         own = all(layer in (None, self.layer) for layer in layers)
         empty = (
@@ -200,6 +296,9 @@ class Steps(OnDisk):
             if all(layer is None for layer in layers)
             else self._reconstructed([""] * len(layers), layers)
         )
+        if mean_of is not None:
+            empty = self._centred(empty.expand(len(layers), -1), layers, mean_of)
+            return score_rows(reconstructions, vectors, empty=empty, mean=None, baseline_mse=None, matched=self.matched)
         return score_rows(
             reconstructions,
             self._compared(vectors, layers),

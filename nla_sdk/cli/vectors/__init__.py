@@ -1,0 +1,1 @@
+"""The commands about vectors of other tools' files, and how INPUT names such vectors."""

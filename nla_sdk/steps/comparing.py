@@ -1,0 +1,83 @@
+"""`NLAPair.compare`: two vectors in words, and what lies between them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from ..calls.asking import require_default
+from ..calls.comparing import Comparison, compared, difference, turned
+from ..calls.directions import Shown, as_shown, shown
+from ..calls.inputs import Mean, Progress, is_text
+from ..calls.rows import Layers, Rows
+from ..errors import InputError
+from ..model.extraction import is_chat
+from ..results import Results
+from ..sampling import Sampling
+from ..vectors.kinds import Kind, Vectors
+from .steps import Steps
+
+
+class Comparing(Steps):
+    """See `NLAPair`."""
+
+    def compare(
+        self,
+        a: Any,
+        b: Any,
+        *,
+        signs: Literal["+", "±"] = "+",
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        progress: Progress | None = None,
+        force: bool = False,
+        layer: Layers | None = None,
+        model_tag: str | None = None,
+        kind: Kind | None = None,
+        direction: Shown | None = None,
+        mean: Mean = None,
+    ) -> Comparison | Results[Comparison]:
+        """Two vectors in words, and their difference a − b: its length, and its words as those of a difference.
+
+        Args:
+            a, b: [d_model] or [rows, d_model], Activations or Vectors, as `explain` takes them; or a text each (its
+                last token is read), a chat, or a list of texts. As many of each, or one of either.
+            signs: "+": a − b; "±": b − a too.
+            kind: of a and b; directions are brought to length 1 before they are subtracted.
+            direction, mean: how the difference is shown, and directions: see `explain`.
+            max_new_tokens, temperature, seed, progress, force, layer, model_tag: as in `explain`.
+        Returns:
+            A Comparison, with .a .b .difference .reverse .norm .cosine .vector; a list (Results) for matrices.
+        Raises:
+            InputError: a and b are of two kinds or layers, or of numbers that do not match.
+            ZeroActivationError: they are equal. Others as `explain` and `extract`.
+        Example:
+            >>> pair.compare("The soup was hot", "The soup was cold", signs="±").difference  # doctest: +SKIP
+        """
+        verbalizer = self._need(self.verbalizer, "compare", "AV")
+        require_default(verbalizer.contract, verbalizer.ref)
+        sampling = Sampling(max_new_tokens, temperature, seed=seed)
+
+        def rows_of(given: Any) -> Rows:
+            if not is_text(given):
+                of = given.kind if isinstance(given, Vectors) and kind is None else kind
+                turning = {} if of in (None, "activation") else {"direction": direction, "mean": mean}
+                return self._rows(given, layer, force, kind, **turning)
+            if kind not in (None, "activation"):
+                raise InputError(f"kind={kind!r}, and what is read of a text is an activation; leave kind= out.")
+            rows = self._rows(self._read(given, layer), None, force)
+            return replace(rows, single=isinstance(given, str) or is_chat(given))
+
+        if signs not in ("+", "±"):
+            raise InputError(f"signs={signs!r}: expected '+' (a − b) or '±' (b − a too).")
+        how = as_shown(direction, "difference")
+        first, second = rows_of(a), rows_of(b)
+        between = difference(first, second)
+        mean_of = self._mean_of(mean, force)
+        seen = shown(turned(between, signs), how, verbalizer.transform, verbalizer.injection, mean_of)
+        words = [
+            self._written(rows, self._fields(rows, model_tag=model_tag), sampling, progress)
+            for rows in (first, second, seen)
+        ]
+        return compared(first, second, between, words, signs)

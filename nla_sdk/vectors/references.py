@@ -1,0 +1,89 @@
+"""REF: a path or a Hub id, and which of its vectors: `#12`, `#3:9`, `#3,7`, `#name`, `@layer`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+
+_LAYER = re.compile(r"@(-?\d+)$")
+_NUMBERS = re.compile(r"-?\d+(,-?\d+)*")
+_SLICE = re.compile(r"(-?\d*):(-?\d*)")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference taken apart.
+
+    Attributes:
+        place: path or Hub id (with a folder or a file inside it).
+        select: what stood behind `#`; None: all rows.
+        layer: what stood behind `@`.
+
+    Example:
+        >>> Reference.of("ada/sae/layers.12#3:5@12")
+        Reference(place='ada/sae/layers.12', select='3:5', layer=12)
+    """
+
+    place: str
+    select: str | None = None
+    layer: int | None = None
+
+    @classmethod
+    def of(cls, ref: str) -> Reference:
+        """Take a reference apart. A path that is there is taken whole: a file's name may hold # and @.
+
+        Raises:
+            InputError: it is empty, or nothing is left of it.
+        """
+        text, select, layer = ref.strip(), None, None
+        for _ in range(2):
+            if _is_there(text):
+                break
+            if layer is None and (found := _LAYER.search(text)):
+                layer, text = int(found[1]), text[: found.start()]
+            elif select is None and "#" in text:
+                text, _, select = text.rpartition("#")
+                if (found := _LAYER.search(select)) and layer is None:
+                    layer, select = int(found[1]), select[: found.start()]
+        if not text or select == "":
+            raise InputError(
+                f"{ref!r} names no vectors; expected a path or a Hub id, perhaps with #12, #3:9, #name, @layer."
+            )
+        return cls(text, select, layer)
+
+    def rows(self, count: int, labels: Sequence[str] | None) -> list[int]:
+        """The rows that are meant, of `count`: by number, slice, or name (a name goes before a number).
+
+        Raises:
+            InputError: there are none such; says what there is.
+        """
+        if self.select is None:
+            return list(range(count))
+        named = [row for row, label in enumerate(labels or ()) if label == self.select]
+        if named:
+            return named
+        if _NUMBERS.fullmatch(self.select):
+            wanted = [int(part) for part in self.select.split(",")]
+            if bad := [row for row in wanted if not -count <= row < count]:
+                raise InputError(f"{self.place} has {count:,} vectors; there is no #{bad[0]} (0 to {count - 1:,}).")
+            return [row % count for row in wanted]
+        if found := _SLICE.fullmatch(self.select):
+            first, end = (int(part) if part else None for part in found.groups())
+            wanted = list(range(count))[first:end]
+            if not wanted:
+                raise InputError(f"{self.place} has {count:,} vectors; #{self.select} is none of them.")
+            return wanted
+        shown = ", ".join((labels or ())[:8])
+        has = f"its names are {shown}{', …' if len(labels or ()) > 8 else ''}" if labels else "they have no names"
+        raise InputError(f"{self.place} holds no vector {self.select!r}; {has}; #0 to #{count - 1} are their numbers.")
+
+
+def _is_there(text: str) -> bool:
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
