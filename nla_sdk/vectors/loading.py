@@ -12,6 +12,7 @@ from ..errors import InputError, NonFiniteActivationError, ZeroActivationError
 from .faults import VectorFileError, unstated
 from .kinds import Found, Kind, Stated, Vectors, as_kind
 from .places import Place
+from .readers import dictionary_learning, gemma_scope, sae_lens, sparsify
 from .references import Reference
 
 Reader = Callable[[Place, Stated], "Found | None"]
@@ -20,7 +21,7 @@ Reader = Callable[[Place, Stated], "Found | None"]
 
 def readers() -> Sequence[Reader]:
     """The surest first: what has a config of its own before what is a bare tensor."""
-    return ()
+    return sae_lens.read, sparsify.read, gemma_scope.read_second, gemma_scope.read, dictionary_learning.read
 
 
 def load(

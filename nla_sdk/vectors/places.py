@@ -14,6 +14,13 @@ from ..io.parsing import parse_json
 from .faults import VectorFileError
 
 SMALL = 1 << 20  # bytes that a JSON of settings is never above
+SETTINGS_BESIDE = {
+    "sae_weights.safetensors": "cfg.json",
+    "sae.safetensors": "cfg.json",
+    "params.safetensors": "config.json",
+    "ae.pt": "config.json",
+}
+"""A dictionary's file → what lies beside it and tells how it is read: who names the file means the folder."""
 
 
 class Rows(Protocol):
@@ -37,7 +44,7 @@ class Place:
         names: all files in the folder and below, as relative POSIX paths.
         open: a file's local path; of the Hub it is downloaded now.
         matrix: some rows of a safetensors file's tensor, without the rest where that can be.
-        outer: a small file of the folder above (`config.json`), or None.
+        outer: a small file (`config.json`) of the nearest of the two folders above that holds one, or None.
     """
 
     name: str
