@@ -140,12 +140,13 @@ class _Repository:
                 return folder, file, (file,)
             inner, here = folder, here.parent
         names = [path.relative_to(top).as_posix() for path in here.rglob("*") if path.is_file()]
-        if not names:
+        names = self._below(inner, names)
+        if set(names) <= set(SETTINGS_BESIDE.values()):  # rows that were had by range are not kept
             raise OfflineError(
-                f"Nothing of {self.name}{f'/{inner}' if inner else ''} is in the cache, and the network could not or "
-                "may not be used. Run this once with the network on."
+                f"Of {self.name}{f'/{inner}' if inner else ''} the cache holds {listed(names)} and no vectors, and the "
+                "network could not or may not be used. Download the folder (hf download), or run this with the network."
             )
-        return inner, None, self._below(inner, names)
+        return inner, None, names
 
     def _below(self, folder: str, names: list[str]) -> tuple[str, ...]:
         if len(names) > MOST_FILES:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import InputError, NonFiniteActivationError, ZeroActivationError
+from ..halves.hub.listing import listed
 from .faults import VectorFileError, unstated
 from .kinds import Found, Kind, Stated, Vectors, as_kind
 from .places import Place
@@ -118,7 +119,8 @@ def look(
     for reader in readers():
         if (found := reader(place, stated)) is not None:
             return reference, place, found
-    held = ", ".join(place.names[:5]) + (", …" if len(place.names) > 5 else "")
+    if found := place.dictionaries:
+        raise VectorFileError(f"{place.name} holds dictionaries in folders; name one of them: {listed(found)}.")
     raise VectorFileError(
-        f"{place.name} is of no kind that is read here (it holds {held or 'no file'}); see docs/vectors.md."
+        f"{place.name} is of no kind that is read here (it holds {listed(place.names, 5)}); see docs/vectors.md."
     )

@@ -21,6 +21,7 @@ SETTINGS_BESIDE = {
     "ae.pt": "config.json",
 }
 """A dictionary's file → what lies beside it and tells how it is read: who names the file means the folder."""
+DICTIONARIES = (*SETTINGS_BESIDE, "params.npz")
 
 
 class Rows(Protocol):
@@ -58,6 +59,12 @@ class Place:
     def has(self, name: str) -> bool:
         """Whether the folder itself holds a file."""
         return self.file in (None, name) and name in self.names
+
+    @property
+    def dictionaries(self) -> list[str]:
+        """Folders below, by their paths, that hold a dictionary's file."""
+        files = (PurePosixPath(name) for name in self.names)
+        return sorted({str(file.parent) for file in files if file.name in DICTIONARIES and len(file.parts) > 1})
 
     def json(self, name: str) -> Mapping[str, Any]:
         """A small JSON object of the folder.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DamagedFileError, OfflineError
+from ..errors import DamagedFileError, RepositoryError
 from ..halves.hub.errors import hub_errors
 from ..io.progress import progress_bar
 from ..model.weights.files import LONGEST_HEADER, parse_header
@@ -25,8 +25,10 @@ DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 
-class NoRangesError(Exception):
-    """The server gives files whole only."""
+class NoRangesError(RepositoryError):
+    """A server gave a whole file, or other bytes than were asked for, where a part of it was."""
+
+    remedy = "Nothing at first: the file is then downloaded whole. HF_ENDPOINT may name a mirror that has no parts."
 
 
 class RangedRows:
@@ -68,6 +70,8 @@ class RangedRows:
         wanted = np.unique(np.asarray(rows, dtype=np.int64))
         stride = math.prod(self.shape[1:]) * np.dtype(DTYPES[self._dtype]).itemsize
         held = np.empty((len(wanted), *self.shape[1:]), np.float32)
+        if not held.size:
+            return held
 
         def put(run: tuple[int, int]) -> int:
             first, end = run
@@ -77,11 +81,8 @@ class RangedRows:
             return end - first
 
         with ThreadPoolExecutor(AT_ONCE) as pool, progress_bar(len(wanted), "row", "from the Hub") as bar:
-            try:
-                for done in pool.map(put, _runs(wanted, max(1, LARGEST // max(1, stride)))):
-                    bar.update(done)
-            except NoRangesError:
-                raise OfflineError(f"{self._name}: the Hub sent other bytes than were asked for. Try again.") from None
+            for done in pool.map(put, _runs(wanted, max(1, LARGEST // max(1, stride)))):
+                bar.update(done)
         return held[np.searchsorted(wanted, np.asarray(rows, dtype=np.int64))]
 
     def _get(self, first: int, end: int) -> tuple[bytes, int]:
@@ -98,24 +99,21 @@ class RangedRows:
                 ) as answer:
                     if answer.status_code != 416:
                         hf_raise_for_status(answer)
-                    stated = re.fullmatch(
-                        r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", answer.headers.get("content-range") or ""
-                    )
+                    stated = _RANGE.fullmatch(answer.headers.get("content-range") or "")
                     if answer.status_code != 206 or not stated:  # nothing of a whole file is read
-                        raise NoRangesError
+                        raise NoRangesError(f"{self._name} is not given in parts (status {answer.status_code}).")
                     begin, last, size = map(int, stated.groups())
                     if (begin, last) != (first, min(end, size) - 1):
-                        raise NoRangesError
+                        raise NoRangesError(f"{self._name}: {stated[0]} was sent, bytes {first}-{end - 1} asked for.")
                     # Caught inside: the client would take an error that leaves the block for one of its own, and break.
                     try:
                         data = answer.read()
                     except errors.HTTPError as error:  # pyright: ignore[reportPrivateImportUsage]
                         broken = error
                         continue
-                    if len(data) != last + 1 - first:
-                        raise NoRangesError
-                    return data, size
-            raise broken or NoRangesError
+                    if len(data) == last + 1 - first:
+                        return data, size
+            raise broken or NoRangesError(f"{self._name}: fewer bytes were sent than announced, {ATTEMPTS} times.")
 
 
 def _laid_out(entry: Mapping[str, Any], room: int, what: str) -> tuple[tuple[int, ...], str, int]:
@@ -125,12 +123,11 @@ def _laid_out(entry: Mapping[str, Any], room: int, what: str) -> tuple[tuple[int
         room: bytes of the file behind its header.
     """
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise VectorFileError(f"{what} has dtype {dtype}; {', '.join(DTYPES)} are read.")
-    whole = (*shape, *offsets) if isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2 else ()
-    sound = shape and all(type(number) is int and number >= 0 for number in whole)
-    size = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize if sound else -1
-    if not sound or not whole or not offsets[0] + size == offsets[1] <= room:
+    sound = isinstance(shape, list) and isinstance(offsets, list) and bool(shape) and len(offsets) == 2
+    sound = sound and all(type(number) is int and number >= 0 for number in (*shape, *offsets))
+    if not sound or not offsets[0] + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize == offsets[1] <= room:
         raise DamagedFileError(
             f"{what}: dtype {dtype}, shape {shape} and bytes {offsets} do not fit together, or not into the file's "
             f"{room:,} bytes. It is damaged."

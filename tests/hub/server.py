@@ -77,7 +77,7 @@ class Hub:
         ref: str = "main",
         kind: str = "model",
     ) -> str:
-        """Commit `files` as the whole content of a branch or tag; returns the commit hash. A path's file is moved."""
+        """Commit `files` as the whole content of a branch or tag; returns the commit hash. A path's file is linked."""
         from tests.hub.store import Repository
 
         repository = self.store.repositories.setdefault((kind, repo_id), Repository(repo_id, kind))

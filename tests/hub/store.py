@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -90,10 +90,11 @@ class Store:
         return name
 
     def take(self, file: Path) -> str:
-        """Keep a file, moved here without being read into memory: it may be large, and sparse; returns its SHA-256."""
+        """Keep a file, linked and not read into memory: it may be large, and sparse; returns its SHA-256."""
         with file.open("rb") as content:
             name = hashlib.file_digest(content, "sha256").hexdigest()
-        shutil.move(file, self.folder / "objects" / name)
+        if not self.has(name):
+            os.link(file, self.folder / "objects" / name)
         return name
 
     def get(self, name: str, first: int = 0, end: int | None = None) -> bytes:

@@ -138,6 +138,7 @@ class _Archived:
         self._path, self._member, self._name = path, f"{array}.npy", name
         if wrong := damage(path):
             raise wrong
+        fortran = False
         try:
             with ZipFile(path) as archive:
                 sizes = {member.filename: member.file_size for member in archive.infolist()}

@@ -15,7 +15,7 @@ from nla_sdk.vectors.faults import SiteError, UnstatedVectorError, VectorFileErr
 from nla_sdk.vectors.loading import look
 from tests.vectors.kept import FILES, cases, edited, expected, off
 
-VERSIONS = ("sae_lens_5", "sae_lens_6")
+VERSIONS = ("sae_lens_3", "sae_lens_5", "sae_lens_6")
 TOOL = "sae_lens_6"
 
 
@@ -47,7 +47,7 @@ def test_the_encoder_may_be_absent():
     assert len(load(FILES / TOOL / "matching_pursuit")) == 12
 
 
-def test_version_3_says_hook_point_and_boolean_normalisation(tmp_path):
+def test_the_oldest_configs_say_hook_point_and_normalise_by_a_boolean(tmp_path):
     changes = {"hook_name": None, "hook_layer": None, "architecture": None, "sae_lens_training_version": None}
     more = {"hook_point": "blocks.8.hook_resid_pre", "hook_point_layer": 8, "normalize_activations": False}
     found = load(edited("sae_lens_5", "standard", tmp_path, **changes, **more))
