@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from ..errors import MissingFileError, MissingRepositoryError, OfflineError
+from ..halves.hub.download import late_bar
 from ..halves.hub.errors import clean_token, hub_errors
 from ..halves.hub.listing import listed
 from ..halves.hub.references import clean_subfolder, meant, refuse_ref_name, split_repo
@@ -205,6 +206,7 @@ class _Repository:
                     token=self.token,
                     local_files_only=self.offline,
                     library_name="nla-sdk",
+                    tqdm_class=late_bar(),
                 )
             )
 

@@ -11,7 +11,7 @@ from ..errors import first_line
 from ..halves.hub.references import local_folder
 from ..model.weights.files import damage
 from .faults import VectorFileError
-from .places import SETTINGS_BESIDE, Place, Rows
+from .places import FLOATS, SETTINGS_BESIDE, Place, Rows
 
 MOST_FILES = 10_000  # of a folder: whoever names the root of a disk does not wait for all of it
 
@@ -71,9 +71,12 @@ def open_matrix(path: Path, tensor: str) -> Rows:
         def __init__(self) -> None:
             try:
                 with safe_open(path, "pt") as file:
-                    self.shape = tuple(file.get_slice(tensor).get_shape())
+                    part = file.get_slice(tensor)
+                    self.shape, dtype = tuple(part.get_shape()), part.get_dtype()
             except SafetensorError as error:
                 raise VectorFileError(f"{path}: {first_line(error)}.") from error
+            if dtype not in FLOATS:
+                raise VectorFileError(f"{path}: {tensor} has dtype {dtype}; {', '.join(FLOATS)} are read.")
 
         def __call__(self, rows: Sequence[int]) -> np.ndarray:
             with safe_open(path, "pt") as file:

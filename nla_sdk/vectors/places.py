@@ -23,6 +23,9 @@ SETTINGS_BESIDE = {
 """A dictionary's file → what lies beside it and tells how it is read: who names the file means the folder."""
 DICTIONARIES = (*SETTINGS_BESIDE, "params.npz")
 
+FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+"""What a safetensors header calls the numbers that are read → numpy's name for their bytes."""
+
 
 class Rows(Protocol):
     """A matrix of a safetensors file, of which some rows are read."""

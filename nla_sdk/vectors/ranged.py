@@ -15,12 +15,12 @@ from ..halves.hub.errors import hub_errors
 from ..io.progress import progress_bar
 from ..model.weights.files import LONGEST_HEADER, parse_header
 from .faults import VectorFileError
+from .places import FLOATS
 
 FIRST = 4096  # bytes of the first request: the header of a dictionary's file is shorter
 LARGEST = 1 << 25  # bytes of one request: what a cut connection costs
 AT_ONCE = 8  # requests under way: what one takes is mostly waiting
 ATTEMPTS = 3  # for an answer that breaks off; refusals of the moment are tried again by the client
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
@@ -68,7 +68,7 @@ class RangedRows:
 
     def __call__(self, rows: Sequence[int]) -> np.ndarray:
         wanted = np.unique(np.asarray(rows, dtype=np.int64))
-        stride = math.prod(self.shape[1:]) * np.dtype(DTYPES[self._dtype]).itemsize
+        stride = math.prod(self.shape[1:]) * np.dtype(FLOATS[self._dtype]).itemsize
         held = np.empty((len(wanted), *self.shape[1:]), np.float32)
         if not held.size:
             return held
@@ -123,11 +123,11 @@ def _laid_out(entry: Mapping[str, Any], room: int, what: str) -> tuple[tuple[int
         room: bytes of the file behind its header.
     """
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise VectorFileError(f"{what} has dtype {dtype}; {', '.join(DTYPES)} are read.")
+    if not isinstance(dtype, str) or dtype not in FLOATS:
+        raise VectorFileError(f"{what} has dtype {dtype}; {', '.join(FLOATS)} are read.")
     sound = isinstance(shape, list) and isinstance(offsets, list) and bool(shape) and len(offsets) == 2
     sound = sound and all(type(number) is int and number >= 0 for number in (*shape, *offsets))
-    if not sound or not offsets[0] + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize == offsets[1] <= room:
+    if not sound or not offsets[0] + math.prod(shape) * np.dtype(FLOATS[dtype]).itemsize == offsets[1] <= room:
         raise DamagedFileError(
             f"{what}: dtype {dtype}, shape {shape} and bytes {offsets} do not fit together, or not into the file's "
             f"{room:,} bytes. It is damaged."
@@ -137,7 +137,7 @@ def _laid_out(entry: Mapping[str, Any], room: int, what: str) -> tuple[tuple[int
 
 def _floats(data: bytes, dtype: str) -> np.ndarray:
     """Little-endian bytes → float32."""
-    found = np.frombuffer(data, DTYPES[dtype])
+    found = np.frombuffer(data, FLOATS[dtype])
     if dtype == "BF16":  # the upper half of a float32
         return (found.astype(np.uint32) << 16).view(np.float32)
     with np.errstate(over="ignore"):  # beyond float32: infinity, which is refused by its own name

@@ -170,6 +170,14 @@ def test_a_file_cut_short_is_named_as_damaged(tmp_path):
         load(folder)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.float8_e4m3fn])
+def test_rows_that_are_no_plain_floats_are_refused(tmp_path, dtype):
+    folder = edited(TOOL, "standard", tmp_path)
+    save_file({"W_dec": torch.ones(12, 8).to(dtype)}, folder / "sae_weights.safetensors")
+    with pytest.raises(VectorFileError, match=r"W_dec has dtype (I8|I64|F8_E4M3); F64, F32, F16, BF16 are read"):
+        load(folder)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_rows_of_any_float_become_float32(tmp_path, dtype):
     folder = edited(TOOL, "standard", tmp_path)
