@@ -67,6 +67,8 @@ class _Held:
 
 def _decoder(place: Place, file: str) -> tuple[np.ndarray, str]:
     """The directions as rows, float32, and where they stood."""
+    import torch
+
     path = place.open(file)
     if wrong := damage(path):
         raise wrong
@@ -83,7 +85,11 @@ def _decoder(place: Place, file: str) -> tuple[np.ndarray, str]:
     tensor = held[names[0]].detach()
     if tensor.ndim == 3:
         raise SiteError(f"{place.name} is a crosscoder: each of its directions is one for several layers.")
-    if tensor.ndim != 2 or not tensor.is_floating_point():
-        raise VectorFileError(f"{place.name}: {names[0]} is {tensor.dtype}, {list(tensor.shape)}; expected a matrix.")
+    stored = tensor.layout == torch.strided and not tensor.is_meta  # one that was expanded holds less than it shows
+    whole = stored and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+    if tensor.ndim != 2 or not tensor.is_floating_point() or not whole:
+        raise VectorFileError(
+            f"{place.name}: {names[0]} is {tensor.dtype}, {list(tensor.shape)}; expected a whole matrix."
+        )
     array = tensor.float().numpy()
     return (array.T, f"columns of {COLUMNS}") if names[0] == COLUMNS else (array, f"rows of {ROWS}")
