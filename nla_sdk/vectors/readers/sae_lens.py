@@ -13,6 +13,8 @@ from ..places import Place, Rows
 from .sites import Changed, dictionary, part, text
 
 CONFIG, WEIGHTS, WHITENING = "cfg.json", "sae_weights.safetensors", "activation_whitening.safetensors"
+HEADS = ("hook_head_index", "hook_point_head_index")
+"""The head that a dictionary is of, as version 3 and later, and as version 2 called it."""
 TWO_SIDED = "the sign is the row's own: an AbsTopK feature is active with either sign"
 
 
@@ -26,8 +28,8 @@ def read(place: Place, stated: Stated) -> Found | None:
     if not (place.has(CONFIG) and place.has(WEIGHTS)):
         return None
     cfg = place.json(CONFIG)
-    said = {**cfg, **part(cfg, "metadata")}  # version 6 has a part of its own for what was beside the rest before
-    site = text(said, "hook_name") or text(said, "hook_point")  # the latter: version 3
+    said = {**cfg, **part(cfg, "metadata")}  # version 6 has a part of its own for what stood beside the rest before
+    site = text(said, "hook_name") or text(said, "hook_point")  # the latter: version 2
     _refuse_others(place, said, site)
     rows, assumed = place.matrix(WEIGHTS, "W_dec"), ()
     if text(said, "normalize_activations") == "covariance_whitening":
@@ -55,10 +57,9 @@ def _refuse_others(place: Place, said: Mapping[str, Any], site: str | None) -> N
             f"{place.name} is a transcoder: its rows are what is written at {written or 'another site'} for what was "
             f"read at {site}, no directions of the stream after a block."
         )
-    if said.get("hook_head_index") is not None:
-        raise SiteError(
-            f"{place.name} is of head {said['hook_head_index']} of {site} alone, not of the residual stream."
-        )
+    head = next((said[key] for key in HEADS if said.get(key) is not None), None)
+    if head is not None:
+        raise SiteError(f"{place.name} is of head {head} of {site} alone, not of the residual stream.")
     if text(said, "reshape_activations") == "hook_z":
         raise SiteError(f"{place.name} is of hook_z, the heads' outputs side by side, not of the residual stream.")
 

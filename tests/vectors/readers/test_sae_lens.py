@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -15,7 +16,7 @@ from nla_sdk.vectors.faults import SiteError, UnstatedVectorError, VectorFileErr
 from nla_sdk.vectors.loading import look
 from tests.vectors.kept import FILES, cases, edited, expected, off
 
-VERSIONS = ("sae_lens_3", "sae_lens_5", "sae_lens_6")
+VERSIONS = ("sae_lens_2", "sae_lens_3", "sae_lens_5", "sae_lens_6")
 TOOL = "sae_lens_6"
 
 
@@ -47,11 +48,15 @@ def test_the_encoder_may_be_absent():
     assert len(load(FILES / TOOL / "matching_pursuit")) == 12
 
 
-def test_the_oldest_configs_say_hook_point_and_normalise_by_a_boolean(tmp_path):
-    changes = {"hook_name": None, "hook_layer": None, "architecture": None, "sae_lens_training_version": None}
-    more = {"hook_point": "blocks.8.hook_resid_pre", "hook_point_layer": 8, "normalize_activations": False}
-    found = load(edited("sae_lens_5", "standard", tmp_path, **changes, **more))
-    assert found.layer == 7 and off(found.vectors, expected("sae_lens_5")["standard"]["directions"]) < 1e-6
+def test_the_oldest_configs_say_hook_point_and_normalise_by_a_boolean():
+    cfg = json.loads((FILES / "sae_lens_2" / "standard" / "cfg.json").read_text())
+    assert cfg["hook_point"] == "blocks.8.hook_resid_pre" and "hook_name" not in cfg
+    assert cfg["normalize_activations"] is False and load(FILES / "sae_lens_2" / "standard").layer == 7
+
+
+def test_a_config_that_names_no_version_is_of_an_old_one(tmp_path):
+    folder = edited("sae_lens_5", "standard", tmp_path, sae_lens_training_version=None)
+    assert "(sae-lens before 6)" in load(folder).origin
 
 
 def test_what_metadata_says_goes_before_what_stands_beside_it(tmp_path):
@@ -100,6 +105,7 @@ def metadata(**changes):
         ({"reshape_activations": "hook_z"}, "heads' outputs side by side"),
         ({"metadata": metadata(hook_head_index=3)}, "of head 3 of"),
         ({"metadata": metadata(hook_head_index=0)}, "of head 0 of"),
+        ({"hook_point_head_index": 3}, "of head 3 of"),
         ({"metadata": metadata(hook_name="blocks.8.attn.hook_z")}, "even where the width is the model's"),
         ({"metadata": metadata(hook_name="blocks.8.hook_resid_mid")}, "between attention and MLP"),
         ({"metadata": metadata(hook_name="blocks.8.ln2.hook_normalized")}, "behind a norm"),
