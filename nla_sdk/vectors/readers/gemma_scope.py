@@ -19,7 +19,8 @@ from ..kinds import Found, Stated
 from ..places import Place, Rows
 from .sites import Changed, dictionary, text
 
-ARCHIVE, CONFIG, WEIGHTS = "params.npz", "config.json", "params.safetensors"
+ARCHIVE, DECODER = "params.npz", "W_dec"
+CONFIG, WEIGHTS, SECOND_DECODER = "config.json", "params.safetensors", "w_dec"
 _FIRST = re.compile(r"(?:^|--)gemma-scope-(\d+b)-(pt|it)-(res|att|mlp|transcoders)")
 _OTHERS = {
     "att": "the heads' outputs before the output projection",
@@ -55,14 +56,14 @@ def read(place: Place, stated: Stated) -> Found | None:
             raise SiteError(f"{place.name} is of {_OTHERS[of]}. Take the repository whose name ends in -res.")
         model = f"google/gemma-2-{size}{'-it' if trained == 'it' else ''}"
         site = "embed_tokens" if embedding else layer and f"layers.{layer}"
-    rows: Rows = _Archived(place.open(ARCHIVE), "W_dec", place.name)
+    path = place.open(ARCHIVE)
+    if repository is None and f"{DECODER}.npy" not in _members(path):
+        return None  # somebody's own arrays
+    rows: Rows = _Archived(path, DECODER, place.name)
     assumed: tuple[str, ...] = ()
     if embedding:
-        scale = np.float32(math.sqrt(rows.shape[-1]))
-        rows, assumed = (
-            Changed(rows, lambda found: found * scale),
-            ("embeddings times √d_model, as the model reads them",),
-        )
+        rows = Changed(rows, lambda found: found * np.float32(math.sqrt(found.shape[-1])))
+        assumed = ("embeddings times √d_model, as the model reads them",)
     said = [f"layer_{layer}"] if layer else ["embedding"] if embedding else []
     return dictionary(
         place,
@@ -94,7 +95,12 @@ def read_second(place: Place, stated: Stated) -> Found | None:
         raise SiteError(
             f"{place.name} is a transcoder: its rows are what is written at {written} for what was read at {site}."
         )
-    rows = place.matrix(WEIGHTS, "w_dec")
+    try:
+        rows = place.matrix(WEIGHTS, SECOND_DECODER)
+    except VectorFileError:
+        if site is None:
+            return None  # another tool's, by its names
+        raise
     if len(rows.shape) == 3:
         raise SiteError(f"{place.name} is a cross-layer transcoder: each feature writes to several layers.")
     name = text(config, "model_name")
@@ -131,26 +137,31 @@ def _model(name: str) -> str:
     return name.replace("-pt", "") if "270m" in name else name
 
 
+def _members(path: Path) -> dict[str, int]:
+    """What an archive holds: name → bytes, unpacked."""
+    if wrong := damage(path):
+        raise wrong
+    try:
+        with ZipFile(path) as archive:
+            return {member.filename: member.file_size for member in archive.infolist()}
+    except _UNREADABLE as error:
+        raise DamagedFileError(f"{path} is no readable archive of arrays: {first_line(error)}.") from error
+
+
 class _Archived:
     """Rows of an array in an .npz file, read one by one: what a header claims is never taken from memory."""
 
     def __init__(self, path: Path, array: str, name: str) -> None:
-        self._path, self._member, self._name = path, f"{array}.npy", name
-        if wrong := damage(path):
-            raise wrong
-        fortran = False
-        try:
-            with ZipFile(path) as archive:
-                sizes = {member.filename: member.file_size for member in archive.infolist()}
-                if self._member in sizes:
-                    with archive.open(self._member) as file:
-                        self.shape, fortran, self._dtype = _HEADERS[np.lib.format.read_magic(file)](file)
-                        self._start = file.tell()
-        except _UNREADABLE as error:
-            raise DamagedFileError(f"{path} is no readable archive of arrays: {first_line(error)}.") from error
+        self._path, self._member, sizes = path, f"{array}.npy", _members(path)
         if self._member not in sizes:
             held = ", ".join(sorted(sizes)[:8]) or "nothing"
             raise VectorFileError(f"{name}: {path.name} holds {held}; expected {array}.")
+        try:
+            with ZipFile(path) as archive, archive.open(self._member) as file:
+                self.shape, fortran, self._dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+                self._start = file.tell()
+        except _UNREADABLE as error:
+            raise DamagedFileError(f"{path}: {self._member} is no readable array: {first_line(error)}.") from error
         whole = self._start + math.prod(self.shape) * self._dtype.itemsize
         if fortran or self._dtype.kind != "f" or sizes[self._member] != whole:
             raise VectorFileError(

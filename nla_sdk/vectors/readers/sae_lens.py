@@ -71,14 +71,13 @@ def _unwhitened(place: Place, rows: Rows) -> Rows:
             f"{place.name} was saved in mid-training, its rows in whitened coordinates (covariance_whitening), and "
             f"{WHITENING}, which takes them back, is not beside it. Take that folder, or the final one."
         )
-    matrix = place.matrix(WHITENING, "inverse_matrix")
-    width = rows.shape[-1]
-    if matrix.shape != (width, width):
+    matrix, square = place.matrix(WHITENING, "inverse_matrix"), rows.shape[-1:] * 2
+    if matrix.shape != square:
         raise VectorFileError(
-            f"{place.name}: inverse_matrix of {WHITENING} is {list(matrix.shape)}; expected {[width, width]}."
+            f"{place.name}: inverse_matrix of {WHITENING} is {list(matrix.shape)}; expected {list(square)}."
         )
 
     def back(found: np.ndarray) -> np.ndarray:
-        return found.astype(np.float64) @ matrix(range(width)).astype(np.float64)
+        return found.astype(np.float64) @ matrix(range(matrix.shape[0])).astype(np.float64)
 
     return Changed(rows, back)

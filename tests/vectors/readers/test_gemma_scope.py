@@ -13,6 +13,9 @@ from safetensors.torch import save_file
 from nla_sdk.errors import DamagedFileError
 from nla_sdk.vectors import load
 from nla_sdk.vectors.faults import SiteError, UnstatedVectorError, VectorFileError
+from nla_sdk.vectors.kinds import Stated
+from nla_sdk.vectors.local import local_place
+from nla_sdk.vectors.readers import gemma_scope
 from tests.vectors.kept import FILES, cases, edited, expected, off
 
 TOOL = "gemma_scope"
@@ -111,16 +114,32 @@ def test_rows_of_an_archive_are_numpys_own(tmp_path, save, dtype):
 @pytest.mark.parametrize(
     ("arrays", "why"),
     [
-        ({"W_enc": np.ones((3, 4))}, r"holds W_enc.npy; expected W_dec"),
         ({"W_dec": np.asfortranarray(np.ones((3, 4)))}, "by columns"),
         ({"W_dec": np.ones((3, 4), np.int64)}, "int64"),
         ({"W_dec": np.ones(4)}, r"shape \[4\]"),
+        ({"W_dec": np.ones(())}, r"shape \[\]"),
         ({"W_dec": np.ones((0, 4))}, r"shape \[0, 4\]"),
     ],
 )
 def test_an_archive_without_rows_of_floats_is_refused(tmp_path, arrays, why):
     with pytest.raises(VectorFileError, match=why):
         load(archived(tmp_path / "sae", **arrays), site="residual", layer=3)
+
+
+def test_another_tools_files_of_these_names_are_left_to_other_readers(tmp_path):
+    place = local_place(str(archived(tmp_path / "npz", vectors=np.ones((3, 4)))))
+    assert place is not None and gemma_scope.read(place, Stated()) is None
+    save_file({"kernel": torch.ones(3, 4)}, tmp_path / "params.safetensors")
+    place = local_place(str(tmp_path))
+    assert place is not None and gemma_scope.read_second(place, Stated()) is None
+
+
+def test_in_its_repository_an_archive_without_a_decoder_is_refused(tmp_path):
+    folder = archived(tmp_path / "gemma-scope-2b-pt-res" / "layer_3", W_enc=np.ones((3, 4)))
+    with pytest.raises(VectorFileError, match=r"holds W_enc.npy; expected W_dec"):
+        load(folder)
+    with pytest.raises(VectorFileError, match=r"shape \[\]"):
+        load(archived(tmp_path / "gemma-scope-2b-pt-res" / "embedding", W_dec=np.ones(())))
 
 
 def test_a_header_that_claims_more_than_is_there_takes_no_memory(tmp_path):

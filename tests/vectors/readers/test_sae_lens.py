@@ -87,6 +87,14 @@ def test_who_names_the_weights_means_the_folder():
     assert torch.equal(whole.vectors, named.vectors) and named.layer == 8
 
 
+def test_a_decoder_that_is_no_matrix_is_refused_whitened_or_not(tmp_path):
+    for case in ("whitened", "standard"):
+        folder = edited(TOOL, case, tmp_path)
+        save_file({"W_dec": torch.ones(())}, folder / "sae_weights.safetensors")
+        with pytest.raises(VectorFileError, match=r"expected \[\]|has shape \[\]"):
+            load(folder)
+
+
 def test_a_whitening_of_another_width_is_refused(tmp_path):
     folder = edited(TOOL, "whitened", tmp_path)
     save_file({"inverse_matrix": torch.eye(4)}, folder / "activation_whitening.safetensors")
