@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import InputError, NonFiniteActivationError, ZeroActivationError
+from ..halves.hub.listing import listed
 from .faults import VectorFileError, unstated
 from .kinds import Found, Kind, Stated, Vectors, as_kind
 from .places import Place
+from .readers import dictionary_learning, gemma_scope, sae_lens, sparsify
 from .references import Reference
 
 Reader = Callable[[Place, Stated], "Found | None"]
@@ -20,7 +22,7 @@ Reader = Callable[[Place, Stated], "Found | None"]
 
 def readers() -> Sequence[Reader]:
     """The surest first: what has a config of its own before what is a bare tensor."""
-    return ()
+    return sae_lens.read, sparsify.read, gemma_scope.read_second, gemma_scope.read, dictionary_learning.read
 
 
 def load(
@@ -118,7 +120,8 @@ def look(
     for reader in readers():
         if (found := reader(place, stated)) is not None:
             return reference, place, found
-    held = ", ".join(place.names[:5]) + (", …" if len(place.names) > 5 else "")
+    if found := place.dictionaries:
+        raise VectorFileError(f"{place.name} holds dictionaries in folders; name one of them: {listed(found)}.")
     raise VectorFileError(
-        f"{place.name} is of no kind that is read here (it holds {held or 'no file'}); see docs/vectors.md."
+        f"{place.name} is of no kind that is read here (it holds {listed(place.names, 5)}); see docs/vectors.md."
     )

@@ -11,7 +11,7 @@ from ..errors import first_line
 from ..halves.hub.references import local_folder
 from ..model.weights.files import damage
 from .faults import VectorFileError
-from .places import Place, Rows
+from .places import FLOATS, SETTINGS_BESIDE, Place, Rows
 
 MOST_FILES = 10_000  # of a folder: whoever names the root of a disk does not wait for all of it
 
@@ -24,7 +24,9 @@ def local_place(ref: str) -> Place | None:
     """
     path = Path(ref).expanduser()
     if path.is_file():
-        return _place(path.parent, path.name, str(path))
+        settings = SETTINGS_BESIDE.get(path.name)
+        whole = settings is not None and (path.parent / settings).is_file()
+        return _place(path.parent, None if whole else path.name, str(path))
     folder = local_folder(ref)
     return None if folder is None else _place(folder, None, str(folder))
 
@@ -39,8 +41,8 @@ def _place(folder: Path, file: str | None, name: str) -> Place:
                 names.append(found.relative_to(folder).as_posix())
 
     def outer(wanted: str) -> Path | None:
-        above = folder.resolve().parent / wanted
-        return above if above.is_file() else None
+        above = folder.resolve().parents[:2]
+        return next((path / wanted for path in above if (path / wanted).is_file()), None)
 
     return Place(
         name,
@@ -69,9 +71,12 @@ def open_matrix(path: Path, tensor: str) -> Rows:
         def __init__(self) -> None:
             try:
                 with safe_open(path, "pt") as file:
-                    self.shape = tuple(file.get_slice(tensor).get_shape())
+                    part = file.get_slice(tensor)
+                    self.shape, dtype = tuple(part.get_shape()), part.get_dtype()
             except SafetensorError as error:
                 raise VectorFileError(f"{path}: {first_line(error)}.") from error
+            if dtype not in FLOATS:
+                raise VectorFileError(f"{path}: {tensor} has dtype {dtype}; {', '.join(FLOATS)} are read.")
 
         def __call__(self, rows: Sequence[int]) -> np.ndarray:
             with safe_open(path, "pt") as file:

@@ -14,6 +14,17 @@ from ..io.parsing import parse_json
 from .faults import VectorFileError
 
 SMALL = 1 << 20  # bytes that a JSON of settings is never above
+SETTINGS_BESIDE = {
+    "sae_weights.safetensors": "cfg.json",
+    "sae.safetensors": "cfg.json",
+    "params.safetensors": "config.json",
+    "ae.pt": "config.json",
+}
+"""A dictionary's file → what lies beside it and tells how it is read: who names the file means the folder."""
+DICTIONARIES = (*SETTINGS_BESIDE, "params.npz")
+
+FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+"""What a safetensors header calls the numbers that are read → numpy's name for their bytes."""
 
 
 class Rows(Protocol):
@@ -37,7 +48,7 @@ class Place:
         names: all files in the folder and below, as relative POSIX paths.
         open: a file's local path; of the Hub it is downloaded now.
         matrix: some rows of a safetensors file's tensor, without the rest where that can be.
-        outer: a small file of the folder above (`config.json`), or None.
+        outer: a small file (`config.json`) of the nearest of the two folders above that holds one, or None.
     """
 
     name: str
@@ -51,6 +62,12 @@ class Place:
     def has(self, name: str) -> bool:
         """Whether the folder itself holds a file."""
         return self.file in (None, name) and name in self.names
+
+    @property
+    def dictionaries(self) -> list[str]:
+        """Folders below, by their paths, that hold a dictionary's file."""
+        files = (PurePosixPath(name) for name in self.names)
+        return sorted({str(file.parent) for file in files if file.name in DICTIONARIES and len(file.parts) > 1})
 
     def json(self, name: str) -> Mapping[str, Any]:
         """A small JSON object of the folder.

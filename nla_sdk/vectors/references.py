@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ..errors import InputError
 
-_LAYER = re.compile(r"@(-?\d+)$")
-_NUMBERS = re.compile(r"-?\d+(,-?\d+)*")
-_SLICE = re.compile(r"(-?\d*):(-?\d*)")
+_LAYER = re.compile(r"@(-?\d{1,9})$")
+_NUMBERS = re.compile(r"-?\d{1,18}(,-?\d{1,18})*")
+_SLICE = re.compile(r"(-?\d{1,18})?:(-?\d{1,18})?")
 
 
 @dataclass(frozen=True)

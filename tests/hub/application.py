@@ -60,7 +60,7 @@ class Call:
     def answer(self) -> Response:
         match self.parts:
             case ["storage", kind, owner, name, "resolve", commit, *path]:
-                return self._bytes(self._content(kind, f"{owner}/{name}", commit, "/".join(path)))
+                return self._bytes(self._object(kind, f"{owner}/{name}", commit, "/".join(path)))
             case ["upload", name]:
                 return self._upload(name)
             case ["api", "validate-yaml"]:
@@ -149,8 +149,8 @@ class Call:
                 if write:
                     self._may_write(repo_id)
                 return JSONResponse({})
-            case ["tree", revision, *_]:
-                return self._tree(repository, self._at(repository, revision))
+            case ["tree", revision, *path]:
+                return self._tree(repository, self._at(repository, revision), "/".join(path))
             case ["paths-info", revision]:
                 return self._paths(repository, self._at(repository, revision))
             case ["refs"]:
@@ -199,20 +199,38 @@ class Call:
             }
         )
 
+    def _blob(self, path: str, name: str) -> str:
+        """What git calls the object of a path: of a large one, the pointer that it keeps in its place."""
+        return git_oid(f"oid sha256:{name}".encode() if is_large(path) else self.store.get(name))
+
     def _entry(self, path: str, name: str) -> dict:
-        data = self.store.get(name)
-        entry = {"type": "file", "path": path, "size": len(data), "oid": git_oid(data)}
+        size = self.store.size(name)
+        entry = {"type": "file", "path": path, "size": size, "oid": self._blob(path, name)}
         if is_large(path):
-            entry["lfs"] = {"oid": name, "size": len(data), "pointerSize": 133}
+            entry["lfs"] = {"oid": name, "size": size, "pointerSize": 133}
         return entry
 
-    def _tree(self, repository: Repository, commit: Commit) -> Response:
-        return JSONResponse([self._entry(path, name) for path, name in sorted(commit.files.items())])
+    def _folder(self, path: str) -> dict:
+        return {"type": "directory", "path": path, "size": 0, "oid": git_oid(path.encode())}
+
+    def _tree(self, repository: Repository, commit: Commit, folder: str) -> Response:
+        """All below a folder, or what lies in it: files, and folders as such."""
+        prefix = f"{folder}/" if folder else ""
+        below = {path: name for path, name in sorted(commit.files.items()) if path.startswith(prefix)}
+        if folder and not below:
+            raise Refusal(404, f"{folder} does not exist on {commit.id}", "EntryNotFound")
+        inner = sorted({prefix + path[len(prefix) :].split("/")[0] for path in below if "/" in path[len(prefix) :]})
+        if self.request.query_params.get("recursive") in ("true", "True", "1"):
+            return JSONResponse([self._entry(path, name) for path, name in below.items()])
+        here = [self._entry(path, name) for path, name in below.items() if "/" not in path[len(prefix) :]]
+        return JSONResponse([self._folder(path) for path in inner] + here)
 
     def _paths(self, repository: Repository, commit: Commit) -> Response:
         form = unquote(self.body.decode()).replace("+", " ")
         wanted = self.json()["paths"] if form.startswith("{") else re.findall(r"paths=([^&]+)", form)
-        return JSONResponse([self._entry(path, commit.files[path]) for path in wanted if path in commit.files])
+        files = [self._entry(path, commit.files[path]) for path in wanted if path in commit.files]
+        folders = [path for path in wanted if any(file.startswith(f"{path}/") for file in commit.files)]
+        return JSONResponse(files + [self._folder(path) for path in folders])
 
     def _refs(self, repository: Repository) -> Response:
         def listed(prefix: str, names: dict[str, str]) -> list[dict]:
@@ -355,8 +373,8 @@ class Call:
         return JSONResponse(answer | {"position": 0, "private": False, "theme": "blue", "upvotes": 0})
 
     # --- reading ------------------------------------------------------------------------------------------
-    def _content(self, kind: str, repo_id: str, revision: str, path: str) -> bytes:
-        return self.store.get(self._at(self.store.find(kind, repo_id), revision).files[path])
+    def _object(self, kind: str, repo_id: str, revision: str, path: str) -> str:
+        return self._at(self.store.find(kind, repo_id), revision).files[path]
 
     def _resolve(self, kind: str, repo_id: str, revision: str, path: str) -> Response:
         repository = self._readable(kind, repo_id)
@@ -365,31 +383,31 @@ class Call:
             raise Refusal(403 if self.token else 401, f"Access to model {repo_id} is restricted.", "GatedRepo")
         if path not in commit.files:
             raise Refusal(404, "Entry not found", "EntryNotFound")
-        data = self.store.get(commit.files[path])
-        headers = {"X-Repo-Commit": commit.id, "ETag": f'"{git_oid(data)}"'}
+        name = commit.files[path]
+        headers = {"X-Repo-Commit": commit.id, "ETag": f'"{self._blob(path, name)}"'}
         if is_large(path):
             location = f"{self.hub.storage}/storage/{kind}/{repo_id}/resolve/{commit.id}/{quote(path)}"
             headers |= {
-                "X-Linked-Etag": f'"{commit.files[path]}"',
-                "X-Linked-Size": str(len(data)),
+                "X-Linked-Etag": f'"{name}"',
+                "X-Linked-Size": str(self.store.size(name)),
                 "Location": location,
             }
             return Response(status_code=302, headers=headers)
-        return self._bytes(data, headers)
+        return self._bytes(name, headers)
 
-    def _bytes(self, data: bytes, headers: dict[str, str] | None = None) -> Response:
-        """All of it, or the range asked for."""
-        headers = {"Accept-Ranges": "bytes", **(headers or {})}
+    def _bytes(self, name: str, headers: dict[str, str] | None = None) -> Response:
+        """All of an object, or the range asked for."""
+        headers, size = {"Accept-Ranges": "bytes", **(headers or {})}, self.store.size(name)
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.request.headers.get("range") or "")
-        if not wanted:
+        if not wanted or not self.hub.ranges:
             if self.method == "HEAD":
-                return Response(headers=headers | {"Content-Length": str(len(data))})
-            return Response(data, headers=headers, media_type="application/octet-stream")
-        first, last = int(wanted[1]), int(wanted[2] or len(data) - 1)
-        if first >= len(data):
+                return Response(headers=headers | {"Content-Length": str(size)})
+            return Response(self.store.get(name), headers=headers, media_type="application/octet-stream")
+        first, last = int(wanted[1]), int(wanted[2] or size - 1)
+        if first >= size:
             raise Refusal(416, "Range not satisfiable")
-        headers["Content-Range"] = f"bytes {first}-{min(last, len(data) - 1)}/{len(data)}"
-        return Response(data[first : last + 1], 206, headers, media_type="application/octet-stream")
+        headers["Content-Range"] = f"bytes {first}-{min(last, size - 1)}/{size}"
+        return Response(self.store.get(name, first, last + 1), 206, headers, media_type="application/octet-stream")
 
 
 def front_matter(card: str) -> dict | None:

@@ -41,7 +41,7 @@ class Troubled:
     """
 
     def __init__(self, app) -> None:
-        self.app, self.faults, self.count = app, [], 0
+        self.app, self.faults, self.count, self.sent = app, [], 0, 0
         self.outage: int | None = None
 
     def plan(self, *faults: Fault) -> None:
@@ -51,6 +51,7 @@ class Troubled:
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        connection, send = send.__self__, self._counting(send)  # uvicorn's own
         number, self.count = self.count, self.count + 1
         if self.outage:
             return await _refuse(send, self.outage)
@@ -63,9 +64,18 @@ class Troubled:
         if fault.kind != "cut":
             await _drain(receive)
             return await _refuse(send, int(fault.kind))
-        await self._cut(fault, scope, receive, send)
+        await self._cut(fault, scope, receive, send, connection)
 
-    async def _cut(self, fault: Fault, scope, receive, send) -> None:
+    def _counting(self, send):
+        """The same, with the bytes of headers and bodies added to `sent`."""
+
+        async def counted(message) -> None:
+            self.sent += len(message.get("body", b"")) + sum(len(k) + len(v) + 4 for k, v in message.get("headers", ()))
+            await send(message)
+
+        return counted
+
+    async def _cut(self, fault: Fault, scope, receive, send, connection) -> None:
         """Close the connection: before anything was done, or with the answer under way."""
         answer: list[dict] = []
 
@@ -82,7 +92,7 @@ class Troubled:
             length = [(b"content-length", str(max(len(body), fault.after_bytes + 1)).encode())]
             await send({"type": "http.response.start", "status": answer[0]["status"], "headers": headers + length})
             await send({"type": "http.response.body", "body": body[: fault.after_bytes], "more_body": True})
-        send.__self__.transport.close()  # uvicorn's own connection: no answer, no end of the answer
+        connection.transport.close()  # no answer, no end of the answer
 
 
 async def _drain(receive) -> None:

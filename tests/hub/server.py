@@ -46,6 +46,7 @@ class Hub:
         roles: token → "read", "write" or "fineGrained"; default: write.
         scopes: what fine-grained tokens may do, as whoami tells it.
         user, organisations: whose namespaces a write token may write to.
+        ranges: whether parts of files are served; without it whole ones come in their place.
         requests: all requests so far, to the endpoint and to the storage.
         store: what it holds.
     """
@@ -57,6 +58,7 @@ class Hub:
         self.roles: dict[str, str] = {}
         self.scopes: list[dict] = []
         self.user, self.organisations = "ada", ["lab", "owner"]
+        self.ranges = True
         self.requests: list[Request] = []
         self._app = Troubled(application(self))
         self._ports = [_Port(self._app), _Port(self._app)]
@@ -68,14 +70,14 @@ class Hub:
     def add(
         self,
         repo_id: str,
-        files: Mapping[str, bytes | str],
+        files: Mapping[str, bytes | str | Path],
         *,
         private: bool = False,
         gated: bool = False,
         ref: str = "main",
         kind: str = "model",
     ) -> str:
-        """Commit `files` as the whole content of a branch or tag; returns the commit hash."""
+        """Commit `files` as the whole content of a branch or tag; returns the commit hash. A path's file is linked."""
         from tests.hub.store import Repository
 
         repository = self.store.repositories.setdefault((kind, repo_id), Repository(repo_id, kind))
@@ -130,6 +132,11 @@ class Hub:
     def fault(self, *faults: Fault) -> None:
         """Trouble for requests, counted from now; no faults: none any more."""
         self._app.plan(*faults)
+
+    @property
+    def sent(self) -> int:
+        """Bytes of all answers so far, headers and bodies."""
+        return self._app.sent
 
     @property
     def count(self) -> int:

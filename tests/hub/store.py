@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -88,8 +89,22 @@ class Store:
         (self.folder / "objects" / name).write_bytes(data)
         return name
 
-    def get(self, name: str) -> bytes:
-        return (self.folder / "objects" / name).read_bytes()
+    def take(self, file: Path) -> str:
+        """Keep a file, linked and not read into memory: it may be large, and sparse; returns its SHA-256."""
+        with file.open("rb") as content:
+            name = hashlib.file_digest(content, "sha256").hexdigest()
+        if not self.has(name):
+            os.link(file, self.folder / "objects" / name)
+        return name
+
+    def get(self, name: str, first: int = 0, end: int | None = None) -> bytes:
+        """An object's bytes, or some of them."""
+        with (self.folder / "objects" / name).open("rb") as file:
+            file.seek(first)
+            return file.read(-1 if end is None else end - first)
+
+    def size(self, name: str) -> int:
+        return (self.folder / "objects" / name).stat().st_size
 
     def has(self, name: str, size: int | None = None) -> bool:
         """Whether an object of this SHA-256 (and size) was uploaded."""
@@ -111,20 +126,24 @@ class Store:
         self,
         repository: Repository,
         ref: str,
-        add: Mapping[str, bytes | str],
+        add: Mapping[str, bytes | str | Path],
         title: str,
         *,
         base: Mapping | None = None,
     ) -> Commit:
-        """Put `add` (bytes, or the SHA-256 of an uploaded object as `sha256:…`) on top of `base`, as `ref`'s new head.
+        """Put `add` on top of `base`, as `ref`'s new head.
 
         Args:
+            add: path → bytes, a file to take, or the SHA-256 of an uploaded object as `sha256:…`.
             base: path → SHA-256; default: the head's content.
         """
         head = repository.resolve(ref)
         files = dict(base if base is not None else head.files if head else {})
         for path, data in add.items():
-            files[path] = data.removeprefix("sha256:") if isinstance(data, str) else self.put(data)
+            if isinstance(data, str):
+                files[path] = data.removeprefix("sha256:")
+            else:
+                files[path] = self.take(data) if isinstance(data, Path) else self.put(data)
         listing = json.dumps([repository.id, title, head.id if head else None, sorted(files.items())])
         commit = Commit(hashlib.sha1(listing.encode()).hexdigest(), title, head.id if head else None, files)
         repository.commits[commit.id] = commit

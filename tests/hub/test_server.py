@@ -147,6 +147,35 @@ def test_large_files_come_from_storage_without_the_token_and_in_ranges(hub, api)
     assert get_session().get(url, headers={"Range": f"bytes={len(WEIGHTS)}-"}).status_code == 416
 
 
+def test_a_folder_is_listed_with_and_without_what_is_below(hub, api):  # noqa: F811
+    hub.add("ada/cat", {"a.md": "1", "x/b.md": "2", "x/y/c.safetensors": b"345"})
+
+    def listed(folder: str | None, recursive: bool) -> dict[str, int | None]:
+        return {
+            one.path: getattr(one, "size", None) for one in api.list_repo_tree("ada/cat", folder, recursive=recursive)
+        }
+
+    assert listed(None, False) == {"a.md": 1, "x": None}
+    assert listed("x", False) == {"x/b.md": 1, "x/y": None}
+    assert listed("x", True) == {"x/b.md": 1, "x/y/c.safetensors": 3}
+    with pytest.raises(hub_errors.EntryNotFoundError):
+        listed("z", True)
+    infos = api.get_paths_info("ada/cat", ["x", "x/b.md", "none"])
+    assert {one.path: hasattr(one, "size") for one in infos} == {"x": False, "x/b.md": True}
+
+
+def test_bytes_sent_are_counted_and_a_file_is_served_from_where_it_lies(hub, api, tmp_path):  # noqa: F811
+    (tmp_path / "w.safetensors").write_bytes(WEIGHTS)
+    hub.add("ada/cat", {"w.safetensors": tmp_path / "w.safetensors"})
+    assert hub.files("ada/cat")["w.safetensors"] == WEIGHTS
+    sent, url = hub.sent, f"{hub.endpoint}/ada/cat/resolve/main/w.safetensors"
+    answer = get_session().get(url, headers={"Range": "bytes=0-99"}, follow_redirects=True)
+    assert answer.status_code == 206 and 100 < hub.sent - sent < 2000
+    hub.ranges = False
+    answer = get_session().get(url, headers={"Range": "bytes=0-99"}, follow_redirects=True)
+    assert answer.status_code == 200 and hub.sent - sent > len(WEIGHTS)
+
+
 def test_tags_branches_pull_requests_and_collections(hub, api):  # noqa: F811
     api.create_repo("ada/cat")
     head = hub.head("ada/cat")

@@ -38,13 +38,6 @@ def download_folder(
         InputError: no branch, tag or commit can be called as the revision is.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import tqdm
-
-    class LateBar(tqdm):
-        """No bar for what is cached or comes in a moment."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{"delay": 1.0, **kwargs})
 
     if revision is not None:
         refuse_ref_name(revision, "The revision")
@@ -60,9 +53,20 @@ def download_folder(
                 token=clean_token(token),
                 local_files_only=local_files_only,
                 library_name="nla-sdk",
-                tqdm_class=LateBar,
+                tqdm_class=late_bar(),
             )
         )
+
+
+def late_bar() -> type[Any]:
+    """The client's progress bar, which is not shown for what is cached or comes in a moment."""
+    from huggingface_hub.utils import tqdm
+
+    class LateBar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{"delay": 1.0, **kwargs})
+
+    return LateBar
 
 
 def repository_names(repo: str, snapshot: Path, cache_dir: str | os.PathLike | None) -> list[str]:

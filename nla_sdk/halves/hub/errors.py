@@ -56,6 +56,7 @@ def hub_errors(repo: str, revision: str | None = None, *, publishing: bool = Fal
         errors.HTTPError,  # of httpx: the base of all its errors and of the client's own
         errors.EntryNotFoundError,
         errors.FileMetadataError,
+        errors.RevisionResolutionError,
         errors.HFValidationError,
         ConnectionError,
         TimeoutError,
@@ -74,7 +75,9 @@ def _translated(error: Exception, repo: str, revision: str | None) -> NLAError:
     page = f"{constants.ENDPOINT}/{repo}"
     if isinstance(error, errors.HFValidationError):
         return MissingRepositoryError(no_reference(repo))
-    if isinstance(error, errors.LocalEntryNotFoundError):  # not cached; its cause is why the Hub did not help
+    if isinstance(
+        error, errors.LocalEntryNotFoundError | errors.RevisionResolutionError
+    ):  # not cached; its cause is why the Hub did not help
         cause = error.__cause__
         if isinstance(cause, errors.HfHubHTTPError):
             return _translated(cause, repo, revision)

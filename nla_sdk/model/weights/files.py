@@ -26,6 +26,8 @@ BESIDE_A_LORA = ("value_head.", "linear_head.")
 """What the keys of the head in it begin with."""
 HEAD_FILES = ("linear_head.safetensors", "linear_head.pt", "value_head.safetensors", "value_head.pt", AR_ADAPTER)
 LAYER_HEAD_FILES = ("value_heads.safetensors", "value_heads.pt")
+LONGEST_HEADER = 100_000_000
+"""Bytes of a safetensors header; the format allows no more."""
 Value = TypeVar("Value")
 
 
@@ -76,11 +78,20 @@ def read_header(path: Path) -> dict[str, Any]:
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= 100_000_000:
+        if not 2 <= length <= LONGEST_HEADER:
             raise ValueError("it does not begin with a header")
         text = file.read(length)
     if len(text) < length:
         raise ValueError("it was cut short within its header")
+    return parse_header(text)
+
+
+def parse_header(text: bytes) -> dict[str, Any]:
+    """A safetensors header from its text.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
         header = parse_json(text)
         for name, entry in header.items():
