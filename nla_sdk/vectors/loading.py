@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError, NonFiniteActivationError, ZeroActivationError
 from .faults import VectorFileError, unstated
-from .kinds import Found, Kind, Stated, Vectors, as_kind
+from .kinds import Found, Kind, Stated, Vectors, as_kind, as_sign
 from .places import Place
 from .references import Reference
 
@@ -20,7 +20,9 @@ Reader = Callable[[Place, Stated], "Found | None"]
 
 def readers() -> Sequence[Reader]:
     """The surest first: what has a config of its own before what is a bare tensor."""
-    return ()
+    from .readers import captures, control_vectors, tables, tensors
+
+    return (control_vectors.read, captures.read, tables.read, tensors.read)
 
 
 def load(
@@ -34,6 +36,7 @@ def load(
     centred: bool | None = None,
     site: str | None = None,
     column: str | None = None,
+    dtype: str | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
@@ -44,7 +47,7 @@ def load(
 
     Args:
         ref: path or Hub id, with `#12`, `#3:9`, `#3,7`, `#name` for some of the rows and `@layer`.
-        kind, layer, model, maker, sign, centred, site, column: what the files do not say, or say wrongly; see `Stated`.
+        kind, layer, model, maker, sign, centred, site, column, dtype: what the files do not say; see `Stated`.
         revision, token, local_files_only: of the Hub.
     Raises:
         UnstatedVectorError: names all that must be told. SiteError: not of the residual stream.
@@ -57,7 +60,7 @@ def load(
     """
     import torch
 
-    stated = Stated(kind and as_kind(kind), layer, model, maker, sign, centred, site, column)
+    stated = Stated(kind and as_kind(kind), layer, model, maker, as_sign(sign), centred, site, column, dtype)
     reference, place, found = look(ref, stated, revision=revision, token=token, local_files_only=local_files_only)
     if found.questions:
         raise unstated(place.name, found.questions)
@@ -76,7 +79,7 @@ def load(
             raise error(f"{place.name}: {labels[int(np.argmax(wrong))]} {why}.")
     assert found.kind is not None and found.layer is not None, "or there would be questions"
     of_rows = found.layer if isinstance(found.layer, int) else tuple(found.layer[row] for row in rows)
-    return Vectors(
+    vectors = Vectors(
         torch.from_numpy(array),
         found.kind,
         of_rows if isinstance(of_rows, int) or len(set(of_rows)) > 1 else of_rows[0],
@@ -87,6 +90,7 @@ def load(
         found.assumed,
         found.unknown,
     )
+    return vectors.signed(stated.sign)
 
 
 def look(

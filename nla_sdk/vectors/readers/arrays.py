@@ -1,0 +1,284 @@
+"""Arrays by name out of safetensors, .npy, .npz and torch files: told by their headers, read when asked for."""
+
+from __future__ import annotations
+
+import pickletools
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ...errors import DamagedFileError, UnsafeFileError, first_line
+from ...model.weights.files import damage, read_tensors
+from ..faults import VectorFileError
+from ..places import Place
+
+SUFFIXES = (".safetensors", ".npy", ".npz", ".pt", ".pth", ".bin")
+PICKLES = (".pkl", ".pickle")
+BFLOAT16 = "V2"
+"""What numpy calls the dtype of a .npy file that ml_dtypes' bfloat16 was saved in: two bytes, and no word of what."""
+TWO_BYTES = ("bfloat16", "float16")
+MOST_UNPACKED = 200
+"""How many times its packed size an array of numbers may have; more is a file that was made to fill memory."""
+UNPACKED_FREELY = 64 << 20  # bytes; smaller ones may be as repetitive as they like
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An array of a file.
+
+    Attributes:
+        shape, dtype: as its header says: float32, bfloat16, V2, int64.
+        rows: numbers of the array seen as [-1, d] → float32 [k, d]; of `V2` its second argument says what it is.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    rows: Callable[[Sequence[int], str | None], np.ndarray]
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype.startswith(("float", "bfloat")) or self.dtype == BFLOAT16
+
+    @property
+    def count(self) -> int:
+        """Rows of the array seen as [-1, d]."""
+        return int(np.prod(self.shape[:-1], dtype=object)) if self.shape else 0
+
+
+def file_of(place: Place, suffixes: Sequence[str]) -> str | None:
+    """The file that a reference means: the one it names, or the only one in its folder that may hold vectors; None:
+    it has another suffix.
+
+    Raises:
+        VectorFileError: the folder holds several.
+    """
+    if place.file is not None:
+        return place.file if place.file.lower().endswith(tuple(suffixes)) else None
+    found = [name for name in place.names if "/" not in name and name.lower().endswith((*SUFFIXES, *OTHERS))]
+    mine = [name for name in found if name.lower().endswith(tuple(suffixes))]
+    if mine and len(found) > 1:
+        raise VectorFileError(f"{place.name} holds {', '.join(found[:5])}{', …' if found[5:] else ''}; name the file.")
+    return mine[0] if mine else None
+
+
+OTHERS = (".gguf", ".parquet", ".jsonl", ".ndjson", *PICKLES)
+
+
+def arrays_of(path: Path) -> Mapping[str, Entry]:
+    """All arrays of a file, by name; of a bare array its name is "".
+
+    Raises:
+        DamagedFileError: it is cut short, or its headers and its bytes tell different sizes.
+        UnsafeFileError: a pickle that would run code.
+        VectorFileError: it holds no arrays.
+    """
+    if wrong := damage(path):
+        raise wrong
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        return _safetensors(path)
+    if suffix == ".npy":
+        with path.open("rb") as file:
+            return {"": _npy(path, file)}
+    return _npz(path) if suffix == ".npz" else _torch(path)
+
+
+# --- safetensors --------------------------------------------------------------------------------------------------
+def _safetensors(path: Path) -> dict[str, Entry]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {
+                name: Entry(tuple(part.get_shape()), _dtype(part.get_dtype()), _from_safetensors(path, name))
+                for name, part in parts.items()
+            }
+    except SafetensorError as error:
+        raise DamagedFileError(f"{path} is not a readable safetensors file: {first_line(error)}.") from error
+
+
+def _dtype(name: str) -> str:
+    """safetensors' name of a dtype, as numpy and torch call it."""
+    known = {"BF": "bfloat", "F": "float", "I": "int", "U": "uint", "C": "complex"}
+    letters = name.rstrip("0123456789")
+    return known[letters] + name[len(letters) :] if letters in known else f"float8 {name}" if name[:2] == "F8" else name
+
+
+def _from_safetensors(path: Path, name: str) -> Callable[[Sequence[int], str | None], np.ndarray]:
+    def rows(wanted: Sequence[int], as_dtype: str | None) -> np.ndarray:
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            return _torch_rows(file.get_tensor(name), wanted)
+
+    return rows
+
+
+def _torch_rows(tensor: Any, wanted: Sequence[int]) -> np.ndarray:
+    return tensor.reshape(-1, tensor.shape[-1])[list(wanted)].float().numpy()
+
+
+# --- numpy --------------------------------------------------------------------------------------------------------
+def _npy(path: Path, file: IO[bytes], size: int | None = None, name: str = "") -> Entry:
+    """The array of a .npy file, or of one in an archive (of `size` bytes, unpacked)."""
+    what = f"{path}{f' ({name})' if name else ''}"
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, _, dtype = read(file)
+        begins = file.tell()
+        if dtype.hasobject:
+            raise UnsafeFileError(
+                f"{what} holds Python objects, which are a pickle that would run code when read; refused. Where it was "
+                f'written: np.save("{path.stem}.npy", np.stack(array).astype(np.float32)).'
+            )
+        # Python's numbers: numpy's overflow without a word.
+        told = begins + int(np.prod(shape, dtype=object)) * dtype.itemsize
+        has = path.stat().st_size if size is None else size
+        if dtype.names or dtype.subdtype or min(shape, default=0) < 0 or told != has:
+            raise DamagedFileError(f"{what} has {has:,} bytes; its header tells of {dtype} {shape}: {told:,} bytes.")
+    except (UnsafeFileError, DamagedFileError):
+        raise
+    except Exception as error:  # numpy has Python parse the header: what a damaged one raises has no end
+        raise DamagedFileError(f"{what} is no readable array of numbers: {first_line(error)}.") from error
+
+    def rows(wanted: Sequence[int], as_dtype: str | None) -> np.ndarray:
+        try:
+            if size is None:
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+            else:
+                with np.load(path, allow_pickle=False) as archive:
+                    array = archive[name]
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise DamagedFileError(f"{what} is no readable array of numbers: {first_line(error)}.") from error
+        found = array.reshape(-1, array.shape[-1])[list(wanted)]
+        if dtype.kind == "V" and as_dtype is not None:
+            found = found.view(np.uint16)
+            wide = found.astype(np.uint32) << 16  # a bfloat16 is the upper half of a float32
+            found = wide.view(np.float32) if as_dtype == "bfloat16" else found.view(np.float16)
+        with np.errstate(over="ignore"):  # a float64 above float32's range is infinite, which is refused by its row
+            return found.astype(np.float32)
+
+    return Entry(tuple(map(int, shape)), BFLOAT16 if dtype.str == "|V2" else dtype.name, rows)
+
+
+def _npz(path: Path) -> dict[str, Entry]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = {}
+            for info in archive.infolist():
+                if not info.filename.endswith(".npy"):
+                    continue
+                if info.file_size > max(UNPACKED_FREELY, MOST_UNPACKED * info.compress_size):
+                    raise DamagedFileError(
+                        f"{path}: {info.filename} unpacks to {info.file_size:,} bytes from {info.compress_size:,}, as "
+                        "no array of numbers does."
+                    )
+                name = info.filename.removesuffix(".npy")
+                with archive.open(info) as file:
+                    found[name] = _npy(path, file, info.file_size, name)
+            return found
+    except (DamagedFileError, UnsafeFileError):
+        raise
+    except Exception as error:  # zipfile: BadZipFile, NotImplementedError, RuntimeError, zlib's and struct's own
+        raise DamagedFileError(f"{path} is no readable .npz archive: {first_line(error)}.") from error
+
+
+# --- torch --------------------------------------------------------------------------------------------------------
+def _torch(path: Path) -> dict[str, Entry]:
+    import torch
+
+    try:
+        held = read_tensors(path, DamagedFileError)
+    except UnsafeFileError as error:
+        raise UnsafeFileError(_refused_pickle(path)) from error
+    if isinstance(held, torch.Tensor):
+        held = {"": held}
+    if isinstance(held, (list, tuple)):
+        held = dict(enumerate(held))
+    named = held.items() if isinstance(held, dict) else ()
+    tensors = {str(name): one for name, one in named if isinstance(one, torch.Tensor)}
+    if not tensors:
+        raise VectorFileError(f"{path} holds a {type(held).__name__} without tensors; expected tensors by name.")
+    for name, tensor in tensors.items():
+        stored = tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
+        # A stride of 0 makes any number of rows of one that is stored.
+        if not stored or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+            raise VectorFileError(
+                f"{path}: {name or 'its tensor'} {tuple(tensor.shape)} does not hold all its numbers (it is sparse, "
+                "quantised, expanded or without data). Save tensor.to_dense().contiguous()."
+            )
+    return {
+        name: Entry(
+            tuple(tensor.shape),
+            str(tensor.dtype).removeprefix("torch."),
+            lambda wanted, as_dtype, tensor=tensor: _torch_rows(tensor.detach(), wanted),
+        )
+        for name, tensor in tensors.items()
+    }
+
+
+EXPORTS = {
+    "steering_vectors": "save_file({{f'{{v.layer_type}}.{{k}}': t.contiguous() "
+    "for k, t in v.layer_activations.items()}}, '{stem}.safetensors')",
+    "": "save_file({{'vectors': v}}, '{stem}.safetensors')",
+}
+"""What writes the tensors of a pickled object `v`, by the package of its class; of any other one the shape of it."""
+
+
+def refuse_pickle(path: Path) -> UnsafeFileError:
+    """The error of a pickle, which is never opened."""
+    return UnsafeFileError(_refused_pickle(path))
+
+
+def _refused_pickle(path: Path) -> str:
+    """Of what the pickle is, told from its opcodes without running one, and the line that exports it."""
+    package, of = _pickled(path)
+    load = "torch.load('{0}', weights_only=False)" if _is_torch(path) else "pickle.load(open('{0}', 'rb'))"
+    line = (
+        f"import pickle, torch; from safetensors.torch import save_file; v = {load.format(path.name)}; "
+        + EXPORTS.get(package, EXPORTS[""]).format(stem=path.stem)
+    )
+    return (
+        f"{path} is a pickle{f' of {of}' if of else ''} that would run code when read, so it is refused. Whoever wrote "
+        f'it exports it (reading it runs its code: only where you trust its author): python -c "{line}"'
+    )
+
+
+def _is_torch(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _pickled(path: Path) -> tuple[str, str]:
+    """Package and class of the first object in a pickle that is neither torch's nor Python's; "" where none shows."""
+    try:
+        if _is_torch(path):
+            with zipfile.ZipFile(path) as archive:
+                name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+                with archive.open(name) as file:
+                    code = file.read(MOST_CODE)
+        else:
+            with path.open("rb") as file:
+                code = file.read(MOST_CODE)
+        strings: list[str] = []
+        for opcode, argument, _ in pickletools.genops(code):
+            if opcode.name == "GLOBAL":
+                strings = str(argument).split(" ")
+            elif "UNICODE" in opcode.name:
+                strings = [*strings[-1:], str(argument)]
+            if opcode.name in ("GLOBAL", "STACK_GLOBAL") and len(strings) == 2:
+                package = strings[0].split(".")[0]
+                if package not in ("torch", "collections", "builtins", "__builtin__", "numpy", "copyreg", "copy_reg"):
+                    return package, f"{strings[0]}.{strings[1]}"
+    except Exception:  # a damaged pickle is refused all the same; only its name is not known
+        return "", ""
+    return "", ""
+
+
+MOST_CODE = 1 << 20  # bytes of a pickle that are looked through for the name of its class
