@@ -119,7 +119,7 @@ class Found:
         of_rows = (self.layer,) * self.count if isinstance(self.layer, int) else self.layer or ()
         kept = [row for row, of in enumerate(of_rows) if of == layer]
         if not kept:
-            there = ", ".join(map(str, sorted(set(of_rows))))
+            there = ", ".join(map(str, sorted({of for row, of in enumerate(of_rows) if row not in self.missing})))
             raise InputError(f"{name} holds vectors of layer {there}, none of {layer}.")
         return replace(
             self,

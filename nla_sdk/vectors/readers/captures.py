@@ -59,8 +59,9 @@ def read(place: Place, stated: Stated) -> Found | None:
         choices = tuple(f"{layer}: {streams[layer]}" for layer in streams)
         questions.append(Question("layer", "it holds the residual stream of several blocks; or REF@layer", choices))
     labels = token_labels(entry.shape, f"{place.name}: {hook}")
-    centred, how = _centred(entry, stated.centred, place.name)
-    questions += centred
+    asked, how = _centred(entry, stated.centred, place.name)
+    questions += asked
+    taken = () if said is None else (f"{hook} is the output of block {said}",)
     return Found(
         tool="transformer-lens cache",
         count=entry.count,
@@ -70,7 +71,7 @@ def read(place: Place, stated: Stated) -> Found | None:
         layer=said,
         model=stated.model,
         labels=labels,
-        assumed=(f"{hook} is the output of block {said}", *how, *two_axes(entry.shape)),
+        assumed=(*taken, *how, *two_axes(entry.shape)),
         questions=tuple(questions),
         unknown=() if stated.model else ("the model that ran: a cache does not name it",),
     )
@@ -122,10 +123,9 @@ def _centred(entry: Entry, said: bool | None, name: str) -> tuple[list[Question]
             )
         return [], ["it was not centred: its rows do not sum to 0"]
     if said is None:
-        why = "each row sums to 0, as a LayerNorm model's does in compatibility mode, and RMSNorm models' do not"
-        choices = (
-            "true: centred (every row lacks its mean, which the model's own stream has)",
-            "false: the model's own stream has this mean",
-        )
+        why = "every row sums to 0: compatibility mode takes its mean out of a LayerNorm model's stream"
+        choices = ("true: it was taken out, so rows are not quite the model's own", "false: they are the model's own")
         return [Question("centred", why, choices)], []
-    return [], ["centred: every row lacks its mean, which the model's own stream has"] if said else []
+    if said:
+        return [], ["centred: every row lacks its mean over d_model, which the model's own stream has"]
+    return [], ["not centred, as told, though every row sums to 0"]

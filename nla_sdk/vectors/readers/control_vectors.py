@@ -74,7 +74,7 @@ def read(place: Place, stated: Stated) -> Found | None:
     if maker == REPENG:
         assumed += [
             "a direction's + is towards its positive examples",
-            f"block {max(numbers)} is not the model's last one (of that, repeng takes the state after the final norm)",
+            f"block {max(numbers)} is not the model's last one, which repeng's default takes too, after the final norm",
         ]
     found = Found(
         tool=f"control vector of {maker}" if maker else "control vector",
@@ -124,6 +124,7 @@ def _told(file: Reader, path: Path) -> Directions:
     rows, end = {}, file.data_offset
     for tensor in file.tensors:
         match, is_vector = NAME.fullmatch(tensor.name), len(tensor.shape) == 1 and len(tensor.data) > 0
+        # Both write F32 only; within its alignment a short row of another type takes no other room.
         if not match or not is_vector or tensor.tensor_type != GGMLQuantizationType.F32:
             shape = [int(size) for size in tensor.shape]
             raise VectorFileError(

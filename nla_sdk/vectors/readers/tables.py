@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ OURS = "activation_vector"
 """The column that holds activations by its name: the reference pipeline's, and what `nla extract` writes."""
 LABELS = ("row_id", "id", "label", "name")
 AT_ONCE = 256  # rows
+NO_LAYER = -2
 
 Batches = Callable[[Sequence[str], "Sequence[int] | None"], Iterator[tuple[int, pa.Table]]]
 """Columns, the rows that are wanted (None: all) → tables of neighbouring rows, each with its first row's number; what
@@ -269,10 +271,12 @@ def _layers(scan: Scan, facts: Sequence[RowFacts], stated: Stated) -> tuple[int 
         return as_layers(stated.layer, scan.count), []
     of_all = _number(next((said.get("layer") for where, said in facts if where == "its sidecar"), None))
     of_all = stated.layer if of_all is None else of_all
-    said = [_number(one) for one in scan.layers] or [None] * scan.count
-    layers = [of_all if one is None else one for one in said]
-    silent = sorted({row for row, one in enumerate(layers) if one is None} - set(scan.missing))
-    known = next((one for one in layers if one is not None), 0)  # of a null that says none: nobody reads it
+    said = [_number(one) for one in scan.layers] or [of_all] * scan.count
+    missing = set(scan.missing)
+    layers = [of_all if one is None and row not in missing else one for row, one in enumerate(said)]
+    silent = [row for row, one in enumerate(layers) if one is None and row not in missing]
+    # Of a null that says none: nobody reads it, and it is of no layer that is asked for.
+    known = NO_LAYER if stated.layer is not None else next((one for one in layers if one is not None), 0)
     filled = tuple(known if one is None else one for one in layers)
     return (filled[0] if len(set(filled)) == 1 else filled), silent
 
@@ -280,4 +284,4 @@ def _layers(scan: Scan, facts: Sequence[RowFacts], stated: Stated) -> tuple[int 
 def _number(said: object) -> int | None:
     """A layer as columns and sidecars write it."""
     text = str(said).strip()
-    return int(text) if text.lstrip("-").isascii() and text.lstrip("-").isdigit() else None
+    return int(text) if re.fullmatch(r"-?[0-9]{1,6}", text) else None

@@ -111,6 +111,8 @@ def _found(place: Place, stated: Stated, chosen: Mapping[str, Entry], asked: tup
         if stated.dtype is None:
             questions.append(Question("dtype", "numpy wrote |V2, two bytes of no type", TYPES))
         assumed += [f"|V2 is {stated.dtype}"] if stated.dtype else []
+        if stated.dtype not in (None, *TWO_BYTES):
+            raise InputError(f"dtype={stated.dtype!r}: expected {' or '.join(map(repr, TWO_BYTES))}.")
     elif stated.dtype is not None:
         raise InputError(f"{place.name} says its dtype ({first.dtype}); leave dtype={stated.dtype!r} out.")
     labels = tuple(name or "#0" for name in names) if single else None

@@ -1,7 +1,7 @@
 """Tables of duckdb: variable lists with a NULL, fixed ones without and with one (which pyarrow cannot read).
 
-    pip install duckdb==1.5.6 numpy
-    python tests/vectors/make/duckdb_files.py
+pip install duckdb==1.5.6 numpy
+python tests/vectors/make/duckdb_files.py
 """
 
 import duckdb
@@ -9,7 +9,11 @@ from rows import IDS, NULL, WIDTH, expect, folder, rows
 
 vectors, here = rows(), folder("duckdb")
 expected = {}
-for name, kind, null in (("list", "FLOAT[]", True), ("fixed", f"FLOAT[{WIDTH}]", False), ("fixed_null", f"FLOAT[{WIDTH}]", True)):
+for name, kind, null in (
+    ("list", "FLOAT[]", True),
+    ("fixed", f"FLOAT[{WIDTH}]", False),
+    ("fixed_null", f"FLOAT[{WIDTH}]", True),
+):
     con = duckdb.connect()
     con.execute(f"CREATE TABLE t (row_id VARCHAR, activation_layer INTEGER, embedding {kind})")
     for at, (one, row) in enumerate(zip(IDS, vectors, strict=True)):

@@ -1,7 +1,7 @@
 """Arrays of numpy: .npy of each type that vectors come in, |V2 (bfloat16 of ml_dtypes) among them, and an archive.
 
-    pip install numpy==2.4.6 ml_dtypes==0.6.0
-    python tests/vectors/make/numpy_files.py
+pip install numpy==2.4.6 ml_dtypes==0.6.0
+python tests/vectors/make/numpy_files.py
 """
 
 import ml_dtypes

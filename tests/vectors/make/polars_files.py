@@ -1,7 +1,7 @@
 """Tables of polars: Array (fixed-size lists) and List (large lists), each with a null.
 
-    pip install polars==2.1.0
-    python tests/vectors/make/polars_files.py
+pip install polars==2.1.0
+python tests/vectors/make/polars_files.py
 """
 
 import polars as pl

@@ -1,7 +1,7 @@
 """Tables of pyarrow: fixed-size lists with nulls in two row groups, and tensors (fixed_shape_tensor).
 
-    pip install pyarrow==26.0.1
-    python tests/vectors/make/pyarrow_files.py
+pip install pyarrow==26.0.1
+python tests/vectors/make/pyarrow_files.py
 """
 
 import numpy as np
@@ -13,7 +13,9 @@ vectors, here = rows(), folder("pyarrow")
 cells = [None if at == NULL else row.tolist() for at, row in enumerate(vectors)]
 fixed = pa.array(cells, pa.list_(pa.float32(), WIDTH))
 layers = pa.array([3, 3, None, 4, 4], pa.int64())
-table = pa.table({"name": IDS, "activation_layer": layers, "activation_model": ["ada/base"] * 5, "activation_vector": fixed})
+table = pa.table(
+    {"name": IDS, "activation_layer": layers, "activation_model": ["ada/base"] * 5, "activation_vector": fixed}
+)
 pq.write_table(table, here / "fixed.parquet", row_group_size=2)
 tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(vectors))
 pq.write_table(pa.table({"row_id": list(range(10, 15)), "tensor": tensors}), here / "tensor.parquet")

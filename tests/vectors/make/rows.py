@@ -26,14 +26,11 @@ def folder(tool: str) -> Path:
 
 def expect(tool: str, expected: dict[str, dict]) -> None:
     """Keep what is to be read of each file: `rows` (null: none), and what else is known of it."""
-    listed = {
-        name: {
-            key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in said.items() if key != "null"
-        }
-        for name, said in expected.items()
-    }
+    listed = {}
     for name, said in expected.items():
-        for row in said.get("null", []):
+        nulls = said.pop("null", [])
+        listed[name] = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in said.items()}
+        for row in nulls:
             listed[name]["rows"][row] = None
     text = json.dumps(listed, indent=1)
     (FILES / tool / "expected.json").write_text(text + "\n", encoding="utf-8")
