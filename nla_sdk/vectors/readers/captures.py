@@ -13,9 +13,9 @@ from ..kinds import Found, Stated
 from ..places import Place
 from .arrays import Entry, arrays_of, file_of
 
-HOOK = re.compile(r"(?:.*\.)?blocks\.(\d+)\.(?:.*\.)?hook_\w+$|hook_(?:pos_)?embed$|(?:.*\.)?ln_final\..*hook_\w+$")
-OUTPUT = re.compile(r"blocks\.(\d+)\.hook_(?:resid_post|out)$")
-INPUT = re.compile(r"blocks\.(\d+)\.hook_(?:resid_pre|in)$")
+HOOK = re.compile(r"blocks\.\d+\.(?:.*\.)?hook_\w+|hook_(?:pos_)?embed|ln_final\.(?:.*\.)?hook_\w+")
+OUTPUT = re.compile(r"blocks\.(\d+)\.hook_(?:resid_post|out)")
+INPUT = re.compile(r"blocks\.(\d+)\.hook_(?:resid_pre|in)")
 LOOKED_AT = 256  # rows in which it is seen whether a stream was centred
 CENTRED_WITHIN = 0.05
 """|sum| / norm of a row that may be centred: bfloat16's rounding leaves some 0.02. Of any other row it is about 1."""
@@ -33,7 +33,7 @@ def read(place: Place, stated: Stated) -> Found | None:
     if name is None:
         return None
     arrays = arrays_of(place.open(name))
-    if not any(HOOK.match(one) for one in arrays):
+    if not any(HOOK.fullmatch(one) for one in arrays):
         return None
     streams = _streams(arrays)
     if not streams:

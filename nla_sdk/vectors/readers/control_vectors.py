@@ -96,8 +96,13 @@ def _directions(path: Path, name: str) -> Directions:
     if wrong := damage(path):
         raise wrong
     with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise DamagedFileError(f"{path} is no GGUF file: it does not begin with GGUF. Download it again.")
+        magic, version = file.read(4), file.read(4)
+    if magic != b"GGUF":
+        raise DamagedFileError(f"{path} is no GGUF file: it does not begin with GGUF. Download it again.")
+    if (
+        version[:2] == b"\0\0"
+    ):  # of a file so written, gguf (0.19) believes the length of any array, and reads on for ever
+        raise VectorFileError(f"{name} is written for big-endian machines; write it for little-endian ones.")
     try:
         from ...halves.conversion.fields import Reader
     except ImportError:

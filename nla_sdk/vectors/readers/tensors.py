@@ -42,15 +42,17 @@ def read(place: Place, stated: Stated) -> Found | None:
     if stated.site not in (None, RESIDUAL):
         raise SiteError(f"{place.name}: site={stated.site!r} is not the residual stream, the only one that is read.")
     arrays = arrays_of(place.open(name))
-    chosen = _chosen(arrays, stated, place.name)
-    if isinstance(chosen, Question):
-        some = next(iter(arrays.values()))
-        return _found(place, stated, {"": some}, (chosen,))
-    return _found(place, stated, chosen, ())
+    usable = _usable(arrays, stated, place.name)
+    shapes = {entry.shape for entry in usable.values()}
+    if len(usable) == 1 or (len(shapes) == 1 and all(len(shape) == 1 for shape in shapes)):
+        return _found(place, stated, usable, ())
+    choices = tuple(f"{one}: {entry.dtype} {list(entry.shape)}" for one, entry in list(usable.items())[:12])
+    first = dict(list(usable.items())[:1])
+    return _found(place, stated, first, (Question("column", "it holds several arrays", choices),))
 
 
-def _chosen(arrays: Mapping[str, Entry], stated: Stated, name: str) -> dict[str, Entry] | Question:
-    """One array of rows, or single vectors by name.
+def _usable(arrays: Mapping[str, Entry], stated: Stated, name: str) -> dict[str, Entry]:
+    """The arrays that may hold vectors, or the one that the caller names.
 
     Raises:
         VectorFileError, ActivationShapeError: there are none.
@@ -64,11 +66,7 @@ def _chosen(arrays: Mapping[str, Entry], stated: Stated, name: str) -> dict[str,
     usable = {one: entry for one, entry in arrays.items() if entry.is_float and _is_shaped(entry.shape)}
     if not usable:
         raise _refusal(arrays, name)
-    single = {one: entry for one, entry in usable.items() if len(entry.shape) == 1}
-    if len(usable) == 1 or (len(single) == len(usable) and len({entry.shape for entry in single.values()}) == 1):
-        return usable
-    choices = tuple(f"{one}: {entry.dtype} {list(entry.shape)}" for one, entry in list(usable.items())[:12])
-    return Question("column", "it holds arrays of several shapes", choices)
+    return usable
 
 
 def _is_shaped(shape: Sequence[int]) -> bool:
