@@ -1,0 +1,1 @@
+"""Vectors out of other tools' files."""

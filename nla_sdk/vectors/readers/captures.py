@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...errors import ActivationShapeError, InputError
+from ..arrays import Entry, arrays_of, file_of
 from ..faults import Question, SiteError
 from ..kinds import Found, Stated
 from ..places import Place
-from .arrays import Entry, arrays_of, file_of
 
 HOOK = re.compile(r"blocks\.\d+\.(?:.*\.)?hook_\w+|hook_(?:pos_)?embed|ln_final\.(?:.*\.)?hook_\w+")
 OUTPUT = re.compile(r"blocks\.(\d+)\.hook_(?:resid_post|out)")

@@ -15,10 +15,10 @@ import numpy as np
 
 from ...errors import DamagedFileError, InputError, first_line
 from ...model.weights.files import damage
+from ..arrays import file_of
 from ..faults import Question, VectorFileError
 from ..kinds import Found, Stated
 from ..places import Place
-from .arrays import file_of
 
 if TYPE_CHECKING:
     from ...halves.conversion.fields import Reader

@@ -26,10 +26,10 @@ from ...io.tables import (
     widths_of,
 )
 from ...model.weights.files import damage
+from ..arrays import file_of
 from ..faults import Question, VectorFileError
 from ..kinds import Found, Stated, as_layers
 from ..places import Place
-from .arrays import file_of
 from .tensors import KIND, LAYER
 
 SUFFIXES = (".parquet", ".jsonl", ".ndjson")

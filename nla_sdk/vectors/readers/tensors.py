@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...errors import ActivationShapeError, InputError
+from ..arrays import BFLOAT16, PICKLES, SUFFIXES, TWO_BYTES, Entry, arrays_of, file_of, refuse_pickle
 from ..faults import Question, SiteError, VectorFileError
 from ..kinds import RESIDUAL, Found, Stated, as_layers
 from ..places import Place
-from .arrays import BFLOAT16, PICKLES, SUFFIXES, TWO_BYTES, Entry, arrays_of, file_of, refuse_pickle
 from .captures import token_labels, two_axes
 
 STEERING = re.compile(r"(decoder_block|self_attn|mlp|input_layernorm|post_attention_layernorm)\.(\d+)")

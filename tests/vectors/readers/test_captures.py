@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from nla_sdk import vectors
 from nla_sdk.errors import ActivationShapeError, InputError
 from nla_sdk.vectors.faults import SiteError, UnstatedVectorError
-from tests.vectors.kept import FILES, expected, same
+from tests.vectors.written import FILES, expected, same
 
 HERE = FILES / "transformer_lens"
 

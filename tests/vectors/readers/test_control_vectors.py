@@ -12,7 +12,7 @@ from nla_sdk import vectors
 from nla_sdk.errors import DamagedFileError, InputError
 from nla_sdk.vectors.faults import UnstatedVectorError, VectorFileError
 from nla_sdk.vectors.loading import look
-from tests.vectors.kept import FILES, expected, same
+from tests.vectors.written import FILES, expected, same
 
 HAPPY, SUM = FILES / "repeng" / "happy.gguf", FILES / "repeng" / "sum.gguf"
 LLAMA, QWEN = FILES / "cvector" / "llama.gguf", FILES / "cvector" / "qwen2moe.gguf"

@@ -14,7 +14,7 @@ from nla_sdk.errors import ActivationShapeError, EmptyBatchError, InputError
 from nla_sdk.io.sidecars import write_sidecar
 from nla_sdk.vectors.faults import UnstatedVectorError, VectorFileError
 from nla_sdk.vectors.loading import look
-from tests.vectors.kept import FILES, expected
+from tests.vectors.written import FILES, expected
 
 TOLD = {"kind": "direction", "layer": 3}
 READ = [

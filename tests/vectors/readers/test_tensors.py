@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from nla_sdk import vectors
 from nla_sdk.errors import ActivationShapeError, DamagedFileError, InputError, UnsafeFileError
 from nla_sdk.vectors.faults import SiteError, UnstatedVectorError, VectorFileError
-from tests.vectors.kept import FILES, expected, same
+from tests.vectors.written import FILES, expected, same
 
 NUMPY, STEERING, NNSIGHT = FILES / "numpy", FILES / "steering_vectors", FILES / "nnsight"
 PROBE = {"kind": "direction", "layer": 3}
@@ -162,7 +162,7 @@ def test_a_header_that_tells_of_more_than_there_is_takes_no_memory(tmp_path):
 
 
 def test_an_archive_that_was_made_to_fill_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("nla_sdk.vectors.readers.arrays.UNPACKED_FREELY", 1000)
+    monkeypatch.setattr("nla_sdk.vectors.arrays.UNPACKED_FREELY", 1000)
     np.savez_compressed(tmp_path / "zeros.npz", np.zeros((1000, 100), np.float32))
     with pytest.raises(DamagedFileError, match="unpacks to 400,128 bytes"):
         vectors.load(tmp_path / "zeros.npz", **PROBE)

@@ -11,10 +11,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from ...errors import DamagedFileError, UnsafeFileError, first_line
-from ...model.weights.files import damage, read_tensors
-from ..faults import VectorFileError
-from ..places import Place
+from ..errors import DamagedFileError, UnsafeFileError, first_line
+from ..model.weights.files import damage, read_tensors
+from .faults import VectorFileError
+from .places import Place
 
 SUFFIXES = (".safetensors", ".npy", ".npz", ".pt", ".pth", ".bin")
 PICKLES = (".pkl", ".pickle")
