@@ -113,6 +113,10 @@ def _parquet(path: Path) -> tuple[Batches, dict[str, pa.Field]]:
                 for batch in file.iter_batches(AT_ONCE, row_groups=[group], columns=list(columns)):
                     yield at, pa.Table.from_batches([batch])
                     at += batch.num_rows
+                if at != ends[group]:
+                    raise InputError(
+                        f"{path} is a damaged table: its footer tells of {ends[group]:,} rows, not {at:,}."
+                    )
 
     return batches, fields
 
