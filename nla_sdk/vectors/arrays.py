@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickletools
+import re
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +15,14 @@ import numpy as np
 
 from ..errors import DamagedFileError, UnsafeFileError, first_line
 from ..model.weights.files import damage, read_tensors
-from .faults import VectorFileError
+from .faults import SiteError, VectorFileError
+from .kinds import RESIDUAL, Stated
 from .places import Place
 
 SUFFIXES = (".safetensors", ".npy", ".npz", ".pt", ".pth", ".bin")
 PICKLES = (".pkl", ".pickle")
+OTHERS = (".gguf", ".parquet", ".jsonl", ".ndjson", *PICKLES)
+FLOATS = ("float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2")
 BFLOAT16 = "V2"
 """What numpy calls the dtype of a .npy file that ml_dtypes' bfloat16 was saved in: two bytes, and no word of what."""
 TWO_BYTES = ("bfloat16", "float16")
@@ -41,7 +46,7 @@ class Entry:
 
     @property
     def is_float(self) -> bool:
-        return self.dtype.startswith(("float", "bfloat")) or self.dtype == BFLOAT16
+        return self.dtype in FLOATS
 
     @property
     def count(self) -> int:
@@ -49,23 +54,22 @@ class Entry:
         return int(np.prod(self.shape[:-1], dtype=object)) if self.shape else 0
 
 
-def file_of(place: Place, suffixes: Sequence[str]) -> str | None:
+def file_of(place: Place, stated: Stated, suffixes: Sequence[str]) -> str | None:
     """The file that a reference means: the one it names, or the only one in its folder that may hold vectors; None:
     it has another suffix.
 
     Raises:
         VectorFileError: the folder holds several.
+        SiteError: the caller says that they are of another site.
     """
-    if place.file is not None:
-        return place.file if place.file.lower().endswith(tuple(suffixes)) else None
-    found = [name for name in place.names if "/" not in name and name.lower().endswith((*SUFFIXES, *OTHERS))]
+    found = [place.file] if place.file is not None else [name for name in place.names if "/" not in name]
+    found = [name for name in found if name.lower().endswith((*SUFFIXES, *OTHERS))]
     mine = [name for name in found if name.lower().endswith(tuple(suffixes))]
     if mine and len(found) > 1:
         raise VectorFileError(f"{place.name} holds {', '.join(found[:5])}{', …' if found[5:] else ''}; name the file.")
+    if mine and stated.site not in (None, RESIDUAL):
+        raise SiteError(f"{place.name}: site={stated.site!r} is not the residual stream, the only one that is read.")
     return mine[0] if mine else None
-
-
-OTHERS = (".gguf", ".parquet", ".jsonl", ".ndjson", *PICKLES)
 
 
 def arrays_of(path: Path) -> Mapping[str, Entry]:
@@ -106,7 +110,8 @@ def _dtype(name: str) -> str:
     """safetensors' name of a dtype, as numpy and torch call it."""
     known = {"BF": "bfloat", "F": "float", "I": "int", "U": "uint", "C": "complex"}
     letters = name.rstrip("0123456789")
-    return known[letters] + name[len(letters) :] if letters in known else f"float8 {name}" if name[:2] == "F8" else name
+    eighth = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+    return eighth.get(name) or (known[letters] + name[len(letters) :] if letters in known else name)
 
 
 def _from_safetensors(path: Path, name: str) -> Callable[[Sequence[int], str | None], np.ndarray]:
@@ -120,7 +125,9 @@ def _from_safetensors(path: Path, name: str) -> Callable[[Sequence[int], str | N
 
 
 def _torch_rows(tensor: Any, wanted: Sequence[int]) -> np.ndarray:
-    return tensor.reshape(-1, tensor.shape[-1])[list(wanted)].float().numpy()
+    rows = tensor.reshape(-1, tensor.shape[-1])
+    whole = rows if rows.element_size() > 1 else rows.float()  # torch takes no rows out of float8
+    return whole[list(wanted)].float().numpy()
 
 
 # --- numpy --------------------------------------------------------------------------------------------------------
@@ -154,7 +161,7 @@ def _npy(path: Path, file: IO[bytes], size: int | None = None, name: str = "") -
             else:
                 with np.load(path, allow_pickle=False) as archive:
                     array = archive[name]
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DamagedFileError(f"{what} is no readable array of numbers: {first_line(error)}.") from error
         found = array.reshape(-1, array.shape[-1])[list(wanted)]
         if dtype.kind == "V" and as_dtype is not None:
@@ -226,9 +233,9 @@ def _torch(path: Path) -> dict[str, Entry]:
 EXPORTS = {
     "steering_vectors": "save_file({{f'{{v.layer_type}}.{{k}}': t.contiguous() "
     "for k, t in v.layer_activations.items()}}, '{stem}.safetensors')",
-    "": "save_file({{'vectors': v}}, '{stem}.safetensors')",
+    "": "save_file({{'vectors': torch.as_tensor(v)}}, '{stem}.safetensors')",
 }
-"""What writes the tensors of a pickled object `v`, by the package of its class; of any other one the shape of it."""
+"""What writes the tensors of a pickled object `v`, by the package of its class; "": of an array or a list."""
 
 
 def refuse_pickle(path: Path) -> UnsafeFileError:
@@ -239,10 +246,11 @@ def refuse_pickle(path: Path) -> UnsafeFileError:
 def _refused_pickle(path: Path) -> str:
     """Of what the pickle is, told from its opcodes without running one, and the line that exports it."""
     package, of = _pickled(path)
+    plain = Path(path.name if re.fullmatch(r"[\w. -]+", path.name) else f"FILE{path.suffix}")  # it goes into a shell
     load = "torch.load('{0}', weights_only=False)" if _is_torch(path) else "pickle.load(open('{0}', 'rb'))"
     line = (
-        f"import pickle, torch; from safetensors.torch import save_file; v = {load.format(path.name)}; "
-        + EXPORTS.get(package, EXPORTS[""]).format(stem=path.stem)
+        f"import pickle, torch; from safetensors.torch import save_file; v = {load.format(plain.name)}; "
+        + EXPORTS.get(package, EXPORTS[""]).format(stem=plain.stem)
     )
     return (
         f"{path} is a pickle{f' of {of}' if of else ''} that would run code when read, so it is refused. Whoever wrote "

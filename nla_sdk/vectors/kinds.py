@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import index
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from ..errors import InputError
@@ -34,6 +35,22 @@ def as_kind(kind: object) -> Kind:
     if kind not in KINDS:
         raise InputError(f"kind={kind!r}: expected {', '.join(map(repr, KINDS))}.")
     return cast(Kind, kind)
+
+
+def as_layer(layer: object) -> int | tuple[int, ...] | None:
+    """A layer, or several, of any kind of whole number.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        if layer is None:
+            return None
+        if isinstance(layer, Iterable) and not isinstance(layer, str):
+            return tuple(index(one) for one in layer)
+        return index(layer)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        raise InputError(f"layer={layer!r}: expected a block's number, or one of each row.") from None
 
 
 def as_sign(sign: object) -> str | None:

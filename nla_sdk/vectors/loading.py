@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError, NonFiniteActivationError, ZeroActivationError
 from .faults import VectorFileError, unstated
-from .kinds import Found, Kind, Stated, Vectors, as_kind, as_sign
+from .kinds import Found, Kind, Stated, Vectors, as_kind, as_layer, as_sign
 from .places import Place
 from .references import Reference
 
@@ -20,9 +20,9 @@ Reader = Callable[[Place, Stated], "Found | None"]
 
 def readers() -> Sequence[Reader]:
     """The surest first: what has a config of its own before what is a bare tensor."""
-    from .readers import captures, control_vectors, tables, tensors
+    from .readers import control_vectors, tables, tensors
 
-    return (control_vectors.read, captures.read, tables.read, tensors.read)
+    return (control_vectors.read, tables.read, tensors.read)
 
 
 def load(
@@ -60,7 +60,7 @@ def load(
     """
     import torch
 
-    stated = Stated(kind and as_kind(kind), layer, model, maker, as_sign(sign), centred, site, column, dtype)
+    stated = Stated(kind and as_kind(kind), as_layer(layer), model, maker, as_sign(sign), centred, site, column, dtype)
     reference, place, found = look(ref, stated, revision=revision, token=token, local_files_only=local_files_only)
     if found.questions:
         raise unstated(place.name, found.questions)

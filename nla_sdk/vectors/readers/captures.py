@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...errors import ActivationShapeError, InputError
-from ..arrays import Entry, arrays_of, file_of
+from ..arrays import Entry
 from ..faults import Question, SiteError
 from ..kinds import Found, Stated
 from ..places import Place
@@ -21,18 +21,14 @@ CENTRED_WITHIN = 0.05
 """|sum| / norm of a row that may be centred: bfloat16's rounding leaves some 0.02. Of any other row it is about 1."""
 
 
-def read(place: Place, stated: Stated) -> Found | None:
-    """The residual stream of one block out of a cache; None: the file holds no hooks.
+def captured(arrays: Mapping[str, Entry], place: Place, stated: Stated) -> Found | None:
+    """The residual stream of one block out of a cache; None: the arrays are no hooks.
 
     Raises:
         SiteError: none of its hooks is the residual stream after a block.
         InputError: there is no such layer in it, or what is said of it cannot be.
         ActivationShapeError: an array that is no [batch, seq, d].
     """
-    name = file_of(place, (".safetensors", ".pt", ".pth", ".npz"))
-    if name is None:
-        return None
-    arrays = arrays_of(place.open(name))
     if not any(HOOK.fullmatch(one) for one in arrays):
         return None
     streams = _streams(arrays)

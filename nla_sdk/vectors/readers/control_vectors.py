@@ -55,7 +55,7 @@ def read(place: Place, stated: Stated) -> Found | None:
         VectorFileError: it holds a model, or something else.
         InputError: no such maker, no such layer.
     """
-    name = file_of(place, (".gguf",))
+    name = file_of(place, stated, (".gguf",))
     if name is None:
         return None
     if stated.maker not in (None, *BACK):
@@ -99,9 +99,8 @@ def _directions(path: Path, name: str) -> Directions:
         magic, version = file.read(4), file.read(4)
     if magic != b"GGUF":
         raise DamagedFileError(f"{path} is no GGUF file: it does not begin with GGUF. Download it again.")
-    if (
-        version[:2] == b"\0\0"
-    ):  # of a file so written, gguf (0.19) believes the length of any array, and reads on for ever
+    # gguf (0.19) believes the length of an array in a file of the other byte order, and reads on for ever.
+    if version[:2] == b"\0\0":
         raise VectorFileError(f"{name} is written for big-endian machines; write it for little-endian ones.")
     try:
         from ...halves.conversion.fields import Reader
@@ -123,8 +122,8 @@ def _directions(path: Path, name: str) -> Directions:
 
 
 def _told(file: Reader, path: Path) -> Directions:
-    from gguf import MODEL_ARCH_NAMES, GGMLQuantizationType, GGUFValueType
-    from transformers import CONFIG_MAPPING
+    """The directions, once it is seen that they lie where llama.cpp would read them."""
+    from gguf import GGMLQuantizationType
 
     rows, end = {}, file.data_offset
     for tensor in file.tensors:
@@ -146,16 +145,25 @@ def _told(file: Reader, path: Path) -> Directions:
         raise DamagedFileError(f"{path} has {size:,} bytes; its header tells of {len(rows)} directions, {end:,} bytes.")
     if len({len(row) for row in rows.values()}) > 1 or len(rows) < len(file.tensors):
         raise VectorFileError(f"{path} holds directions of several widths, or two of one number.")
-    marks, count = {}, file.get_field(f"{ARCHITECTURE}.layer_count")
-    if count is not None:
-        kinds = {GGUFValueType.UINT32: REPENG, GGUFValueType.INT32: LLAMA}
-        if count.types[0] in kinds:
-            marks[f"layer_count of {count.types[0].name}"] = kinds[count.types[0]]
-    numbers = list(rows)
-    for order, maker in ((sorted(numbers), LLAMA), (sorted(numbers, reverse=True), REPENG)):
-        if numbers == order and len(numbers) > 1:
-            marks["ascending order" if maker == LLAMA else "descending order"] = maker
-    hint = file.value(key) if file.get_field(key := f"{ARCHITECTURE}.model_hint") else None
-    if isinstance(hint, str) and (hint in CONFIG_MAPPING) != (hint in set(MODEL_ARCH_NAMES.values())):
+    key = f"{ARCHITECTURE}.model_hint"
+    hint = file.value(key) if file.get_field(key) else None
+    hint = hint if isinstance(hint, str) else None
+    return Directions(rows, hint, _marks(file, list(rows), hint))
+
+
+def _marks(file: Reader, numbers: list[int], hint: str | None) -> dict[str, str]:
+    """What shows whose file it is → whose."""
+    from gguf import MODEL_ARCH_NAMES, GGUFValueType
+    from transformers import CONFIG_MAPPING
+
+    marks = {}
+    if count := file.get_field(f"{ARCHITECTURE}.layer_count"):
+        of = {GGUFValueType.UINT32: REPENG, GGUFValueType.INT32: LLAMA}.get(count.types[0])
+        marks |= {f"layer_count of {count.types[0].name}": of} if of else {}
+    if len(numbers) > 1 and numbers == sorted(numbers):
+        marks["ascending order"] = LLAMA
+    if len(numbers) > 1 and numbers == sorted(numbers, reverse=True):
+        marks["descending order"] = REPENG
+    if hint is not None and (hint in CONFIG_MAPPING) != (hint in set(MODEL_ARCH_NAMES.values())):
         marks[f"hint {hint}"] = REPENG if hint in CONFIG_MAPPING else LLAMA
-    return Directions(rows, hint if isinstance(hint, str) else None, marks)
+    return marks

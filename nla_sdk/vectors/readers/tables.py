@@ -37,7 +37,7 @@ OURS = "activation_vector"
 """The column that holds activations by its name: the reference pipeline's, and what `nla extract` writes."""
 LABELS = ("row_id", "id", "label", "name")
 AT_ONCE = 256  # rows
-NO_LAYER = -2
+NO_LAYER = -2  # of a null that says none
 
 Batches = Callable[[Sequence[str], "Sequence[int] | None"], Iterator[tuple[int, pa.Table]]]
 """Columns, the rows that are wanted (None: all) → tables of neighbouring rows, each with its first row's number; what
@@ -71,7 +71,7 @@ def read(place: Place, stated: Stated) -> Found | None:
         ActivationShapeError: rows of different widths.
         InputError: the file cannot be read, has no such column, or no row of that layer.
     """
-    name = file_of(place, SUFFIXES)
+    name = file_of(place, stated, SUFFIXES)
     if name is None:
         return None
     path = place.open(name)

@@ -1,4 +1,4 @@
-"""Bare arrays in safetensors, .npy, .npz and torch files: nothing is said of them, so nearly all is asked."""
+"""Arrays in safetensors, .npy, .npz and torch files: of bare ones nothing is said, so nearly all is asked."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from ...errors import ActivationShapeError, InputError
 from ..arrays import BFLOAT16, PICKLES, SUFFIXES, TWO_BYTES, Entry, arrays_of, file_of, refuse_pickle
 from ..faults import Question, SiteError, VectorFileError
-from ..kinds import RESIDUAL, Found, Stated, as_layers
+from ..kinds import Found, Stated, as_layers
 from ..places import Place
-from .captures import token_labels, two_axes
+from .captures import captured, token_labels, two_axes
 
 STEERING = re.compile(r"(decoder_block|self_attn|mlp|input_layernorm|post_attention_layernorm)\.(\d+)")
 """Names in what `arrays.EXPORTS` writes of a steering-vectors object: its layer_type and its key."""
@@ -27,21 +27,21 @@ LAYER = "the block, from 0, whose output they are of; -1: the embeddings"
 
 
 def read(place: Place, stated: Stated) -> Found | None:
-    """The rows of one [n, d] array, or arrays of [d] by name; None: it is no such file.
+    """The rows of one [n, d] array, arrays of [d] by name, or a cache of hooks; None: it is no such file.
 
     Raises:
         UnsafeFileError: a pickle; says what exports it.
         VectorFileError, ActivationShapeError: no array of vectors, or one of something else.
         SiteError: a steering vector of another site.
     """
-    if (pickled := file_of(place, PICKLES)) is not None:
+    if (pickled := file_of(place, stated, PICKLES)) is not None:
         raise refuse_pickle(place.open(pickled))
-    name = file_of(place, SUFFIXES)
+    name = file_of(place, stated, SUFFIXES)
     if name is None:
         return None
-    if stated.site not in (None, RESIDUAL):
-        raise SiteError(f"{place.name}: site={stated.site!r} is not the residual stream, the only one that is read.")
     arrays = arrays_of(place.open(name))
+    if (found := captured(arrays, place, stated)) is not None:
+        return found
     usable = _usable(arrays, stated, place.name)
     shapes = {entry.shape for entry in usable.values()}
     if len(usable) == 1 or (len(shapes) == 1 and all(len(shape) == 1 for shape in shapes)):
@@ -63,14 +63,11 @@ def _usable(arrays: Mapping[str, Entry], stated: Stated, name: str) -> dict[str,
         arrays = {stated.column: arrays[stated.column]}
     if not arrays:
         raise VectorFileError(f"{name} holds no arrays.")
-    usable = {one: entry for one, entry in arrays.items() if entry.is_float and _is_shaped(entry.shape)}
+    floats = {one: entry for one, entry in arrays.items() if entry.is_float or entry.dtype == BFLOAT16}
+    usable = {one: entry for one, entry in floats.items() if 1 <= len(entry.shape) <= 3 and 0 not in entry.shape}
     if not usable:
         raise _refusal(arrays, name)
     return usable
-
-
-def _is_shaped(shape: Sequence[int]) -> bool:
-    return 1 <= len(shape) <= 3 and 0 not in shape
 
 
 def _told(arrays: Mapping[str, Entry]) -> str:
@@ -117,7 +114,7 @@ def _found(place: Place, stated: Stated, chosen: Mapping[str, Entry], asked: tup
     if kind == "activation" and not single:
         labels = token_labels(first.shape, place.name)
         assumed += [*two_axes(first.shape), *(FIRST_ONLY if len(first.shape) == 2 else ())]
-    elif len(first.shape) == 3 and kind is not None:
+    elif len(first.shape) == 3 and kind is not None and not asked:
         raise ActivationShapeError(
             f"{place.name} has shape {list(first.shape)}; a {kind} is a row of [n, d]: save array.reshape(-1, "
             f"{first.shape[-1]}), or the part that is meant. Only activations may be [batch, seq, d]."

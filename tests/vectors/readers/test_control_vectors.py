@@ -140,6 +140,24 @@ def test_a_direction_that_lies_elsewhere_than_the_one_before_ends_is_damage(tmp_
         vectors.load(tmp_path / "moved.gguf")
 
 
+def test_the_other_byte_order_is_refused_before_it_is_read(tmp_path):
+    data = bytearray(HAPPY.read_bytes())
+    data[4:8] = data[4:8][::-1]
+    (tmp_path / "big.gguf").write_bytes(data)
+    with pytest.raises(VectorFileError, match="big-endian"):
+        vectors.load(tmp_path / "big.gguf")
+
+
+@pytest.mark.parametrize("kind", [gguf.GGUFValueType.UINT8, gguf.GGUFValueType.STRING, gguf.GGUFValueType.ARRAY])
+def test_an_array_that_claims_more_than_there_is_ends_at_once(tmp_path, kind):
+    data = bytearray(HAPPY.read_bytes())
+    at = data.index(b"layer_count") + len("layer_count")  # the type of its value, and the value
+    data[at:] = struct.pack("<IIQ", gguf.GGUFValueType.ARRAY, kind, 2**62) + b"\0" * 64
+    (tmp_path / "long.gguf").write_bytes(data)
+    with pytest.raises(DamagedFileError, match="damaged GGUF file"):
+        vectors.load(tmp_path / "long.gguf")
+
+
 def test_nothing_is_read_to_look():
     found = look(HAPPY)[2]
     assert (found.count, found.width, found.questions) == (2, 8, ())

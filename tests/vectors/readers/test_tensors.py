@@ -40,6 +40,17 @@ def test_a_layer_may_be_said_of_each_row():
         vectors.load(NUMPY / "named.npz", kind="difference", layer=[3, 4, 5])
 
 
+@pytest.mark.parametrize("layer", ["3", 3.5, [3, "4"], {"a": 1}], ids=repr)
+def test_a_layer_that_is_no_number_is_refused(layer):
+    with pytest.raises(InputError, match="expected a block's number"):
+        vectors.load(NUMPY / "named.npz", kind="difference", layer=layer)
+
+
+def test_a_layer_may_be_numpys_number():
+    assert vectors.load(NUMPY / "named.npz", kind="difference", layer=np.int64(3)).layer == 3
+    assert vectors.load(NUMPY / "named.npz", kind="difference", layer=np.array([3, 4])).layer == (3, 4)
+
+
 def test_a_name_selects_a_vector():
     loaded = vectors.load(f"{NUMPY / 'named.npz'}#mean", **PROBE)
     assert same(loaded, expected("numpy", "named.npz")["rows"][1:]) and loaded.labels == ("mean",)
@@ -78,6 +89,15 @@ def test_a_pickle_is_refused_with_the_line_that_exports_it(name):
     compile(line[1], "the line", "exec")
 
 
+def test_the_line_holds_no_name_that_a_shell_would_read_otherwise(tmp_path):
+    path = tmp_path / "x'); print(1) #$(date).pkl"
+    path.write_bytes((STEERING / "plain.pkl").read_bytes())
+    with pytest.raises(UnsafeFileError) as refused:
+        vectors.load(path)
+    line = str(refused.value).partition("python -c ")[2]
+    assert "open('FILE.pkl', 'rb')" in line and "date" not in line
+
+
 def test_what_the_line_exports_says_its_layers():
     said, loaded = expected("steering_vectors", "exported.safetensors"), vectors.load(STEERING / "exported.safetensors")
     assert same(loaded, said["rows"])
@@ -89,8 +109,9 @@ def test_a_steering_vector_of_another_site_is_refused(tmp_path):
     save_file({"self_attn.1": torch.ones(4)}, tmp_path / "attn.safetensors")
     with pytest.raises(SiteError, match="of self_attn, which is not the residual stream"):
         vectors.load(tmp_path / "attn.safetensors")
-    with pytest.raises(SiteError, match="site='mlp_out'"):
-        vectors.load(NUMPY / "float16.npy", **PROBE, site="mlp_out")
+    for path in (NUMPY / "float16.npy", FILES / "repeng" / "happy.gguf", FILES / "pandas" / "lines.jsonl"):
+        with pytest.raises(SiteError, match="site='mlp_out' is not the residual stream"):
+            vectors.load(path, **PROBE, site="mlp_out")
 
 
 @pytest.mark.parametrize("name", ["batch.pt", "first.safetensors"])
@@ -138,6 +159,13 @@ def test_a_torch_file_is_read_by_name_and_in_bfloat16(tmp_path):
     torch.save({"layer": 12}, tmp_path / "none.pt")
     with pytest.raises(VectorFileError, match="a dict without tensors"):
         vectors.load(tmp_path / "none.pt", **PROBE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float64], ids=str)
+def test_floats_of_any_size_are_read_from_safetensors(tmp_path, dtype):
+    rows = torch.randn(3, 4, generator=torch.Generator().manual_seed(1)).to(dtype)
+    save_file({"weight": rows}, tmp_path / "x.safetensors")
+    assert same(vectors.load(f"{tmp_path / 'x.safetensors'}#1:3", **PROBE), rows.float()[1:].numpy())
 
 
 def test_a_tensor_that_does_not_hold_its_numbers_takes_no_memory(tmp_path):
