@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickletools
 import re
 import zipfile
@@ -13,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..errors import DamagedFileError, UnsafeFileError, first_line
+from ..errors import DamagedFileError, LoadError, UnsafeFileError, first_line
 from ..model.weights.files import damage, read_tensors
 from .faults import SiteError, VectorFileError
 from .kinds import RESIDUAL, Stated
@@ -203,7 +204,7 @@ def _torch(path: Path) -> dict[str, Entry]:
     try:
         held = read_tensors(path, DamagedFileError)
     except UnsafeFileError as error:
-        raise UnsafeFileError(_refused_pickle(path)) from error
+        raise refuse_pickle(path) from error
     if isinstance(held, torch.Tensor):
         held = {"": held}
     if isinstance(held, (list, tuple)):
@@ -238,55 +239,57 @@ EXPORTS = {
 """What writes the tensors of a pickled object `v`, by the package of its class; "": of an array or a list."""
 
 
-def refuse_pickle(path: Path) -> UnsafeFileError:
-    """The error of a pickle, which is never opened."""
-    return UnsafeFileError(_refused_pickle(path))
-
-
-def _refused_pickle(path: Path) -> str:
-    """Of what the pickle is, told from its opcodes without running one, and the line that exports it."""
-    package, of = _pickled(path)
+def refuse_pickle(path: Path) -> LoadError:
+    """The error of a pickle, which is never opened: what it is, told from its opcodes without running one, and the line
+    that exports it; of one that is cut short, that it is."""
+    found = _pickled(path)
+    if found is None:
+        return DamagedFileError(f"{path} is damaged: its pickle is cut short. Download it again.")
+    package, of = found
     plain = Path(path.name if re.fullmatch(r"[\w. -]+", path.name) else f"FILE{path.suffix}")  # it goes into a shell
     load = "torch.load('{0}', weights_only=False)" if _is_torch(path) else "pickle.load(open('{0}', 'rb'))"
     line = (
         f"import pickle, torch; from safetensors.torch import save_file; v = {load.format(plain.name)}; "
         + EXPORTS.get(package, EXPORTS[""]).format(stem=plain.stem)
     )
-    return (
+    return UnsafeFileError(
         f"{path} is a pickle{f' of {of}' if of else ''} that would run code when read, so it is refused. Whoever wrote "
         f'it exports it (reading it runs its code: only where you trust its author): python -c "{line}"'
     )
 
 
 def _is_torch(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"PK"
+    return path.suffix.lower() not in PICKLES or zipfile.is_zipfile(path)
 
 
-def _pickled(path: Path) -> tuple[str, str]:
-    """Package and class of the first object in a pickle that is neither torch's nor Python's; "" where none shows."""
+def _pickled(path: Path) -> tuple[str, str] | None:
+    """Package and class of the first object in a pickle that is neither torch's nor Python's; "" where none shows;
+    None: the pickle has no end."""
     try:
-        if _is_torch(path):
+        if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-                with archive.open(name) as file:
-                    code = file.read(MOST_CODE)
+                code = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
         else:
             with path.open("rb") as file:
                 code = file.read(MOST_CODE)
-        strings: list[str] = []
-        for opcode, argument, _ in pickletools.genops(code):
-            if opcode.name == "GLOBAL":
-                strings = str(argument).split(" ")
-            elif "UNICODE" in opcode.name:
-                strings = [*strings[-1:], str(argument)]
-            if opcode.name in ("GLOBAL", "STACK_GLOBAL") and len(strings) == 2:
-                package = strings[0].split(".")[0]
-                if package not in ("torch", "collections", "builtins", "__builtin__", "numpy", "copyreg", "copy_reg"):
-                    return package, f"{strings[0]}.{strings[1]}"
-    except Exception:  # a damaged pickle is refused all the same; only its name is not known
-        return "", ""
+        stream, strings = io.BytesIO(code[:MOST_CODE]), []
+        for _ in range(PICKLES_OF_OLD):
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name == "GLOBAL":
+                    strings = str(argument).split(" ")
+                elif "UNICODE" in opcode.name:
+                    strings = [*strings[-1:], str(argument)]
+                if opcode.name in ("GLOBAL", "STACK_GLOBAL") and len(strings) == 2:
+                    package = strings[0].split(".")[0]
+                    if package not in PLAIN:
+                        return package, f"{strings[0]}.{strings[1]}"
+            if len(code) == stream.tell():
+                break
+    except Exception:  # whatever pickletools says of what is none
+        return ("", "") if path.stat().st_size > MOST_CODE else None
     return "", ""
 
 
 MOST_CODE = 1 << 20  # bytes of a pickle that are looked through for the name of its class
+PICKLES_OF_OLD = 4  # a magic number, a version, the system, the object: torch's format before 1.6
+PLAIN = ("torch", "collections", "builtins", "__builtin__", "numpy", "copyreg", "copy_reg")

@@ -39,7 +39,13 @@ def structure(path: Path) -> Spans:
         return _parquet(path, data)
     if suffix == ".jsonl":
         return [(at, at + 1) for at, byte in enumerate(data) if chr(byte) not in "0123456789.-eE+"]
-    return _zip(data) if data[:2] == b"PK" else [(0, len(data))]
+    if data[:2] == b"PK":
+        return _zip(data)
+    if suffix == ".pt":  # torch's old format: the numbers come last
+        import torch
+
+        return [(0, len(data) - sum(one.nbytes for one in torch.load(path).values() if isinstance(one, torch.Tensor)))]
+    return [(0, len(data))]
 
 
 def _parquet(path: Path, data: bytes) -> Spans:

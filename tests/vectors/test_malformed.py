@@ -67,8 +67,8 @@ def held(ref: Path) -> np.ndarray:
             found += [tensor.float().numpy() for tensor in load_file(path).values()]
         elif path.suffix == ".pt":
             tensors = torch.load(path, weights_only=True)
-            named = tensors if isinstance(tensors, dict) else {"": tensors}
-            found += [tensor.float().numpy() for tensor in named.values()]
+            every = tensors.values() if isinstance(tensors, dict) else [*tensors]
+            found += [tensor.float().numpy() for tensor in every if isinstance(tensor, torch.Tensor)]
         elif path.suffix == ".npz":
             with np.load(path) as archive:
                 found += [archive[name].astype(np.float32) for name in archive.files]

@@ -183,6 +183,13 @@ def open_adapter(folder: Path) -> Iterator[AdapterTensors]:
         yield AdapterTensors(files, shapes, lambda key: where[key].get_tensor(key))
 
 
+UNREADABLE = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(AssertionError, struct.error),  # of files in the format that torch had before 1.6
+)
+"""What torch raises of damaged files, besides what pickle does."""
+
+
 def read_tensors(path: Path, error: type[LoadError]) -> object:
     """What a small file of tensors holds, read without running code: of `.safetensors` a dict, of `.npy` its array as
     a tensor, of anything else what torch unpickles with `weights_only=True`.
@@ -228,7 +235,7 @@ def read_tensors(path: Path, error: type[LoadError]) -> object:
             f"author for {path.stem}.safetensors; do not open the file with weights_only=False: reading it would run "
             "code."
         ) from wrong
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as wrong:
+    except UNREADABLE as wrong:
         raise error(f"{path} is not a readable torch file: {first_line(wrong)}. Download it again.") from wrong
 
 

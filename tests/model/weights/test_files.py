@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from nla_sdk.errors import DamagedFileError
+from nla_sdk.errors import DamagedFileError, UnsafeFileError
 from nla_sdk.model.weights.files import damage, read_tensors
 
 
@@ -38,6 +38,15 @@ def test_a_torch_file_whose_record_begins_elsewhere_is_damage_and_not_other_numb
     path.write_bytes(data)
     with pytest.raises(DamagedFileError, match="data/0 does not end where the next record begins"):
         read_tensors(path, DamagedFileError)
+
+
+def test_a_file_in_torchs_old_format_that_was_cut_short_is_refused(tmp_path):
+    torch.save({"a": torch.arange(100.0)}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "x.pt").read_bytes()
+    for end in range(1, len(whole), 7):
+        (tmp_path / "x.pt").write_bytes(whole[:end])
+        with pytest.raises((DamagedFileError, UnsafeFileError)):
+            read_tensors(tmp_path / "x.pt", DamagedFileError)
 
 
 def test_a_torch_file_is_read_with_checksums_and_without_and_in_its_old_format(tmp_path):

@@ -150,12 +150,22 @@ def test_what_is_no_array_of_vectors_is_refused_by_its_type_or_shape(tmp_path, a
         vectors.load(tmp_path / "x.npy", **PROBE)
 
 
-def test_a_torch_file_is_read_by_name_and_in_bfloat16(tmp_path):
-    rows = torch.randn(3, 4, generator=torch.Generator().manual_seed(1)).bfloat16()
-    torch.save({"weight": torch.nn.Parameter(rows), "layer": 12}, tmp_path / "probe.pt")
-    assert same(vectors.load(tmp_path / "probe.pt", **PROBE), rows.float().numpy())
-    torch.save([rows[0], rows[1]], tmp_path / "list.pt")
-    assert vectors.load(tmp_path / "list.pt", **PROBE).labels == ("0", "1")
+@pytest.mark.parametrize("name", ["old.pt", "bfloat16.pt", "list.pt"])
+def test_torch_files_of_any_format_are_read(name):
+    said, loaded = expected("torch", name), vectors.load(FILES / "torch" / name, **PROBE)
+    assert same(loaded, said["rows"])
+    assert loaded.labels == tuple(said.get("labels", ["#0", "#1", "#2", "#3", "#4"]))
+
+
+@pytest.mark.parametrize("name, end", [("steering_vectors/plain.pkl", 30), ("torch/old.pt", 150)])
+def test_a_pickle_that_is_cut_short_is_damage_and_nobody_is_told_to_run_it(tmp_path, name, end):
+    path = tmp_path / (FILES / name).name
+    path.write_bytes((FILES / name).read_bytes()[:end])
+    with pytest.raises(DamagedFileError, match="Download it again"):
+        vectors.load(path, **PROBE)
+
+
+def test_a_torch_file_without_tensors_is_refused(tmp_path):
     torch.save({"layer": 12}, tmp_path / "none.pt")
     with pytest.raises(VectorFileError, match="a dict without tensors"):
         vectors.load(tmp_path / "none.pt", **PROBE)
@@ -205,13 +215,15 @@ class Trap:
         return (Opened, ())
 
 
-@pytest.mark.parametrize("name", ["trap.pt", "trap.pkl", "trap.npy"])
+@pytest.mark.parametrize("name", ["trap.pt", "old.pt", "trap.pkl", "trap.npy"])
 def test_no_pickle_is_ever_run(tmp_path, name):
     path = tmp_path / name
-    if name.endswith(".pt"):
+    if name == "trap.pt":
         torch.save({"vector": Trap()}, path)
     elif name.endswith(".pkl"):
         path.write_bytes(pickle.dumps(Trap()))
+    elif name == "old.pt":
+        torch.save({"vector": Trap()}, path, _use_new_zipfile_serialization=False)
     else:
         np.save(path, np.array([Trap()], object), allow_pickle=True)
     with pytest.raises(UnsafeFileError):
