@@ -68,7 +68,8 @@ def load(
     labels = tuple(found.labels[row] if found.labels else f"#{row}" for row in rows)
     if gone := [label for row, label in zip(rows, labels, strict=True) if row in found.missing]:
         raise VectorFileError(
-            f"{place.name} holds no vector in {gone[0]} ({len(gone)} of the rows asked for are null)."
+            f"{place.name} holds no vector in {gone[0]} ({len(gone)} of the rows asked for are null); "
+            "name the others with #."
         )
     array = np.ascontiguousarray(found.read(rows), dtype=np.float32)
     for wrong, error, why in (

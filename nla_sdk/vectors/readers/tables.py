@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from ...errors import EmptyBatchError, InputError, first_line
+from ...errors import EmptyBatchError, InputError, MissingFileError, OfflineError, first_line
 from ...io.origins import COLUMNS, RowFacts, common, facts_of_rows, facts_of_sidecar
 from ...io.rows.readers import json_rows
 from ...io.sidecars import sidecar_of
@@ -78,8 +79,9 @@ def read(place: Place, stated: Stated) -> Found | None:
     if wrong := damage(path):
         raise wrong
     sidecar = sidecar_of(Path(name)).as_posix()
-    if sidecar in place.names:
-        place.open(sidecar)  # of the Hub it is not here yet
+    if place.file is not None or sidecar in place.names:
+        with suppress(MissingFileError, OfflineError):
+            place.open(sidecar)  # of the Hub it is not here yet
     try:
         return _table(path, stated, place.name)
     except (UnicodeDecodeError, KeyError) as error:  # a column's name, or a text, whose bytes are no UTF-8
