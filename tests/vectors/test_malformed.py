@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import sys
 import warnings
@@ -21,6 +20,7 @@ from nla_sdk.vectors.loading import load, look
 
 from .malforming import malformed
 
+resource = pytest.importorskip("resource")
 FILES = Path(__file__).parent / "files"
 COUNT = 300
 MOST_ROWS = 50

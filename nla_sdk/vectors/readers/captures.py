@@ -120,7 +120,10 @@ def _centred(entry: Entry, said: bool | None, name: str) -> tuple[list[Question]
         return [], ["it was not centred: its rows do not sum to 0"]
     if said is None:
         why = "every row sums to 0: compatibility mode takes its mean out of a LayerNorm model's stream"
-        choices = ("true: it was taken out, so rows are not quite the model's own", "false: they are the model's own")
+        choices = (
+            "true: it was taken out, so rows are not quite the model's own",
+            "false: they are the model's own, as RMSNorm models' always are",
+        )
         return [Question("centred", why, choices)], []
     if said:
         return [], ["centred: every row lacks its mean over d_model, which the model's own stream has"]
