@@ -112,7 +112,9 @@ def _centred(entry: Entry, said: bool | None, name: str) -> tuple[list[Question]
     rows = entry.rows(range(min(entry.count, LOOKED_AT)), None).astype(np.float64)
     rows = rows[np.isfinite(rows).all(axis=1) & rows.any(axis=1)]
     sums = np.abs(rows.sum(axis=1)) / np.linalg.norm(rows, axis=1)
-    if len(sums) and sums.max() > CENTRED_WITHIN:
+    if not len(sums):
+        return [], []  # it holds no number to go by, and cannot be read
+    if sums.max() > CENTRED_WITHIN:
         if said:
             raise InputError(
                 f"{name}: centred=True, but its rows are not: the numbers of a centred row sum to 0. Leave it out."

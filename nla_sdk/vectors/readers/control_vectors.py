@@ -28,7 +28,7 @@ REPENG, LLAMA = "repeng", "llama.cpp"
 BACK = {REPENG: 0, LLAMA: 1}
 """direction.N is the output of block N − this."""
 MAKERS = ("repeng: direction.N is the output of block N", "llama.cpp: direction.N is the output of block N − 1")
-SIGNS = ("+: as they are", "-: turned round", "±: both, a row each")
+SIGNS = ("+: as they are (of --method mean: towards its positive examples)", "-: turned round", "±: both, a row each")
 NAME = re.compile(r"direction\.(\d{1,6})")
 
 

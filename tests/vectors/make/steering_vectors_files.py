@@ -1,6 +1,6 @@
 """A steering vector of steering-vectors, which is saved as a pickle (refused), and what our message exports it to.
 
-pip install torch==2.13.0 steering-vectors==0.12.2
+pip install torch==2.13.0 steering-vectors==0.12.2 transformers==4.57.6
 python tests/vectors/make/steering_vectors_files.py
 """
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from nla_sdk import vectors
-from nla_sdk.errors import ActivationShapeError, InputError
+from nla_sdk.errors import ActivationShapeError, InputError, NonFiniteActivationError
 from nla_sdk.vectors.faults import SiteError, UnstatedVectorError
 from tests.vectors.written import FILES, expected, same
 
@@ -74,6 +74,12 @@ def test_rounding_does_not_hide_that_a_stream_was_centred(tmp_path, dtype):
     save_file({"blocks.2.hook_resid_post": rows.to(dtype)}, tmp_path / "acts.safetensors")
     with pytest.raises(UnstatedVectorError, match="centred"):
         vectors.load(tmp_path / "acts.safetensors")
+
+
+def test_a_stream_that_overflowed_is_not_asked_about_but_refused(tmp_path):
+    torch.save({"blocks.0.hook_out": torch.full((2, 3), torch.inf)}, tmp_path / "inf.pt")
+    with pytest.raises(NonFiniteActivationError, match="text 0, token 0 holds NaN or infinity"):
+        vectors.load(tmp_path / "inf.pt")
 
 
 def test_an_array_that_is_no_batch_of_tokens_is_refused(tmp_path):
