@@ -60,9 +60,7 @@ def test_n_of_llama_cpps_file_is_the_block_after(path):
 
 
 def test_the_sign_of_llama_cpps_file_is_asked_for():
-    with pytest.raises(
-        UnstatedVectorError, match=r"sign .*random.*\+: as they are .of --method mean.*±: both"
-    ):
+    with pytest.raises(UnstatedVectorError, match=r"sign .*random.*\+: as they are .of --method mean.*±: both"):
         vectors.load(LLAMA)
 
 
