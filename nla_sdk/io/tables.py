@@ -330,6 +330,8 @@ def rechunk(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table:
+    if len(tables) == 1:
+        return tables[0]  # one without columns keeps its rows, which Arrow's joining forgets
     unified([table.schema for table in tables], "the input: a column changes its type from row to row")
     return pa.concat_tables(tables, promote_options="permissive")
 

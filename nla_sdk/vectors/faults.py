@@ -31,7 +31,7 @@ class Question:
     """What a file leaves open.
 
     Attributes:
-        fact: the argument of `load` that says it: layer, kind, maker, sign, centred, site, column, model.
+        fact: the argument of `load` that says it: layer, kind, maker, sign, centred, site, column, dtype, model.
         why: what the file says in its place, and why it cannot be guessed: a clause.
         choices: what may be said, each as `value: what it means`; empty: any (a layer's number, a model's name).
     """

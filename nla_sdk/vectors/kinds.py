@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import index
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from ..errors import InputError
@@ -36,6 +37,34 @@ def as_kind(kind: object) -> Kind:
     return cast(Kind, kind)
 
 
+def as_layer(layer: object) -> int | tuple[int, ...] | None:
+    """A layer, or several, of any kind of whole number.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        if layer is None:
+            return None
+        if isinstance(layer, Iterable) and not isinstance(layer, str):
+            return tuple(index(one) for one in layer)
+        return index(layer)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        raise InputError(f"layer={layer!r}: expected a block's number, or one of each row.") from None
+
+
+def as_sign(sign: object) -> str | None:
+    """A sign as it may be written: +, - (or −), ± (or +-).
+
+    Raises:
+        InputError: it is none.
+    """
+    known = {None: None, "+": "+", "-": "-", "−": "-", "±": "±", "+-": "±"}
+    if not isinstance(sign, (str, type(None))) or sign not in known:
+        raise InputError(f'sign={sign!r}: expected "+", "-" or "±" (both).')
+    return known[sign]
+
+
 @dataclass(frozen=True)
 class Stated:
     """What a caller says of a file of vectors; None: nothing. It goes before what the file says.
@@ -49,6 +78,7 @@ class Stated:
         centred: whether a LayerNorm model's stream was centred before it was kept.
         site: residual, or what else a tool's free text means.
         column: of a table; or the array of an archive.
+        dtype: of a .npy file of |V2: bfloat16 or float16.
     """
 
     kind: Kind | None = None
@@ -59,6 +89,7 @@ class Stated:
     centred: bool | None = None
     site: str | None = None
     column: str | None = None
+    dtype: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +121,44 @@ class Found:
     assumed: tuple[str, ...] = ()
     questions: tuple[Question, ...] = ()
     unknown: tuple[str, ...] = ()
+
+    def at(self, layer: int | Sequence[int] | None, name: str) -> Found:
+        """The rows of a layer, where the files say a layer of each; of several layers: what the caller says of each.
+
+        Args:
+            layer: as of `Stated`; None: all rows.
+            name: the file, for messages.
+        Raises:
+            InputError: there is no row of that layer.
+        """
+        if not isinstance(layer, int):
+            return self if layer is None else replace(self, layer=as_layers(layer, self.count))
+        of_rows = (self.layer,) * self.count if isinstance(self.layer, int) else self.layer or ()
+        kept = [row for row, of in enumerate(of_rows) if of == layer]
+        if not kept:
+            there = ", ".join(map(str, sorted({of for row, of in enumerate(of_rows) if row not in self.missing})))
+            raise InputError(f"{name} holds vectors of layer {there}, none of {layer}.")
+        return replace(
+            self,
+            count=len(kept),
+            read=lambda rows: self.read([kept[row] for row in rows]),
+            layer=layer,
+            labels=tuple(self.labels[row] for row in kept) if self.labels else tuple(f"#{row}" for row in kept),
+            missing=frozenset(at for at, row in enumerate(kept) if row in self.missing),
+        )
+
+
+def as_layers(layer: int | Sequence[int] | None, count: int) -> int | tuple[int, ...] | None:
+    """What a caller says of the layer of all rows, or of each.
+
+    Raises:
+        InputError: of another number of rows.
+    """
+    if layer is None or isinstance(layer, int):
+        return layer
+    if len(layer) != count:
+        raise InputError(f"layer= says {len(layer)} layers of {count} vectors; say one, or one of each.")
+    return tuple(layer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +202,25 @@ class Vectors:
     def __neg__(self) -> Vectors:
         """The same, turned round."""
         return replace(self, vectors=-self.vectors, labels=tuple(f"−{label}" for label in self.labels))
+
+    def signed(self, sign: str | None) -> Vectors:
+        """As they are ("+" and None), turned round ("-"), or both of each, one after the other ("±").
+
+        Raises:
+            InputError: activations have no other sign.
+        """
+        import torch
+
+        if sign in (None, "+"):
+            return self
+        if self.kind == "activation":
+            raise InputError(f"sign={sign!r}: an activation is a point and has no other sign; leave it out.")
+        if sign == "-":
+            return -self
+        each = [signed for label in self.labels for signed in (f"+{label}", f"−{label}")]
+        layer = self.layer if isinstance(self.layer, int) else tuple(of for of in self.layer for _ in "+-")
+        both = torch.stack([self.vectors, -self.vectors], dim=1).flatten(0, 1)
+        return replace(self, vectors=both, layer=layer, labels=tuple(each))
 
     def __repr__(self) -> str:
         rows, width = self.vectors.shape

@@ -11,9 +11,8 @@ import numpy as np
 from ..errors import InputError, NonFiniteActivationError, ZeroActivationError
 from ..halves.hub.listing import listed
 from .faults import VectorFileError, unstated
-from .kinds import Found, Kind, Stated, Vectors, as_kind
+from .kinds import Found, Kind, Stated, Vectors, as_kind, as_layer, as_sign
 from .places import Place
-from .readers import dictionary_learning, gemma_scope, sae_lens, sparsify
 from .references import Reference
 
 Reader = Callable[[Place, Stated], "Found | None"]
@@ -22,7 +21,10 @@ Reader = Callable[[Place, Stated], "Found | None"]
 
 def readers() -> Sequence[Reader]:
     """The surest first: what has a config of its own before what is a bare tensor."""
-    return sae_lens.read, sparsify.read, gemma_scope.read_second, gemma_scope.read, dictionary_learning.read
+    from .readers import control_vectors, dictionary_learning, gemma_scope, sae_lens, sparsify, tables, tensors
+
+    dictionaries = (sae_lens.read, sparsify.read, gemma_scope.read_second, gemma_scope.read, dictionary_learning.read)
+    return (*dictionaries, control_vectors.read, tables.read, tensors.read)
 
 
 def load(
@@ -36,6 +38,7 @@ def load(
     centred: bool | None = None,
     site: str | None = None,
     column: str | None = None,
+    dtype: str | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
@@ -46,7 +49,7 @@ def load(
 
     Args:
         ref: path or Hub id, with `#12`, `#3:9`, `#3,7`, `#name` for some of the rows and `@layer`.
-        kind, layer, model, maker, sign, centred, site, column: what the files do not say, or say wrongly; see `Stated`.
+        kind, layer, model, maker, sign, centred, site, column, dtype: what the files do not say; see `Stated`.
         revision, token, local_files_only: of the Hub.
     Raises:
         UnstatedVectorError: names all that must be told. SiteError: not of the residual stream.
@@ -59,7 +62,7 @@ def load(
     """
     import torch
 
-    stated = Stated(kind and as_kind(kind), layer, model, maker, sign, centred, site, column)
+    stated = Stated(kind and as_kind(kind), as_layer(layer), model, maker, as_sign(sign), centred, site, column, dtype)
     reference, place, found = look(ref, stated, revision=revision, token=token, local_files_only=local_files_only)
     if found.questions:
         raise unstated(place.name, found.questions)
@@ -67,7 +70,8 @@ def load(
     labels = tuple(found.labels[row] if found.labels else f"#{row}" for row in rows)
     if gone := [label for row, label in zip(rows, labels, strict=True) if row in found.missing]:
         raise VectorFileError(
-            f"{place.name} holds no vector in {gone[0]} ({len(gone)} of the rows asked for are null)."
+            f"{place.name} holds no vector in {gone[0]} ({len(gone)} of the rows asked for are null); "
+            "name the others with #."
         )
     array = np.ascontiguousarray(found.read(rows), dtype=np.float32)
     overflow = "holds NaN or infinity (float16 overflows above 65504)"
@@ -79,7 +83,7 @@ def load(
             raise error(f"{place.name}: {labels[int(np.argmax(wrong))]} {why}.")
     assert found.kind is not None and found.layer is not None, "or there would be questions"
     of_rows = found.layer if isinstance(found.layer, int) else tuple(found.layer[row] for row in rows)
-    return Vectors(
+    vectors = Vectors(
         torch.from_numpy(array),
         found.kind,
         of_rows if isinstance(of_rows, int) or len(set(of_rows)) > 1 else of_rows[0],
@@ -90,6 +94,7 @@ def load(
         found.assumed,
         found.unknown,
     )
+    return vectors.signed(stated.sign)
 
 
 def look(

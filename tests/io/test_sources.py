@@ -202,6 +202,12 @@ def test_a_row_far_down_without_the_column_is_refused(tmp_path):
         opened(tmp_path / "a.jsonl").check()
 
 
+def test_objects_without_keys_are_rows_too(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' * 256 + "{}\n" * 256 + '{"text": "b"}\n')
+    with pytest.raises(InputError, match="a.jsonl: rows 256 to 511 have no text"):
+        opened(tmp_path / "a.jsonl").check()
+
+
 def test_marks_at_the_beginning_of_a_file_and_of_files_appended_to_it_are_no_content(tmp_path):
     line = '\ufeff{"text": "The cat"}\n'
     (tmp_path / "a.jsonl").write_text(line * 2, encoding="utf-8")

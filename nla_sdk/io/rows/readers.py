@@ -115,7 +115,9 @@ def json_rows(path: Path, name: str) -> Reader:
                 wanted = islice(rows(file), start, None)
                 while batch := list(islice(wanted, ROWS_PER_READ)):
                     names = dict.fromkeys(key for row in batch for key in row)
-                    yield pa.table({key: _column(key, [row.get(key) for row in batch], name) for key in names})
+                    columns = {key: _column(key, [row.get(key) for row in batch], name) for key in names}
+                    # A table of no columns has no rows, but one of which none is left has.
+                    yield pa.table(columns) if columns else pa.table({"": pa.nulls(len(batch))}).select([])
             except UnicodeDecodeError as error:
                 raise InputError(f"{name} {not_utf8(path, error)}.") from None
 

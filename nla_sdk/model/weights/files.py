@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,7 +98,9 @@ def parse_header(text: bytes) -> dict[str, Any]:
         header = parse_json(text)
         for name, entry in header.items():
             if name != "__metadata__":
-                entry["dtype"], entry["shape"], entry["data_offsets"][1]
+                entry["dtype"], entry["shape"]
+                if not all(isinstance(at, int) for at in entry["data_offsets"]) or len(entry["data_offsets"]) != 2:
+                    raise ValueError("an offset is no number")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         raise ValueError("its header is no safetensors header") from None
     return header
@@ -190,6 +194,13 @@ def open_adapter(folder: Path) -> Iterator[AdapterTensors]:
         yield AdapterTensors(files, shapes, lambda key: where[key].get_tensor(key))
 
 
+UNREADABLE = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(AssertionError, struct.error),  # of files in the format that torch had before 1.6
+)
+"""What torch raises of damaged files, besides what pickle does."""
+
+
 def read_tensors(path: Path, error: type[LoadError]) -> object:
     """What a small file of tensors holds, read without running code: of `.safetensors` a dict, of `.npy` its array as
     a tensor, of anything else what torch unpickles with `weights_only=True`.
@@ -216,6 +227,8 @@ def read_tensors(path: Path, error: type[LoadError]) -> object:
             return torch.from_numpy(np.load(path, allow_pickle=False))
         except (ValueError, TypeError, EOFError, OSError) as wrong:
             raise error(f"{path} is no readable array of numbers: {first_line(wrong)}. Download it again.") from wrong
+    if wrong := _records_fault(path):
+        raise error(f"{path} is not a readable torch file: {wrong}. Download it again.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of an unusual pickle protocol, which is refused next
@@ -233,8 +246,31 @@ def read_tensors(path: Path, error: type[LoadError]) -> object:
             f"author for {path.stem}.safetensors; do not open the file with weights_only=False: reading it would run "
             "code."
         ) from wrong
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as wrong:
+    except UNREADABLE as wrong:
         raise error(f"{path} is not a readable torch file: {first_line(wrong)}. Download it again.") from wrong
+
+
+def _records_fault(path: Path) -> str | None:
+    """What of a torch file's records does not end where the next one begins; None: nothing, or it is no zip file.
+
+    torch (2.13) finds a record's numbers by the header before them and looks at no checksum: where that header lies,
+    it reads others.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return None
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+            records = sorted(archive.infolist(), key=lambda record: record.header_offset)
+            ends = [*(record.header_offset for record in records[1:]), archive.start_dir]
+            for record, end in zip(records, ends, strict=True):
+                file.seek(record.header_offset + 26)
+                file.seek(sum(struct.unpack("<HH", file.read(4))) + record.compress_size, 1)
+                left, described = end - file.tell(), record.flag_bits & 8  # by its checksum and its sizes, behind it
+                if left not in ((16, 24) if described else (0,)) or (described and file.read(4) != b"PK\x07\x08"):
+                    return f"{record.filename} does not end where the next record begins"
+    except (zipfile.BadZipFile, struct.error, OSError, ValueError, NotImplementedError) as error:
+        return first_line(error)
+    return None
 
 
 def tensors_by_name(found: object) -> TypeGuard[dict[object, torch.Tensor]]:
