@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .calls.comparing import Comparison
+    from .calls.steered import Steered
     from .contract import Contract
     from .errors import NLAError, NLAWarning
     from .model.statistics.check import ActivationReport
@@ -37,6 +38,7 @@ __all__ = [
     "Results",
     "RoundTrip",
     "Score",
+    "Steered",
     "Vectors",
     "__version__",
 ]
@@ -48,6 +50,7 @@ _HOMES = {
     "ActivationReport": "model.statistics.check",
     "Comparison": "calls.comparing",
     "Contract": "contract",
+    "Steered": "calls.steered",
     "Vectors": "vectors",
     **dict.fromkeys(("NLAError", "NLAWarning"), "errors"),
 }

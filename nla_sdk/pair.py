@@ -23,13 +23,14 @@ from .model.statistics.check import ActivationReport
 from .results import Activations, Answer, Explanation, Results, RoundTrip, Score
 from .sampling import Sampling, whole_number
 from .steps.comparing import Comparing
+from .steps.steering import Steering
 from .vectors.kinds import Kind, Vectors
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class NLAPair(Comparing):
+class NLAPair(Comparing, Steering):
     """An AV and an AR (or one of them) with the model whose activations they read.
 
     Build it with `from_pretrained`. LoRA halves and the source model share one base in memory; a half that is a full

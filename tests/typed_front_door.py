@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from typing_extensions import assert_type
 
-from nla_sdk import Activations, Comparison, Contract, Explanation, NLAPair, Results, RoundTrip, Score
+from nla_sdk import Activations, Comparison, Contract, Explanation, NLAPair, Results, RoundTrip, Score, Steered
 from nla_sdk.halves.half import Half
 from nla_sdk.sampling import Sampling
 
@@ -31,6 +31,7 @@ def what_a_pair_gives(pair: NLAPair, matrix: torch.Tensor) -> None:
     assert_type(pair.reconstruct(pair.explain(matrix)), torch.Tensor)
     assert_type(pair.score("a cat", matrix), Score | Results[Score])
     assert_type(pair.save_pretrained("my-pair", overwrite=True), Path)
+    assert_type(pair.steer("a text", matrix, [0.5, 1.0]), Steered | Results[Steered])
     pair.round_trip("a text", temprature=0.7)  # pyright: ignore[reportCallIssue]
     pair.explain("a text")  # pyright: ignore[reportArgumentType]
 

@@ -150,6 +150,41 @@ def extract(
 
 @app.command()
 @expand
+def steer(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What is gone on from, in quotes.")],
+    pair: PairOptions,
+    vectors: FileOptions,
+    towards: Annotated[str | None, typer.Option(metavar="TEXT", help="An explanation, or any text.")] = None,
+    vector: Annotated[
+        str | None, typer.Option(metavar="REF", help="A file or repository of vectors, with #12, #3,7, #name.")
+    ] = None,
+    strength: Annotated[
+        list[float] | None,
+        typer.Option(help="Of a typical activation's length; below 0 away; repeatable. [default: 0.5]"),
+    ] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="Block after which it is added. [default: REF's, or the pair's]")
+    ] = None,
+    mean: Annotated[Path | None, typer.Option(help="Mean activation that `nla mean` wrote.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of each text.")] = 40,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Take another model's vectors.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False,
+) -> None:
+    """What the model writes with a direction in its stream, beside what it writes without.
+
+    The direction is what the AR makes of TEXT, or vectors of REF. This is how to see whether an explanation's words do
+    what they say.
+    """
+    from .vectors.steer import steer as write
+
+    writing = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed, "force": force, "mean": mean}
+    write(prompt, towards, vector, strength or [0.5], pair, writing, vectors, layer=layer, as_json=json)
+
+
+@app.command()
+@expand
 def info(
     ref: Annotated[str, typer.Argument(metavar="REPO_OR_FOLDER", help="A half, a folder of both, or demo.")],
     base: Annotated[str | None, typer.Option(help="Base to check an adapter against, if not the contract's.")] = None,

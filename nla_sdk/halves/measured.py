@@ -73,9 +73,18 @@ def statistics_of(halves: Sequence[Half], base: Base, *, wait: bool) -> Activati
     bundled = halves[0].folder.parent / STATISTICS_FILE
     if halves[0].ref == "demo" and bundled.is_file():
         return ActivationStatistics.load(bundled)
-    if (backbone := base.in_memory) is None:
-        return None
     if any(half.contract.activation_map or half.contract.reconstruction_map for half in halves):
         return None  # what is read is mapped from another model's space, of which the base knows nothing
+    return statistics_at(base, cast(int, halves[0].contract.layer), wait=wait)
+
+
+def statistics_at(base: Base, layer: int, *, wait: bool = False) -> ActivationStatistics | None:
+    """Those of any layer of a base that is in memory: cached, or measured now.
+
+    Args:
+        wait: for a large base on a CPU.
+    """
+    if (backbone := base.in_memory) is None:
+        return None
     quick = backbone.device.type != "cpu" or sum(p.numel() for p in backbone.model.parameters()) < QUICK
-    return kept(backbone, cast(int, halves[0].contract.layer), cast(Path, base.path), measured=quick or wait)
+    return kept(backbone, layer, cast(Path, base.path), measured=quick or wait)

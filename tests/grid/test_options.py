@@ -11,6 +11,7 @@ from tests.grid.entries import ENTRIES
 from tests.grid.outcome import refused, run
 
 NLA = ("nla", "explain", "rows.parquet", "--av", "pair")
+STEER = ("nla", "steer", "the cat", "--towards", "dogs", "--av", "pair")
 OPTIONS = {
     "no such option": (*NLA, "--wings"),
     "no such command": ("nla", "fly"),
@@ -18,6 +19,13 @@ OPTIONS = {
     "no question": ("nla", "ask", "", "rows.parquet", "--av", "pair"),
     "a slice that is none": ("nla", "ask", "What is it?", "the cat", "--av", "pair", "--positions", "a:b"),
     "a layer that was never trained": (*NLA, "--layer", "0"),
+    "steering towards nothing": ("nla", "steer", "the cat", "--av", "pair"),
+    "steering towards two things": (*STEER, "--vector", "rows.npy"),
+    "steering along what is not there": ("nla", "steer", "the cat", "--av", "pair", "--vector", "./nowhere"),
+    "a prompt of nothing": ("nla", "steer", "", "--av", "pair", "--towards", "dogs"),
+    "a strength that is no number": (*STEER, "--strength", "nan"),
+    "a strength that is a word": (*STEER, "--strength", "much"),
+    "a layer to steer that is not there": (*STEER, "--layer", "99"),
     "no such column": (*NLA, "--column", "wings"),
     "a column of something else": (
         "nla",
