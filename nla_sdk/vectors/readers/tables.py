@@ -29,13 +29,15 @@ from ...io.tables import (
 from ...model.weights.files import damage
 from ..arrays import file_of
 from ..faults import Question, VectorFileError
-from ..kinds import Found, Stated, as_layers
+from ..kinds import KINDS, Found, Stated, as_kind, as_layers
 from ..places import Place
 from .tensors import KIND, LAYER
 
 SUFFIXES = (".parquet", ".jsonl", ".ndjson")
 OURS = "activation_vector"
 """The column that holds activations by its name: the reference pipeline's, and what `nla extract` writes."""
+KINDS_OF_ROWS = "kind"
+"""The column that says what rows are: `nla explain` and the others write it."""
 LABELS = ("row_id", "id", "label", "name")
 AT_ONCE = 256  # rows
 NO_LAYER = -2  # of a null that says none
@@ -53,6 +55,7 @@ class Scan:
         missing: rows that are null.
         labels: of each row, where a column says it.
         layers: of each row, where its column says it.
+        kinds: of each row, where its column says it.
         facts: where the rows were read, as columns say.
     """
 
@@ -61,6 +64,7 @@ class Scan:
     missing: list[int] = field(default_factory=list)
     labels: list[object] = field(default_factory=list)
     layers: list[object] = field(default_factory=list)
+    kinds: list[object] = field(default_factory=list)
     facts: list[RowFacts] = field(default_factory=list)
 
 
@@ -186,7 +190,8 @@ def _scan(batches: Batches, fields: Mapping[str, pa.Field], column: str, name: s
     """
     scan = Scan()
     label = next((one for one in LABELS if one in fields and _is_label(fields[one])), None)
-    beside = [one for one in (label, *COLUMNS.values()) if one in fields and one is not None]
+    kinds = KINDS_OF_ROWS if KINDS_OF_ROWS in fields and holds_texts(fields[KINDS_OF_ROWS]) else None
+    beside = [one for one in (label, kinds, *COLUMNS.values()) if one in fields and one is not None]
     for at, table in batches([column, *beside], None):
         if (numbers := _numbers(table, column)) is None:
             scan.missing += range(at, at + table.num_rows)
@@ -199,6 +204,8 @@ def _scan(batches: Batches, fields: Mapping[str, pa.Field], column: str, name: s
             scan.missing += (at + np.flatnonzero(numbers[column].is_null().to_numpy())).tolist()
         if label is not None:
             scan.labels += _texts(table, label, name, at)
+        if kinds is not None:
+            scan.kinds += _texts(table, kinds, name, at)
         if (layers := COLUMNS["layer"]) in fields:
             scan.layers += table[layers].to_pylist() if layers in table.column_names else [None] * table.num_rows
         scan.facts += facts_of_rows(table, at)
@@ -232,9 +239,14 @@ def _found(
     if not scan.count:
         raise EmptyBatchError(f"{name} holds no rows; expected at least one.")
     missing, questions = frozenset(scan.missing), []
-    kind = stated.kind or ("activation" if column == OURS else None)
+    said = {one for row, one in enumerate(scan.kinds) if row not in missing}
+    said = said if said & set(KINDS) else set()  # or the column means something else
+    kind = stated.kind or ("activation" if column == OURS and not said else None)
+    if kind is None and len(said) == 1:
+        kind = as_kind(next(iter(said)))
     if kind is None:
-        questions.append(Question("kind", f"a column {column} may hold any", KIND))
+        several = f"its column {KINDS_OF_ROWS} says {', '.join(sorted(map(str, said)))}"
+        questions.append(Question("kind", several if said else f"a column {column} may hold any", KIND))
     layers, silent = _layers(scan, facts, stated)
     if silent:
         some = f"row {silent[0]} does not say it"

@@ -51,6 +51,20 @@ def test_rows_come_in_the_order_that_was_asked_for():
     assert loaded.labels == ("eva", "ada", "dora") and loaded.layer == (4, 3, 4)
 
 
+def test_a_column_of_kinds_says_what_rows_of_our_column_are(tmp_path):
+    rows = {"kind": ["direction", None, "direction"], "activation_layer": [3] * 3}
+    vectors_of = pa.array([[1.0, 2.0], None, [3.0, 4.0]], pa.list_(pa.float32()))
+    pq.write_table(pa.table({**rows, "activation_vector": vectors_of}), path := tmp_path / "explained.parquet")
+    assert vectors.load(f"{path}#2").kind == "direction"
+    assert vectors.load(f"{path}#2", kind="activation").kind == "activation"
+    mixed = {**rows, "kind": ["direction", None, "activation"]}
+    pq.write_table(pa.table({**mixed, "activation_vector": vectors_of}), path)
+    with pytest.raises(UnstatedVectorError, match="column kind says activation, direction"):
+        vectors.load(f"{path}#2")
+    pq.write_table(pa.table({**rows, "kind": ["noun", "verb", "noun"], "activation_vector": vectors_of}), path)
+    assert vectors.load(f"{path}#2").kind == "activation"  # a column of their own
+
+
 def test_columns_say_layer_and_model_and_our_column_is_of_activations():
     ref = FILES / "pyarrow" / "fixed.parquet"
     loaded = vectors.load(f"{ref}#0:2")
