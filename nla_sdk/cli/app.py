@@ -165,6 +165,7 @@ def steer(
     layer: Annotated[
         int | None, typer.Option(help="Block after which it is added. [default: REF's, or the pair's]")
     ] = None,
+    column: Annotated[str | None, typer.Option(help="Of a table; or the array of an archive.")] = None,
     mean: Annotated[Path | None, typer.Option(help="Mean activation that `nla mean` wrote.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Of each text.")] = 40,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
@@ -180,7 +181,8 @@ def steer(
     from .vectors.steer import steer as write
 
     writing = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed, "force": force, "mean": mean}
-    write(prompt, towards, vector, strength or [0.5], pair, writing, vectors, layer=layer, as_json=json)
+    where = {"layer": layer, "column": column}
+    write(prompt, towards, vector, strength or [0.5], pair, writing, vectors, **where, as_json=json)
 
 
 @app.command()

@@ -156,6 +156,7 @@ class FileOptions:
         bool | None, typer.Option("--centred/--not-centred", help="Whether a LayerNorm model's stream was centred.")
     ] = None
     site: Annotated[str | None, typer.Option(help="residual, where a tool's free text means it.")] = None
+    vectors_dtype: Annotated[str | None, typer.Option(help="Of a .npy file of |V2: bfloat16 or float16.")] = None
 
     def stated(self) -> dict[str, Any]:
         """What `nla_sdk.vectors.load` is told.
@@ -166,6 +167,7 @@ class FileOptions:
         from ..vectors.kinds import as_kind
 
         said = {field.name: getattr(self, field.name) for field in fields(FileOptions)}
+        said["dtype"] = said.pop("vectors_dtype")
         return said | {"kind": None if self.kind is None else as_kind(self.kind)}
 
 
@@ -187,7 +189,7 @@ class VectorOptions(FileOptions):
 
     def needed_for(self, given: str) -> bool:
         """Whether INPUT must be read as another tool's: --vectors, or a file of which more is said than its kind."""
-        said = (self.model, self.maker, self.sign, self.centred, self.site, self.vectors_revision)
+        said = (self.model, self.maker, self.sign, self.centred, self.site, self.vectors_dtype, self.vectors_revision)
         return self.vectors or (any(one is not None for one in said) and Path(given).exists())
 
     def shown(self) -> dict[str, Any]:

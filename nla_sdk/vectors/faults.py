@@ -26,6 +26,10 @@ class UnstatedVectorError(InputError):
     remedy = "Say it: the message lists the choices and the option for each."
 
 
+OPTIONS = {"dtype": "--vectors-dtype", "centred": "--centred or --not-centred"}
+"""Options that are not called as the arguments are: --dtype is the model's."""
+
+
 @dataclass(frozen=True)
 class Question:
     """What a file leaves open.
@@ -43,7 +47,7 @@ class Question:
     @property
     def option(self) -> str:
         """As on the command line."""
-        return f"--{self.fact}"
+        return OPTIONS.get(self.fact, f"--{self.fact}")
 
     def __str__(self) -> str:
         said = "; ".join(self.choices)

@@ -91,6 +91,7 @@ def shown_as(source: RowSource, options: VectorOptions) -> dict[str, Any]:
     if source.holds != TEXTS:
         return options.shown()
     said = options.stated() | options.shown() | {"vectors-revision": options.vectors_revision}
+    said["vectors-dtype"] = said.pop("dtype")
     if name := next((name for name, value in said.items() if value is not None), None):
         raise InputError(f"--{name}: {source.name} holds texts, whose activations are read here. Leave it out.")
     return {}

@@ -66,11 +66,11 @@ def describe(ref: str, stated: Stated, **where: Any) -> dict[str, Any]:
 
 
 def _norms(found: Found, rows: Sequence[int]) -> dict[str, float | int] | None:
-    """Least, median and greatest ‖v‖ of some rows; None: which rows they are is not known yet."""
+    """Least, median and greatest ‖v‖ of some rows; None: which rows they are, or of what type, is not known yet."""
     import numpy as np
 
     there = [row for row in rows if row not in found.missing]
-    if not there or any(question.fact == "column" for question in found.questions):
+    if not there or any(question.fact in ("column", "dtype") for question in found.questions):
         return None
     step = -(-len(there) // SAMPLE)
     some = there[::step]

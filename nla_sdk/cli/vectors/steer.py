@@ -30,6 +30,7 @@ def steer(
     options: FileOptions,
     *,
     layer: int | None,
+    column: str | None,
     as_json: bool,
 ) -> None:
     """Steer, and print what comes of it.
@@ -38,7 +39,7 @@ def steer(
         towards: a text. vector: a reference to vectors; one of the two.
         strengths: all for each of the vectors.
         writing: the settings of the writing, as `NLAPair.steer` takes them.
-        options: what the vectors are, where their file does not say it.
+        options: what the vectors are, where their file does not say it; column: those of a table, or an array.
     """
     from ...io.text import check_text
 
@@ -46,14 +47,15 @@ def steer(
     if (towards is None) == (vector is None):
         given = "neither" if towards is None else "both"
         raise InputError(f"Steer towards what? {given} given; expected --towards TEXT or --vector REF.")
-    if towards is not None and (said := [name for name, value in vars(options).items() if value is not None]):
-        raise InputError(f"--{said[0]} is said of vectors; --towards is a text.")
+    stated = vars(options) | {"column": column}
+    if towards is not None and (said := [name for name, value in stated.items() if value is not None]):
+        raise InputError(f"--{said[0].replace('_', '-')} is said of vectors; --towards is a text.")
     way: str | Vectors
     if vector is None:
         assert towards is not None
         way = towards
     else:
-        way = times(loaded(vector, options, layer, pair_options), len(strengths))
+        way = times(loaded(vector, options, layer, pair_options, column), len(strengths))
         strengths = [*strengths] * (len(way) // len(strengths))
     pair = pair_options.load()
     results = pair.steer(prompt, way, list(strengths), layer=layer, **writing)
@@ -65,7 +67,9 @@ def steer(
     sys.stdout.flush()
 
 
-def loaded(ref: str, options: FileOptions, layer: int | None, pair_options: PairOptions) -> Vectors:
+def loaded(
+    ref: str, options: FileOptions, layer: int | None, pair_options: PairOptions, column: str | None = None
+) -> Vectors:
     """The vectors of a reference.
 
     Raises:
@@ -73,7 +77,8 @@ def loaded(ref: str, options: FileOptions, layer: int | None, pair_options: Pair
     """
     from ... import vectors
 
-    found = vectors.load(ref, **options.stated(), layer=layer, local_files_only=pair_options.local_files_only)
+    where = {"layer": layer, "column": column, "local_files_only": pair_options.local_files_only}
+    found = vectors.load(ref, **options.stated(), **where)
     if len(found) > MOST:
         raise InputError(f"{ref} holds {len(found):,} vectors; expected at most {MOST}. Name them: {ref}#0, {ref}#3,7.")
     return found

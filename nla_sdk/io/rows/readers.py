@@ -33,6 +33,11 @@ def npy_rows(path: Path, name: str) -> Reader:
         raise InputError(f"{name} is not a readable .npy file of numbers: {first_line(error)}") from None
     if not isinstance(array, np.ndarray):  # np.load goes by the content: a renamed .npz
         raise InputError(f"{name} is a .npz file: np.save one of its arrays as .npy: {', '.join(array.files)}.")
+    if array.dtype.str == "|V2":
+        raise ActivationShapeError(
+            f"{name} holds {array.dtype}, two bytes of no type: most likely bfloat16. Say --vectors-dtype bfloat16 (or "
+            "float16) where INPUT may be vectors of other tools, or save array.astype('float32')."
+        )
     if array.ndim not in (1, 2) or array.dtype.kind not in "fiu" or 0 in array.shape[-1:]:
         raise ActivationShapeError(
             f"{name} holds {array.dtype} of shape {array.shape}; expected numbers of shape [d_model] or [n, d_model]."

@@ -25,6 +25,7 @@ from tests import tiny
 LAYER, NAMES = 1, ("cats", "dogs", "ships")
 ROWS = np.ascontiguousarray(tiny.random(3, tiny.D_MODEL, seed=31, scale=4.0).numpy())
 SHORT = ("--max-new-tokens", "3")
+READERS = loading.readers  # the real ones
 
 
 @pytest.fixture(scope="module")
@@ -314,3 +315,31 @@ def test_an_oracle_is_asked_about_vectors_of_a_file(nla, tmp_path, folder):
     each = lines(nla("ask", "What is it?", "sae.safetensors", *told, "--each", av=False))
     asked = loaded.ask(ROWS[:, None], "What is it?", kind="direction", direction="raw", max_new_tokens=3)
     assert [one["api_explanation"] for one in each] == asked
+
+
+# --- what a message names is there --------------------------------------------------------------------------------
+def test_two_bytes_of_no_type_are_asked_about_and_the_option_that_is_named_says_it(nla, monkeypatch):
+    monkeypatch.setattr(loading, "readers", READERS)
+    halves = (ROWS.view(np.uint32) >> 16).astype(np.uint16)
+    np.save("half.npy", halves.view("V2"))
+    code, out, _ = nla("vectors", "half.npy", av=False)
+    assert code == 0 and "--vectors-dtype (numpy wrote |V2" in " ".join(out.split())
+    code, out, _ = nla("vectors", "half.npy", "--vectors-dtype", "bfloat16", "--json", av=False)
+    assert code == 0 and json.loads(out)["norms"]["of"] == 3
+    told = ("--kind", "direction", "--layer", LAYER, *SHORT, "--json")
+    refused(nla("explain", "half.npy#0", *told), "(--vectors-dtype)", "bfloat16: most likely")
+    refused(nla("explain", "half.npy", *told), "--vectors-dtype bfloat16")
+    np.save("whole.npy", (halves.astype(np.uint32) << 16).view(np.float32))
+    expected = lines(nla("explain", "whole.npy#0", *told))
+    assert lines(nla("explain", "half.npy#0", "--vectors-dtype", "bfloat16", *told)) == expected
+    refused(nla("explain", "Some words", "--vectors-dtype", "bfloat16"), "--vectors-dtype: the text holds texts")
+
+
+def test_an_array_of_several_is_named_to_steer_along(nla, monkeypatch):
+    monkeypatch.setattr(loading, "readers", READERS)
+    np.savez("several.npz", one=ROWS[0], many=ROWS)
+    told = ("--kind", "direction", "--layer", LAYER, *SHORT, "--json")
+    refused(nla("steer", "Words", "--vector", "several.npz", *told), "(--column)", "one: float32 [64]")
+    [found] = lines(nla("steer", "Words", "--vector", "several.npz#1", "--column", "many", *told))
+    assert found["towards"] == "#1"
+    refused(nla("steer", "Words", "--towards", "x", "--column", "many"), "--column is said of vectors")
