@@ -102,6 +102,7 @@ class Found:
         read: rows by number → float32 [k, width], in that order.
         kind, layer, site, model: where the file or the caller says it; a layer of each row where they differ.
         labels: a name for each row; of nulls in a table too.
+        numbers: what each row is called by `#`, where rows of other layers were left out; None: 0, 1, 2, …
         missing: rows that hold no vector (nulls): they keep their number and cannot be read.
         assumed: what was taken for granted, a sentence each.
         questions: what must be told before rows are read.
@@ -117,6 +118,7 @@ class Found:
     site: str = RESIDUAL
     model: str | None = None
     labels: tuple[str, ...] | None = None
+    numbers: tuple[int, ...] | None = None
     missing: frozenset[int] = frozenset()
     assumed: tuple[str, ...] = ()
     questions: tuple[Question, ...] = ()
@@ -143,6 +145,7 @@ class Found:
             count=len(kept),
             read=lambda rows: self.read([kept[row] for row in rows]),
             layer=layer,
+            numbers=tuple(kept),
             labels=tuple(self.labels[row] for row in kept) if self.labels else tuple(f"#{row}" for row in kept),
             missing=frozenset(at for at, row in enumerate(kept) if row in self.missing),
         )

@@ -66,7 +66,7 @@ def load(
     reference, place, found = look(ref, stated, revision=revision, token=token, local_files_only=local_files_only)
     if found.questions:
         raise unstated(place.name, found.questions)
-    rows = reference.rows(found.count, found.labels)
+    rows = reference.rows(found.count, found.labels, found.numbers)
     labels = tuple(found.labels[row] if found.labels else f"#{row}" for row in rows)
     if gone := [label for row, label in zip(rows, labels, strict=True) if row in found.missing]:
         raise VectorFileError(
@@ -124,6 +124,11 @@ def look(
         place = hub_place(reference.place, revision=revision, token=token, local_files_only=local_files_only)
     for reader in readers():
         if (found := reader(place, stated)) is not None:
+            # Of several arrays #name names one; #3 is a row, of the one that column= says.
+            if reader is tensors.read and reference.is_name and any(one.fact == "column" for one in found.questions):
+                found = reader(place, replace(stated, column=reference.select))
+                assert found is not None, "it is the same file"
+                reference = replace(reference, select=None)
             return reference, place, found
     if found := place.dictionaries:
         raise VectorFileError(f"{place.name} holds dictionaries in folders; name one of them: {listed(found)}.")

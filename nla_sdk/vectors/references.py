@@ -46,7 +46,7 @@ class Reference:
             if layer is None and (found := _LAYER.search(text)):
                 layer, text = int(found[1]), text[: found.start()]
             elif select is None and "#" in text:
-                text, _, select = text.rpartition("#")
+                text, select = _apart(text)
                 if (found := _LAYER.search(select)) and layer is None:
                     layer, select = int(found[1]), select[: found.start()]
         if not text or select == "":
@@ -55,8 +55,16 @@ class Reference:
             )
         return cls(text, select, layer)
 
-    def rows(self, count: int, labels: Sequence[str] | None) -> list[int]:
+    @property
+    def is_name(self) -> bool:
+        """Whether what stood behind `#` is neither numbers nor a slice."""
+        return self.select is not None and not (_NUMBERS.fullmatch(self.select) or _SLICE.fullmatch(self.select))
+
+    def rows(self, count: int, labels: Sequence[str] | None, numbers: Sequence[int] | None = None) -> list[int]:
         """The rows that are meant, of `count`: by number, slice, or name (a name goes before a number).
+
+        Args:
+            numbers: what each row is called, if not 0, 1, 2, …: those of one layer among others.
 
         Raises:
             InputError: there are none such; says what there is.
@@ -66,6 +74,18 @@ class Reference:
         named = [row for row, label in enumerate(labels or ()) if label == self.select]
         if named:
             return named
+        if numbers is not None and (_NUMBERS.fullmatch(self.select) or _SLICE.fullmatch(self.select)):
+            wanted = self.rows(max(numbers) + 1, None)
+            at = {number: row for row, number in enumerate(numbers)}
+            if ":" not in self.select and (gone := [number for number in wanted if number not in at]):
+                raise InputError(
+                    f"{self.place}: #{gone[0]} is not of the layer that was said; leave one of the two out."
+                )
+            if found := [at[number] for number in wanted if number in at]:
+                return found
+            raise InputError(
+                f"{self.place}: none of #{self.select} is of the layer that was said; leave one of the two out."
+            )
         if _NUMBERS.fullmatch(self.select):
             wanted = [int(part) for part in self.select.split(",")]
             if bad := [row for row in wanted if not -count <= row < count]:
@@ -80,6 +100,15 @@ class Reference:
         shown = ", ".join((labels or ())[:8])
         has = f"its names are {shown}{', …' if len(labels or ()) > 8 else ''}" if labels else "they have no names"
         raise InputError(f"{self.place} holds no vector {self.select!r}; {has}; #0 to #{count - 1} are their numbers.")
+
+
+def _apart(text: str) -> tuple[str, str]:
+    """What stands before a # and behind it: before the last one a path that is there stands in front of (labels hold #
+    too: `out.parquet##3`), else the first, as no Hub id holds one."""
+    ends = [at for at, letter in enumerate(text) if letter == "#"]
+    before = ((at, text[:at]) for at in reversed(ends))
+    end = next((at for at, place in before if _is_there(place) or _is_there(_LAYER.sub("", place))), ends[0])
+    return text[:end], text[end + 1 :]
 
 
 def _is_there(text: str) -> bool:

@@ -116,3 +116,13 @@ def test_a_layer_in_the_reference_and_another_beside_it_contradict_each_other():
     with pytest.raises(InputError, match="says layer 8, layer= says 5; say one"):
         load(f"{FILES / 'sae_lens_6' / 'topk'}@8", layer=5)
     assert load(f"{FILES / 'sae_lens_6' / 'topk'}#1@8", layer=8).layer == 8
+
+
+def test_a_label_may_hold_the_mark_that_stands_before_it(tmp_path):
+    path = tmp_path / "out.parquet"
+    path.touch()
+    for text in (f"{path}##3", f"{path}##3@7", f"{path}@7##3"):
+        assert Reference.of(text) == Reference(str(path), "#3", 7 if "@" in text.removeprefix(str(path)) else None)
+    (tmp_path / "out.parquet#a").touch()
+    assert Reference.of(f"{path}#a#b") == Reference(f"{path}#a", "b")
+    assert Reference.of("ada/rows/out.parquet##3") == Reference("ada/rows/out.parquet", "#3")

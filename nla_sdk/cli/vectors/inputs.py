@@ -64,11 +64,12 @@ def load(given: str, options: VectorOptions, **more: Any) -> Vectors:
     """
     from ... import vectors
     from ...vectors.faults import VectorFileError
+    from ...vectors.references import Reference
 
     try:
         return vectors.load(given, **options.stated(), revision=options.vectors_revision, **more)
     except (RepositoryError, VectorFileError) as error:
-        if options.vectors or Path(given).expanduser().is_file():
+        if options.vectors or Path(Reference.of(given).place).expanduser().is_file():
             raise
         raise type(error)(f"{error} {AS_TEXT}") from None  # a word may be a folder's name here
 

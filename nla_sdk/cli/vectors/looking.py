@@ -39,7 +39,7 @@ def describe(ref: str, stated: Stated, **where: Any) -> dict[str, Any]:
     from ...vectors.loading import look
 
     reference, place, found = look(ref, stated, **where)
-    rows = reference.rows(found.count, found.labels) if found.count else []
+    rows = reference.rows(found.count, found.labels, found.numbers) if found.count else []
     layers = found.layer if isinstance(found.layer, int) or found.layer is None else [found.layer[row] for row in rows]
     if isinstance(layers, list) and len(set(layers)) == 1:
         layers = layers[0]

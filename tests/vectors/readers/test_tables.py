@@ -65,6 +65,20 @@ def test_a_column_of_kinds_says_what_rows_of_our_column_are(tmp_path):
     assert vectors.load(f"{path}#2").kind == "activation"  # a column of their own
 
 
+def test_a_row_keeps_its_number_where_a_layer_is_said(tmp_path):
+    layers, rows = [5, 12, 5, 12, 12], [[float(row), 1.0] for row in range(5)]
+    pq.write_table(pa.table({"activation_layer": layers, "v": rows}), path := tmp_path / "layers.parquet")
+    for how in ({"ref": f"{path}#3@12"}, {"ref": f"{path}#3", "layer": 12}):
+        assert vectors.load(**how, kind="direction").vectors[0, 0] == 3
+    assert vectors.load(f"{path}#-1,1@12", kind="direction").vectors[:, 0].tolist() == [4, 1]
+    assert vectors.load(f"{path}#2:4@12", kind="direction").labels == ("#3",)
+    for select in ("2", "0:1"):
+        with pytest.raises(InputError, match=f"#{select} is (not )?of the layer that was said; leave one"):
+            vectors.load(f"{path}#{select}@12", kind="direction")
+    with pytest.raises(InputError, match="there is no #5"):
+        vectors.load(f"{path}#5@12", kind="direction")
+
+
 def test_columns_say_layer_and_model_and_our_column_is_of_activations():
     ref = FILES / "pyarrow" / "fixed.parquet"
     loaded = vectors.load(f"{ref}#0:2")

@@ -233,3 +233,15 @@ def test_no_pickle_is_ever_run(tmp_path, name):
 def test_a_folder_of_several_files_asks_for_one():
     with pytest.raises(VectorFileError, match="exported.safetensors, plain.pkl, torch.pt; name the file"):
         vectors.load(STEERING)
+
+
+def test_one_of_several_arrays_is_named_behind_the_reference(tmp_path):
+    many = np.arange(12, dtype=np.float32).reshape(3, 4) + 1
+    np.savez(tmp_path / "several.npz", one=many[1], many=many)
+    path = tmp_path / "several.npz"
+    assert vectors.load(f"{path}#one", **PROBE).labels == ("one",)
+    assert same(vectors.load(f"{path}#many", **PROBE), many)
+    with pytest.raises(InputError, match="no array 'other'; it has one float32"):
+        vectors.load(f"{path}#other", **PROBE)
+    with pytest.raises(UnstatedVectorError, match="column .it holds several arrays"):
+        vectors.load(f"{path}#1", **PROBE)
