@@ -168,6 +168,9 @@ def as_layers(layer: int | Sequence[int] | None, count: int) -> int | tuple[int,
 class Vectors:
     """Vectors with what is known of them.
 
+    Raises:
+        InputError: there is no such kind, or vectors, layers and labels are not as many of each.
+
     Attributes:
         vectors: float32 [n, d], on the CPU.
         kind: activation, direction or difference; see `Kind`.
@@ -193,6 +196,17 @@ class Vectors:
     origin: str = ""
     assumed: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        as_kind(self.kind)
+        shape, layer = tuple(getattr(self.vectors, "shape", ())), as_layer(self.layer)
+        if len(shape) != 2:
+            raise InputError(f"Vectors of shape {shape}; expected a tensor [n, d]. Of one vector: vector[None].")
+        if layer is None:
+            raise InputError("layer=None: expected a block's number, or one of each row.")
+        object.__setattr__(self, "layer", as_layers(layer, shape[0]))
+        if self.labels and (isinstance(self.labels, str) or len(self.labels) != shape[0]):
+            raise InputError(f"labels: {len(self.labels)} of {shape[0]} vectors; expected a name for each, or none.")
 
     def __len__(self) -> int:
         return len(self.vectors)
