@@ -19,6 +19,8 @@ from .rows import Rows, spoken
 ARCHITECTURES = {"llama": ("mistral", "mixtral")}
 """Model types that a GGUF file has under another's name, because they are built alike."""
 
+SAME = "If that is the same model by another name, say model= (nla: --model)."
+
 
 def refuse_foreign(vectors: Vectors, origin: Origin, types: Iterable[str], *, force: bool) -> None:
     """Hold what is known of vectors against what a pair reads.
@@ -36,7 +38,12 @@ def refuse_foreign(vectors: Vectors, origin: Origin, types: Iterable[str], *, fo
     if vectors.model is not None and _is_bare(vectors.model):
         facts = [(where, {**said, "model": None}) for where, said in facts]
         refuse_other_type(vectors.model, origin, types, name, what=what, force=force)
-    check_origin(facts, origin, name, force=force, what=what)
+    try:
+        check_origin(facts, origin, name, force=force, what=what)
+    except ForeignActivationError as error:
+        if not any(origin.refuses("model", said.get("model")) for _, said in facts):
+            raise
+        raise ForeignActivationError(f"{error} {SAME}") from None
 
 
 def facts_of(vectors: Vectors) -> list[RowFacts]:
@@ -63,10 +70,7 @@ def refuse_other_type(model: str, origin: Origin, types: Iterable[str], name: st
         return
     message = f"{name}: {what} of model {model}; this pair reads {origin.model} ({', '.join(types)})."
     if not force:
-        raise ForeignActivationError(
-            f"{message} If that is the same model by another name, say model= (nla: --model); force=True (nla: "
-            "--force) takes them all the same."
-        )
+        raise ForeignActivationError(f"{message} {SAME} force=True (nla: --force) takes them all the same.")
     warnings.warn(f"{message} Taken all the same, as asked.", ForeignActivationWarning, stacklevel=4)
 
 

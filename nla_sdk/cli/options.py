@@ -162,12 +162,12 @@ class FileOptions:
         """What `nla_sdk.vectors.load` is told.
 
         Raises:
-            InputError: there is no such kind.
+            InputError: there is no such kind or sign.
         """
-        from ..vectors.kinds import as_kind
+        from ..vectors.kinds import as_kind, as_sign
 
         said = {field.name: getattr(self, field.name) for field in fields(FileOptions)}
-        said["dtype"] = said.pop("vectors_dtype")
+        said["dtype"], said["sign"] = said.pop("vectors_dtype"), as_sign(self.sign)
         return said | {"kind": None if self.kind is None else as_kind(self.kind)}
 
 

@@ -155,3 +155,13 @@ def test_no_str_at_all_makes_the_question_fail(text):
             file_of(text)
         except InputError as error:
             assert str(error)
+
+
+def test_vectors_named_in_a_folder_that_is_there_are_no_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("sae").mkdir()
+    for name in ("sae#3", "sae@12", "sae#3@12", "sae@12#3"):
+        with pytest.raises(InputError, match=f"{name} names vectors in sae.*nla explain.*With --text"):
+            file_of(name)
+    for name in ("C#", "sea#3", "user@23", "#1", "sae#", "sae# said he"):
+        assert file_of(name) is None

@@ -183,7 +183,9 @@ def test_vectors_of_another_layer_site_or_model_are_refused_by_name(pair, rows):
             ForeignActivationError, match=r"sae: directions of layer 3 \(rows 1 to 2\); .* reads layer 4"
         ):
             method(of(rows, layer=(4, 3, 3)))
-    with pytest.raises(ForeignActivationError, match=r"model /other/one .*take directions of its layer and model"):
+    with pytest.raises(
+        ForeignActivationError, match=r"model /other/one .*take directions of .*model= \(nla: --model\)"
+    ):
         pair.explain(of(rows, model="/other/one"))
     with pytest.raises(ForeignActivationError, match=r"model gpt2; .*gemma4.*model= \(nla: --model\)"):
         pair.explain(of(rows, model="gpt2"))

@@ -64,6 +64,13 @@ def file_of(given: str) -> Path | None:
             f"{_shown(given)} is JSON; expected a text or a file. Rows go into a .jsonl file or, one object a line, to "
             f"stdin (-), vectors into .npy. {AS_TEXT}"
         )
+    for mark in "#@":
+        before, _, behind = name.rpartition(mark)
+        if before and behind and not any(map(str.isspace, behind)) and _exists(Path(before)):
+            raise InputError(
+                f"{given} names vectors in {before}; texts and files of them are read here. nla explain, round-trip, "
+                f"ask, compare and vectors read such names. {AS_TEXT}"
+            )
     if not looks_like_a_path(name):
         return None
     if _STORE.match(name) or _ADDRESS.match(name):

@@ -343,3 +343,7 @@ def test_an_array_of_several_is_named_to_steer_along(nla, monkeypatch):
     [found] = lines(nla("steer", "Words", "--vector", "several.npz#1", "--column", "many", *told))
     assert found["towards"] == "#1"
     refused(nla("steer", "Words", "--towards", "x", "--column", "many"), "--column is said of vectors")
+
+
+def test_a_sign_that_is_none_is_refused_where_vectors_are_only_looked_at(nla):
+    refused(nla("vectors", "sae.safetensors", "--sign", "x", av=False), "sign='x': expected")
