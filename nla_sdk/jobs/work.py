@@ -243,8 +243,9 @@ def _on_vectors(
                 told.add(looks)
                 report.warn(f"{source.name}: the activations from row {first} on", first=first)
         carried, new = columns_of(table), {}
-        if of != "activation":  # said in the output, so that nobody takes the rows for activations again
-            carried = {name: column for name, column in carried.items() if name != KIND or not kinds_in(table)}
+        said = set() if read else kinds_in(table)
+        if of != "activation" or said:  # said in the output, so that nobody takes the rows for something else again
+            carried = {name: column for name, column in carried.items() if name != KIND or not said}
             new = {KIND: pa.array([of] * table.num_rows)}
         with _rows_of(source, first if table.num_rows == given else 0):
             return add_columns(carried, new | work(vectors, layers, of))

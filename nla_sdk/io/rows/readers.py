@@ -41,6 +41,10 @@ def npy_rows(path: Path, name: str) -> Reader:
     if array.ndim not in (1, 2) or array.dtype.kind not in "fiu" or 0 in array.shape[-1:]:
         raise ActivationShapeError(
             f"{name} holds {array.dtype} of shape {array.shape}; expected numbers of shape [d_model] or [n, d_model]."
+            + (
+                " Of [batch, seq, d_model] nla explain and round-trip read the tokens with --vectors."
+                * (array.ndim == 3)
+            )
         )
     array = array.reshape(-1, array.shape[-1])
 

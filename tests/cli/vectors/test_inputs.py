@@ -347,3 +347,20 @@ def test_an_array_of_several_is_named_to_steer_along(nla, monkeypatch):
 
 def test_a_sign_that_is_none_is_refused_where_vectors_are_only_looked_at(nla):
     refused(nla("vectors", "sae.safetensors", "--sign", "x", av=False), "sign='x': expected")
+
+
+def test_the_output_says_the_kind_that_was_said_not_the_one_before(nla):
+    held = {"kind": ["direction"] * 3, "activation_layer": [LAYER] * 3, "activation_vector": ROWS.tolist()}
+    pq.write_table(pa.table(held), "directions.parquet")
+    told = (*SHORT, "--json", "--force")
+    assert {row["kind"] for row in lines(nla("explain", "directions.parquet", *told))} == {"direction"}
+    as_points = lines(nla("explain", "directions.parquet", "--kind", "activation", *told))
+    assert {row["kind"] for row in as_points} == {"activation"}
+
+
+def test_tokens_of_a_batch_are_refused_with_what_reads_them(nla, monkeypatch):
+    monkeypatch.setattr(loading, "readers", READERS)
+    np.save("batch.npy", np.stack([ROWS, ROWS]))
+    refused(nla("explain", "batch.npy", *SHORT), "shape (2, 3, 64)", "--vectors")
+    told = ("--vectors", "--kind", "activation", "--layer", LAYER, "--force", *SHORT, "--json")
+    assert len(lines(nla("explain", "batch.npy", *told))) == 6
