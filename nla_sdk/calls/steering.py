@@ -137,6 +137,8 @@ def directions(towards: Any, kind: Kind | None, layer: int | None, known: Known)
         given = [towards] if isinstance(towards, str) else list(towards)
         if len(texts := [text for text in given if isinstance(text, str)]) < len(given):
             raise InputError("What to steer towards is a chat; expected a text, a list of texts, or vectors.")
+        if not all(text.strip() for text in texts):
+            raise EmptyBatchError("The text to steer towards is empty: no words say nothing to go to. Give it some.")
         at = known.layer if layer is None else layer
         made = rescale(known.rest_of_texts(texts, layer), known.mean_of(at).spread)
         named = zip(texts, made, strict=True)

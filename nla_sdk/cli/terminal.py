@@ -91,8 +91,7 @@ class RowTable:
         from rich.text import Text
 
         rows = [self._cells(row, number) for number, row in enumerate(table.to_pylist(), self.number)]
-        of_directions = table.num_rows and rows[0].get("kind") in DIRECTED
-        undefined = ("fve", "mean_cosine") if of_directions else ()
+        undefined = _undefined(rows[0]) if rows else ()
         shown = [column for column in self.columns if column[1] in rows[0] and column[1] not in undefined]
         if columns() < NARROW and any(column in shown for column in _SCORES):
             shown = [column for column in shown if column not in _SCORES]
@@ -111,12 +110,18 @@ class RowTable:
             cells["token"] = repr(row["token"])
         if "n_raw_tokens" in row:
             cells["position"] = str(row["n_raw_tokens"] - 1)
-        cells["scores"] = "\n".join(f"{header:8}{cells[name]}" for header, name, _ in _SCORES if name in row)
+        scores = [(header, name) for header, name, _ in _SCORES if name in row and name not in _undefined(row)]
+        cells["scores"] = "\n".join(f"{header:8}{cells[name]}" for header, name in scores)
         if self.vectors in row:
             cells["norm"] = f"{math.hypot(*row[self.vectors]):.4g}"
         if self.text in row:
             cells["text"] = row[self.text] if len(row[self.text]) < 300 else f"…{row[self.text][-300:]}"
         return cells
+
+
+def _undefined(row: Mapping) -> tuple[str, ...]:
+    """Scores that a row of its kind has not."""
+    return ("fve", "mean_cosine") if row.get("kind") in DIRECTED else ()
 
 
 class Summary:

@@ -111,6 +111,7 @@ def look(
         as `load`, but for what is open: that is in `Found.questions`.
     """
     from .local import local_place
+    from .readers import tensors
 
     reference, stated = Reference.of(os.fspath(ref)), stated or Stated()
     if reference.layer is not None:

@@ -382,6 +382,8 @@ def test_what_is_refused(pair, lora_folders):
         pair.steer(text, vector[:5])
     with pytest.raises(EmptyBatchError):
         pair.steer("", vector)
+    with pytest.raises(EmptyBatchError, match="steer towards is empty"):
+        pair.steer(text, ["ships", " "])
     with pytest.raises(EmptyBatchError):
         pair.steer([], vector)
     with pytest.raises(InputError, match="prompt is a int"):

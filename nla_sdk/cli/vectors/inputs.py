@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ...vectors.kinds import Vectors
     from ..options import VectorOptions
 
+_ROWS = re.compile(r"[\w.-]+#-?\d+([:,]-?\d*)*(@-?\d+)?")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(/[\w.-]+)*")
 
 
@@ -27,6 +28,8 @@ def names_vectors(given: str, *, said: bool = False, as_text: bool = False) -> b
 
     Args:
         said: --vectors. as_text: --text.
+    Raises:
+        InputError: rows of what is not there, such as a mistyped folder's.
     """
     from ...vectors.references import Reference
 
@@ -47,6 +50,8 @@ def names_vectors(given: str, *, said: bool = False, as_text: bool = False) -> b
             return True
     except (InputError, OSError, ValueError, RuntimeError):  # a text is seldom a valid file name
         return False
+    if _ROWS.fullmatch(given):
+        raise InputError(f"{given} names rows of {reference.place}, which does not exist. {AS_TEXT}")
     if any(map(str.isspace, given)) or not _HUB_ID.fullmatch(reference.place):
         return False
     # acts/layer12.npy that is not there is a file's name, not a repository's.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from ...errors import ActivationShapeError, InputError
+from ...model.statistics.means import FORMAT as MEAN_FORMAT
+from ...model.weights.files import read_header
 from ..arrays import BFLOAT16, PICKLES, SUFFIXES, TWO_BYTES, Entry, arrays_of, file_of, refuse_pickle
 from ..faults import Question, SiteError, VectorFileError
 from ..kinds import Found, Stated, as_layers
@@ -40,6 +43,8 @@ def read(place: Place, stated: Stated) -> Found | None:
     if name is None:
         return None
     arrays = arrays_of(place.open(name))
+    if name.endswith(".safetensors"):
+        _refuse_mean(place.open(name), place.name)
     if (found := captured(arrays, place, stated)) is not None:
         return found
     usable = _usable(arrays, stated, place.name)
@@ -49,6 +54,16 @@ def read(place: Place, stated: Stated) -> Found | None:
     choices = tuple(f"{one}: {entry.dtype} {list(entry.shape)}" for one, entry in list(usable.items())[:12])
     first = dict(list(usable.items())[:1])
     return _found(place, stated, first, (Question("column", "it holds several arrays", choices),))
+
+
+def _refuse_mean(path: Path, name: str) -> None:
+    """Refuse the file of a mean, which is no vector to be explained but what is taken off vectors.
+
+    Raises:
+        VectorFileError: says what it is for.
+    """
+    if read_header(path).get("__metadata__", {}).get("format") == MEAN_FORMAT:
+        raise VectorFileError(f"{name} is a mean of activations that nla mean wrote; pass it as --mean (mean=).")
 
 
 def _usable(arrays: Mapping[str, Entry], stated: Stated, name: str) -> dict[str, Entry]:

@@ -164,7 +164,9 @@ def test_what_is_open_is_asked_and_another_layer_is_refused(nla):
     assert code == 0 and "layer 3" in err and "Taken all the same" in err
 
 
-def test_round_trips_of_directions_show_no_fve(nla, pair):
+@pytest.mark.parametrize("width", ["140", "80"])  # in a narrow terminal scores stand below each other
+def test_round_trips_of_directions_show_no_fve(nla, pair, width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", width)
     told = ("--kind", "difference", "--layer", LAYER, *SHORT)
     rows = lines(nla("round-trip", "sae.safetensors", *told, "--json"))
     trips = pair.round_trip(ROWS, kind="difference", max_new_tokens=3)
@@ -238,6 +240,12 @@ def test_a_word_that_is_a_folders_name_is_a_text_where_that_is_said(nla):
     Path("Paris").mkdir()
     refused(nla("explain", "Paris"), "of no kind that is read here", "With --text it is a text")
     assert nla("explain", "Paris", "--text", *SHORT)[0] == 0
+
+
+@pytest.mark.parametrize("given", ["missing#12", "missing#3:9", "missing#3,7@12"])
+def test_rows_of_a_folder_that_is_not_there_are_no_text(nla, given):
+    refused(nla("explain", given), "missing, which does not exist", "With --text it is a text")
+    assert nla("explain", given, "--text", *SHORT)[0] == 0
 
 
 def test_a_hub_id_alone_stays_what_it_was(nla):

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from nla_sdk import vectors
 from nla_sdk.errors import ActivationShapeError, DamagedFileError, InputError, UnsafeFileError
+from nla_sdk.model.statistics.means import ActivationMean
 from nla_sdk.vectors.faults import SiteError, UnstatedVectorError, VectorFileError
 from tests.vectors.written import FILES, expected, same
 
@@ -49,6 +50,12 @@ def test_a_layer_that_is_no_number_is_refused(layer):
 def test_a_layer_may_be_numpys_number():
     assert vectors.load(NUMPY / "named.npz", kind="difference", layer=np.int64(3)).layer == 3
     assert vectors.load(NUMPY / "named.npz", kind="difference", layer=np.array([3, 4])).layer == (3, 4)
+
+
+def test_a_mean_is_no_vector_to_be_explained(tmp_path):
+    ActivationMean(torch.ones(4), 2.0, layer=3).save(tmp_path / "mean.safetensors")
+    with pytest.raises(VectorFileError, match="a mean of activations.*--mean"):
+        vectors.load(tmp_path / "mean.safetensors", **PROBE)
 
 
 def test_a_name_selects_a_vector():
