@@ -99,7 +99,7 @@ def _directions(path: Path, name: str) -> Directions:
         magic, version = file.read(4), file.read(4)
     if magic != b"GGUF":
         raise DamagedFileError(f"{path} is no GGUF file: it does not begin with GGUF. Download it again.")
-    # gguf (0.19) believes the length of an array in a file of the other byte order, and reads on for ever.
+    # No tool here writes them, and of damaged ones gguf (0.19) may never be done.
     if version[:2] == b"\0\0":
         raise VectorFileError(f"{name} is written for big-endian machines; write it for little-endian ones.")
     try:
