@@ -141,9 +141,8 @@ def test_a_direction_that_lies_elsewhere_than_the_one_before_ends_is_damage(tmp_
 
 
 def test_the_other_byte_order_is_refused_before_it_is_read(tmp_path):
-    data = bytearray(HAPPY.read_bytes())
-    data[4:8] = data[4:8][::-1]
-    (tmp_path / "big.gguf").write_bytes(data)
+    nothing = b"GGUF" + struct.pack(">IQQ", 3, 0, 0)  # version, tensors, fields
+    (tmp_path / "big.gguf").write_bytes(nothing)
     with pytest.raises(VectorFileError, match="big-endian"):
         vectors.load(tmp_path / "big.gguf")
 
