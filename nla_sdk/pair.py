@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -17,7 +16,6 @@ from .calls.inputs import Chat, Mean, Progress, Texts, Writing, check_text_input
 from .calls.rows import Layers, bare, refuse_other_layer, scored
 from .calls.scoring import DirectionTrip
 from .errors import InputError
-from .model.extraction import is_chat
 from .model.injection import VectorsLike, as_vectors
 from .model.statistics.check import ActivationReport
 from .results import Activations, Answer, Explanation, Results, RoundTrip, Score
@@ -318,8 +316,8 @@ class NLAPair(Comparing, Steering):
         verbalizer = self._need(self.verbalizer, "round_trip", "AV")
         require_default(verbalizer.contract, verbalizer.ref)
         if is_text(activation):
-            rows = self._rows(self._read(activation, layer), None, force)
-            rows = replace(rows, single=isinstance(activation, str) or is_chat(activation))
+            as_shown(direction, "activation", mean)
+            rows = self._read_rows(activation, layer, force, kind)
         else:
             rows = self._rows(activation, layer, force, kind, direction, mean)
         vectors = scored(rows, verbalizer.contract, self.layer)

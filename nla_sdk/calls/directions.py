@@ -56,6 +56,19 @@ def as_shown(direction: object, kind: Kind, mean: object = None) -> Shown | None
     return cast(Shown, direction)
 
 
+def beside(halves: Sequence[Verbalizer | Reconstructor], layer: int | None) -> ActivationMean | None:
+    """The mean of a layer that lies beside one of the halves, the first that has one; None: none does.
+
+    Raises:
+        UnseenValueError: there are means, and none of this layer.
+    """
+    norm = next((half.contract.centred_norm for half in halves if half.contract.centred_norm), None)
+    for half in halves:
+        if (found := half.transform.mean(layer)) is not None:
+            return ActivationMean(found, norm, layer, origin=f"the mean of {half.ref}")
+    return None
+
+
 def means(
     given: Mean,
     halves: Sequence[Verbalizer | Reconstructor],
@@ -88,10 +101,8 @@ def means(
             wanted = replace(origin, layer=layer, layers=None)
             check_origin([("as it says", said)], wanted, given.origin, force=force, what="a mean")
             return given
-        norm = next((half.contract.centred_norm for half in halves if half.contract.centred_norm), None)
-        for half in halves:
-            if (found := half.transform.mean(layer)) is not None:
-                return ActivationMean(found, norm, layer, origin=f"the mean of {half.ref}")
+        if (own := beside(halves, layer)) is not None:
+            return own
         why = f"statistics are of layer {origin.layer}"
         if layer == origin.layer:
             measured, why = statistics()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal
 
 from ..calls.asking import require_default
@@ -11,7 +10,6 @@ from ..calls.directions import Shown, as_shown, shown
 from ..calls.inputs import Mean, Progress, is_text
 from ..calls.rows import Layers, Rows
 from ..errors import InputError
-from ..model.extraction import is_chat
 from ..results import Results
 from ..sampling import Sampling
 from ..vectors.kinds import Kind, Vectors
@@ -60,14 +58,11 @@ class Comparing(Steps):
         sampling = Sampling(max_new_tokens, temperature, seed=seed)
 
         def rows_of(given: Any) -> Rows:
-            if not is_text(given):
-                of = given.kind if isinstance(given, Vectors) and kind is None else kind
-                turning = {} if of in (None, "activation") else {"direction": direction, "mean": mean}
-                return self._rows(given, layer, force, kind, **turning)
-            if kind not in (None, "activation"):
-                raise InputError(f"kind={kind!r}, and what is read of a text is an activation; leave kind= out.")
-            rows = self._rows(self._read(given, layer), None, force)
-            return replace(rows, single=isinstance(given, str) or is_chat(given))
+            if is_text(given):
+                return self._read_rows(given, layer, force, kind)
+            of = given.kind if isinstance(given, Vectors) and kind is None else kind
+            turning = {} if of in (None, "activation") else {"direction": direction, "mean": mean}
+            return self._rows(given, layer, force, kind, **turning)
 
         if signs not in ("+", "±"):
             raise InputError(f"signs={signs!r}: expected '+' (a − b) or '±' (b − a too).")

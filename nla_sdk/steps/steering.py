@@ -100,8 +100,7 @@ class Steering(Steps):
         def mean_of(layer: int | None) -> ActivationMean:
             """Of a layer that the pair does not read too: measured on the base."""
             at = self.layer if layer is None else layer
-            halves = [half for half in (self.reconstructor, self.verbalizer) if half is not None]
-            reads = any(at == half.contract.layer or spoken(at, half.contract) is not None for half in halves)
+            reads = any(at == half.contract.layer or spoken(at, half.contract) is not None for half in self._halves)
             if reads or (given is not None and given.layer == at):
                 return of_pair(layer)
             if (measured := statistics_at(self.base, at)) is None:

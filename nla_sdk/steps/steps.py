@@ -11,7 +11,7 @@ import torch
 
 from ..calls.asking import slice_of
 from ..calls.comparing import Signs, as_signs, turned
-from ..calls.directions import MeanOf, Shown, as_shown, centred, means, shown
+from ..calls.directions import MeanOf, Shown, as_shown, beside, centred, means, shown
 from ..calls.held import layers_of, model_types, refuse_foreign
 from ..calls.inputs import Mean, Progress, check_text_input
 from ..calls.rows import Layers, Rows, by_layer, explained, fields_of, is_read, layer_of_each, scored
@@ -20,7 +20,6 @@ from ..contract.prompts.fields import readable_block
 from ..errors import (
     InputError,
     MissingHalfError,
-    MissingMeanError,
     NonFiniteOutputError,
     PrecisionWarning,
     UnseenValueError,
@@ -74,8 +73,7 @@ class Steps(OnDisk):
     @property
     def model_types(self) -> tuple[str, ...]:
         """The model types that the base's config has: of the whole, and of its text part."""
-        halves = (half.backbone for half in (self.verbalizer, self.reconstructor) if half)
-        return model_types((self.base.in_memory or next(halves)).model.config)
+        return model_types((self.base.in_memory or self._halves[0].backbone).model.config)
 
     def _as_kind(
         self,
@@ -100,19 +98,21 @@ class Steps(OnDisk):
         mean_of = self._mean_of(mean, force)
         return shown(turned(rows, signs), how, verbalizer.transform, verbalizer.injection, mean_of)
 
+    @property
+    def _halves(self) -> list[Verbalizer | Reconstructor]:
+        """Those that there are, the AR first."""
+        return [half for half in (self.reconstructor, self.verbalizer) if half is not None]
+
     def _own_mean(self, layer: int | None) -> ActivationMean | None:
         """The mean that lies beside the halves; None: there is none of this layer."""
-        halves = [half for half in (self.reconstructor, self.verbalizer) if half is not None]
-        nothing = lambda: (None, "")  # noqa: E731
         try:
-            return means(None, halves, self.origin, self.d_model, nothing)(layer)
-        except (MissingMeanError, UnseenValueError):
+            return beside(self._halves, self.origin.layer if layer is None else layer)
+        except UnseenValueError:
             return None
 
     def _mean_of(self, given: Mean, force: bool = False) -> MeanOf:
         """See `directions.means`."""
-        halves = [half for half in (self.reconstructor, self.verbalizer) if half is not None]
-        return means(given, halves, self.origin, self.d_model, self.activation_statistics, force=force)
+        return means(given, self._halves, self.origin, self.d_model, self.activation_statistics, force=force)
 
     def _look_at(self, activation: Any, rows: Rows, force: bool) -> None:
         """Warn of bare vectors that look like something else than what the pair reads, layer by layer."""
@@ -153,6 +153,17 @@ class Steps(OnDisk):
         texts = [text] if isinstance(text, str) or is_chat(text) else list(text)
         layers = layer_of_each(layer, len(texts), "texts")
         return [self._extract(one, -1, at) for one, at in zip(texts, layers, strict=True)]
+
+    def _read_rows(self, text: Any, layer: Layers | None, force: bool, kind: Kind | None) -> Rows:
+        """What is to be explained of texts, a prompt each: the activation of its last token.
+
+        Raises:
+            InputError: it is said to be of another kind.
+        """
+        if kind not in (None, "activation"):
+            raise InputError(f"kind={kind!r}, and what is read of a text is an activation; leave kind= out.")
+        rows = self._rows(self._read(text, layer), None, force)
+        return replace(rows, single=isinstance(text, str) or is_chat(text))
 
     def _refuse_one_layer(self, layer: Layers | None) -> None:
         """Refuse a layer said of all vectors of a prompt whose markers have one each."""

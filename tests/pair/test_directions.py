@@ -298,6 +298,14 @@ def test_what_makes_no_sense_is_refused(pair, rows, said, says):
         pair.explain(rows, **said)
 
 
+@pytest.mark.parametrize(
+    "said", [{"kind": "direction"}, {"direction": "raw"}, {"mean": ActivationMean(torch.ones(tiny.D_MODEL), 1.0)}]
+)
+def test_what_is_read_of_a_text_is_no_direction(pair, said):
+    with pytest.raises(InputError, match=r"is an activation; leave kind= out|these are activations"):
+        pair.round_trip("A kettle sang.", **said)
+
+
 def test_what_extract_returned_is_no_direction(pair):
     with pytest.raises(InputError, match="are activations; leave kind= out"):
         pair.explain(pair.extract("A kettle sang."), kind="direction")
