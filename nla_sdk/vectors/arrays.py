@@ -166,13 +166,16 @@ def _npy(path: Path, file: IO[bytes], size: int | None = None, name: str = "") -
             raise DamagedFileError(f"{what} is no readable array of numbers: {first_line(error)}.") from error
         found = array.reshape(-1, array.shape[-1])[list(wanted)]
         if dtype.kind == "V" and as_dtype is not None:
-            found = found.view(np.uint16)
-            wide = found.astype(np.uint32) << 16  # a bfloat16 is the upper half of a float32
-            found = wide.view(np.float32) if as_dtype == "bfloat16" else found.view(np.float16)
+            found = of_bfloat16(found.view(np.uint16)) if as_dtype == "bfloat16" else found.view(np.float16)
         with np.errstate(over="ignore"):  # a float64 above float32's range is infinite, which is refused by its row
             return found.astype(np.float32)
 
     return Entry(tuple(map(int, shape)), BFLOAT16 if dtype.str == "|V2" else dtype.name, rows)
+
+
+def of_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """uint16 → float32: a bfloat16 is its upper half."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _npz(path: Path) -> dict[str, Entry]:
@@ -193,7 +196,7 @@ def _npz(path: Path) -> dict[str, Entry]:
             return found
     except (DamagedFileError, UnsafeFileError):
         raise
-    except Exception as error:  # zipfile: BadZipFile, NotImplementedError, RuntimeError, zlib's and struct's own
+    except Exception as error:  # zipfile, zlib, lzma and struct have each their own
         raise DamagedFileError(f"{path} is no readable .npz archive: {first_line(error)}.") from error
 
 

@@ -14,6 +14,7 @@ from ..errors import DamagedFileError, RepositoryError
 from ..halves.hub.errors import hub_errors
 from ..io.progress import progress_bar
 from ..model.weights.files import LONGEST_HEADER, parse_header
+from .arrays import of_bfloat16
 from .faults import VectorFileError
 from .places import FLOATS
 
@@ -138,8 +139,8 @@ def _laid_out(entry: Mapping[str, Any], room: int, what: str) -> tuple[tuple[int
 def _floats(data: bytes, dtype: str) -> np.ndarray:
     """Little-endian bytes → float32."""
     found = np.frombuffer(data, FLOATS[dtype])
-    if dtype == "BF16":  # the upper half of a float32
-        return (found.astype(np.uint32) << 16).view(np.float32)
+    if dtype == "BF16":
+        return of_bfloat16(found)
     with np.errstate(over="ignore"):  # beyond float32: infinity, which is refused by its own name
         return found.astype(np.float32)
 

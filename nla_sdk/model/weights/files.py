@@ -198,7 +198,7 @@ UNREADABLE = (
     *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
     *(AssertionError, struct.error),  # of files in the format that torch had before 1.6
 )
-"""What torch raises of damaged files, besides what pickle does."""
+"""What torch raises of damaged files, besides what pickle does; and zipfile, besides its own BadZipFile."""
 
 
 def read_tensors(path: Path, error: type[LoadError]) -> object:
@@ -268,7 +268,7 @@ def _records_fault(path: Path) -> str | None:
                 left, described = end - file.tell(), record.flag_bits & 8  # by its checksum and its sizes, behind it
                 if left not in ((16, 24) if described else (0,)) or (described and file.read(4) != b"PK\x07\x08"):
                     return f"{record.filename} does not end where the next record begins"
-    except (zipfile.BadZipFile, struct.error, OSError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, *UNREADABLE) as error:
         return first_line(error)
     return None
 
