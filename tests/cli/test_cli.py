@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from nla_sdk.io.files import sha256_of
 from nla_sdk.jobs import work as rows
 from nla_sdk.model.verbalizer import Verbalizer
 from tests import tiny
+from tests.commands import run_nla
 from tests.hub.fixtures import hub  # noqa: F401
 
 BASELINE = 1.7
@@ -63,12 +63,7 @@ def nla(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")  # a worker of a parallel run inherits a terminal of any width
 
     def run(*args, stdin: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(arg) for arg in args])
-        out, err = capsys.readouterr()
-        return end.value.code, out, err
+        return run_nla(capsys, args, stdin.encode())
 
     return run
 

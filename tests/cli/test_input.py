@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from nla_sdk import NLAPair
-from nla_sdk.cli import app as cli
 from nla_sdk.cli import rows as row_commands
 from nla_sdk.errors import ContractMismatchError, TextError
 from nla_sdk.jobs import work
 from tests import tiny
+from tests.commands import run_nla
 
 ORPHAN = "<image_soft_token>"
 COMMANDS = ("extract", "explain", "round-trip", "reconstruct")
@@ -47,12 +45,7 @@ def nla(capsys, monkeypatch, tmp_path, folder):
     monkeypatch.chdir(tmp_path)
 
     def run(*args, stdin: bytes = b"", av: bool = True) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(arg) for arg in args] + ["--av", str(folder)] * av)
-        out, err = capsys.readouterr()
-        return end.value.code, out, err
+        return run_nla(capsys, [*args, *["--av", folder] * av], stdin)
 
     return run
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from nla_sdk import vectors
+
 FILES = Path(__file__).parent / "files"
 
 
@@ -31,6 +33,15 @@ def edited(tool: str, case: str, to: Path, *, config: str = "cfg.json", **change
     kept = {name: value for name, value in settings.items() if value is not None}
     (folder / config).write_text(json.dumps(kept), encoding="utf-8")
     return folder
+
+
+def as_expected(tool: str, case: str) -> vectors.Vectors:
+    """What is loaded of a case, once it is seen to be what its maker knew."""
+    facts, found = expected(tool)[case], vectors.load(FILES / tool / case)
+    assert off(found.vectors, facts["directions"]) < 1e-6
+    known = ("direction", facts["layer"], "residual", facts["model"])
+    assert (found.kind, found.layer, found.site, found.model) == known
+    return found
 
 
 def off(found: torch.Tensor, directions: Any) -> float:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +13,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from nla_sdk import NLAPair
-from nla_sdk.cli import app as cli
 from nla_sdk.cli.vectors.inputs import names_vectors
 from nla_sdk.vectors import loading
 from nla_sdk.vectors.faults import Question
 from nla_sdk.vectors.kinds import Found
 from tests import tiny
+from tests.commands import run_nla
 
 LAYER, NAMES = 1, ("cats", "dogs", "ships")
 ROWS = np.ascontiguousarray(tiny.random(3, tiny.D_MODEL, seed=31, scale=4.0).numpy())
@@ -76,12 +74,7 @@ def nla(capsys, monkeypatch, tmp_path, folder):
     save_file({"rows": ROWS}, "dictionary/sae.safetensors")
 
     def run(*args, av: bool = True) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b""), encoding="utf-8"))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(arg) for arg in args] + ["--av", str(folder)] * av)
-        out, err = capsys.readouterr()
-        return end.value.code, out, err
+        return run_nla(capsys, [*args, *["--av", folder] * av])
 
     return run
 

@@ -16,7 +16,7 @@ from nla_sdk.vectors.faults import SiteError, UnstatedVectorError, VectorFileErr
 from nla_sdk.vectors.kinds import Stated
 from nla_sdk.vectors.local import local_place
 from nla_sdk.vectors.readers import gemma_scope
-from tests.vectors.kept import FILES, cases, edited, expected, off
+from tests.vectors.kept import FILES, as_expected, cases, edited, expected
 
 TOOL = "gemma_scope"
 RES = "gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82"
@@ -26,14 +26,7 @@ SECOND = "gemma-scope-2-1b-it/resid_post/layer_13_width_16k_l0_small"
 
 @pytest.mark.parametrize("case", cases(TOOL))
 def test_directions_layer_and_model_are_those_of_the_layout(case):
-    facts, found = expected(TOOL)[case], load(FILES / TOOL / case)
-    assert off(found.vectors, facts["directions"]) < 1e-6
-    assert (found.kind, found.layer, found.site, found.model) == (
-        "direction",
-        facts["layer"],
-        "residual",
-        facts["model"],
-    )
+    as_expected(TOOL, case)
 
 
 @pytest.mark.parametrize("case", cases(TOOL, refused=True))

@@ -11,21 +11,14 @@ from safetensors.torch import save_file
 
 from nla_sdk.vectors import load
 from nla_sdk.vectors.faults import SiteError, UnstatedVectorError, VectorFileError
-from tests.vectors.kept import FILES, cases, edited, expected, off
+from tests.vectors.kept import FILES, as_expected, cases, edited
 
 TOOL = "sparsify_1"
 
 
 @pytest.mark.parametrize("case", cases(TOOL))
 def test_directions_layer_and_model_are_those_that_the_tool_knew(case):
-    facts, found = expected(TOOL)[case], load(FILES / TOOL / case)
-    assert off(found.vectors, facts["directions"]) < 1e-6
-    assert (found.kind, found.layer, found.site, found.model) == (
-        "direction",
-        facts["layer"],
-        "residual",
-        facts["model"],
-    )
+    as_expected(TOOL, case)
 
 
 @pytest.mark.parametrize("case", cases(TOOL, refused=True))
