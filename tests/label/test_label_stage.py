@@ -224,16 +224,20 @@ def test_a_response_that_hangs_is_given_up_and_asked_for_again(server, tmp_path,
 
 def test_retry_after_is_honoured_by_every_thread(server, tmp_path):
     """Two calls are in flight when the first is told to wait; no further one begins before its time."""
-    server.retry_after, server.delay = 0.5, 0.05
+    server.retry_after = 0.5
     seen: list[float] = []
 
     def script(call):
         seen.append(time.monotonic())
-        return "429" if len(seen) == 1 else None
+        if len(seen) == 1:
+            return "429"
+        if len(seen) == 2:  # in flight until the first has long been told
+            time.sleep(server.retry_after / 2)
+        return None
 
     server.script = script
     stage.run(data.config(tmp_path, [api(server)], 4, concurrency=2))
-    assert len(seen) == 5 and seen[2] - seen[0] >= 0.5
+    assert len(seen) == 5 and seen[2] - seen[0] >= server.retry_after
 
 
 @pytest.mark.parametrize("kind, fault", [("anthropic", "refusal"), ("openai", "refusal"), ("openai", "filtered")])
