@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# There are as many workers as cores. Read by numpy and torch at their first import, also in commands that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # (layer read, AR blocks run) of the LoRA pairs on the tiny Gemma 4, whose KV-shared blocks start at 3
 DEPTHS = {"below": (1, 2), "shared": (4, 5), "last": (5, 6)}

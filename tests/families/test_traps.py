@@ -92,8 +92,8 @@ def test_an_ar_without_a_norm_in_its_file_is_read_alike_each_time_it_is_loaded(f
 # --- BOS ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "count"),
-    {"kitft on Llama": 1, "kitft on Gemma 3": 1, "EasyNLA with the norm kept": 1, "Solshine": 1}.items()
-    | {"nla-at-home single layer": 0, "nla-at-home universal": 0, "kitft on Qwen": 0}.items(),
+    [(name, 1) for name in ("kitft on Llama", "kitft on Gemma 3", "EasyNLA with the norm kept", "Solshine")]
+    + [(name, 0) for name in ("nla-at-home single layer", "nla-at-home universal", "kitft on Qwen")],
 )
 def test_an_av_prompt_begins_with_bos_as_often_as_in_training(name, count, loaded):
     verbalizer = loaded(name).verbalizer

@@ -48,7 +48,7 @@ def test_initialisations_that_rewrite_the_base_are_refused_with_the_way_to_conve
         check_config(GOOD | {"init_lora_weights": word, "loftq_config": {"loftq_bits": 4}}, HERE)
 
 
-@pytest.mark.parametrize("word", [True, False, None, *INITIALISATIONS])
+@pytest.mark.parametrize("word", [True, False, None, *sorted(INITIALISATIONS)])
 def test_initialisations_that_leave_the_base_alone_are_plain_lora(word):
     check_config(GOOD | {"init_lora_weights": word}, HERE)
 

@@ -155,7 +155,7 @@ def combinations():
                     yield pytest.param(base, *injection.values, markers, id=f"{base} {injection.id} {markers}")
 
 
-@pytest.mark.parametrize(("base", "injection", "markers"), combinations())
+@pytest.mark.parametrize(("base", "injection", "markers"), list(combinations()))
 def test_texts_are_those_of_full_forwards_with_a_plain_hook(backbones, monkeypatch, base, injection, markers):
     backbone, rows = backbones(base), sets(2, markers)
     injection = injection | {"markers": markers}

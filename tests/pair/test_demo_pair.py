@@ -61,9 +61,9 @@ def test_a_batch_gives_what_single_calls_give(pair, heldout):
 def test_explanations_carry_content_on_documents_never_trained_on(pair, tmp_path):
     """A small sample; evaluation.json has the figures on all rows."""
     settings = Settings(
-        seed=0, floor=0.3, max_new_tokens=64, controls_n=2, signal_n=2, permutations=199, bootstrap_draws=200
+        seed=0, floor=0.3, max_new_tokens=64, controls_n=1, signal_n=1, permutations=199, bootstrap_draws=100
     )
-    heldout = read(DEMO / "heldout.parquet", pair.contract, limit=16)
+    heldout = read(DEMO / "heldout.parquet", pair.contract, limit=10)
     found = run.run(run.Job(pair, heldout, settings, tmp_path / "out"), progress=False)
     assert found.true_labels.conditions["real"].fve.value > 0.4
     assert found.round_trip.fve.value > found.ablation.conditions["empty"].fve.value
