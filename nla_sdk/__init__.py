@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .calls.comparing import Comparison
-    from .calls.steered import Steered
+    from .calls.steered import Completion, Steered
     from .contract import Contract
     from .errors import NLAError, NLAWarning
     from .model.statistics.check import ActivationReport
@@ -30,6 +30,7 @@ __all__ = [
     "Activations",
     "Answer",
     "Comparison",
+    "Completion",
     "Contract",
     "Explanation",
     "NLAError",
@@ -50,7 +51,7 @@ _HOMES = {
     "ActivationReport": "model.statistics.check",
     "Comparison": "calls.comparing",
     "Contract": "contract",
-    "Steered": "calls.steered",
+    **dict.fromkeys(("Completion", "Steered"), "calls.steered"),
     "Vectors": "vectors",
     **dict.fromkeys(("NLAError", "NLAWarning"), "errors"),
 }

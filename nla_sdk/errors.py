@@ -219,6 +219,12 @@ class NonFiniteOutputError(PairError):
         return f"{of}{', ' if of else ''}row{'' if len(rows) == 1 else 's'} {shown}: {message}"
 
 
+class CancelledCallError(PairError):
+    """The caller set the call's `cancel` before it was done."""
+
+    remedy = "Nothing: it was asked for."
+
+
 class MissingHalfError(PairError):
     """The method needs a half (AV or AR) that this pair was loaded without."""
 

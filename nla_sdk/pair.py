@@ -4,22 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 
-from .calls.asking import answers, asked, require_default, require_oracle, spread
+from .calls.asking import require_default
 from .calls.comparing import Signs, labelled, signs_of
 from .calls.directions import Shown, as_shown
 from .calls.held import one_layer
-from .calls.inputs import Chat, Mean, Progress, Texts, Writing, check_text_input, check_vector_input, is_text
+from .calls.inputs import (
+    Chat,
+    Mean,
+    OnText,
+    Progress,
+    Texts,
+    Writing,
+    check_text_input,
+    check_vector_input,
+    is_text,
+)
 from .calls.rows import Layers, bare, refuse_other_layer, scored
 from .calls.scoring import DirectionTrip
 from .errors import InputError
 from .model.injection import VectorsLike, as_vectors
+from .model.running.watching import Watch
 from .model.statistics.check import ActivationReport
-from .results import Activations, Answer, Explanation, Results, RoundTrip, Score
+from .results import Activations, Explanation, Results, RoundTrip, Score
 from .sampling import Sampling, whole_number
+from .steps.asking import Asking
 from .steps.comparing import Comparing
 from .steps.steering import Steering
 from .vectors.kinds import Kind, Vectors
@@ -28,7 +41,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class NLAPair(Comparing, Steering):
+class NLAPair(Asking, Comparing, Steering):
     """An AV and an AR (or one of them) with the model whose activations they read.
 
     Build it with `from_pretrained`. LoRA halves and the source model share one base in memory; a half that is a full
@@ -119,6 +132,8 @@ class NLAPair(Comparing, Steering):
         best_of: int = 1,
         seed: int = 0,
         progress: Progress | None = None,
+        on_text: OnText | None = None,
+        cancel: Event | None = None,
         force: bool = False,
         layer: Layers | None = None,
         model_tag: str | None = None,
@@ -143,6 +158,10 @@ class NLAPair(Comparing, Steering):
                 as many explanations.
             seed: of the sampling; a row's samples do not depend on the other rows.
             progress: called with the number of explanations just finished.
+            on_text: called with an explanation's number (rows, then signs, then samples, counted through) and its text
+                so far, as often as that grows, from whichever thread writes it. With `best_of` once, with what was
+                chosen. What it raises ends this call and no other.
+            cancel: an event; once it is set the call raises CancelledCallError, whatever it was at.
             force: take activations of another layer or model (with a warning), and be silent of suspect ones.
             layer: the block that they were read from, one for all or one a row, of a pair that reads several: its
                 prompt says it. Default: that of the Activations, or the contract's.
@@ -164,6 +183,7 @@ class NLAPair(Comparing, Steering):
             UnseenValueError, LayerError: a layer that the pair was not trained to read, or that its base lacks.
             InjectionError: the vector does not reach the AV's model. NonFiniteOutputError: it gives NaN or infinity.
             MissingMeanError: a direction is shown over the mean, or scored (`best_of`), and nobody knows it.
+            CancelledCallError: `cancel` was set.
         Warns:
             SuspectActivationsWarning: bare vectors look like something else than what the pair reads; see
                 `check_activations`.
@@ -178,78 +198,16 @@ class NLAPair(Comparing, Steering):
         best_of = whole_number("best_of", best_of, 1)
         if best_of != 1 and n != 1:
             raise InputError(f"n={n} and best_of={best_of}: ask for several explanations or for the best one.")
-        sampling = Sampling(max_new_tokens, temperature, n, seed)
+        sampling, watch = Sampling(max_new_tokens, temperature, n, seed), Watch(progress, on_text, cancel)
         if best_of == 1:
-            written = Results(self._written(rows, fields, sampling, progress))
+            written = Results(self._written(rows, fields, sampling, watch))
         else:
-            written, _, _ = self._best(rows, fields, sampling, best_of, progress, mean)
+            written, _, _ = self._best(rows, fields, sampling, best_of, watch, mean)
         written = Results(labelled(written, signs, n))
         several = n * len(signs_of(signs))
         each = written
         if several > 1:
             each = Results(written[start : start + several] for start in range(0, len(written), several))
-        return each[0] if rows.single else each
-
-    def ask(
-        self,
-        vectors: VectorsLike | Activations | Sequence[Activations] | Vectors | str | Chat | Texts,
-        question: str | Sequence[str],
-        *,
-        layer: Layers | None = None,
-        positions: int | str | Sequence[int] | tuple[int, int] = -1,
-        max_new_tokens: int | None = None,
-        temperature: float = 0.0,
-        n: int = 1,
-        seed: int = 0,
-        progress: Progress | None = None,
-        force: bool = False,
-        kind: Kind | None = None,
-        direction: Shown | None = None,
-        mean: Mean = None,
-    ) -> Answer | Results[Answer] | Results[Results[Answer]]:
-        """Ask an activation oracle a question about activations.
-
-        All vectors of a matrix stand in one prompt, in their order, a marker each: one set of vectors, one answer.
-
-        Args:
-            vectors: a set: [d_model], [n, d_model], Activations or Vectors; or several: [sets, n, d_model], or a list
-                of [n, d_model] or Activations (n may differ). Raw. Or a text, a chat or a list of them, which is read
-                at `positions` and `layer`: a set each.
-            question: one for all sets, or a list: one a set, or all of one set.
-            layer: the block that the vectors are of (of a text: that is read), one for all or one a set, among the
-                contract's `layers`; the prompt says it. Default: that of the Activations, or the contract's.
-            positions: of a text: (a, b), a tuple of two: the tokens a … b − 1, as a slice; an index, a list of indices,
-                "all". Default: the last token.
-            max_new_tokens, temperature, n, seed, progress, force, kind, direction, mean: as in `explain`.
-        Returns:
-            An Answer (a str with .question, .layer, .status, .raw) for one set and one question, else a list of them
-            (Results); with n > 1 a list of n in place of each.
-        Raises:
-            NotAnOracleError: the prompt of this pair has no place for a question.
-            UnseenValueError: a layer (or a question) that it was not trained with; lists those that it was.
-            MissingHalfError, ActivationShapeError, NonFiniteActivationError, ZeroActivationError, EmptyBatchError,
-            PositionError, ForeignActivationError, InputError, as `explain` and `extract`.
-        Warns:
-            SuspectActivationsWarning: as `explain`, of bare vectors.
-        Example:
-            >>> oracle = NLAPair.from_pretrained("adamkarvonen/…Qwen3-8B")  # doctest: +SKIP
-            >>> oracle.ask("She walked to the bank of the river", "What is near?", layer=18, positions=(4, 8))
-            ... # doctest: +SKIP
-            'Water.'
-        """
-        verbalizer = self._need(self.verbalizer, "ask", "AV")
-        require_oracle(verbalizer.contract, verbalizer.ref)
-        sampling = Sampling(max_new_tokens, temperature, n, seed)
-        if is_text(vectors):
-            vectors, layer = self._read_sets(vectors, positions, layer), None
-        given, kind = self._given(vectors, kind, force)
-        rows = asked(given, verbalizer.contract, self.origin, width=self.d_model, force=force)
-        rows = self._as_kind(vectors, rows, kind, layer, direction, mean, force)
-        rows, questions = spread(rows, question)
-        fields = self._fields(rows, questions)
-        written = self._written(rows, fields, sampling, progress)
-        layers = [self.layer if one is None else one for one in rows.layers]
-        each = answers(written, questions, layers, n)
         return each[0] if rows.single else each
 
     def reconstruct(self, text: str | Sequence[str], *, layer: int | None = None) -> torch.Tensor:
@@ -270,7 +228,7 @@ class NLAPair(Comparing, Steering):
         single = isinstance(text, str)
         if not single and not isinstance(text, Sequence):
             raise InputError(f"Expected an explanation or a list of them, got a {type(text).__name__}.")
-        vectors = reconstructor([text] if single else list(text), **({} if layer is None else {"layer": layer}))
+        vectors = reconstructor([text] if single else list(text), layer=layer)
         return vectors[0] if single else vectors
 
     @overload
@@ -290,6 +248,8 @@ class NLAPair(Comparing, Steering):
         best_of: int = 1,
         seed: int = 0,
         progress: Progress | None = None,
+        on_text: OnText | None = None,
+        cancel: Event | None = None,
         force: bool = False,
         layer: Layers | None = None,
         model_tag: str | None = None,
@@ -304,7 +264,7 @@ class NLAPair(Comparing, Steering):
 
         Args:
             activation: as in `explain`; or a text (its last token is read, at `layer`), a chat, or a list of texts.
-            max_new_tokens, temperature, seed, progress, force, layer, model_tag: as in `explain`.
+            max_new_tokens, temperature, seed, progress, on_text, cancel, force, layer, model_tag: as in `explain`.
             kind, direction, mean: as in `explain`.
             best_of: as in `explain`; the score is that of the explanation chosen by it.
         Returns:
@@ -322,8 +282,8 @@ class NLAPair(Comparing, Steering):
             rows = self._rows(activation, layer, force, kind, direction, mean)
         vectors = scored(rows, verbalizer.contract, self.layer)
         fields = self._fields(rows, model_tag=model_tag)
-        sampling = Sampling(max_new_tokens, temperature, seed=seed)
-        written, reconstructions, scores = self._best(rows, fields, sampling, best_of, progress, mean)
+        sampling, watch = Sampling(max_new_tokens, temperature, seed=seed), Watch(progress, on_text, cancel)
+        written, reconstructions, scores = self._best(rows, fields, sampling, best_of, watch, mean)
         make = RoundTrip if rows.kind == "activation" else partial(DirectionTrip, kind=rows.kind)
         trips = Results(
             make(**score.to_row(), explanation=explanation, activation=vector.cpu(), reconstruction=reconstruction)

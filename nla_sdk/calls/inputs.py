@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from threading import Event
 from typing import Literal, TypeAlias, TypedDict, TypeGuard
 
 from ..errors import EmptyBatchError, InputError
@@ -22,6 +23,12 @@ Texts: TypeAlias = list[str] | tuple[str, ...] | Sequence[Chat]
 Progress: TypeAlias = Callable[[int], None]
 """Called with the number of explanations just finished."""
 
+OnText: TypeAlias = Callable[[int, str], None]
+"""Called with an explanation's number and its text so far."""
+
+OnToken: TypeAlias = Callable[[str, int], None]
+"""Called with what a token adds to the text, and its id."""
+
 
 Mean: TypeAlias = "ActivationMean | str | os.PathLike[str] | None"
 """A mean of activations, or the file of one that `nla mean` wrote; None: what the pair knows."""
@@ -35,6 +42,8 @@ class Writing(TypedDict, total=False):
     best_of: int
     seed: int
     progress: Progress | None
+    on_text: OnText | None
+    cancel: Event | None
     force: bool
     layer: int | Sequence[int] | None
     model_tag: str | None

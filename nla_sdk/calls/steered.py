@@ -1,4 +1,4 @@
-"""What a steered source wrote, beside what it writes by itself."""
+"""What the source wrote: by itself, and steered beside what it writes by itself."""
 
 from __future__ import annotations
 
@@ -20,6 +20,31 @@ class Moved(NamedTuple):
     token: str
     plain: float
     steered: float
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the source wrote on from a prompt.
+
+    Attributes:
+        prompt: that it went on from, which is not in the text.
+        text: what it wrote.
+        tokens: what each token adds to the text: all of them together are the text. A character that several tokens
+            spell stands with the last of them.
+        ids: the tokens, without an end token.
+        finished: whether an end token came; False: it was cut at `max_new_tokens`.
+    """
+
+    prompt: str | Chat
+    text: str
+    tokens: tuple[str, ...]
+    ids: tuple[int, ...]
+    finished: bool
+
+    def to_row(self) -> dict[str, Any]:
+        """Its columns in a table."""
+        names = ("prompt", "text", "tokens", "ids", "finished")
+        return {name: list(value) if isinstance(value := getattr(self, name), tuple) else value for name in names}
 
 
 @dataclass(frozen=True)

@@ -16,21 +16,27 @@ from ..errors import (
     InputError,
     LayerError,
     NLAError,
+    NonFiniteOutputError,
     SuspectActivationsWarning,
     ZeroActivationError,
 )
 from ..model.backbone import Backbone
-from ..model.decoding.steering import Ask, write_both
+from ..model.decoding.steering import Ask, write, write_both
 from ..model.extraction import is_chat, tokenize
+from ..model.faults import no_numbers
 from ..model.injection import as_vectors, rescale
+from ..model.running.watching import Watch
 from ..results import Activations, Results
 from ..sampling import Sampling, whole_number
 from ..vectors.kinds import Kind, Vectors, as_kind
 from .directions import MeanOf
-from .inputs import check_text_input, check_vector_input, is_text
-from .steered import Moved, Steered
+from .inputs import OnToken, check_text_input, check_vector_input, is_text
+from .steered import Completion, Moved, Steered
 
 ALIKE = 0.5  # cosine with the mean of activations from which a vector is taken for one: of other directions it is small
+
+
+CONTEXT = 32  # tokens before what is written that say how it is spelt
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,41 @@ def steer(
         for ((text, tokens), way, by), both in zip(rows, written, strict=True)
     )
     return results[0] if one_prompt and one_strength and one_way else results
+
+
+def complete(
+    prompt: Any, *, sampling: Sampling, source: Backbone, adapter: str | None, on_token: OnToken | None, watch: Watch
+) -> Completion:
+    """Arguments and errors are those of `NLAPair.complete`.
+
+    Args:
+        source, adapter: the model that writes, and what is on it meanwhile.
+        sampling: with a number of tokens.
+        watch: may call it off.
+    """
+    if on_token is not None and not callable(on_token):
+        raise InputError(f"on_token is a {type(on_token).__name__}; expected a function.")
+    prompts, one = _prompts(prompt)
+    if not one:
+        raise InputError("The prompt is a list of texts; complete goes on from one at a time.")
+    ids, limit = _ids(source, prompts[0], 0), sampling.max_new_tokens or 1
+    written: list[int] = []
+    pieces: list[str] = []
+
+    def tell(row: int, token: int) -> None:
+        written.append(token)
+        text, told = _continuation(source, ids[-CONTEXT:], written), "".join(pieces)
+        text = text if len(written) == limit else text.rstrip("\ufffd")  # half a character
+        pieces.append(text[len(told) :] if text.startswith(told) else "")
+        if on_token is not None:
+            on_token(pieces[-1], token)
+
+    with torch.no_grad(), source.using(adapter):
+        try:
+            write(source, [ids], None, sampling, limit, on_token=tell, watch=watch)
+        except NonFiniteOutputError:
+            raise no_numbers(f"What {source.ref} computes", [0], source, ids) from None
+    return Completion(prompts[0], "".join(pieces), tuple(pieces), tuple(written), len(written) < limit)
 
 
 def directions(towards: Any, kind: Kind | None, layer: int | None, known: Known) -> tuple[list[Direction], bool]:

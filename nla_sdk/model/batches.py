@@ -69,7 +69,7 @@ def read_states(
     [len(wanted[i]), d_model] in the model's dtype. The caller holds the backbone.
 
     Attention is causal, so what a row shares with others from its beginning on is run once: a row that is the
-    beginning of another is read where the other one runs.
+    beginning of another is read where the other one runs. Between two batches others have their turn.
 
     Args:
         wanted: positions in each row, each at least 0; none at all gives [0, d_model].
@@ -81,7 +81,9 @@ def read_states(
         asked.setdefault(within[row], []).extend(positions)
     asked = {run: sorted(set(positions)) for run, positions in asked.items() if positions}
     blocks = fast_blocks(backbone, [rows[run] for run in asked], block) if fast else None
-    found = _by_the_model(backbone, rows, asked, block) if blocks is None else _from_weights(blocks, rows, asked)
+    found = (
+        _by_the_model(backbone, rows, asked, block) if blocks is None else _from_weights(backbone, blocks, rows, asked)
+    )
     place_of = {(run, position): at for run, positions in asked.items() for at, position in enumerate(positions)}
     none = torch.empty(0, backbone.d_model, dtype=backbone.dtype, device=backbone.device)
     result = []
@@ -136,21 +138,23 @@ def _by_the_model(
     backbone: Backbone, rows: Sequence[Sequence[int]], asked: dict[int, list[int]], block: int
 ) -> dict[int, torch.Tensor]:
     found = {}
-    runs = list(asked)
+    runs, pace = list(asked), backbone.pace()
     for batch in by_length([len(rows[run]) for run in runs]):
         padded, _ = pad_right([rows[runs[at]] for at in batch])
         states = backbone.run_to_block(padded, block)
         for place, at in enumerate(batch):
             run = runs[at]
             found[run] = states[place, torch.tensor(asked[run], device=states.device)]
+        if len(found) < len(runs):
+            pace.step()
     return found
 
 
 def _from_weights(
-    blocks: Blocks, rows: Sequence[Sequence[int]], asked: dict[int, list[int]]
+    backbone: Backbone, blocks: Blocks, rows: Sequence[Sequence[int]], asked: dict[int, list[int]]
 ) -> dict[int, torch.Tensor]:
     found = {}
-    runs = list(asked)
+    runs, pace = list(asked), backbone.pace()
     common = len(shared_beginning([rows[run] for run in runs])) if len(runs) > 1 else 0
     common = min(common, *(positions[0] for positions in asked.values()))
     common = common if common >= WORTH_SHARING else 0
@@ -160,6 +164,8 @@ def _from_weights(
         padded, _ = pad_right([rest[runs[at]] for at in batch])
         states = states_at(blocks, padded, [asked[runs[at]] for at in batch], beginning)
         found.update((runs[at], one) for at, one in zip(batch, states, strict=True))
+        if len(found) < len(runs):
+            pace.step()
     return found
 
 

@@ -85,6 +85,21 @@ def parse_output(
     return Explanation(text, status=status, raw=raw, tokens=tokens)
 
 
+def text_so_far(raw: str, *, form: str | None, stop: Stop) -> str:
+    """What `parse_output` will give at least, of an output that is still being written; see there.
+
+    It is a beginning of what comes later: without half a tag or half a character at its end, and empty as long as an
+    opening tag may still come. Only an output in another form than its AV's ends in a text that begins otherwise.
+    """
+    for tag in (OPEN_TAG, CLOSE_TAG):
+        cut = next((at for at in range(len(tag) - 1, 0, -1) if raw.endswith(tag[:at])), 0)
+        raw = raw[: len(raw) - cut]
+    raw = raw.rstrip("\ufffd")
+    if form in ("tagged", "span") and OPEN_TAG not in raw:
+        return ""
+    return str(parse_output(raw, False, form=form, stop=stop))
+
+
 def _tagged(raw: str) -> tuple[str | None, bool]:
     """What stands behind the first opening tag, None where there is none; and whether it is closed."""
     _, opening, text = raw.partition(OPEN_TAG)

@@ -26,6 +26,8 @@ from ..errors import (
 from .backbone import Backbone
 from .batches import by_length, read_states, token_states
 from .faults import first_rows, no_numbers
+from .running.reading import Reading, ReadTogether
+from .running.watching import UNWATCHED, Watch
 from .weights.transforms import Transform
 
 _CUT = {
@@ -85,6 +87,7 @@ class Reconstructor:
         if contract.ar_final_norm == "kept":
             _ = backbone.final_norm  # found now, or refused
         self._empty: dict[int | None, torch.Tensor] = {}
+        self.together = ReadTogether()
 
     @property
     def mean(self) -> torch.Tensor | None:
@@ -99,16 +102,21 @@ class Reconstructor:
         """Whether it gives directions of what is left of activations over a mean that it does not know."""
         return self.contract.ar_target == "centred" and not self.transform.means
 
-    def __call__(self, explanations: Sequence[str], *, layer: int | None = None) -> torch.Tensor:
+    def __call__(
+        self, explanations: Sequence[str], *, layer: int | None = None, watch: Watch = UNWATCHED
+    ) -> torch.Tensor:
         """Vectors for explanations: float32 [n, d_source], on the CPU.
 
         A centred pair gives μ + centred_norm · û, in the units of raw activations; else the head's output, of which
         only the direction means anything (without the mean's file a direction of v − μ, see `gives_rest`). An empty
-        string is a valid explanation: what it scores is the honest comparison.
+        string is a valid explanation: what it scores is the honest comparison. Texts of calls from several threads are
+        read in one batch.
 
         Args:
             layer: the block whose vectors they are of, where the AR knows several; default: the contract's.
+            watch: may call it off.
         Raises:
+            CancelledCallError: it was called off before the texts were read.
             InputError, EmptyBatchError: no list of strings.
             UnseenValueError: it was not trained for that layer. LayerError: there is no such block.
             TextError: an explanation holds a token that the model has no embedding for.
@@ -132,10 +140,9 @@ class Reconstructor:
                 TruncatedExplanationWarning,
                 stacklevel=3,
             )
-        with torch.no_grad(), self.backbone.using(self.adapter):
-            outputs = self.forward([ids for ids, _ in prompts], layer)
-            self.refuse_lost(outputs, [ids for ids, _ in prompts], layer)
-        return self.finish(outputs, layer).cpu()
+        with torch.no_grad():
+            outputs = self.together.read(Reading(self, [ids for ids, _ in prompts], layer, watch))
+            return self.finish(outputs, layer).cpu()
 
     def compared(
         self, vectors: torch.Tensor, layer: int | Sequence[int | None] | None = None, *, known: Transform | None = None

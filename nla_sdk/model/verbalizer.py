@@ -22,11 +22,13 @@ from .backbone import Backbone
 from .decoding.batches import Fields, Inputs, batches, numbers_of_vectors, of_each_row
 from .decoding.drawing import end_token_ids, row_generator
 from .decoding.prefixes import Prefixes
+from .decoding.rows import Call
+from .decoding.sharing import Sharing
 from .decoding.stepping import decoder_of, steps_alike
-from .decoding.writing import Writing
 from .faults import beyond, first_rows
 from .injection import Positions, inject, markers_of, normed, refuse_lost, refuse_unseen
-from .output import Stop, parse_output
+from .output import Stop, parse_output, text_so_far
+from .running.watching import UNWATCHED, Watch
 from .weights.loading import text_config
 from .weights.transforms import Transform
 
@@ -77,6 +79,7 @@ class Verbalizer:
         self.stop = Stop.of(contract)
         self.end_ids = end_token_ids(backbone) | self.stop.tokens
         self.prefixes = Prefixes(backbone)
+        self.sharing = Sharing()
         self._shown: set = set()  # adapters as they were then, see `Backbone.active`, and numbers of markers
         self.vocabulary: torch.Tensor | None = None
 
@@ -172,7 +175,7 @@ class Verbalizer:
         fields: Fields = None,
         layer: int | Sequence[int] | None = None,
         directions: bool = False,
-        progress: Callable[[int], None] | None = None,
+        watch: Watch = UNWATCHED,
     ) -> list[Explanation]:
         """Explain vectors.
 
@@ -183,13 +186,13 @@ class Verbalizer:
             fields: texts of the template's fields (`Contract.field_values`), one mapping for all rows or one for each.
             layer: the block that the vectors were read from, for all or for each row, where a transform depends on it.
             directions: see `prepare`.
-            progress: called with the number of explanations just finished.
+            watch: told of explanations by their number in what is returned; see `Watch`.
         Returns:
             rows × n explanations, the samples of one row together.
         Raises:
             ZeroActivationError: see `prepare`.
             UnseenValueError, InputError, MarkerError: see `prompt`.
-            InjectionError, NonFiniteOutputError: see `injected` and `tokens`.
+            InjectionError, NonFiniteOutputError, CancelledCallError: see `injected` and `tokens`.
         Example:
             >>> oracle([tiles, one_tile], fields=[{"question": q} for q in questions])  # doctest: +SKIP
         """
@@ -213,7 +216,7 @@ class Verbalizer:
                 sampling,
                 prompts=prompts,
                 generators=generators,
-                progress=progress and (lambda done: progress(done * texts_each)),
+                watch=watch.numbered(lambda row: row, texts_each),
             )
         except NonFiniteOutputError as error:
             raise error.numbered(lambda row: row * texts_each // sampling.n) from None
@@ -238,7 +241,7 @@ class Verbalizer:
         *,
         prompts: Sequence[Prompt] | None = None,
         generators: Sequence[torch.Generator] | None = None,
-        progress: Callable[[int], None] | None = None,
+        watch: Watch = UNWATCHED,
     ) -> list[Explanation]:
         """Write from what is injected, as it is: for controls that are no activations.
 
@@ -253,13 +256,18 @@ class Verbalizer:
         Raises:
             InputError: a temperature above 0 and no generators.
         """
-        written = self.tokens(inputs, sampling, prompts=prompts, generators=generators, progress=progress)
+        written = self.tokens(inputs, sampling, prompts=prompts, generators=generators, watch=watch)
         return [self.parse(tokens, finished) for tokens, finished in written]
 
     def parse(self, tokens: Sequence[int], finished: bool) -> Explanation:
         """The explanation in tokens that were written, as the contract's `output` says; see `parse_output`."""
         raw = self.backbone.tokenizer.decode(tokens, skip_special_tokens=True)
         return parse_output(raw, finished, len(tokens), form=self.contract.output_form, stop=self.stop)
+
+    def so_far(self, tokens: Sequence[int]) -> str:
+        """The explanation in tokens of an output that goes on; see `text_so_far`."""
+        raw = self.backbone.tokenizer.decode(tokens, skip_special_tokens=True)
+        return text_so_far(raw, form=self.contract.output_form, stop=self.stop)
 
     def tokens(
         self,
@@ -268,12 +276,15 @@ class Verbalizer:
         *,
         prompts: Sequence[Prompt] | None = None,
         generators: Sequence[torch.Generator] | None = None,
-        progress: Callable[[int], None] | None = None,
+        watch: Watch = UNWATCHED,
     ) -> list[tuple[list[int], bool]]:
         """Like `write`, but the tokens written for each row (without an end token) and whether it came to an end.
 
+        Rows of calls from several threads are written in one batch, each as it is alone.
+
         Raises:
             NonFiniteOutputError: the model gives NaN or infinity in place of logits; names the rows and the cause.
+            CancelledCallError: `watch` has called it off.
         """
         if sampling.temperature > 0 and generators is None:
             raise InputError(f"temperature={sampling.temperature} needs a generator for each row; there are none.")
@@ -282,12 +293,9 @@ class Verbalizer:
         else:
             parts = list(batches(inputs, prompts or self._prompts(inputs), ROWS_PER_BATCH))
         limit = sampling.max_new_tokens or self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
-        with torch.no_grad(), self.backbone.using(self.adapter):
-            writing = Writing(
-                self, parts, sampling, limit=limit, places=ROWS_PER_BATCH, generators=generators, progress=progress
-            )
-            outputs = writing.run()
-        return [outputs[row] for row in sorted(outputs)]
+        call = Call(self, parts, sampling, limit=limit, places=ROWS_PER_BATCH, generators=generators, watch=watch)
+        self.sharing.write(self, call)
+        return [call.written[row] for row in sorted(call.written)]
 
     def reset(self) -> None:
         """Forget the prompt's KV cache: to be called when the adapter's weights have changed."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from threading import Event
 from typing import Any, Literal
 
 from ..calls.asking import require_default
 from ..calls.comparing import Comparison, compared, difference, turned
 from ..calls.directions import Shown, as_shown, shown
-from ..calls.inputs import Mean, Progress, is_text
+from ..calls.inputs import Mean, OnText, Progress, is_text
 from ..calls.rows import Layers, Rows
 from ..errors import InputError
+from ..model.running.watching import Watch
 from ..results import Results
 from ..sampling import Sampling
 from ..vectors.kinds import Kind, Vectors
@@ -29,6 +31,8 @@ class Comparing(Steps):
         temperature: float = 0.0,
         seed: int = 0,
         progress: Progress | None = None,
+        on_text: OnText | None = None,
+        cancel: Event | None = None,
         force: bool = False,
         layer: Layers | None = None,
         model_tag: str | None = None,
@@ -44,7 +48,8 @@ class Comparing(Steps):
             signs: "+": a − b; "±": b − a too.
             kind: of a and b; directions are brought to length 1 before they are subtracted.
             direction, mean: how the difference is shown, and directions: see `explain`.
-            max_new_tokens, temperature, seed, progress, force, layer, model_tag: as in `explain`.
+            max_new_tokens, temperature, seed, progress, cancel, force, layer, model_tag: as in `explain`.
+            on_text: as in `explain`; numbers are of the explanations of a, then of b, then of the differences.
         Returns:
             A Comparison, with .a .b .difference .reverse .norm .cosine .vector; a list (Results) for matrices.
         Raises:
@@ -71,8 +76,9 @@ class Comparing(Steps):
         between = difference(first, second)
         mean_of = self._mean_of(mean, force)
         seen = shown(turned(between, signs), how, verbalizer.transform, verbalizer.injection, mean_of)
-        words = [
-            self._written(rows, self._fields(rows, model_tag=model_tag), sampling, progress)
-            for rows in (first, second, seen)
-        ]
+        watch, words = Watch(progress, on_text, cancel), []
+        for rows in (first, second, seen):
+            so_far = sum(map(len, words))
+            numbered = watch.numbered(lambda row, so_far=so_far: so_far + row)
+            words.append(self._written(rows, self._fields(rows, model_tag=model_tag), sampling, numbered))
         return compared(first, second, between, words, signs)

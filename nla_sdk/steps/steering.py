@@ -1,21 +1,23 @@
-"""`NLAPair.steer`: what the source writes with a direction in its stream."""
+"""`NLAPair.steer` and `complete`: what the source writes, with a direction in its stream and without."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from threading import Event
 
 import torch
 
 from ..calls.held import model_types, refuse_foreign
-from ..calls.inputs import Chat, Mean, Texts
+from ..calls.inputs import Chat, Mean, OnToken, Texts
 from ..calls.rows import spoken
-from ..calls.steered import Steered
-from ..calls.steering import Known, steer
+from ..calls.steered import Completion, Steered
+from ..calls.steering import Known, complete, steer
 from ..errors import MissingMeanError
 from ..halves.measured import statistics_at
 from ..io.origins import check_origin
 from ..model.injection import VectorsLike
+from ..model.running.watching import Watch
 from ..model.statistics.means import ActivationMean
 from ..results import Activations, Results
 from ..sampling import Sampling
@@ -90,6 +92,44 @@ class Steering(Steps):
             source=source,
             adapter=self.source_adapter,
             known=self._known(mean, force),
+        )
+
+    def complete(
+        self,
+        prompt: str | Chat,
+        max_new_tokens: int = 16,
+        temperature: float = 0.0,
+        seed: int = 0,
+        *,
+        on_token: OnToken | None = None,
+        cancel: Event | None = None,
+    ) -> Completion:
+        """Have the source model write on from a prompt, as `steer` does beside what it writes with a vector.
+
+        Args:
+            prompt: a text or a chat.
+            max_new_tokens: most tokens.
+            temperature: 0 is greedy.
+            seed: of the sampling.
+            on_token: called with what each token adds to the text and its id, as soon as it is written. What it raises
+                ends the call.
+            cancel: an event; once it is set the call raises CancelledCallError.
+        Returns:
+            A Completion, with .text .tokens .ids .finished.
+        Raises:
+            InputError, EmptyBatchError, TextError, CancelledCallError.
+            NonFiniteOutputError: the source gives NaN or infinity.
+        Example:
+            >>> pair.complete("The cat sat on the", max_new_tokens=8).text  # doctest: +SKIP
+            ' mat, and it was a very nice'
+        """
+        return complete(
+            prompt,
+            sampling=Sampling(max_new_tokens, temperature, seed=seed),
+            source=self.source,
+            adapter=self.source_adapter,
+            on_token=on_token,
+            watch=Watch(cancel=cancel),
         )
 
     def _known(self, mean: Mean = None, force: bool = False) -> Known:

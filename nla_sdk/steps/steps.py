@@ -13,7 +13,7 @@ from ..calls.asking import slice_of
 from ..calls.comparing import Signs, as_signs, turned
 from ..calls.directions import MeanOf, Shown, as_shown, beside, centred, means, shown
 from ..calls.held import layers_of, model_types, refuse_foreign
-from ..calls.inputs import Mean, Progress, check_text_input
+from ..calls.inputs import Mean, check_text_input
 from ..calls.rows import Layers, Rows, by_layer, explained, fields_of, is_read, layer_of_each, scored
 from ..calls.scoring import score_rows, write_best
 from ..contract.prompts.fields import readable_block
@@ -26,6 +26,7 @@ from ..errors import (
 )
 from ..model.extraction import Extractor, is_chat, tokenize
 from ..model.reconstructor import Reconstructor
+from ..model.running.watching import UNWATCHED, Watch
 from ..model.statistics.check import ActivationReport, check
 from ..model.statistics.means import ActivationMean
 from ..model.statistics.plain import look
@@ -222,27 +223,26 @@ class Steps(OnDisk):
         return fields_of(verbalizer.contract, rows.layers, blocks, questions=questions, model_tag=model_tag)
 
     # --- what is made of it -----------------------------------------------------------------------------------------
-    def _written(
-        self, rows: Rows, fields: Fields, sampling: Sampling, progress: Progress | None = None
-    ) -> list[Explanation]:
+    def _written(self, rows: Rows, fields: Fields, sampling: Sampling, watch: Watch = UNWATCHED) -> list[Explanation]:
         """`sampling.n` explanations of each row together; transforms before the injection may depend on its layer."""
         verbalizer = self._need(self.verbalizer, "explain", "AV")
         made: dict[int, list[Explanation]] = {}
+        n = sampling.n
         for layer, at in by_layer(rows.layers):
             given = rows.vectors if rows.shown is None else rows.shown
             part = given[at] if isinstance(given, torch.Tensor) else [given[row] for row in at]
             said = None if fields is None else [fields[row] for row in at]
-            how = {"fields": said, "layer": layer, "directions": rows.directions, "progress": progress}
+            seen = watch.numbered(lambda row, at=at, n=n: at[row // n] * n + row % n)
+            how = {"fields": said, "layer": layer, "directions": rows.directions, "watch": seen}
             try:
                 texts = verbalizer(part, sampling, **how)
             except NonFiniteOutputError as error:
                 raise error.numbered(lambda row, at=at: at[row]) from None
-            n = sampling.n
             made.update((row, texts[place * n : (place + 1) * n]) for place, row in enumerate(at))
         return [text for row in range(len(rows)) for text in made[row]]
 
     def _best(
-        self, rows: Rows, fields: Fields, sampling: Sampling, best_of: int, progress: Progress | None, mean: Mean = None
+        self, rows: Rows, fields: Fields, sampling: Sampling, best_of: int, watch: Watch, mean: Mean = None
     ) -> tuple[Results[Explanation], torch.Tensor, Results[Score]]:
         """For each row the best of `best_of` explanations (1: the only one), its reconstruction and its score."""
         best_of = whole_number("best_of", best_of, 1)
@@ -253,10 +253,10 @@ class Steps(OnDisk):
         compared = self._compared(vectors, rows.layers) if mean_of is None else vectors
 
         def write(how: Sampling) -> list[Explanation]:
-            return self._written(rows, fields, how, progress)
+            return self._written(rows, fields, how, watch if best_of == 1 else replace(watch, on_text=None))
 
         def read(texts: Sequence[str], layers: Sequence[int | None]) -> torch.Tensor:
-            made = self._reconstructed(texts, layers)
+            made = self._reconstructed(texts, layers, watch)
             return made if mean_of is None else self._centred(made, layers, mean_of)
 
         if best_of == 1:
@@ -264,19 +264,24 @@ class Steps(OnDisk):
             reconstructions = read(written, rows.layers)
         else:
             written, reconstructions = write_best(write, read, compared, rows.layers, sampling, best_of)
+            if watch.on_text is not None:
+                for at, text in enumerate(written):
+                    watch.on_text(at, str(text))
         scores = self._score(reconstructions, vectors, rows.layers, mean_of)
         if best_of > 1:
             written = [explanation.scored(score, best_of) for explanation, score in zip(written, scores, strict=True)]
         return Results(written), reconstructions, scores
 
-    def _reconstructed(self, texts: Sequence[str], layers: Sequence[int | None]) -> torch.Tensor:
+    def _reconstructed(
+        self, texts: Sequence[str], layers: Sequence[int | None], watch: Watch = UNWATCHED
+    ) -> torch.Tensor:
         """The AR's vectors [n, d_model], each of the layer that its row was read from."""
         reconstructor = self._need(self.reconstructor, "reconstruct", "AR")
         if all(layer is None for layer in layers):
-            return reconstructor(texts)
+            return reconstructor(texts, watch=watch)
         made: dict[int, torch.Tensor] = {}
         for layer, at in by_layer(layers):
-            made.update(zip(at, reconstructor([texts[row] for row in at], layer=layer), strict=True))
+            made.update(zip(at, reconstructor([texts[row] for row in at], layer=layer, watch=watch), strict=True))
         return torch.stack([made[row] for row in range(len(texts))])
 
     def _compared(self, vectors: torch.Tensor, layers: Sequence[int | None]) -> torch.Tensor:

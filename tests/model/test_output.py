@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nla_sdk import NLAPair
 from nla_sdk.calls.scoring import write_best
-from nla_sdk.model.output import CLOSE_TAG, OPEN_TAG, Stop, parse_output
+from nla_sdk.model.output import CLOSE_TAG, OPEN_TAG, Stop, parse_output, text_so_far
 from nla_sdk.results import Explanation
 from nla_sdk.sampling import Sampling
 from tests import tiny
@@ -160,3 +160,24 @@ def test_of_several_candidates_one_that_is_no_explanation_is_never_chosen():
 
     chosen, made = write_best(write, reconstruct, torch.tensor([[1.0, 0.0]]), [None], Sampling(), 3)
     assert chosen == ["mid"] and made.tolist() == [[1.0, 1.0]]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(body=st.text("ab<>/-\n e", max_size=20), before=st.sampled_from(["", "\n", " "]), tagged=st.booleans())
+def test_a_text_that_grows_letter_by_letter_is_the_beginning_of_what_it_becomes(form, body, before, tagged):
+    if form in ("tagged", "span") or (tagged and form != "answer"):
+        raw = f"{before}{OPEN_TAG}{body}{CLOSE_TAG}"
+    else:
+        raw = before + body + (CLOSE_TAG if form == "opened" else "")
+    stop = Stop(tag=form != "answer")
+    told = [text_so_far(raw[:end], form=form, stop=stop) for end in range(len(raw) + 1)]
+    final = str(parse_output(raw, True, form=form, stop=stop))
+    for text, later in zip(told, [*told[1:], final], strict=True):
+        assert later.startswith(text)
+    assert not any("explanation" in text for text in told)
+
+
+def test_half_a_character_and_half_a_tag_are_not_told():
+    found = [text_so_far(raw, form=None, stop=Stop()) for raw in ("a caf\ufffd", "a caf</expl", "a caf<", "a caf <b")]
+    assert found == ["a caf", "a caf", "a caf", "a caf <b"]
+    assert text_so_far("It may be", form="tagged", stop=Stop()) == ""

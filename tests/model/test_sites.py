@@ -17,6 +17,7 @@ from nla_sdk.errors import InjectionError, InputError, LayerError, MarkerError
 from nla_sdk.model import verbalizer
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.decoding import prefixes, writing
+from nla_sdk.model.running.watching import Watch
 from nla_sdk.model.verbalizer import Verbalizer
 from nla_sdk.model.weights.transforms import LinearMap, Transform
 from nla_sdk.sampling import Sampling
@@ -235,7 +236,7 @@ def test_rows_with_prompts_of_their_own_are_what_each_is_alone(backbones, monkey
     fields = [{"question": "Why so?" if at % 2 else "How?"} | ({"layer": "2"} if at > 4 else {}) for at in range(9)]
     monkeypatch.setattr(verbalizer, "ROWS_PER_BATCH", size)
     done: list[int] = []
-    written = av(rows, OPEN, fields=fields, progress=done.append)
+    written = av(rows, OPEN, fields=fields, watch=Watch(done.append))
     assert sum(done) == len(rows)
     decode = functools.partial(backbone.tokenizer.decode, skip_special_tokens=True)
     with backbone.using("av") as model:

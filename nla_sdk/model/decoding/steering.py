@@ -7,7 +7,7 @@ the model's generation config what is not said (top_k, penalties) and draws all 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,6 +21,7 @@ from ...sampling import Sampling
 from ..backbone import Backbone
 from ..faults import first_rows, no_numbers
 from ..injection import placed
+from ..running.watching import UNWATCHED, Watch
 from .drawing import draw, end_token_ids, row_generator
 
 ROWS_PER_BATCH = 32
@@ -162,15 +163,26 @@ def write_both(backbone: Backbone, asks: Sequence[Ask], sampling: Sampling, limi
 
 
 def write(
-    backbone: Backbone, prompts: Sequence[Sequence[int]], add: Adding | None, sampling: Sampling, limit: int
+    backbone: Backbone,
+    prompts: Sequence[Sequence[int]],
+    add: Adding | None,
+    sampling: Sampling,
+    limit: int,
+    *,
+    on_token: Callable[[int, int], None] | None = None,
+    watch: Watch = UNWATCHED,
 ) -> tuple[list[list[int]], torch.Tensor]:
-    """Go on from prompts of one length. The caller holds the backbone, without gradients.
+    """Go on from prompts of one length. The caller holds the backbone, without gradients and with nothing of its own on
+    it: others have their turn between two steps.
 
+    Args:
+        on_token: called with the row and the token, of each that is written.
+        watch: may call it off.
     Returns:
         The tokens written for each, without an end token, and the logits of each first one: float32 [rows, vocabulary],
         on the CPU.
     Raises:
-        NonFiniteOutputError: names the rows.
+        NonFiniteOutputError: names the rows. CancelledCallError: `watch` has called it off.
     """
     ends, alive = end_token_ids(backbone), list(range(len(prompts)))
     written: list[list[int]] = [[] for _ in prompts]
@@ -179,34 +191,40 @@ def write(
         generators = [row_generator(torch.tensor(list(ids)), sampling.seed, 0) for ids in prompts]
     tokens = torch.tensor([list(ids) for ids in prompts], device=backbone.device)
     first = cache = None
-    with add or nullcontext():
-        while alive:
+    pace = backbone.pace(watch.check)
+    while alive:
+        watch.check()
+        with add or nullcontext():
             given = backbone.model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            logits, cache = given.logits[:, -1], given.past_key_values
-            first = logits.float().cpu() if first is None else first
-            chosen = draw(logits, sampling.temperature, generators, alive)
-            # NaN is the largest to argmax, so the number chosen tells of the whole row.
-            if lost := first_rows(~logits.gather(1, chosen[:, None])[:, 0].isfinite()):
-                raise NonFiniteOutputError(
-                    f"What {backbone.ref} computes with the vector added is NaN or infinite in {backbone.precision}. "
-                    "Take a smaller strength, or load it in bfloat16 or float32.",
-                    [alive[at] for at in lost],
-                )
-            going = []
-            for at, (row, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
-                if token in ends:
-                    continue
-                written[row].append(token)
-                if len(written[row]) < limit:
-                    going.append(at)
-            if going and len(going) < len(alive):
-                kept = torch.tensor(going, device=chosen.device)
-                cache.batch_select_indices(kept.to(backbone.device))
-                chosen = chosen[kept]
-                if add is not None:
-                    add.keep(going)
-            alive = [alive[at] for at in going]
-            tokens = chosen[:, None]
+        logits, cache = given.logits[:, -1], given.past_key_values
+        first = logits.float().cpu() if first is None else first
+        chosen = draw(logits, sampling.temperature, generators, alive)
+        # NaN is the largest to argmax, so the number chosen tells of the whole row.
+        if lost := first_rows(~logits.gather(1, chosen[:, None])[:, 0].isfinite()):
+            raise NonFiniteOutputError(
+                f"What {backbone.ref} computes with the vector added is NaN or infinite in {backbone.precision}. "
+                "Take a smaller strength, or load it in bfloat16 or float32.",
+                [alive[at] for at in lost],
+            )
+        going = []
+        for at, (row, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
+            if token in ends:
+                continue
+            written[row].append(token)
+            if on_token is not None:
+                on_token(row, token)
+            if len(written[row]) < limit:
+                going.append(at)
+        if going and len(going) < len(alive):
+            kept = torch.tensor(going, device=chosen.device)
+            cache.batch_select_indices(kept.to(backbone.device))
+            chosen = chosen[kept]
+            if add is not None:
+                add.keep(going)
+        alive = [alive[at] for at in going]
+        tokens = chosen[:, None]
+        if alive:
+            pace.step()
     assert first is not None, "there is at least one prompt"
     return written, first
 

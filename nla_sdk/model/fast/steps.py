@@ -13,6 +13,7 @@ import torch
 
 from .blocks import Blocks, attend
 
+MORE = 16  # places that are added beyond those that are needed at once
 GROWTH = 32  # tokens by which places grow: keys and values of all tokens that might be written would be large
 
 
@@ -54,7 +55,7 @@ class Steps:
         had, room = self._keys[0].shape[0], self._keys[0].shape[2]
         if places <= had and tokens <= room:
             return
-        places = had if places <= had else max(places, 2 * len(self.lengths))  # rows may come one by one
+        places = had if places <= had else places + MORE * bool(had)  # rows may come one by one
         room = room if tokens <= room else tokens + GROWTH - 1
         for kept in (self._keys, self._values):
             kept[:] = [_roomy(one[: len(self.lengths)], places, room) for one in kept]

@@ -34,8 +34,8 @@ def test_texts_are_those_of_whole_forwards(name, tmp_path, monkeypatch):
     folder = tiny.lora_av(tmp_path / "av", base, tiny.plain_model(base), layer=1)
     av, ways, own = NLAPair.from_pretrained(folder).verbalizer, [], Writing._stepping
 
-    def noted(self):
-        ways.append(type(made := own(self)))
+    def noted(self, call):
+        ways.append(type(made := own(self, call)))
         return made
 
     monkeypatch.setattr(Writing, "_stepping", noted)
@@ -45,7 +45,7 @@ def test_texts_are_those_of_whole_forwards(name, tmp_path, monkeypatch):
     ids = list(av.default.ids)
     model = reference.load(base, folder)
     assert found == [reference.write(model, ids, ids[av.default.marker], row, LIMIT) for row in inputs]
-    assert ways == [way]
+    assert set(ways) == {way}
     av.fast = False
     assert found == [tokens for tokens, _ in av.tokens(inputs, Sampling(LIMIT))]
 
@@ -56,8 +56,8 @@ def test_a_window_that_holds_the_prompt_but_not_all_that_may_be_written_is_left_
     room, ways, own = 60 - len(av.default.ids), [], Writing._stepping
     assert 4 < room < 40
 
-    def noted(self):
-        ways.append(type(made := own(self)))
+    def noted(self, call):
+        ways.append(type(made := own(self, call)))
         return made
 
     monkeypatch.setattr(Writing, "_stepping", noted)

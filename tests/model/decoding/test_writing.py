@@ -15,6 +15,7 @@ from nla_sdk.model.decoding.drawing import row_generator
 from nla_sdk.model.decoding.stepping import ModelSteps
 from nla_sdk.model.fast import head
 from nla_sdk.model.fast.steps import Steps
+from nla_sdk.model.running.watching import Watch
 from nla_sdk.sampling import Sampling
 from tests import reference, tiny
 
@@ -71,8 +72,8 @@ def ways(monkeypatch):
     seen = []
     own = writing.Writing._stepping
 
-    def noted(self):
-        way = own(self)
+    def noted(self, call):
+        way = own(self, call)
         seen.append(type(way))
         return way
 
@@ -146,7 +147,7 @@ def test_progress_adds_up_and_tells_of_every_row_as_it_ends(av, monkeypatch, fas
     av.fast = fast
     places(monkeypatch, 3)
     done = []
-    written(av, inputs, prompts, progress=done.append)
+    written(av, inputs, prompts, watch=Watch(done.append))
     assert sum(done) == ROWS and max(done) <= 3
 
 
@@ -180,7 +181,7 @@ def spoil(av, monkeypatch, which: set[int], at_step: int):
     def spoiled(self, given, rows):
         given = given.clone()
         for place, row in enumerate(rows):
-            if row in which and len(self.written[row]) >= at_step:
+            if row.number in which and len(row.written) >= at_step:
                 given[place] = torch.nan
         return own(self, given, rows)
 
@@ -217,7 +218,7 @@ def test_an_lm_head_that_somebody_watches_is_called(av, ways):
     inputs, prompts = rows_of(av, 4)
     av.backbone.head.register_forward_hook(lambda module, given, output: output.roll(3, dims=-1))
     found = written(av, inputs, prompts)
-    assert ways == [ModelSteps]
+    assert set(ways) == {ModelSteps}
     av.fast = False
     assert found == written(av, inputs, prompts)
 
@@ -244,7 +245,7 @@ def test_a_hook_on_a_block_that_changes_it_is_obeyed(av, ways):
     plain = written(av, inputs, prompts)
     handle = av.backbone.blocks[2].register_forward_hook(lambda module, given, output: output * 1.5)
     changed = written(av, inputs, prompts)
-    assert ways == [Steps, ModelSteps] and changed != plain
+    assert ways[0] is Steps and {*ways[1:]} == {ModelSteps} and changed != plain
     handle.remove()
     assert written(av, inputs, prompts) == plain and ways[-1] is Steps
 
@@ -253,7 +254,7 @@ def test_under_autocast_the_model_itself_runs(av, ways):
     inputs, prompts = rows_of(av, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = written(av, inputs, prompts)
-        assert ways == [ModelSteps]
+        assert set(ways) == {ModelSteps}
         av.fast = False
         assert found == written(av, inputs, prompts)
 
@@ -274,7 +275,7 @@ def test_another_computation_than_the_class_says_is_seen(av, ways, monkeypatch):
     inputs, prompts = rows_of(av, 6)
     scaled_scores(monkeypatch)
     found = written(av, inputs, prompts)
-    assert ways == [ModelSteps]
+    assert set(ways) == {ModelSteps}
     av.fast = False
     assert found == written(av, inputs, prompts)
 

@@ -6,9 +6,8 @@ Switching is state, so every use goes through `using`, which holds the lock: two
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -25,6 +24,7 @@ from .attached import fill, parameters_of, put_back, saved_name, saved_parameter
 from .config import NAME, AdapterFacts
 from .lean import import_peft, plain_layers
 from .reading import AdapterReport, read_adapter
+from .turns import Pace, Turns
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -38,14 +38,14 @@ class AdapterHolder:
 
     Attributes:
         model, ref: the transformers model, and what messages call it.
-        lock: held during every use of the model.
+        lock: held during every use of the model; its turns come in the order in which they were asked for.
         reports: what became of each adapter's tensors, by its name.
     """
 
     def __init__(self, model: PreTrainedModel, ref: str) -> None:
         self.model = model
         self.ref = ref
-        self.lock = threading.RLock()
+        self.lock = Turns()
         self.reports: dict[str, AdapterReport] = {}
         self._peft = None
         self._active: str | None = None
@@ -200,21 +200,42 @@ class AdapterHolder:
 
     # --- in use ---------------------------------------------------------------------------------------------------
     @contextmanager
-    def using(self, adapter: str | None) -> Iterator[PreTrainedModel]:
+    def using(self, adapter: str | None, check: Callable[[], None] | None = None) -> Iterator[PreTrainedModel]:
         """Hold the model with `adapter` active (None: all adapters off). Nothing else runs on it meanwhile.
 
         A use inside a use gives the outer one its adapter back.
+
+        Args:
+            check: called now and then while it is waited for; what it raises ends the wait.
         """
-        with self.lock:
+        self.lock.acquire(check)
+        try:
             self._sweep()
             self._switch(adapter)
             self._uses.append(adapter)
             try:
                 yield self.model
             finally:
-                self._uses.pop()
-                if self._uses:
-                    self._switch(self._uses[-1])
+                if self.lock.mine:
+                    self._uses.pop()
+                    if self._uses:
+                        self._switch(self._uses[-1])
+        finally:
+            if self.lock.mine:  # not where it was called off while others had their turn
+                self.lock.release()
+
+    def pace(self, check: Callable[[], None] | None = None) -> Pace:
+        """For a use of many steps: its `step` after each lets others have their turn. What a use has hung on the model
+        is off then; a use inside a use never gives way."""
+        return Pace(lambda: self._give_way(check), lambda: self.lock.wanted and self.lock.depth == 1)
+
+    def _give_way(self, check: Callable[[], None] | None) -> None:
+        adapter = self._uses.pop()
+        self.lock.release()
+        self.lock.acquire(check)
+        self._sweep()
+        self._uses.append(adapter)
+        self._switch(adapter)
 
     def _switch(self, adapter: str | None) -> None:
         held = self._members if self._peft is None else {**self._members, **self._peft.peft_config}
