@@ -115,10 +115,11 @@ def throughput(pair, vectors: torch.Tensor, ask: Ask, options: argparse.Namespac
     each = options.clients * options.calls // options.rounds
     seconds: dict[str, list[float]] = {"one call": [], "clients": []}
     cpu = dict.fromkeys(seconds, 0.0)
-    wrong = 0
+    wrong, asked = 0, []
     for number in range(options.rounds):
         rows = [(number * each + at) % len(vectors) for at in range(each)]
-        rows = list(dict.fromkeys(rows))
+        rows = list(dict.fromkeys(rows))  # each once, of as many as are held out
+        asked.append(len(rows))
         texts: dict[str, dict[int, str | None]] = {}
 
         def one_call(rows: list[int] = rows) -> tuple[float, dict[int, str | None]]:
@@ -138,7 +139,7 @@ def throughput(pair, vectors: torch.Tensor, ask: Ask, options: argparse.Namespac
         )
     ratios = [one / all_of for one, all_of in zip(*seconds.values(), strict=True)]
     return {
-        "rows a round": each,
+        "rows of each round": asked,
         "clients": options.clients,
         "seconds": seconds,
         "throughput of one call": sum(seconds["one call"]) / sum(seconds["clients"]),

@@ -6,8 +6,8 @@ Example:
     >>> card = render(Contract.load("av"), "results/mine/evaluation.json", about=About("ada/av"))  # doctest: +SKIP
 """
 
-from .card import About, Card, Checkpoint, render
+from .card import About, Card, Checkpoint, render, space
 from .difference import diff
 from .errors import CardError
 
-__all__ = ["About", "Card", "CardError", "Checkpoint", "diff", "render"]
+__all__ = ["About", "Card", "CardError", "Checkpoint", "diff", "render", "space"]

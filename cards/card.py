@@ -177,6 +177,34 @@ def render(
     return Card(data, body)
 
 
+def space(
+    repo: str,
+    pair: str,
+    contract: Contract,
+    evaluation: Evaluation | None,
+    *,
+    other: str | None = None,
+    existing: str | None = None,
+) -> Card:
+    """The card of a Docker Space that serves a pair; what was measured stands above any code.
+
+    Args:
+        repo: the Space, owner/name.
+        pair: what is served: the AV's repository, or "demo"; other: the AR's.
+        contract: the AV's.
+        evaluation: what was measured of the pair; None: nothing was.
+        existing: the card that is there now, for its `<!-- keep -->` sections.
+    Raises:
+        CardError: a `keep` marker without its other half.
+    """
+    title = repo.partition("/")[2]
+    named = [one for one in (pair, other, contract.base_model) if one]
+    address = f"https://{re.sub('[^a-z0-9]+', '-', repo.lower())}.hf.space"
+    values = {"pair": pair, "contract": contract, "evaluation": evaluation, "address": address}
+    body = fill("space.md", title=title, notes=None, kept=kept_sections(existing), **values)
+    return Card(metadata.space_metadata(title, named, evaluation), body)
+
+
 def _year_of(evaluation: Evaluation | None) -> str | None:
     year = re.match(r"\d{4}-", evaluation.created) if evaluation is not None and evaluation.created else None
     return year[0][:4] if year else None

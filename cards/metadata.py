@@ -12,9 +12,11 @@ from .facts.dataset import DatasetFacts
 from .facts.licences import Licence
 
 if TYPE_CHECKING:
-    from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
+    from huggingface_hub import DatasetCardData, EvalResult, ModelCardData, SpaceCardData
 
 TAGS = ["natural-language-autoencoder", "nla", "interpretability", "activations", "nla-sdk"]
+PORT = 7860
+"""Where a Space listens."""
 ROLE_TAGS = {"av": "activation-verbalizer", "ar": "activation-reconstructor"}
 
 
@@ -110,3 +112,24 @@ def dataset_metadata(facts: DatasetFacts, *, licence: Licence, language: list[st
 def _size(rows: int) -> str:
     limits = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     return next((name for limit, name in limits if rows < limit), "1M<n<10M")
+
+
+def space_metadata(title: str, named: list[str], evaluation: Evaluation | None) -> SpaceCardData:
+    """The front matter of a Docker Space.
+
+    Args:
+        named: repositories that it loads, and other words for them; those of the Hub are linked.
+    """
+    from huggingface_hub import SpaceCardData
+
+    verdict = [f"nla-verdict-{evaluation.verdict.value}"] if evaluation is not None else []
+    return SpaceCardData(
+        title=title,
+        sdk="docker",
+        app_port=PORT,
+        colorFrom="indigo",
+        colorTo="gray",
+        pinned=False,
+        models=[one for one in named if one.count("/") == 1 and one[0] not in "/.~"] or None,
+        tags=[*TAGS, *verdict],
+    )

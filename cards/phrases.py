@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from nla_sdk.evaluation.schema import Evaluation
+from nla_sdk.evaluation.verdict import SAYS as SAYS
 
-SAYS = {
-    "reads-content": "The explanations carry content of their own activation.",
-    "content-blind": "The explanations reconstruct their activations no better than no text at all. Do not read the "
-    "round-trip score as the quality of explanations.",
-    "template-collapsed": "The AV says the same of many activations. No explanation can be taken for its row's own.",
-    "inconclusive": "These figures do not show that explanations carry content, nor that they don't.",
-}
 GIVEN = {
     "real": "its own explanation",
     "shuffled": "other rows' explanations (mean)",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .calls.comparing import Comparison
     from .calls.steered import Completion, Steered
+    from .client import Client
     from .contract import Contract
     from .errors import NLAError, NLAWarning
     from .model.statistics.check import ActivationReport
@@ -29,6 +30,7 @@ __all__ = [
     "ActivationReport",
     "Activations",
     "Answer",
+    "Client",
     "Comparison",
     "Completion",
     "Contract",
@@ -49,6 +51,7 @@ _HOMES = {
     **dict.fromkeys(("Activations", "Answer", "Explanation", "Results", "RoundTrip", "Score"), "results"),
     "ActivationMean": "model.statistics.means",
     "ActivationReport": "model.statistics.check",
+    "Client": "client",
     "Comparison": "calls.comparing",
     "Contract": "contract",
     **dict.fromkeys(("Completion", "Steered"), "calls.steered"),

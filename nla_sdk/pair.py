@@ -40,6 +40,8 @@ from .vectors.kinds import Kind, Vectors
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .serve.widget import Page
+
 
 class NLAPair(Asking, Comparing, Steering):
     """An AV and an AR (or one of them) with the model whose activations they read.
@@ -343,3 +345,21 @@ class NLAPair(Asking, Comparing, Steering):
             reconstructions = self._centred(reconstructions, [layer] * len(reconstructions), mean_of)
         scores = self._score(reconstructions.expand(rows, -1), vectors.expand(rows, -1), [layer] * rows, mean_of)
         return scores[0] if single_text and single_vector else scores
+
+    # --- looking ------------------------------------------------------------------------------------------------
+    def show(self, text: str = "", *, height: int = 720) -> Page:
+        """The page of `nla serve` in a notebook, on this pair: no server, no port.
+
+        Args:
+            text: that it begins with.
+            height: pixels.
+        Returns:
+            A widget, which a notebook shows where it is a cell's last line.
+        Raises:
+            InputError: pip install "nla-sdk[notebook]" was not done.
+        Example:
+            >>> pair.show("The cat sat on the mat.")  # doctest: +SKIP
+        """
+        from .serve.widget import Page
+
+        return Page(self, text, height)

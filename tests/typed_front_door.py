@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from typing_extensions import assert_type
 
-from nla_sdk import Activations, Comparison, Contract, Explanation, NLAPair, Results, RoundTrip, Score, Steered
+from nla_sdk import Activations, Client, Comparison, Contract, Explanation, NLAPair, Results, RoundTrip, Score, Steered
 from nla_sdk.halves.half import Half
 from nla_sdk.sampling import Sampling
 
@@ -34,6 +34,20 @@ def what_a_pair_gives(pair: NLAPair, matrix: torch.Tensor) -> None:
     assert_type(pair.steer("a text", matrix, [0.5, 1.0]), Steered | Results[Steered])
     pair.round_trip("a text", temprature=0.7)  # pyright: ignore[reportCallIssue]
     pair.explain("a text")  # pyright: ignore[reportArgumentType]
+
+
+def what_a_client_gives(served: Client, matrix: torch.Tensor) -> None:
+    assert_type(served.extract("The cat sat on the mat.", "all"), Activations)
+    assert_type(served.round_trip("The cat sat on the mat.", cancel=None), RoundTrip)
+    assert_type(served.round_trip(["a text", "another"])[0].explanation, Explanation)
+    assert_type(served.explain(matrix), Explanation | Results[Explanation])
+    assert_type(
+        served.explain(matrix, kind="direction", signs="±"), Results[Explanation] | Results[Results[Explanation]]
+    )
+    assert_type(served.compare(matrix, "a text"), Comparison | Results[Comparison])
+    assert_type(served.score("a cat", matrix), Score | Results[Score])
+    assert_type(served.pair.warning, str | None)
+    served.round_trip("a text", temprature=0.7)  # pyright: ignore[reportCallIssue]
 
 
 def what_it_is(pair: NLAPair, trip: RoundTrip, trips: Results[RoundTrip]) -> None:

@@ -81,12 +81,14 @@ def steer(
     source: Backbone,
     adapter: str | None,
     known: Known,
+    watch: Watch,
 ) -> Steered | Results[Steered]:
     """Arguments, errors and warnings are those of `NLAPair.steer`.
 
     Args:
         source, adapter: the model that is steered, and what is on it meanwhile.
         sampling: with a number of tokens.
+        watch: may call it off.
     """
     if source.d_model != known.width:
         raise InputError(
@@ -106,7 +108,7 @@ def steer(
     rows = _spread(prompts=list(zip(prompts, ids, strict=True)), directions=ways, strengths=strengths)
     asks = [Ask(tuple(tokens), way.layer, way.vector * by if by else None) for (_, tokens), way, by in rows]
     with torch.no_grad(), source.using(adapter):
-        written = write_both(source, asks, sampling, sampling.max_new_tokens or 1)
+        written = write_both(source, asks, sampling, sampling.max_new_tokens or 1, watch)
     name = source.tokenizer.decode
     results = Results(
         Steered(
@@ -135,9 +137,9 @@ def complete(
     """
     if on_token is not None and not callable(on_token):
         raise InputError(f"on_token is a {type(on_token).__name__}; expected a function.")
-    prompts, one = _prompts(prompt)
-    if not one:
-        raise InputError("The prompt is a list of texts; complete goes on from one at a time.")
+    prompts, _ = _prompts(prompt)
+    if len(prompts) != 1:
+        raise InputError(f"The prompt is a list of {len(prompts)} texts; complete goes on from one at a time.")
     ids, limit = _ids(source, prompts[0], 0), sampling.max_new_tokens or 1
     written: list[int] = []
     pieces: list[str] = []

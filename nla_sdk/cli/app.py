@@ -20,6 +20,7 @@ from .options import (
     PairOptions,
     Positions,
     Quantization,
+    ServeOptions,
     Stated,
     VectorOptions,
     WritingOptions,
@@ -348,6 +349,25 @@ def export(
     )
     options = {"dtype": dtype, "overwrite": overwrite, "caller_subtracts_mean": caller_subtracts_mean}
     print(pair.export(places[-1], layout, **options))
+
+
+@app.command()
+@expand
+def serve(
+    pair: PairOptions,
+    how: ServeOptions,
+    ref: Annotated[
+        str | None, typer.Argument(metavar="[REF]", help="AV: Hub id, folder or demo. [default: demo]")
+    ] = None,
+) -> None:
+    """A pair over HTTP, and a page to click tokens on and read.
+
+    Speaks the inference server's API at the root, the public site's under /api/nla and its own under /v1:
+    docs/serving.md. Stops at Ctrl-C or SIGTERM once what is being written is done.
+    """
+    from .serving.serve import serve as run
+
+    run(ref, pair, how)
 
 
 @app.command()

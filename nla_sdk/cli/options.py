@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -92,6 +92,10 @@ class PairOptions:
         bool | None,
         typer.Option("--fast/--no-fast", help="Make an 8-bit lm_head in memory; or compute all as transformers does."),
     ] = None
+
+    def with_av(self, ref: str | None) -> PairOptions:
+        """The same of another AV; None: of the same."""
+        return self if ref is None else replace(self, av=ref)
 
     def load(self) -> NLAPair:
         """The pair; the demo pair if none was named."""
@@ -204,6 +208,48 @@ class VectorOptions(FileOptions):
             )
         said = {"kind": self.kind, "direction": self.direction, "mean": self.mean and str(self.mean)}
         return {name: value for name, value in said.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How a pair is served."""
+
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 5009
+    host: Annotated[str, typer.Option(help="Address to listen at; another than this machine's needs a secret.")] = (
+        "127.0.0.1"
+    )
+    secret_env: Annotated[
+        str | None, typer.Option(metavar="VAR", help="Variable with the secret that X-SECRET-KEY must hold.")
+    ] = None
+    no_secret: Annotated[
+        bool, typer.Option("--no-secret", help="Let everybody who reaches the host ask: for a public demonstration.")
+    ] = False
+    read_only: Annotated[
+        bool,
+        typer.Option("--read-only", help="No uploads of vectors, no steering and no completion: explanations only."),
+    ] = False
+    max_concurrent: Annotated[int, typer.Option(min=1, help="Requests at work at a time.")] = 64
+    max_queue: Annotated[int, typer.Option(min=0, help="Requests that wait; more get 429.")] = 128
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds of a request, waiting included.")] = 600.0
+    grace: Annotated[float, typer.Option(min=0.0, help="Seconds to finish in, when told to stop.")] = 30.0
+    max_body: Annotated[
+        int | None, typer.Option(min=1, help="Bytes of a request. [default: 8 MiB, or what 512 vectors take]")
+    ] = None
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of a text that is read. [default: the base's context]")
+    ] = None
+    per_hour: Annotated[
+        int | None, typer.Option(min=1, help="Requests under /api/nla of an address in an hour. [default: any]")
+    ] = None
+    frame: Annotated[
+        str, typer.Option(help="Who may show the page in a frame: frame-ancestors, as https://huggingface.co.")
+    ] = "'self'"
+
+    def settings(self, secret: str | None) -> dict[str, Any]:
+        """What `nla_sdk.serve.settings.Settings` takes."""
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        said["concurrent"], said["queue"] = said.pop("max_concurrent"), said.pop("max_queue")
+        return {name: value for name, value in said.items() if name not in ("port", "secret_env")} | {"secret": secret}
 
 
 def at_layer(writing: WritingOptions, layer: int | None) -> dict[str, Any]:

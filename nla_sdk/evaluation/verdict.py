@@ -12,6 +12,14 @@ from .parts import Data, Part
 
 FEWEST_DOCUMENTS = 20
 VerdictName = Literal["inconclusive", "content-blind", "template-collapsed", "reads-content"]
+SAYS: Mapping[str, str] = {
+    "reads-content": "The explanations carry content of their own activation.",
+    "content-blind": "The explanations reconstruct their activations no better than no text at all. Do not read the "
+    "round-trip score as the quality of explanations.",
+    "template-collapsed": "The AV says the same of many activations. No explanation can be taken for its row's own.",
+    "inconclusive": "These figures do not show that explanations carry content, nor that they don't.",
+}
+"""What each verdict means, in the words of cards and pages."""
 
 
 class Thresholds(Part):

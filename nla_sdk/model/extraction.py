@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..contract.prompts.tokens import check_embedded
-from ..errors import EmptyBatchError, InputError, LayerError, PositionError
+from ..contract.prompts.tokens import check_embedded, flat
+from ..errors import EmptyBatchError, InputError, LayerError, PositionError, first_line
 from ..io.text import check_texts
 from ..results import Activations
 from .backbone import Backbone
@@ -20,25 +20,69 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+class Conversation(list["Mapping[str, str]"]):
+    """A chat that says how the chat template is to be applied to it; a plain list of messages is opened for an answer.
+
+    Attributes:
+        add_generation_prompt: whether the opening of the assistant's answer is written behind the last message.
+        continue_final_message: whether the last message is left open, to be gone on with; then nothing is opened.
+        enable_thinking: handed to the template where it is not None; templates that know no such thing ignore it.
+    """
+
+    def __init__(
+        self,
+        messages: Iterable[Mapping[str, str | None]],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        enable_thinking: bool | None = None,
+    ) -> None:
+        super().__init__({key: value for key, value in one.items() if value is not None} for one in messages)
+        self.add_generation_prompt = add_generation_prompt and not continue_final_message
+        self.continue_final_message = continue_final_message
+        self.enable_thinking = enable_thinking
+
+
+def rendered(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Mapping[str, str]], *, ids: bool = False) -> Any:
+    """A chat through the tokenizer's chat template: its text, or its token ids.
+
+    Raises:
+        InputError: there is no chat template, or it fails on these messages.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(
+            "Chat messages were passed, but this base model's tokenizer has no chat template; pass plain text."
+        )
+    how = chat if isinstance(chat, Conversation) else Conversation(chat)
+    options: dict[str, Any] = {"continue_final_message": True} if how.continue_final_message else {}
+    if how.enable_thinking is not None:
+        options["enable_thinking"] = how.enable_thinking
+    try:
+        made = tokenizer.apply_chat_template(
+            [dict(message) for message in how], add_generation_prompt=how.add_generation_prompt, tokenize=ids, **options
+        )
+    except Exception as error:  # a template is somebody's program, and raises what it likes
+        roles = [message.get("role") for message in how]
+        raise InputError(
+            f"The tokenizer's chat template fails on messages of the roles {roles} ({type(error).__name__}: "
+            f"{first_line(error)}). Pass a chat as the template takes it, or plain text."
+        ) from error
+    return flat(made) if ids else str(made)
+
+
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str | Sequence[Mapping[str, str]]) -> list[int]:
     """Token ids of a text or of one chat (a list of {"role", "content"}), with exactly one BOS where there is one.
 
     Raises:
-        EmptyBatchError: an empty text. InputError: something else than text or messages, or no chat template.
+        EmptyBatchError: an empty text. InputError: something else than text or messages, no chat template, or one that
+            fails on the messages.
     """
     if isinstance(text, str):
         if not text:
             raise EmptyBatchError("The text is empty; expected at least one character to read an activation at.")
         ids = list(tokenizer(text, verbose=False).input_ids)
     else:
-        if not getattr(tokenizer, "chat_template", None):
-            raise InputError(
-                "Chat messages were passed, but this base model's tokenizer has no chat template; pass plain text."
-            )
-        encoded = tokenizer.apply_chat_template(
-            [dict(message) for message in text], add_generation_prompt=True, tokenize=True
-        )
-        ids = list(encoded["input_ids"] if isinstance(encoded, Mapping) or hasattr(encoded, "keys") else encoded)
+        ids = rendered(tokenizer, text, ids=True)
     bos = tokenizer.bos_token_id
     if bos is None:
         return ids

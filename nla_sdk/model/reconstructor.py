@@ -86,7 +86,7 @@ class Reconstructor:
         self.transform = transform or Transform(d_source=backbone.d_model)
         if contract.ar_final_norm == "kept":
             _ = backbone.final_norm  # found now, or refused
-        self._empty: dict[int | None, torch.Tensor] = {}
+        self._empty: dict[object, torch.Tensor] = {}  # by layer, and by what autocast computes in
         self.together = ReadTogether()
 
     @property
@@ -142,7 +142,7 @@ class Reconstructor:
             )
         with torch.no_grad():
             outputs = self.together.read(Reading(self, [ids for ids, _ in prompts], layer, watch))
-            return self.finish(outputs, layer).cpu()
+            return self.finish(outputs.float(), layer).cpu()  # under autocast a head gives what that computes in
 
     def compared(
         self, vectors: torch.Tensor, layer: int | Sequence[int | None] | None = None, *, known: Transform | None = None
@@ -185,11 +185,12 @@ class Reconstructor:
         Computed once for a layer, whichever thread asks first.
         """
         layer = self.contract.layer if layer is None else layer
-        if (found := self._empty.get(layer)) is None:
+        key = layer, self.backbone.active[2]
+        if (found := self._empty.get(key)) is None:
             with self.backbone.using(self.adapter):
-                if (found := self._empty.get(layer)) is None:  # another thread may have been first
+                if (found := self._empty.get(key)) is None:  # another thread may have been first
                     asked = None if layer == self.contract.layer else layer
-                    found = self._empty[layer] = self([""], layer=asked)[0]
+                    found = self._empty[key] = self([""], layer=asked)[0]
         return found
 
     def reset(self) -> None:

@@ -39,6 +39,7 @@ class Steering(Steps):
         max_new_tokens: int = 40,
         temperature: float = 0.0,
         seed: int = 0,
+        cancel: Event | None = None,
         force: bool = False,
         mean: Mean = None,
     ) -> Steered | Results[Steered]:
@@ -60,6 +61,7 @@ class Steering(Steps):
             layer: default: of Vectors and Activations their own, else the pair's.
             kind: of the vectors, where they do not say it or wrongly; bare ones are directions.
             max_new_tokens, temperature, seed: of what is written; temperature 0 is greedy.
+            cancel: an event; once it is set the call raises CancelledCallError.
             force: take vectors of another model, with a warning.
             mean: μ and a, as `nla mean` writes them, where the pair does not know its own.
         Returns:
@@ -92,6 +94,7 @@ class Steering(Steps):
             source=source,
             adapter=self.source_adapter,
             known=self._known(mean, force),
+            watch=Watch(cancel=cancel),
         )
 
     def complete(

@@ -76,13 +76,13 @@ class Call:
                 return self._create()
             case ["api", "collections", *rest]:
                 return self._collection(rest)
-            case ["api", ("models" | "datasets") as kinds, owner, name, *rest]:
+            case ["api", ("models" | "datasets" | "spaces") as kinds, owner, name, *rest]:
                 return self._api(kinds[:-1], f"{owner}/{name}", rest)
             case [*place, "info", "lfs", "objects", action]:
-                kind = "dataset" if place[0] == "datasets" else "model"
+                kind = place[0][:-1] if place[0] in ("datasets", "spaces") else "model"
                 return self._lfs(kind, "/".join(place[-2:]).removesuffix(".git"), action)
-            case ["datasets", owner, name, "resolve", revision, *path]:
-                return self._resolve("dataset", f"{owner}/{name}", revision, "/".join(path))
+            case [("datasets" | "spaces") as kinds, owner, name, "resolve", revision, *path]:
+                return self._resolve(kinds[:-1], f"{owner}/{name}", revision, "/".join(path))
             case [owner, name, "resolve", revision, *path]:
                 return self._resolve("model", f"{owner}/{name}", revision, "/".join(path))
         raise Refusal(404, f"Sorry, we can't find the page /{'/'.join(self.parts)}.")
@@ -131,9 +131,11 @@ class Call:
         kind = wanted.get("type") or "model"
         repo_id = f"{wanted.get('organization') or self.hub.user}/{wanted['name']}"
         self._may_write(repo_id)
-        url = f"{self.hub.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
+        url = f"{self.hub.endpoint}/{'' if kind == 'model' else f'{kind}s/'}{repo_id}"
         if self.store.find(kind, repo_id):
             raise Refusal(409, "You already created this repo", url=url, name=repo_id)
+        if kind == "space" and wanted.get("sdk") not in ("gradio", "docker", "static"):
+            raise Refusal(400, "A Space needs an sdk")
         private = bool(wanted.get("private")) or wanted.get("visibility") == "private"
         self.store.create(kind, repo_id, private=private)
         return JSONResponse({"url": url, "name": repo_id, "id": "0"})
@@ -278,7 +280,7 @@ class Call:
         for one in wanted["objects"]:
             answer: dict = {"oid": one["oid"], "size": one["size"]}
             if not self.store.has(one["oid"], one["size"]):
-                place = f"{self.hub.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo_id}.git"
+                place = f"{self.hub.endpoint}/{'' if kind == 'model' else f'{kind}s/'}{repo_id}.git"
                 answer["actions"] = {
                     "upload": {"href": f"{self.hub.storage}/upload/{one['oid']}", "header": {}},
                     "verify": {"href": f"{place}/info/lfs/objects/verify", "header": {}},
@@ -318,7 +320,7 @@ class Call:
             else:
                 raise Refusal(400, f"unknown line {line['key']!r}")
         self._refuse_bad_card(add.get("README.md"))
-        place = f"{self.hub.endpoint}/{'datasets/' if repository.kind == 'dataset' else ''}{repository.id}"
+        place = f"{self.hub.endpoint}/{'' if repository.kind == 'model' else f'{repository.kind}s/'}{repository.id}"
         answer = {"success": True}
         if self.request.query_params.get("create_pr"):
             number = len(repository.requests) + 1

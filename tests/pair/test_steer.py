@@ -170,9 +170,9 @@ def added(monkeypatch):
     seen: list[steering.Ask] = []
     original = steering.write_both
 
-    def watch(backbone, asks, sampling, limit):
+    def watch(backbone, asks, *how):
         seen[:] = asks
-        return original(backbone, asks, sampling, limit)
+        return original(backbone, asks, *how)
 
     monkeypatch.setattr("nla_sdk.calls.steering.write_both", watch)
     return seen

@@ -80,3 +80,18 @@ def test_the_source_of_a_full_pair_is_loaded_once_however_many_ask(full_folder, 
         found = list(pool.map(lambda text: pair.extract(text).vectors, TEXTS * 2))
     assert loads == [1]
     assert all(torch.equal(one, two) for one, two in zip(found[:3], found[3:], strict=True))
+
+
+def test_what_was_computed_under_autocast_is_kept_for_nobody_else(full_folder):
+    rows = tiny.random(12, tiny.D_MODEL, seed=3)
+
+    def done(pair: NLAPair) -> tuple:
+        trips = pair.round_trip(rows, max_new_tokens=12, force=True)
+        return [str(trip.explanation) for trip in trips], [(trip.cosine, trip.gain) for trip in trips]
+
+    expected = done(NLAPair.from_pretrained(full_folder))
+    pair = NLAPair.from_pretrained(full_folder)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert done(pair) != expected
+        assert pair.reconstruct("a cat").dtype == torch.float32
+    assert done(pair) == expected

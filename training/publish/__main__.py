@@ -2,6 +2,7 @@
 
     python -m training.publish --repo ada/cat --checkpoint my-pair --evaluation results/mine/evaluation.json
     python -m training.publish --repo ada/cat --checkpoint my-pair --dry-run        what would be published; offline
+    python -m training.publish --space ada/look --pair ada/cat-av       a Space with the page of `nla serve`
 
 Checks contracts, weights, evaluation and tables, searches for secrets, shows the plan and asks; then one commit a
 repository, read back file by file. Run again it completes what a fault left undone. docs/publishing.md has the rules.
@@ -37,13 +38,21 @@ def _refuse_token(token: str | None) -> None:
 
 
 def main(
-    repo: Annotated[str, typer.Option(metavar="OWNER/NAME", help="Of a pair its stem: -av, -ar and -data are added.")],
+    repo: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Of a pair its stem: -av, -ar and -data are added.")
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="A Space that serves --pair, in place of --repo.")
+    ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A half, or a folder with av and ar in it.")
     ] = None,
     evaluation: Annotated[Path | None, typer.Option(metavar="FILE", help="evaluation.json of these weights.")] = None,
     dataset: Annotated[list[Path] | None, typer.Option(metavar="PARQUET", help="A table; repeat for more.")] = None,
-    pair: Annotated[str | None, typer.Option(metavar="OWNER/OTHER", help="The other half, of a single one.")] = None,
+    pair: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/OTHER", help="The other half, of a single one; of a --space the AV, or demo."),
+    ] = None,
     trajectory: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="A checkpoint of one run; repeat for each.")
     ] = None,
@@ -71,11 +80,14 @@ def main(
 ) -> None:
     from .push import connect, look, publish
     from .request import PublishRequest
+    from .space import SpaceRequest, prepared_space
     from .stage import prepared
 
+    if (repo is None) == (space is None):
+        raise InputError("Pass --repo for a pair, a half or tables, or --space for a Space that serves a pair.")
     beside = checkpoint / "card_notes.md" if checkpoint else None
     request = PublishRequest(
-        repo=repo,
+        repo=repo or space or "",
         checkpoint=checkpoint,
         evaluation=evaluation,
         tables=dataset or (),
@@ -89,7 +101,17 @@ def main(
         tag=tag,
         collection=collection,
     )
-    with prepared(request) as publication:
+    if space is not None:
+        given = [
+            name for name, value in (("--checkpoint", checkpoint), ("--dataset", dataset), ("--notes", notes)) if value
+        ]
+        given += [name for name, value in (("--evaluation", evaluation), ("--trajectory", trajectory)) if value]
+        if given or pair is None:
+            raise InputError(f"A --space takes a --pair and no {given[0] if given else '--checkpoint'}.")
+        made = prepared_space(SpaceRequest(space, pair, request))
+    else:
+        made = prepared(request)
+    with made as publication:
         for warning in publication.warnings:
             print(f"warning: {warning}")
         if dry_run:

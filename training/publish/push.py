@@ -157,13 +157,13 @@ def _check_collection(api: HfApi, slug: str | None) -> None:
 
 def _check_card(card: str, staged: Staged) -> None:
     """The Hub takes the card's metadata, asked before anything is made there."""
-    from huggingface_hub import DatasetCard, ModelCard
+    from huggingface_hub import DatasetCard, ModelCard, SpaceCard
 
     from nla_sdk.halves.hub.errors import hub_errors
 
     with hub_errors(staged.repo_id, publishing=True):
         try:
-            ask((ModelCard if staged.kind == "model" else DatasetCard)(card).validate)
+            ask({"model": ModelCard, "dataset": DatasetCard, "space": SpaceCard}[staged.kind](card).validate)
         except ValueError as error:
             reason = " ".join(str(error).split())[:300]
             raise RefusedError([f"the Hub does not take the card of {staged.repo_id}: {reason}"]) from None

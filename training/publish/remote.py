@@ -90,7 +90,7 @@ class Remote:
     @property
     def url(self) -> str:
         """Its page on the Hub."""
-        folder = "datasets/" if self.staged.kind == "dataset" else ""
+        folder = "" if self.staged.kind == "model" else f"{self.staged.kind}s/"
         return f"{self.api.endpoint}/{folder}{self.staged.repo_id}"
 
     def _ask(self, work: Callable[[], Result]) -> Result:
@@ -199,7 +199,9 @@ class Remote:
         """Make the repository, if it is a new one, and the branch, if it isn't there."""
         kind = self.staged.kind
         if new:
-            self._ask(lambda: self.api.create_repo(self.staged.repo_id, repo_type=kind, private=private, exist_ok=True))
+            more = {"space_sdk": "docker"} if kind == "space" else {}
+            repo = self.staged.repo_id
+            self._ask(lambda: self.api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, **more))
         if self.revision != "main":
             self._ask(
                 lambda: self.api.create_branch(self.staged.repo_id, branch=self.revision, repo_type=kind, exist_ok=True)

@@ -36,7 +36,7 @@ class Staged:
 
     Attributes:
         repo_id: owner/name.
-        kind: "model" or "dataset".
+        kind: "model", "dataset" or "space".
         folder: holds every file at its place in the repository.
     """
 

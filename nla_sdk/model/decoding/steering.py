@@ -120,23 +120,26 @@ def adding(backbone: Backbone, block: int, vectors: torch.Tensor, length: int, *
     return Adding(backbone.blocks[block], vectors, length, spared, f"block {block} of {backbone.ref}")
 
 
-def write_both(backbone: Backbone, asks: Sequence[Ask], sampling: Sampling, limit: int) -> list[Written]:
+def write_both(
+    backbone: Backbone, asks: Sequence[Ask], sampling: Sampling, limit: int, watch: Watch = UNWATCHED
+) -> list[Written]:
     """Go on from each prompt without and with its vector. The caller holds the backbone, without gradients.
 
     Args:
         sampling: at a temperature above 0 both draw with the same random numbers, which depend on the prompt and the
             seed only.
         limit: most tokens of each.
+        watch: may call it off.
     Raises:
         NonFiniteOutputError: the model gives NaN or infinity; names the asks, and whether the vector is the cause.
-        InjectionError: see `Adding`.
+        InjectionError: see `Adding`. CancelledCallError: `watch` has called it off.
     """
     found: dict[int, Written] = {}
     for rows in _batches(asks):
         prompts = list(dict.fromkeys(asks[row].ids for row in rows))
         plain = {}
         try:
-            written, logits = write(backbone, prompts, None, sampling, limit)
+            written, logits = write(backbone, prompts, None, sampling, limit, watch=watch)
         except NonFiniteOutputError as error:
             ids = prompts[error.rows[0]]
             lost = [row for row in rows if asks[row].ids in {prompts[at] for at in error.rows}]
@@ -153,7 +156,7 @@ def write_both(backbone: Backbone, asks: Sequence[Ask], sampling: Sampling, limi
             vectors = torch.stack([vector for row in part if (vector := asks[row].vector) is not None])
             add = adding(backbone, block, vectors, len(asks[rows[0]].ids))
             try:
-                written, logits = write(backbone, [asks[row].ids for row in part], add, sampling, limit)
+                written, logits = write(backbone, [asks[row].ids for row in part], add, sampling, limit, watch=watch)
             except NonFiniteOutputError as error:
                 raise error.numbered(lambda at, part=part: part[at]) from None
             for at, row in enumerate(part):

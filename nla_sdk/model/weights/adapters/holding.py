@@ -55,9 +55,12 @@ class AdapterHolder:
         self._let_go: deque[str] = deque()
 
     @property
-    def active(self) -> tuple[str | None, int]:
-        """The adapter that is on, and how many have been put on the model: what was computed with others is stale."""
-        return self._active, self._added
+    def active(self) -> tuple[str | None, int, torch.dtype | None]:
+        """The adapter that is on, how many have been put on the model, and what autocast computes in here (None: it is
+        off): what was computed with others is another's."""
+        device = self.model.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        return self._active, self._added, dtype
 
     # --- on and off -----------------------------------------------------------------------------------------------
     def load_adapter(

@@ -1,0 +1,1 @@
+"""`nla serve`: a pair over HTTP until somebody stops it."""

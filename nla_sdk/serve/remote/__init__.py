@@ -1,0 +1,1 @@
+"""What a client sends to a served pair, and what comes back."""
