@@ -20,9 +20,9 @@ from .apis import inference, more, own, site, status, uploads
 from .guard.faults import SITE, answer, refused_fields
 from .guard.security import Guard, wants_page
 from .observing import Meters, Observing
+from .requests.gates import Gate
 from .served import Served
 from .settings import Settings
-from .work.gates import Gate
 
 if TYPE_CHECKING:
     from ..pair import NLAPair

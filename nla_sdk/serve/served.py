@@ -16,9 +16,9 @@ from ..evaluation.schema import Evaluation
 from .about import evaluation_beside
 from .guard.faults import Problem
 from .observing import Meters
+from .requests.gates import Gate, Ticket
+from .requests.keeping import Site
 from .settings import Limits, Settings
-from .work.gates import Gate, Ticket
-from .work.keeping import Site
 
 if TYPE_CHECKING:
     from ..pair import NLAPair

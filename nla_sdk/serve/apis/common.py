@@ -13,9 +13,9 @@ from fastapi.routing import APIRoute
 from ...calls.asking import require_default, require_oracle
 from ...errors import MissingHalfError
 from ..guard.faults import Problem
+from ..requests.gates import Ticket
+from ..requests.rows import OnText
 from ..shapes.common import OwnRefused, OwnRefusedFields, Refused, RefusedFields, SiteRefused
-from ..work.gates import Ticket
-from ..work.rows import OnText
 
 if TYPE_CHECKING:
     from ...pair import NLAPair

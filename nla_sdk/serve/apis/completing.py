@@ -11,13 +11,13 @@ from fastapi import Request, Response
 
 from ...calls.steered import Completion
 from ..guard.faults import OWN
+from ..requests.gates import Ticket
+from ..requests.rows import QUIET
+from ..requests.streams import Answer, Frames
+from ..requests.texts import Reading, reading
 from ..served import Served, noted
 from ..shapes.common import TextFields
 from ..tokens import Tokens
-from ..work.gates import Ticket
-from ..work.rows import QUIET
-from ..work.streams import Answer, Frames
-from ..work.texts import Reading, reading
 
 TAIL = 16  # tokens before a new one that are looked at for the character that it may end
 

@@ -11,9 +11,9 @@ import torch
 from ...calls.rows import layer_of_each
 from ...errors import InputError, NLAError
 from ...io.text import check_texts
+from ..requests.texts import read, reading, require_source, wanted_positions
 from ..served import Served
 from ..shapes.own import Input
-from ..work.texts import read, reading, require_source, wanted_positions
 
 if TYPE_CHECKING:
     from ...pair import NLAPair

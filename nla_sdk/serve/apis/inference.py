@@ -12,14 +12,14 @@ from fastapi import APIRouter, Request, Response
 
 from ...errors import InputError
 from ...results import Explanation, RoundTrip
+from ..requests.gates import Ticket
+from ..requests.rows import Alive, Failed, Grown, OnText, through
+from ..requests.streams import Answer, Frames, error_of
+from ..requests.texts import read, reading, wanted_positions
 from ..served import Served, any_seed, noted, served
 from ..shapes import inference as shapes
 from ..shapes.common import Text, Tokenized
 from ..tokens import Tokens
-from ..work.gates import Ticket
-from ..work.rows import Alive, Failed, Grown, OnText, through
-from ..work.streams import Answer, Frames, error_of
-from ..work.texts import read, reading, wanted_positions
 from .common import StrictRoute, able, refusals, streamed, watched
 from .completing import Going, completed
 

@@ -12,13 +12,13 @@ from fastapi import APIRouter, Request, Response
 from ...contract.releases.catalogue import releases
 from ...errors import InputError
 from ..about import about
+from ..requests.gates import Ticket
+from ..requests.streams import Answer
+from ..requests.texts import read, reading, require_source, wanted_positions
 from ..served import Served, noted, served
 from ..shapes import answers
 from ..shapes import own as shapes
 from ..shapes.common import Tokenized
-from ..work.gates import Ticket
-from ..work.streams import Answer
-from ..work.texts import read, reading, require_source, wanted_positions
 from .common import StrictRoute, able, need, refusals, streamed
 from .completing import Going, completed
 from .given import as_array, given, one_layer, scoring

@@ -13,12 +13,12 @@ from fastapi import APIRouter, Request, Response
 from ...calls.comparing import signs_of
 from ...calls.rows import by_layer
 from ...errors import InputError
+from ..requests.gates import Ticket
+from ..requests.rows import Alive, Failed, Grown, OnText, through
+from ..requests.streams import Answer, Frames, error_of
 from ..served import Served, noted, served
 from ..shapes import answers
 from ..shapes import own as shapes
-from ..work.gates import Ticket
-from ..work.rows import Alive, Failed, Grown, OnText, through
-from ..work.streams import Answer, Frames, error_of
 from .common import StrictRoute, able, need, refusals, streamed, watched
 from .given import Given, given, sets_given
 

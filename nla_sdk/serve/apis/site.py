@@ -9,10 +9,10 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from ..about import called, warning_of
 from ..guard.faults import SITE, Problem
+from ..requests.keeping import HOUR, fingerprint
+from ..requests.streams import Answer, Frames
 from ..served import Served, any_seed, served
 from ..shapes import site as shapes
-from ..work.keeping import HOUR, fingerprint
-from ..work.streams import Answer, Frames
 from .common import StrictRoute, refusals, streamed
 from .completing import Going, completed
 from .inference import Prepared, Words, collected, described, prepared

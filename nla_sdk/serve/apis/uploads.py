@@ -20,10 +20,10 @@ from ...vectors.faults import UnstatedVectorError
 from ...vectors.kinds import Stated, as_sign
 from ...vectors.loading import load, look
 from ..guard.faults import Problem
+from ..requests.streams import Answer
 from ..served import Served, noted, served
 from ..shapes import answers as shapes
 from ..shapes.common import Name
-from ..work.streams import Answer
 from .common import StrictRoute, refusals
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=refusals("own"), tags=["v1"])

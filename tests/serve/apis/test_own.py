@@ -466,6 +466,6 @@ def test_errors_of_the_sdk_come_by_their_names(wire: Wire, path, body, name):
 
 
 def test_numbers_that_are_none_are_null():
-    from nla_sdk.serve.work.streams import written
+    from nla_sdk.serve.requests.streams import written
 
     assert written({"a": [1.5, math.nan, np.array([math.inf, 1.0])]}) == '{"a":[1.5,null,[null,1.0]]}'

@@ -172,7 +172,7 @@ def test_the_secret_is_taken_as_the_site_takes_its_key(serve, full_pair):
 
 
 def test_what_is_kept_is_bounded():
-    from nla_sdk.serve.work.keeping import KEPT, RESULTS, Site
+    from nla_sdk.serve.requests.keeping import KEPT, RESULTS, Site
 
     site = Site()
     keys = [site.keep("text", {at: {} for at in range(4)}) for _ in range(KEPT + 50)]

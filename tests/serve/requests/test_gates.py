@@ -13,9 +13,9 @@ from starlette.requests import Request
 
 from nla_sdk.serve.guard.faults import Problem
 from nla_sdk.serve.observing import Meters
+from nla_sdk.serve.requests.gates import Gate
 from nla_sdk.serve.running import serving
 from nla_sdk.serve.settings import Settings
-from nla_sdk.serve.work.gates import Gate
 from tests.serve.wire import TEXT, VECTOR, Wire, meanwhile, until
 
 SOON = 5  # seconds: what is asked for below takes minutes, and goes within a second where nothing else runs
@@ -210,7 +210,7 @@ def test_a_request_that_is_refused_leaves_no_rows_at_work(full_pair, slow):
 
 
 def test_a_client_that_reads_nothing_keeps_no_turn_beyond_its_time(monkeypatch):
-    from nla_sdk.serve.work import streams
+    from nla_sdk.serve.requests import streams
 
     monkeypatch.setattr(streams, "UNREAD", 0.2)
 
