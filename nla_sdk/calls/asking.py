@@ -78,29 +78,38 @@ def asked(vectors: object, contract: Contract, origin: Origin, *, width: int, fo
     return Rows(stacked(sets), layers, not several)
 
 
-def spread(rows: Rows, question: str | Sequence[str]) -> tuple[Rows, list[str]]:
+def questions_for(question: str | Sequence[str], sets: int) -> list[str]:
     """A question for each set: one question is put to every set, one set gets every question.
 
+    Args:
+        sets: how many there are.
     Raises:
         InputError: their numbers differ, or a question is no text. EmptyBatchError: there is none.
     """
-    one = isinstance(question, str)
-    if not one and not isinstance(question, (list, tuple)):
+    if not isinstance(question, (str, list, tuple)):
         raise InputError(f"The question is a {type(question).__name__}; expected a text, or a list of texts.")
     questions = [question] if isinstance(question, str) else list(question)
     if not questions:
         raise EmptyBatchError("The list of questions is empty; expected at least one.")
     if bad := [text for text in questions if not isinstance(text, str)]:
         raise InputError(f"A question is a {type(bad[0]).__name__}; expected a text.")
-    count = max(len(rows), len(questions))
-    if {len(rows), len(questions)} - {1, count}:
+    count = max(sets, len(questions))
+    if {sets, len(questions)} - {1, count}:
         raise InputError(
-            f"{len(questions)} questions and {len(rows)} sets of vectors; expected as many of each, or one of either."
+            f"{len(questions)} questions and {sets} sets of vectors; expected as many of each, or one of either."
         )
+    return questions * (count // len(questions))
+
+
+def spread(rows: Rows, question: str | Sequence[str]) -> tuple[Rows, list[str]]:
+    """Rows and a question for each of them, see `questions_for`."""
+    one = isinstance(question, str)
+    questions = questions_for(question, len(rows))
+    count = len(questions)
     if len(rows) == 1 and count > 1:
         vectors = [rows.vectors[0]] * count
         rows = replace(rows, vectors=torch.stack(vectors), layers=rows.layers * count, single=False)
-    return replace(rows, single=rows.single and one), questions * (count // len(questions))
+    return replace(rows, single=rows.single and one), questions
 
 
 def slice_of(positions: object, length: int) -> object:

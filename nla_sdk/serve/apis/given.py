@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ...calls.asking import questions_for
 from ...calls.rows import layer_of_each
 from ...errors import InputError, NLAError
 from ...io.text import check_texts
@@ -151,13 +152,10 @@ def sets_given(of: Served, shape: Input, questions: Sequence[str]) -> Given:
         wanted = wanted_positions(shape.positions, len(text), of.limits.positions)
         acts, take = read(pair, [text.given], wanted, one_layer(shape))
         sets = [take(range(len(acts)))]
-    if len(sets) != len(questions) and 1 not in (len(sets), len(questions)):
-        raise InputError(
-            f"{len(questions)} questions and {len(sets)} sets of vectors; expected as many, or one of either."
-        )
-    count = max(len(sets), len(questions))
+    each = questions_for(list(questions), len(sets))
+    count = len(each)
     sets = sets * (count // len(sets))
-    facts = [{"question": question} for question in list(questions) * (count // len(questions))]
+    facts = [{"question": question} for question in each]
     layers = layers_said(pair, one_layer(shape), count)
     return Given(layer_told(pair, layers), facts, lambda rows: [sets[row] for row in rows], options, layers)
 

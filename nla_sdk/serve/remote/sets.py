@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...calls.asking import questions_for
 from ...calls.inputs import check_vector_input
 from ...calls.rows import as_sets, layer_of_each
-from ...errors import EmptyBatchError, InputError
+from ...errors import InputError
 from ...results import Activations
 from ...vectors.kinds import Vectors
 from .answers import ServedPair
@@ -56,21 +57,10 @@ def asks(sets: Sequence[Asked], question: str | Sequence[str]) -> list[Questions
     Raises:
         InputError: their numbers differ, or a question is no text. EmptyBatchError: there is none.
     """
-    if not isinstance(question, (str, list, tuple)):
-        raise InputError(f"The question is a {type(question).__name__}; expected a text, or a list of texts.")
-    questions = [question] if isinstance(question, str) else list(question)
-    if not questions:
-        raise EmptyBatchError("The list of questions is empty; expected at least one.")
-    if bad := [text for text in questions if not isinstance(text, str)]:
-        raise InputError(f"A question is a {type(bad[0]).__name__}; expected a text.")
-    count = max(len(sets), len(questions))
-    if {len(sets), len(questions)} - {1, count}:
-        raise InputError(
-            f"{len(questions)} questions and {len(sets)} sets of vectors; expected as many of each, or one of either."
-        )
+    questions = questions_for(question, len(sets))
     if len(sets) == 1:
         return [Questions(sets[0], questions, 0)]
-    return list(_together(sets, questions * (count // len(questions))))
+    return list(_together(sets, questions))
 
 
 def _together(sets: Sequence[Asked], questions: Sequence[str]) -> Iterator[Questions]:
