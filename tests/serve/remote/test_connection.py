@@ -85,7 +85,7 @@ def test_a_request_carries_its_json_and_the_secret(server):
     assert headers["X-SECRET-KEY"] == SECRET and headers["Content-Type"] == "application/json"
 
 
-@pytest.mark.parametrize("when", ["0.05", formatdate(time.time() - 5)])
+@pytest.mark.parametrize("when", ["0.05", formatdate(time.time() - 5)], ids=["seconds", "a date"])
 def test_what_is_to_come_again_is_sent_again_when_it_says(server, when):
     busy = (429, {"Retry-After": when}, b'{"detail": "busy", "error": "BusyError"}')
     server.script = [busy, busy, ok(7)]
