@@ -7,10 +7,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import torch
 from fastapi import APIRouter, Request, Response
 
-from ...errors import InputError
 from ...results import Explanation, RoundTrip
 from ..requests.gates import Ticket
 from ..requests.rows import Alive, Failed, Grown, OnText, through
@@ -22,6 +20,7 @@ from ..shapes.common import Text, Tokenized
 from ..tokens import Tokens
 from .common import StrictRoute, able, refusals, streamed, watched
 from .completing import Going, completed
+from .given import as_array
 
 Words: TypeAlias = AsyncGenerator[tuple[str, int, Any], None]
 NEW_TOKENS = shapes.Generation().max_new_tokens
@@ -177,7 +176,7 @@ async def _explain_frames(found: Prepared, words: Words) -> AsyncGenerator[Any, 
 async def describe(body: shapes.DescribeRequest, request: Request) -> Response:
     """Activations in words."""
     of = served(request)
-    vectors = as_rows(body.activations)
+    vectors = as_array(body.activations)
     facts = [{"position": at} for at in range(len(vectors))]
     found = Prepared(of.pair.layer, 0, Tokens("", [], []), facts, lambda rows: vectors[list(rows)])
     able(of.pair, "explain")
@@ -204,7 +203,7 @@ async def _describe_frames(words: Words) -> AsyncGenerator[Any, None]:
 @router.post("/score", response_model=shapes.Scored)
 async def score(body: shapes.ScoreRequest, request: Request) -> Response:
     """How near the reconstructor comes to an activation from a description."""
-    of, vectors = served(request), as_rows([body.activation])
+    of, vectors = served(request), as_array([body.activation])
 
     def work(ticket: Ticket) -> dict[str, float]:
         found = of.pair.score([body.description], vectors)[0]
@@ -218,7 +217,7 @@ async def score(body: shapes.ScoreRequest, request: Request) -> Response:
 @router.post("/compare", response_model=shapes.Compared)
 async def compare(body: shapes.CompareRequest, request: Request) -> Response:
     """The difference of two activations, a − b, in words."""
-    of, (a, b) = served(request), as_rows([body.activation_a, body.activation_b])
+    of, (a, b) = served(request), as_array([body.activation_a, body.activation_b])
     between = (a.double() - b.double()).float()[None]
 
     def work(ticket: Ticket) -> dict[str, Any]:
@@ -228,18 +227,6 @@ async def compare(body: shapes.CompareRequest, request: Request) -> Response:
     found = await of.do(request, work)
     noted(request, rows=1)
     return Answer(found)
-
-
-def as_rows(vectors: list[list[float]]) -> torch.Tensor:
-    """Lists of numbers → float32 [n, d].
-
-    Raises:
-        InputError: they are not of one length.
-    """
-    if len({len(vector) for vector in vectors}) > 1:
-        lengths = sorted({len(vector) for vector in vectors})
-        raise InputError(f"The activations have {', '.join(map(str, lengths[:4]))} numbers; expected as many of each.")
-    return torch.tensor(vectors, dtype=torch.float64).float()
 
 
 @router.post("/completion", response_model=Tokenized, responses=streamed("The text and its tokens, or their stream."))
