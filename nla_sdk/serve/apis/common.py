@@ -15,7 +15,7 @@ from ...errors import MissingHalfError
 from ..guard.faults import Problem
 from ..requests.gates import Ticket
 from ..requests.rows import OnText
-from ..shapes.common import OwnRefused, OwnRefusedFields, Refused, RefusedFields, SiteRefused
+from ..shapes.common import OwnRefused, OwnRefusedFields, Refused, RefusedFields, SiteBusy, SiteRefused
 
 if TYPE_CHECKING:
     from ...pair import NLAPair
@@ -93,7 +93,9 @@ def refusals(api: str) -> dict[int | str, dict[str, Any]]:
     """The refusals of every route of an API, for its documentation: "inference", "own" or "site"."""
     one = {"inference": Refused, "own": OwnRefused, "site": SiteRefused}[api]
     found: dict[int | str, dict[str, Any]] = {status: {"model": one} for status in REFUSED}
-    if api != "site":
+    if api == "site":
+        found[429] = {"model": SiteBusy}
+    else:
         found[422] = {"model": RefusedFields if api == "inference" else OwnRefusedFields}
     return found
 

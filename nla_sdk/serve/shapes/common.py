@@ -122,6 +122,15 @@ class OwnRefusedFields(RefusedFields):
 
 
 class SiteRefused(Told):
-    """Why a request is refused; of too many what is left."""
+    """Why a request is refused."""
 
     error: str
+
+
+class SiteBusy(SiteRefused):
+    """Too many requests, and what is left."""
+
+    endpoint: str
+    limitPerWindow: int
+    requestWindow: str
+    remainingRequests: int

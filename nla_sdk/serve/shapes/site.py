@@ -88,13 +88,3 @@ class Completion(Told):
     full_text: str
     tokens: list[Token]
     prompt_length: int
-
-
-class BusyRefused(Told):
-    """Too many requests, and what is left."""
-
-    endpoint: str
-    limitPerWindow: int
-    requestWindow: str
-    remainingRequests: int
-    error: str
