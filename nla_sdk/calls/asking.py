@@ -4,17 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
 from ..contract import Contract
-from ..errors import EmptyBatchError, InputError, NotAnOracleError, PositionError
+from ..errors import EmptyBatchError, InputError, MissingHalfError, NotAnOracleError, PositionError
 from ..io.origins import Origin
 from ..model.injection import as_vectors
 from ..results import Activations, Answer, Explanation, Results
 from ..sampling import whole_number
 from .inputs import check_vector_input
 from .rows import Rows, as_sets, bare, stacked
+
+Half = TypeVar("Half")
+
+
+def needed(half: Half | None, method: str, role: str, missing: str) -> Half:
+    """The half that a method works with.
+
+    Args:
+        missing: why the pair has none.
+    Raises:
+        MissingHalfError: it has none.
+    """
+    if half is None:
+        raise MissingHalfError(f"{method} needs an {role}, and this pair has none: {missing}")
+    return half
 
 
 def require_oracle(contract: Contract, ref: str) -> None:

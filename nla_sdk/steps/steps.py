@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from ..calls.asking import slice_of
+from ..calls.asking import needed, slice_of
 from ..calls.comparing import Signs, as_signs, turned
 from ..calls.directions import MeanOf, Shown, as_shown, beside, centred, means, shown
 from ..calls.held import layers_of, model_types, refuse_foreign
@@ -19,7 +19,6 @@ from ..calls.scoring import score_rows, write_best
 from ..contract.prompts.fields import readable_block
 from ..errors import (
     InputError,
-    MissingHalfError,
     NonFiniteOutputError,
     PrecisionWarning,
     UnseenValueError,
@@ -326,6 +325,4 @@ class Steps(OnDisk):
         )
 
     def _need(self, half: HalfInMemory | None, method: str, role: str) -> HalfInMemory:
-        if half is None:
-            raise MissingHalfError(f"{method} needs an {role}, and this pair has none: {self.missing}")
-        return half
+        return needed(half, method, role, self.missing)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from ...calls.asking import require_default, require_oracle
-from ...errors import MissingHalfError
+from ...calls.asking import needed, require_default, require_oracle
 from ..guard.faults import Problem
 from ..requests.gates import Ticket
 from ..requests.rows import OnText
@@ -125,8 +124,7 @@ def need(pair: NLAPair, role: str, what: str) -> None:
     Raises:
         MissingHalfError: names it.
     """
-    if (pair.verbalizer if role == "av" else pair.reconstructor) is None:
-        raise MissingHalfError(f"{what} needs an {role.upper()}, and this pair has none: {pair.missing}")
+    needed(pair.verbalizer if role == "av" else pair.reconstructor, what, role.upper(), pair.missing)
 
 
 def watched(ticket: Ticket, on_text: OnText | None = None) -> dict[str, Any]:
