@@ -25,6 +25,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -231,8 +232,8 @@ def soak(pair, vectors: torch.Tensor, ask: Ask, options: argparse.Namespace) -> 
     """Memory is that of the process the pair is in: this one, or with --url --pid another."""
     rows = list(range(min(len(vectors), options.soak_rows)))
     alone = [str(pair.explain(vectors[row], max_new_tokens=options.tokens, force=True)) for row in rows]
-    seconds = statistics.median(_timed(lambda: ask(0, None)) for _ in range(3)) * options.clients / 4
     counts = {"calls": 0, "called off": 0, "wrong": 0}
+    lasted = deque([_timed(lambda: ask(0, None)) * 8], maxlen=64)  # calls that came to their ends, of late
     guard, stop, memory = threading.Lock(), time.monotonic() + options.minutes * 60, []
     failures: list[BaseException] = []
 
@@ -241,8 +242,14 @@ def soak(pair, vectors: torch.Tensor, ask: Ask, options: argparse.Namespace) -> 
         try:
             while time.monotonic() < stop:
                 row = draw.choice(rows)
-                text = ask(row, draw.uniform(0, seconds) if draw.random() < 1 / 3 else None)
+                leave = draw.random() < 1 / 3
                 with guard:
+                    usual = statistics.median(lasted)
+                start = time.perf_counter()
+                text = ask(row, draw.uniform(0, usual) if leave else None)
+                with guard:
+                    if not leave:
+                        lasted.append(time.perf_counter() - start)
                     counts["calls"] += 1
                     counts["called off"] += text is None
                     counts["wrong"] += text is not None and text != alone[row]

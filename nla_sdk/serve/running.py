@@ -116,7 +116,6 @@ def address_of(listening: socket.socket) -> str:
 def run(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
     """Serve until a signal says to stop."""
     Server(app, settings).run([listening])
-    app.state.served.gate.close()
 
 
 @contextlib.contextmanager
@@ -147,7 +146,6 @@ def serving(pair: NLAPair, settings: Settings | None = None, *, name: str = "pai
     finally:
         server.should_exit = True
         thread.join()
-        server.gate.close()
         listening.close()
 
 

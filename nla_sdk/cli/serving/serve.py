@@ -32,6 +32,7 @@ def serve(ref: str | None, options: PairOptions, how: ServeOptions) -> None:
     """
     try:
         from ...serve.app import create_app
+        from ...serve.requests.threads import in_new_thread
         from ...serve.running import address_of, bound, listen, run
         from ...serve.settings import Settings
     except ModuleNotFoundError as error:
@@ -43,8 +44,7 @@ def serve(ref: str | None, options: PairOptions, how: ServeOptions) -> None:
     share_heaps()
     listening = bound(settings.host, how.port)  # before the models are loaded: a taken port is said at once
     try:
-        pair = options.with_av(ref).load()
-        settings = with_source(pair, settings)
+        pair, settings = in_new_thread(lambda: loaded(options.with_av(ref), settings), "nla-load", daemon=True).result()
         name = ref or options.av or options.ar or "demo"
         app = create_app(pair, settings, name)
         listen(listening)
@@ -56,6 +56,12 @@ def serve(ref: str | None, options: PairOptions, how: ServeOptions) -> None:
         run(app, settings, listening)
     finally:
         listening.close()
+
+
+def loaded(options: PairOptions, settings: Settings) -> tuple[NLAPair, Settings]:
+    """The pair, its source in memory, and the settings for it."""
+    pair = options.load()
+    return pair, with_source(pair, settings)
 
 
 def share_heaps() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -16,6 +15,7 @@ from ...errors import CancelledCallError, NLAError
 from ..guard.faults import Problem
 from ..observing import Meters
 from ..settings import Settings
+from .threads import in_new_thread
 
 Result = TypeVar("Result")
 Why = Literal["", "client", "timeout", "stop"]
@@ -70,7 +70,7 @@ class Gate:
         self.running: set[Ticket] = set()
         self.waiting: deque[tuple[asyncio.Future[None], Ticket]] = deque()
         self.stopping = False
-        self.threads = ThreadPoolExecutor(THREADS * settings.concurrent, "nla-serve")
+        self._threads = asyncio.Semaphore(THREADS * settings.concurrent)
         self._seconds = 1.0  # that a request takes, of late
 
     async def enter(self, request: Request) -> Ticket:
@@ -166,7 +166,6 @@ class Gate:
         Raises:
             Problem: the ticket was stopped. What the function raises.
         """
-        loop = asyncio.get_running_loop()
 
         def begun() -> Result:
             ticket.check()
@@ -174,7 +173,7 @@ class Gate:
 
         ticket.calls += 1
         self.meters.rows_running.inc(rows)
-        call = loop.run_in_executor(self.threads, begun)
+        call = asyncio.ensure_future(self._in_thread(begun))
         call.add_done_callback(partial(self._returned, ticket, rows))
         stopped = asyncio.ensure_future(ticket.stopped.wait())
         try:
@@ -189,6 +188,10 @@ class Gate:
             raise self.ended(ticket.why or "stop") from None
         except NLAError as error:
             raise self.told(error) from None
+
+    async def _in_thread(self, function: Callable[[], Result]) -> Result:
+        async with self._threads:
+            return await asyncio.wrap_future(in_new_thread(function, "nla-request"))
 
     async def apart(self, function: Callable[[], Result]) -> Result:
         """What a quick function gives, in a thread of its own, without a turn: it does not ask the pair's models."""
@@ -216,10 +219,6 @@ class Gate:
                     ticket.stop("stop")
             while self.running and loop.time() < until:
                 await asyncio.sleep(0.02)
-
-    def close(self) -> None:
-        """Let the threads go."""
-        self.threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _problem(why: Why, status: int = 504, seconds: float = 0.0) -> Problem:
