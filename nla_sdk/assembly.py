@@ -23,6 +23,7 @@ from .halves.memory.bases import Base, holds_tokenizer
 from .halves.memory.source import Source
 from .halves.parts import refuse_unstated_parent
 from .io.origins import Origin
+from .io.rows.shown import html_table
 from .model.backbone import Backbone
 from .model.reconstructor import Reconstructor
 from .model.statistics.states import ActivationStatistics
@@ -32,7 +33,6 @@ from .model.weights.adapters.reading import AdapterReport
 from .model.weights.heads import read_heads
 from .model.weights.leftovers import refuse_lost_norm
 from .model.weights.transforms import Transform
-from .results import html_table
 
 
 @dataclass(eq=False, repr=False)

@@ -5,12 +5,11 @@ Their tables have the columns that the `nla` commands write, so that they go bac
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, cast, overload
 
 from .errors import InputError
+from .io.rows.shown import SHOWN, VECTORS, cell_of, columns_of, html_table
 
 if TYPE_CHECKING:
     import pandas
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     import torch
 
 Result = TypeVar("Result")
-SHOWN = 10  # of a long list, at a prompt and in a notebook
-_VECTORS = ("activation_vector", "reconstruction")
-_NOT_SHOWN = ("explanation_raw", *_VECTORS)
 WORSE = "worse than no words"
 UNTAGGED = "untagged"
 _ROUNDING = 1e-6  # of a cosine: what one row of a batch may differ from the same row alone
@@ -265,10 +261,10 @@ class Results(list[Result]):
 
         # which may be null in every row
         types = {name: pa.float64() for name in SCORE_COLUMNS if name != "matched"}
-        columns = _columns(self.to_rows())
+        columns = columns_of(self.to_rows())
         return pa.table(
             {
-                name: vector_column(np.stack(values)) if name in _VECTORS else pa.array(values, types.get(name))
+                name: vector_column(np.stack(values)) if name in VECTORS else pa.array(values, types.get(name))
                 for name, values in columns.items()
             }
         )
@@ -283,7 +279,7 @@ class Results(list[Result]):
             import pandas as pd
         except ImportError:
             raise InputError("to_pandas needs pandas: pip install pandas. to_arrow works without it.") from None
-        return pd.DataFrame({name: list(values) for name, values in _columns(self.to_rows()).items()})
+        return pd.DataFrame({name: list(values) for name, values in columns_of(self.to_rows()).items()})
 
     @overload
     def __getitem__(self, index: SupportsIndex, /) -> Result: ...
@@ -374,27 +370,5 @@ def row_status(status: str, score: Score | None) -> str:
 
 def _figures(score: Score) -> str:
     named = ("cosine", "mse", "fve", "gain", "empty_cosine", "mean_cosine")
-    figures = [f"{name}={_cell(value)}" for name in named if (value := getattr(score, name)) is not None]
+    figures = [f"{name}={cell_of(value)}" for name in named if (value := getattr(score, name)) is not None]
     return ", ".join(figures + ([] if score.matched else ["matched=False"]))
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Column by column; None where a row has no such value."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
-
-
-def html_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A small table; what a model wrote is text in it, never markup."""
-    columns = {name: values for name, values in _columns(rows[:SHOWN]).items() if name not in _NOT_SHOWN}
-
-    def cells(values: Iterator[object] | Sequence[object], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(_cell(value))}</{tag}>" for value in values) + "</tr>"
-
-    body = "".join(cells(row, "td") for row in zip(*columns.values(), strict=True))
-    more = f"<p>… {len(rows) - SHOWN} more</p>" if len(rows) > SHOWN else ""
-    return f"<table><thead>{cells(list(columns), 'th')}</thead><tbody>{body}</tbody></table>{more}"
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)

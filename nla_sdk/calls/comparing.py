@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from ..errors import InputError, ZeroActivationError
+from ..io.rows.shown import html_table
 from ..model.injection import rescale
-from ..results import Explanation, Results, html_table
+from ..results import Explanation, Results
 from ..vectors.kinds import Kind
 from .rows import Rows
 

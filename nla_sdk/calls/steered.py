@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..results import html_table
+from ..io.rows.shown import html_table
 from .inputs import Chat
 
 
