@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nla_sdk.evaluation.claims import KindOfClaim
 from nla_sdk.evaluation.measures import CONDITIONS
 from nla_sdk.evaluation.schema import Evaluation
 
-from .phrases import GIVEN
+from .phrases import GIVEN, losing
 from .sandbox import fill
 from .text import figure, interval_percent, number, p_value, percent, times
 
@@ -30,11 +31,17 @@ def _drawn(evaluation: Evaluation) -> list[str]:
         names.append("content_ablation")
     if evaluation.content is not None or evaluation.identity is not None:
         names.append("retrieval")
+    if (
+        evaluation.claims is not None
+        and evaluation.claims.reliability is not None
+        and evaluation.claims.reliability.bins
+    ):
+        names.append("claims_reliability")
     return names
 
 
 def summary(evaluation: Evaluation) -> str:
-    """The headline in at most twenty lines of plain text, in the report's order."""
+    """The headline in some twenty lines of plain text, in the report's order."""
     trip, limits = evaluation.round_trip, evaluation.verdict.thresholds
     lines = [
         f"{evaluation.verdict.value}: {evaluation.verdict.reason}",
@@ -84,3 +91,15 @@ def _headline(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
             yield name, f"{interval_percent(test.top1)}, {over_chance}, {p_value(test.top1)}"
     if evaluation.collapse is not None:
         yield "distinct explanations", f"{evaluation.collapse.unique} of {evaluation.collapse.n}"
+    claims = evaluation.claims
+    held = [kind for kind in claims.kinds if kind.precision is not None] if claims is not None else []
+    if held:
+        said = (f"{kind.kind} {percent(kind.precision.value)}{_by_chance(kind)}" for kind in held)
+        yield "claims supported (by other texts)", ", ".join(said)
+    if lost := losing(evaluation):
+        said = (f"{one.name} {number(one.fve.value)} < {number(one.mean_fve.value)}" for one in lost)
+        yield "FVE below the token class's mean", ", ".join(said)
+
+
+def _by_chance(kind: KindOfClaim) -> str:
+    return f" ({percent(kind.chance.value)})" if kind.chance is not None else ""

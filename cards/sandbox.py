@@ -48,6 +48,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "inert": text.inert,
         "number": text.number,
+        "plain": text.plain,
         "signed": text.signed,
         "percent": text.percent,
         "rough_percent": text.rough_percent,
@@ -62,6 +63,10 @@ def _environment() -> Environment:
         "link": text.link,
         "digest": digest,
         "url": quote,
+        "losing": phrases.losing,
+        "beaten": phrases.beaten,
+        "worded": phrases.worded,
+        "receipt": phrases.receipt,
     }
     environment.tests["bundled"] = lambda repo: repo in BUNDLED
     environment.globals |= {

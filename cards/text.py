@@ -33,6 +33,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", "−") if float(text) else text.lstrip("-")
 
 
+def plain(value: float) -> str:
+    """A number as somebody else published it: with as many digits, and a real minus sign."""
+    return f"{value:.12g}".replace("-", "−")
+
+
 def signed(value: float, digits: int = 3) -> str:
     """A difference, with its sign."""
     return number(value, digits) if value < 0 else "+" + number(value, digits)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .calls.comparing import Comparison
     from .calls.steered import Completion, Steered
+    from .claims.receipts import Check
     from .client import Client
     from .contract import Contract
     from .errors import NLAError, NLAWarning
@@ -30,6 +31,7 @@ __all__ = [
     "ActivationReport",
     "Activations",
     "Answer",
+    "Check",
     "Client",
     "Comparison",
     "Completion",
@@ -51,6 +53,7 @@ _HOMES = {
     **dict.fromkeys(("Activations", "Answer", "Explanation", "Results", "RoundTrip", "Score"), "results"),
     "ActivationMean": "model.statistics.means",
     "ActivationReport": "model.statistics.check",
+    "Check": "claims.receipts",
     "Client": "client",
     "Comparison": "calls.comparing",
     "Contract": "contract",

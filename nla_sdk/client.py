@@ -15,12 +15,13 @@ from .calls.directions import Shown
 from .calls.inputs import Chat, Mean, OnText, OnToken, Progress, Texts, check_text_input, is_text
 from .calls.rows import Layers, layer_of_each
 from .calls.steered import Completion, Steered
+from .claims.receipts import Check
 from .errors import EmptyBatchError, InputError
 from .model.injection import VectorsLike
 from .model.running.watching import Watch
 from .results import Activations, Answer, Explanation, Results, RoundTrip, Score
 from .sampling import Sampling, whole_number
-from .serve.remote import answers, sets, steering
+from .serve.remote import answers, checking, sets, steering
 from .serve.remote.asking import Asked, asked, several_texts, text_fields
 from .serve.remote.connection import Connection
 from .serve.remote.rows import made, refuse, writing, written
@@ -254,6 +255,35 @@ class Client:
         rows = self._server.call("POST", "/v1/score", {**of.fields, "explanations": texts})
         scores = made(lambda: Results(answers.score(row) for row in rows["rows"]))
         return scores[0] if isinstance(text, str) and of.single else scores
+
+    def check(
+        self,
+        explanation: str | Sequence[str],
+        activation: VectorsLike | Activations,
+        text: str | Chat | Texts | None = None,
+        *,
+        position: int | Sequence[int] = -1,
+        samples: int = 0,
+        nearby: int = 0,
+        dictionary: Any = None,
+        steering: bool = False,
+        meaning: Any = None,
+        seed: int = 0,
+        force: bool = False,
+        layer: int | None = None,
+        cancel: Event | None = None,
+    ) -> Check | Results[Check]:
+        """See `NLAPair.check`. `dictionary=` and `meaning=` are refused: they are models and files of the caller's."""
+        checking.refuse_unsent(dictionary=dictionary, meaning=meaning)
+        texts = _explanations(explanation)
+        read = activation if isinstance(activation, Activations) else None
+        of = asked(activation, self.pair, force=force, layer=layer)
+        known = checking.known(text, position, read, len(texts))
+        fields = {**of.fields, "explanations": texts, **known, "seed": seed}
+        fields |= {"samples": samples, "nearby": nearby, "steering": steering}
+        answer = self._server.call("POST", "/v1/check", fields, cancel=cancel)
+        found = made(lambda: Results(checking.checks(texts, answer)))
+        return found[0] if isinstance(explanation, str) else found
 
     def compare(
         self,

@@ -33,8 +33,8 @@ from .model.statistics.check import ActivationReport
 from .results import Activations, Explanation, Results, RoundTrip, Score
 from .sampling import Sampling, whole_number
 from .steps.asking import Asking
+from .steps.checking import Checking
 from .steps.comparing import Comparing
-from .steps.steering import Steering
 from .vectors.kinds import Kind, Vectors
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .serve.widget import Page
 
 
-class NLAPair(Asking, Comparing, Steering):
+class NLAPair(Asking, Comparing, Checking):
     """An AV and an AR (or one of them) with the model whose activations they read.
 
     Build it with `from_pretrained`. LoRA halves and the source model share one base in memory; a half that is a full

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, cast, overload
 
+from .claims.cutting import Claim, claims_of
+from .claims.receipts import CHECK_NUMBERS, Check
 from .errors import InputError
 from .io.rows.shown import SHOWN, VECTORS, cell_of, columns_of, html_table
 
@@ -119,6 +121,11 @@ class Explanation(str):
     def parsed(self) -> bool:
         """Whether an explanation was found in the output: not of an empty one, nor of one in another form."""
         return self.status not in ("empty", UNTAGGED)
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """What it claims, each with its span and its kind (`nla_sdk.claims.cutting.claims_of`); none where unparsed."""
+        return claims_of(str(self)) if self.parsed else ()
 
     def scored(self, score: Score, best_of: int) -> Explanation:
         """The same explanation, chosen among `best_of` by `score`."""
@@ -243,11 +250,13 @@ class Results(list[Result]):
     """
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """A dict of columns for each result; of several samples each, `row` and `sample` say which it is."""
+        """A dict of columns for each result; of several samples or claims each, `row` says whose they are."""
         rows: list[dict[str, Any]] = []
         for number, result in enumerate(self):
             if isinstance(result, Results):
                 rows += [{"row": number, "sample": sample, **row} for sample, row in enumerate(result.to_rows())]
+            elif isinstance(result, Check):
+                rows += [{"row": number, **row} for row in result.to_rows()]
             else:
                 rows.append(result.to_row())  # pyright: ignore[reportAttributeAccessIssue]
         return rows
@@ -260,7 +269,7 @@ class Results(list[Result]):
         from .io.tables import vector_column
 
         # which may be null in every row
-        types = {name: pa.float64() for name in SCORE_COLUMNS if name != "matched"}
+        types = {name: pa.float64() for name in (*SCORE_COLUMNS, *CHECK_NUMBERS) if name != "matched"}
         columns = columns_of(self.to_rows())
         return pa.table(
             {

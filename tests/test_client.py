@@ -14,14 +14,18 @@ import torch
 
 from nla_sdk import Activations, Client, NLAPair, Results, Vectors
 from nla_sdk import errors as sdk_errors
+from nla_sdk.claims.receipts import Check
+from nla_sdk.claims.telling import told
 from nla_sdk.errors import SuspectActivationsWarning
 from nla_sdk.model.extraction import Conversation
 from nla_sdk.serve.running import serving
 from tests import tiny
 from tests.pair.test_ask import ORACLE
+from tests.serve.wire import told_of
 
-METHODS = ("extract", "explain", "ask", "reconstruct", "round_trip", "score", "compare", "steer", "complete")
+METHODS = ("extract", "explain", "ask", "reconstruct", "round_trip", "score", "check", "compare", "steer", "complete")
 TEXT, SHORT = "a cat sat", {"max_new_tokens": 4}
+WORDS = '"cat" comes next. Prose about sea, dogs.'
 CHAT = [{"role": "user", "content": "a cat"}]
 
 
@@ -62,6 +66,8 @@ def alike(served, local) -> bool:
     if isinstance(local, Activations):
         here = {"model": Path(str(local.model)).name, "revision": None}  # a server tells no path of its machine
         return alike(vars(served), vars(local) | here)
+    if isinstance(local, Check):
+        return alike(told(served), told_of(local)) and served.explanation == local.explanation
     if hasattr(local, "to_row"):
         raw = all(getattr(served, name, 0) == getattr(local, name, 0) for name in ("raw", "tokens", "best_of"))
         return raw and alike(served.to_row(), local.to_row())
@@ -105,6 +111,14 @@ CALLS = {
     "score, one": lambda of: of.score("a cat", rows(1)[0]),
     "score, one text": lambda of: of.score("a cat", rows(3)),
     "score, several texts": lambda of: of.score(["a cat", "", "b"], rows(1)[0]),
+    "check, one": lambda of: of.check(WORDS, rows(1)[0]),
+    "check, several": lambda of: of.check([WORDS, "It sat."], rows(2), seed=3),
+    "check, against a text": lambda of: of.check([WORDS] * 2, of.extract(TEXT, [2, 3]), TEXT),
+    "check, against a text elsewhere": lambda of: of.check([WORDS], of.extract(TEXT, 2), TEXT, position=3),
+    "check, several of texts": lambda of: of.check([WORDS] * 4, of.extract([TEXT, "dog"], [1, 2]), [TEXT, "dog"]),
+    "check, against texts": lambda of: of.check([WORDS, "a"], of.extract([TEXT, "dogs"]), [TEXT, "dogs"]),
+    "check, samples and steering": lambda of: of.check(WORDS, rows(1)[0], samples=2, steering=True),
+    "check, against a chat": lambda of: of.check(WORDS, of.extract(CHAT).vectors[0], CHAT),
     "compare, texts": lambda of: of.compare(TEXT, "dogs", signs="±", direction=None, **SHORT),
     "compare, vectors": lambda of: of.compare(rows(2), rows(1, seed=9)[0], **SHORT),
     "steer, towards a text": lambda of: of.steer(TEXT, "dogs", max_new_tokens=3),
@@ -176,6 +190,8 @@ WRONG = {
     "as many texts": lambda of: of.score(["a", "b"], rows(3)),
     "equal vectors": lambda of: of.compare(rows(1)[0], rows(1)[0]),
     "steering towards nothing": lambda of: of.steer(TEXT, " "),
+    "a check of as many": lambda of: of.check(["a", "b"], rows(3)),
+    "a check beyond the text": lambda of: of.check("a", rows(1)[0], TEXT, position=99),
     "no explanation": lambda of: of.reconstruct([]),
 }
 
@@ -194,6 +210,12 @@ def test_what_a_pair_refuses_is_refused_by_the_same_class(both, call):
 def test_a_mean_of_ones_own_is_refused_not_left_out(both):
     with pytest.raises(sdk_errors.InputError, match="mean= is not sent"):
         both[1].explain(rows(1), kind="direction", mean="mean.safetensors")
+
+
+@pytest.mark.parametrize("name", ["dictionary", "meaning"])
+def test_what_a_check_would_need_here_is_refused_not_left_out(both, name):
+    with pytest.raises(sdk_errors.InputError, match=f"{name}= is not sent"):
+        both[1].check("a", rows(1)[0], **{name: object()})
 
 
 def test_a_message_with_more_than_is_sent_is_refused(both):

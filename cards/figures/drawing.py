@@ -15,6 +15,7 @@ from nla_sdk.io.files import atomic
 
 from .comparisons import content_ablation, retrieval
 from .curves import checkpoint_curves, heldout_curves, training
+from .reliability import claims_reliability
 from .rows import cosine_distribution, cosine_per_row
 from .style import DPI, SIZE
 
@@ -73,6 +74,12 @@ def draw(
         painters["content_ablation"] = lambda canvas: content_ablation(canvas, evaluation)
     if evaluation.content is not None or evaluation.identity is not None:
         painters["retrieval"] = lambda canvas: retrieval(canvas, evaluation)
+    if (
+        evaluation.claims is not None
+        and evaluation.claims.reliability is not None
+        and evaluation.claims.reliability.bins
+    ):
+        painters["claims_reliability"] = lambda canvas: claims_reliability(canvas, evaluation)
     curves = {role: of_role for role, log in (logs or {}).items() if (of_role := heldout_curves(log, role))}
     if curves:
         painters["training"] = lambda canvas: training(canvas, curves)

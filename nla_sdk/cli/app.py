@@ -13,6 +13,7 @@ from ..io.progress import say
 from . import boundary
 from .options import (
     AnsweringOptions,
+    Check,
     FileOptions,
     Input,
     Layer,
@@ -57,6 +58,7 @@ def round_trip(
     vectors: VectorOptions,
     positions: Positions = "-1",
     layer: Layer = None,
+    check: Check = False,
 ) -> None:
     """Activation → explanation → activation, scored.
 
@@ -67,7 +69,7 @@ def round_trip(
     text), .txt, - (text or JSON lines), or vectors of another tool (see nla vectors).
     """
     summary = Summary()
-    process("round_trip", input, pair, output, positions, at_layer(writing, layer), summary.add, vectors)
+    process("round_trip", input, pair, output, positions, at_layer(writing, layer), summary.add, vectors, check=check)
     if summary.rows > 1 or not output.json:
         how_to_read = HOW_TO_READ_DIRECTIONS if summary.directions else HOW_TO_READ
         say(str(summary) if summary.rows > 1 else how_to_read)
@@ -83,13 +85,14 @@ def explain(
     vectors: VectorOptions,
     positions: Positions = "-1",
     layer: Layer = None,
+    check: Check = False,
 ) -> None:
     """Activations and directions → English.
 
     INPUT: as for round-trip. Other columns are carried to the output, api_explanation and explanation_status added.
     Large files stream; a killed run with -o goes on where it was when it is started again.
     """
-    process("explain", input, pair, output, positions, at_layer(writing, layer), vectors=vectors)
+    process("explain", input, pair, output, positions, at_layer(writing, layer), vectors=vectors, check=check)
 
 
 @app.command()

@@ -285,6 +285,15 @@ Input = Annotated[str, typer.Argument(metavar="INPUT", help="A text, a file (by 
 Positions = Annotated[
     str, typer.Option(help="Tokens of a text to read at: -1 is the last; all; a list such as 3,7,-1.")
 ]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check",
+        help="Say of each claim how probable it is, judged without the text, and what speaks for it; in files columns"
+        " support (a mean) and claims (JSON: text, kind, start, end, support, reason, receipts with their values by"
+        " chance).",
+    ),
+]
 Layer = Annotated[
     int | None,
     typer.Option(min=0, help="Block the activations are of, or a text is read at. [default: INPUT's, or the pair's]"),

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..imports import uncollected
 from ..io.progress import progress_bar, say
 from .options import OutputOptions, PairOptions, VectorOptions
-from .terminal import RowTable
+from .terminal import ClaimSummary, RowTable
 from .vectors.inputs import names_vectors, open_vectors, shown_as
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ROWS_PER_CHUNK = {"explain": 64, "round_trip": 64, "extract": 64, "reconstruct": 512}
 """What a killed run loses at most; the first two are a batch of the AV's, about a minute on a laptop."""
+CHECKED_BY = ("positions", "layer", "seed")
+"""Options of the writing that the checking of its words is told too."""
 LOOKED_FOR = {
     "explain": ("activation_vector", "text"),
     "round_trip": ("activation_vector", "text"),
@@ -61,6 +63,8 @@ def process(
     options: dict[str, Any] | None = None,
     watch: Callable[[pa.Table], None] | None = None,
     vectors: VectorOptions | None = None,
+    *,
+    check: bool = False,
 ) -> None:
     """Do one of the four.
 
@@ -70,6 +74,7 @@ def process(
         options: its options beside `positions`.
         watch: is shown every table of results.
         vectors: what INPUT's vectors are; None: it holds texts.
+        check: whether the claims of explanations are checked.
     """
     with uncollected():
         from ..io.files import sha256_of
@@ -113,10 +118,18 @@ def process(
         if command != "reconstruct":
             force = options.get("force", False)
             origin = rows.origin_of(pair, source, said, layer=options.get("layer"), force=force)
-    work = getattr(rows, command)(pair, source, **options)
+    work, claims = getattr(rows, command)(pair, source, **options), None
+    if check:
+        from ..jobs.checking import checked
+
+        work = checked(pair, source, work, **{name: options[name] for name in CHECKED_BY if name in options})
+        claims = ClaimSummary(pair.calibration)
+    watch = _watched_by(watch, claims and claims.add)
     size = chunk_rows(command, source.holds, options.get("positions"))
     if target is None:
         print_rows(command, source, count, work, size, hidden, as_json=form == "jsonl", vectors=result, watch=watch)
+        if claims is not None:
+            say(str(claims))
         return
     made_from = {
         "command": command.replace("_", "-"),
@@ -124,6 +137,8 @@ def process(
         "options": options,
         "pair": rows.identify(pair),
     }
+    if check:
+        made_from["check"] = "receipts only" if pair.calibration is None else pair.calibration.digest()
     if options.get("mean"):
         made_from["mean"] = sha256_of(Path(options["mean"]))
     jobs.run(
@@ -137,7 +152,20 @@ def process(
         origin=origin,
         watch=watch,
     )
+    if claims is not None:
+        say(str(claims))
     say(f"wrote {output.out}")
+
+
+def _watched_by(*watches: Callable[[pa.Table], None] | None) -> Callable[[pa.Table], None]:
+    """All of them as one."""
+
+    def watch(table: pa.Table) -> None:
+        for one in watches:
+            if one is not None:
+                one(table)
+
+    return watch
 
 
 @contextmanager

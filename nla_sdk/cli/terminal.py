@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import sys
@@ -9,10 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..claims.receipts import MARKS
 from ..results import WORSE
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from ..claims.calibration import Calibration
 
 HOW_TO_READ = (
     "(empty), (mean): the cosines of no words at all and of the mean direction with the same row. gain: what the words "
@@ -97,9 +101,15 @@ class RowTable:
             shown = [column for column in shown if column not in _SCORES]
             shown.insert(shown.index(_EXPLANATION) + 1, ("scores", "scores", 14))
         grid = _grid([(header, width) for header, _, width in shown], show_header=self.number == 0)
-        for row in rows:
+        claims = table["claims"].to_pylist() if "claims" in table.column_names else None
+        for at, row in enumerate(rows):
             grid.add_row(*(Text(row[name]) for _, name, _ in shown))
-        _print(grid)
+            if claims is not None:  # below their explanation, over the whole width
+                _print(grid)
+                _print_claims(json.loads(claims[at]))
+                grid = _grid([(header, width) for header, _, width in shown], show_header=False)
+        if claims is None:
+            _print(grid)
         self.number += len(rows)
 
     def _cells(self, row: Mapping, number: int) -> dict[str, str]:
@@ -117,6 +127,32 @@ class RowTable:
         if self.text in row:
             cells["text"] = row[self.text] if len(row[self.text]) < 300 else f"…{row[self.text][-300:]}"
         return cells
+
+
+def _print_claims(claims: Sequence[Mapping]) -> None:
+    """Claims, one a line: probability, whether the text says so, kind, words, and what speaks for them."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    grid.add_column(width=9, justify="right")
+    grid.add_column(width=1)
+    grid.add_column(width=10)
+    grid.add_column(ratio=1, overflow="fold")
+    grid.add_column(ratio=3, overflow="fold")
+    for one in claims:
+        grid.add_row(
+            *map(Text, (percent(one["support"]), MARKS[one["holds"]], one["kind"], one["text"], one["reason"]))
+        )
+    _print(grid)
+    print()
+
+
+def percent(value: float | None) -> str:
+    """A probability as a person reads it; nothing is quite sure."""
+    if value is None:
+        return "–"
+    return "< 1 %" if value < 0.005 else "> 99 %" if value > 0.995 else f"{100 * value:.0f} %"
 
 
 def _undefined(row: Mapping) -> tuple[str, ...]:
@@ -166,6 +202,36 @@ class Summary:
         parts += [f"in {worse} of {self.rows} rows the words do worse than none"] if worse else []
         statuses = ", ".join(f"{count} {status}" for status, count in self.statuses.most_common())
         return f"mean of {self.rows} rows: {'; '.join(parts)}; {statuses}"
+
+
+class ClaimSummary:
+    """What all checked explanations together claim, and once why no probability is told."""
+
+    def __init__(self, calibration: Calibration | None) -> None:
+        self.calibration = calibration
+        self.rows = self.claims = self.known = 0
+        self.total, self.why = 0.0, Counter[str]()
+
+    def add(self, table: pa.Table) -> None:
+        """Count the claims of a table that `jobs.checking.checked` made."""
+        self.rows += table.num_rows
+        for claims in map(json.loads, table["claims"].to_pylist()):
+            known = [one["support"] for one in claims if one["support"] is not None]
+            self.claims, self.known = self.claims + len(claims), self.known + len(known)
+            self.total += sum(known)
+            self.why.update(one["why_no_support"] for one in claims if one["support"] is None)
+
+    def __str__(self) -> str:
+        said = f"{self.claims} claims in {self.rows} explanation{'' if self.rows == 1 else 's'}"
+        if self.known:
+            said += "; support (probability that the text says so, judged without the text): mean "
+            said += percent(self.total / self.known)
+            held = self.calibration and self.calibration.reliability
+            if held:
+                said += f". On held-out documents it was off by {100 * held.ece.value:.0f} points on average (ECE)"
+            if held and held.auroc.value is not None:
+                said += f" and told claims that hold from others with AUROC {held.auroc.value:.2f} (0.5: not at all)"
+        return "\n".join([f"{said}.", *(f"no support of {count} claims: {why}." for why, count in self.why.items())])
 
 
 def _number(value: float) -> str:

@@ -25,6 +25,7 @@ def contradictions(evaluation: Evaluation) -> list[str]:
         *_ablations(evaluation, tolerance),
         *_tests(evaluation, tolerance),
         *_collapse(evaluation),
+        *_claims(evaluation, tolerance),
         *_figures(evaluation.model_dump(exclude_none=True), tolerance, inside=evaluation.origin == "published"),
     ]
 
@@ -141,6 +142,32 @@ def _collapse(evaluation: Evaluation) -> Iterator[str]:
             yield f"collapse: {count} distinct beginnings of {what} of {collapse.unique} distinct explanations"
     if sum(count for _, count in collapse.commonest_stems) > collapse.n:
         yield f"collapse: the commonest openings have more than {collapse.n} rows"
+
+
+def _claims(evaluation: Evaluation, tolerance: float) -> Iterator[str]:
+    """What claims are worth: counts with their wholes, shares, the calibration error with its bins."""
+    for one in evaluation.token_classes or []:
+        follows = one.fve.value - one.mean_fve.value
+        yield from _same(f"token_classes.{one.name}.delta", one.delta.value, follows, tolerance)
+        if not one.n == one.fve.n == one.mean_fve.n == one.delta.n:
+            yield f"token_classes.{one.name} is not over its {one.n} rows"
+    if (claims := evaluation.claims) is None:
+        return
+    if (inside := sum(kind.n for kind in claims.kinds)) != claims.n:
+        yield f"claims: {claims.n} in all, {inside} by kind"
+    if claims.known > claims.n:
+        yield f"claims: {claims.known} known of {claims.n}"
+    yield from _same("claims.per_explanation", claims.per_explanation, claims.n / max(claims.rows, 1), tolerance)
+    for kind in claims.kinds:
+        for name in ("precision", "chance"):
+            if (figure := getattr(kind, name)) is not None and not 0 <= figure.value <= 1:
+                yield f"claims.{kind.kind}.{name} is {figure.value:g}, no share"
+    if (found := claims.reliability) is None:
+        return
+    if sum(one.n for one in found.bins) != found.n:
+        yield f"claims.reliability: {found.n} claims, {sum(one.n for one in found.bins)} in bins"
+    error = sum(one.n * abs(one.predicted - one.observed) for one in found.bins) / max(found.n, 1)
+    yield from _same("claims.reliability.ece", found.ece.value, error, tolerance)
 
 
 def _figures(part: Any, tolerance: float, inside: bool, where: str = "") -> Iterator[str]:

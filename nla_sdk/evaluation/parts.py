@@ -82,6 +82,9 @@ class Settings(Part):
     max_new_tokens: int = Field(ge=1)
     controls_n: Count
     signal_n: Count
+    claims_n: Count | None = Field(
+        None, description="Rows whose claims the AR was asked about; None: claims were not looked at."
+    )
     permutations: Draws
     bootstrap_draws: Draws
     embedder: str | None = Field(None, description="Hub id or folder name; a folder's SHA-256 is in `inputs`.")

@@ -20,7 +20,7 @@ from ..errors import MissingFileError, NLAError
 from ..io.files import atomic
 from ..io.parsing import parse_json
 from .consistency import contradictions
-from .schema import VERSION, Evaluation
+from .schema import VERSIONS, Evaluation
 
 
 class EvaluationError(NLAError):
@@ -84,9 +84,10 @@ def load(path: Path) -> Evaluation:
     if "schema_version" not in content:
         raise EvaluationError(f"{path} is no evaluation file: it has no schema_version. Measure the pair again.")
     version = content["schema_version"]
-    if version != VERSION:
+    if version not in VERSIONS:
         raise EvaluationError(
-            f"{path} has schema version {version!r}; this nla-sdk reads {VERSION}. Update one of them."
+            f"{path} has schema version {version!r}; this nla-sdk reads {' and '.join(map(str, VERSIONS))}. Update one "
+            "of them."
         )
     if (lost := next(_no_numbers(content), None)) is not None:
         raise EvaluationError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from pydantic import Field, field_validator
 
+from .claims import TokenClass
 from .measures import Ablation, Collapse, Identity, RoundTripFigures
 from .parts import Data, Part
 
@@ -55,7 +56,7 @@ class Verdict(Part):
 
 
 class Judged(Protocol):
-    """What the rules look at: an `Evaluation` has it, and so has anything with these five parts."""
+    """What the rules look at: an `Evaluation` has it, and so has anything with these six parts."""
 
     @property
     def data(self) -> Data | None:
@@ -82,6 +83,11 @@ class Judged(Protocol):
         """How much outputs repeat."""
         ...
 
+    @property
+    def token_classes(self) -> Sequence[TokenClass] | None:
+        """Beside the mean direction of each class; None: not known."""
+        ...
+
 
 def documents_of(trip: RoundTripFigures, data: Data | None) -> int | None:
     """Of how many documents the evaluated rows are, at most; None: not known."""
@@ -99,11 +105,14 @@ def decide(evaluation: Judged | Mapping[str, Any]) -> Verdict:
        of at least `fewest_documents` documents → reads-content, of fewer or of who knows how many → inconclusive
     5. else inconclusive
 
+    The reason also names the classes of tokens whose mean direction does better than the pair, where the file has such
+    figures (since schema version 2); they change no verdict.
+
     Rows of one document resemble each other, so that many rows of few documents are nearly as few observations.
 
     Args:
         evaluation: the file, or its parts by name (`round_trip`, `ablation`, `identity`, `collapse`, and `data`, whose
-            `documents` are needed to read content).
+            `documents` are needed to read content; `token_classes` where there are any).
     Example:
         >>> decide({"round_trip": trip, "ablation": None, "identity": None, "collapse": None}).value  # doctest: +SKIP
         'inconclusive'
@@ -113,8 +122,11 @@ def decide(evaluation: Judged | Mapping[str, Any]) -> Verdict:
     trip, ablation, identity, collapse = (get(name) for name in ("round_trip", "ablation", "identity", "collapse"))
     documents = documents_of(trip, get("data"))
 
+    lost = [one.name for one in get("token_classes") or () if one.loses]
+    behind = f"; the mean direction of its class does better on {', '.join(lost)}" if lost else ""
+
     def verdict(value: VerdictName, reason: str) -> Verdict:
-        return Verdict(value=value, reason=reason, thresholds=limits)
+        return Verdict(value=value, reason=reason + behind, thresholds=limits)
 
     if trip.evaluated < limits.fewest_rows:
         return verdict("inconclusive", f"{trip.evaluated} evaluated rows, at least {limits.fewest_rows} needed")

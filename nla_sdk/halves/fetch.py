@@ -48,6 +48,7 @@ _HALF_FILES = (
     "value_heads.pt",
     "layer_means.pt",
     "*.npy",  # a mean or a map that the contract names
+    "claims.json",
     *TOKENIZER_FILES,
 )
 _BASE_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)

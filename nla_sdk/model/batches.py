@@ -8,6 +8,7 @@ import torch
 
 from .backbone import Backbone
 from .fast.blocks import CLOSE, Blocks, read_blocks
+from .fast.branching import Layout, branched
 from .fast.whole import run_beginning, states_at
 
 TOKENS_PER_BATCH = 4096
@@ -160,11 +161,26 @@ def _from_weights(
     common = common if common >= WORTH_SHARING else 0
     beginning = run_beginning(blocks, rows[runs[0]][:common])
     rest = {run: rows[run][common : asked[run][-1] + 1] for run in runs}
+    if (sequences := branched(rest)) is not None:
+        for batch in by_length([len(one.ids) for one in sequences], FEWER_TOKENS):
+            part = [sequences[at] for at in batch]
+            layout = Layout.of(part, 0 if beginning is None else beginning.length)
+            texts = [[(run, path[at - common]) for run, path in one.paths.items() for at in asked[run]] for one in part]
+            wanted = [[common + place for _, place in one] for one in texts]
+            states = states_at(blocks, layout.ids, wanted, beginning, layout)
+            for one, of_sequence in zip(texts, states, strict=True):
+                # NaN reaches whatever it is masked from: whose it is is seen of each text by itself.
+                if of_sequence.isfinite().all():
+                    counts = [len(asked[run]) for run in dict.fromkeys(run for run, _ in one)]
+                    found.update(zip(dict.fromkeys(run for run, _ in one), of_sequence.split(counts), strict=True))
+            if len(found) < len(asked):
+                pace.step()
+        runs = [run for run in runs if run not in found]
     for batch in by_length([len(rest[run]) for run in runs], FEWER_TOKENS):
         padded, _ = pad_right([rest[runs[at]] for at in batch])
         states = states_at(blocks, padded, [asked[runs[at]] for at in batch], beginning)
         found.update((runs[at], one) for at, one in zip(batch, states, strict=True))
-        if len(found) < len(runs):
+        if len(found) < len(asked):
             pace.step()
     return found
 

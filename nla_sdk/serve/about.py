@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..claims.calibration import CLAIMS, Calibration
 from ..errors import NLAError
-from ..evaluation.parts import Subject
+from ..evaluation.parts import Figure, Subject
 from ..evaluation.reading import load
 from ..evaluation.schema import EVALUATION, Evaluation
 from ..evaluation.verdict import SAYS
@@ -48,6 +50,7 @@ def about(of: Served) -> dict[str, Any]:
         "verdict": evaluation and {"value": evaluation.verdict.value, "reason": evaluation.verdict.reason},
         "warning": warning_of(evaluation),
         "evaluation": evaluation and figures_of(evaluation),
+        "calibration": calibration_of(calibration_beside(pair), evaluation),
         "questions": questions_of(pair),
         "has_av": pair.verbalizer is not None,
         "has_ar": pair.reconstructor is not None,
@@ -71,7 +74,15 @@ def without_folders(ref: str) -> str:
 
 def without_places(error: NLAError, pair: NLAPair) -> NLAError:
     """The error without where the pair's files lie, which is nobody's business who asks from elsewhere."""
+    error.args = tuple(map(placeless(pair), error.args))
+    return error
+
+
+def placeless(pair: NLAPair) -> Callable[[Any], Any]:
+    """What is said, without where the pair's files lie."""
     places = {str(half.folder): called(half) for half in (pair.av, pair.ar) if half is not None}
+    beside = [Path(half.folder).parent / CLAIMS for half in (pair.av, pair.ar) if half is not None]
+    places |= {str(file): file.name for file in beside}
     named = [half.parent for half in (pair.av, pair.ar) if half is not None and half.parent is not None]
     places |= {str(files.path): without_folders(files.ref) for files in named}
     refs = [pair.base.ref, *(half.ref for half in (pair.av, pair.ar) if half is not None)]
@@ -79,13 +90,12 @@ def without_places(error: NLAError, pair: NLAPair) -> NLAError:
     if pair.base.path is not None:
         places[str(pair.base.path)] = without_folders(pair.base.ref)
 
-    def told(text: object) -> object:
+    def told(text: Any) -> Any:
         for place in sorted(places, key=len, reverse=True) if isinstance(text, str) else ():
             text = str(text).replace(place, str(places[place]))
         return text
 
-    error.args = tuple(map(told, error.args))
-    return error
+    return told
 
 
 def kind_of(pair: NLAPair) -> str:
@@ -159,6 +169,49 @@ def figures_of(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def calibration_beside(pair: NLAPair) -> Calibration | None:
+    """The pair's calibration; None: it has none, or one that does not hold, which a check says."""
+    try:
+        return pair.calibration
+    except NLAError as error:
+        log.warning("what the probabilities of claims rest on is not told: %s", error)
+        return None
+
+
+def calibration_of(calibration: Calibration | None, evaluation: Evaluation | None) -> dict[str, Any] | None:
+    """What the probabilities of claims rest on; None: there are none.
+
+    How often claims hold is the evaluation's, beside its chance; without one what was fitted on, beside nothing.
+    """
+    if calibration is None:
+        return None
+    held = calibration.reliability
+    if evaluation is not None and evaluation.claims is not None:
+        kinds = [
+            {"kind": one.kind, "n": one.n, "precision": _value(one.precision), "chance": _value(one.chance)}
+            for one in evaluation.claims.kinds
+        ]
+    else:
+        kinds = [
+            {"kind": kind, "n": one.n, "precision": one.supported / one.n if one.n else None, "chance": None}
+            for kind, one in calibration.kinds.items()
+        ]
+    return {
+        "data": calibration.data,
+        "unit": calibration.unit,
+        "receipts": sorted(calibration.needed),
+        "n": held and held.n,
+        "documents": held and held.documents,
+        "ece": held and held.ece.value,
+        "auroc": held and held.auroc.value,
+        "kinds": kinds,
+    }
+
+
+def _value(figure: Figure | None) -> float | None:
+    return None if figure is None else figure.value
+
+
 def limits_of(of: Served) -> dict[str, Any]:
     """What a request may ask for."""
     limits, settings = of.limits, of.settings
@@ -169,6 +222,7 @@ def limits_of(of: Served) -> dict[str, Any]:
         "completion_tokens": limits.completion_tokens,
         "explanation": limits.explanation,
         "samples": limits.samples,
+        "nearby": limits.nearby,
         "concurrent": settings.concurrent,
         "queue": settings.queue,
         "timeout": settings.timeout,

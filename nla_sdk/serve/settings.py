@@ -24,6 +24,7 @@ class Limits:
     samples: int = 64  # of a row: n, and best_of
     site_text: int = 16_384
     site_positions: int = 16  # that are not cached yet
+    nearby: int = 8  # positions on either side that are explained for a check
     name: int = 256  # characters of a name or a label
 
 

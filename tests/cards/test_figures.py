@@ -13,9 +13,11 @@ import pytest
 from cards.figures import style
 from cards.figures.curves import heldout_curves
 from cards.figures.drawing import FigureError, draw
+from cards.figures.reliability import claims_reliability
 from cards.figures.rows import cosine_distribution, cosine_of_a_partner, cosine_per_row
 from cards.report import report
 from nla_sdk.evaluation.parts import Figure
+from tests.cards.claimed import claims, worded
 from tests.cards.samples import measured, published
 
 ALL = {"cosine_per_row", "cosine_distribution", "content_ablation", "retrieval", "training"}
@@ -145,3 +147,25 @@ def test_log_lines_of_something_else_than_a_step_are_skipped(tmp_path):
     assert heldout_curves(tmp_path / "log.jsonl", "av") == {"heldout_loss": ([5], [2.0])}
     (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1}), encoding="utf-8")
     assert heldout_curves(tmp_path / "log.jsonl", "av") == {}
+
+
+def test_a_calibrated_probability_is_drawn_as_it_stands_in_the_file(tmp_path):
+    found = worded()
+    reliability = found.claims.reliability
+    axes = axes_of(claims_reliability, found)
+    points = next(line for line in axes.lines if line.get_marker() == "o")
+    assert [tuple(point) for point in points.get_xydata()] == [
+        (one.predicted, one.observed) for one in reliability.bins
+    ]
+    title = axes.get_title()
+    assert f"ECE {reliability.ece.value:.3f}" in title and f"AUROC {reliability.auroc.value:.3f}" in title
+    assert f"{reliability.n} claims of {reliability.documents} documents" in title
+    assert "131 to 140 claims" in " ".join(text.get_text() for text in axes.get_legend().get_texts())
+    names = {path.name for path in draw(found, None, tmp_path, suffixes=("png",))}
+    assert "claims_reliability.png" in names and "(figures/claims_reliability.png)" in report(found, figures="figures")
+
+
+def test_without_a_calibrated_probability_there_is_no_figure_of_one(tmp_path):
+    found = worded(claims=claims(reliability=None, why_no_support="no text"))
+    assert not [path for path in draw(found, None, tmp_path, suffixes=("png",)) if "claims" in path.name]
+    assert "claims_reliability" not in report(found, figures="figures")

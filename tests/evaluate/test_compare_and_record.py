@@ -177,3 +177,16 @@ def test_record_does_not_write_into_contracts_that_lack_what_was_stated(tmp_path
     stated = ("--contract", "prompt_style=chat")
     ended = invoke(app, "--av", "ada/av", "--data", tmp_path / "eval.parquet", "--record", *stated)
     assert ended.exit_code == 2 and "--record writes into contracts that lack what --contract says" in ended.stderr
+
+
+def test_claims_stand_beside_each_other_where_a_file_has_them(two, tmp_path, monkeypatch):
+    from tests.evaluate.claims.made import CLAIMED, speaking, without_models
+
+    without_models(monkeypatch)
+    data = table(tmp_path / "heldout.parquet", texts=True)
+    found = evaluate(speaking(tmp_path / "pair", data), data, tmp_path / "out", CLAIMED)
+    said = "\n".join(lines(tmp_path / "out" / EVALUATION, two / "good" / "out" / EVALUATION))
+    precision = found.claims.kinds[0].precision
+    line = next(line for line in said.splitlines() if line.startswith("claims supported: next token"))
+    assert f"{precision.value:.3f} [{precision.interval_95[0]:.3f}" in line and line.endswith("—")
+    assert "  by chance" in said and "probability of support, AUROC" in said and "calibration error (ECE)" in said

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import nla_sdk
 from cards.report import report, summary
 from nla_sdk.evaluation.reading import EvaluationError, digest, dumps, load, save
 from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS, Evaluation
@@ -16,7 +15,8 @@ from tests.evaluate.planted import SETTINGS, Oracle, PlantedPair, evaluate, tabl
 from training.evaluate.verify import verify
 
 QUICK = SETTINGS.model_copy(update={"controls_n": 0, "signal_n": 0, "permutations": 1999})
-DEMO = Path(nla_sdk.__file__).parent / "demo" / EVALUATION
+OLDER = Path(__file__).parent / "version_1.json"
+"""The bundled pair's evaluation as it was before the rule, of schema version 1."""
 
 
 def measured(folder: Path, documents: int, positions: int, silent_from: int | None = None) -> Evaluation:
@@ -70,8 +70,8 @@ def test_what_is_said_of_evaluated_documents_is_recomputed(tmp_path):
 
 # --- files from before the rule -----------------------------------------------------------------------------------
 def test_an_older_file_keeps_its_hash_its_verdict_and_its_thresholds(tmp_path):
-    stated = json.loads(DEMO.read_text(encoding="utf-8"))
-    found = load(DEMO)
+    stated = json.loads(OLDER.read_text(encoding="utf-8"))
+    found = load(OLDER)
     assert digest(found) == stated["sha256"] and "fewest_documents" not in stated["verdict"]["thresholds"]
     assert found.verdict.value == "reads-content" and found.verdict.thresholds.fewest_documents is None
     save(found, tmp_path / EVALUATION)

@@ -206,7 +206,7 @@ def test_halves_whose_contracts_cannot_tell_are_listed_as_not_checked(made, tmp_
 
 def test_a_contract_is_told_by_what_decides_results(made):
     from nla_sdk.contract import Contract
-    from training.evaluate.inputs import contract_digest
+    from nla_sdk.halves.beside.digests import contract_digest
 
     root, _, _ = made
     contract = Contract.load(root / "pair" / "av")

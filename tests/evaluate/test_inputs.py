@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nla_sdk.contract import Contract
+from nla_sdk.halves.beside.digests import half_digests
 from training.evaluate import inputs
 from training.publish.copies import convert_head
 
@@ -21,7 +22,7 @@ def old_ar(copied):
     tensors = load_file(head) if head.suffix == ".safetensors" else torch.load(head, weights_only=True)
     head.unlink()
     torch.save({key.rpartition(".")[2]: tensor for key, tensor in tensors.items()}, folder / "linear_head.pt")
-    measured = SimpleNamespace(inputs=inputs.half_digests("ar", folder, Contract.load(folder)))
+    measured = SimpleNamespace(inputs=half_digests("ar", folder, Contract.load(folder)))
     return folder, lambda: inputs.differences(measured, "ar", folder, Contract.load(folder))
 
 

@@ -134,7 +134,7 @@ def test_chunks_that_a_kill_left_beside_a_finished_file_go(tmp_path, data, monke
     with monkeypatch.context() as patch:
         patch.setattr(Chunks, "remove", lambda self: None)
         evaluate(pair, data, tmp_path / "out")
-    assert len(list((tmp_path / "out" / "chunks").iterdir())) == 2
+    assert len(list((tmp_path / "out" / "chunks").iterdir())) == 3
     evaluate(pair, data, tmp_path / "out")
     assert not (tmp_path / "out" / "chunks").exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nla_sdk.evaluation.claims import Bin, Claims, KindOfClaim, Reliability, TokenClass
 from nla_sdk.evaluation.consistency import contradictions
 from nla_sdk.evaluation.measures import Ablation, Condition, Cosines, RoundTripFigures
 from nla_sdk.evaluation.parts import Figure, Share
@@ -77,3 +78,44 @@ def test_an_extreme_cosine_of_zero_refutes_a_count_like_any_other(low, high, flo
     trip = RoundTripFigures(attempted=42, evaluated=42, cosine=cosines, floor=floor, above_floor=above)
     (wrong,) = contradictions(published().model_copy(update={"round_trip": trip, "collapse": None}))
     assert "which the least or largest cosine refutes" in wrong
+
+
+def claims(**changes) -> Claims:
+    share = Figure(value=0.5, n=4)
+    bins = [Bin(n=2, predicted=0.4, observed=0.5), Bin(n=2, predicted=0.6, observed=0.5)]
+    found = Reliability(
+        n=4, documents=2, folds=2, auroc=share, ece=Figure(value=0.1, n=4), brier=share, bins=bins, receipts=["lens"]
+    )
+    values = {"n": 4, "rows": 2, "documents": 2, "known": 4, "per_explanation": 2.0, "reliability": found}
+    return Claims(**{**values, "kinds": [KindOfClaim(kind="word", n=4, precision=share)], **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kinds": [KindOfClaim(kind="word", n=3)]}, "claims: 4 in all, 3 by kind"),
+        ({"known": 5}, "claims: 5 known of 4"),
+        ({"per_explanation": 3.0}, "claims.per_explanation is 3, but 2 follows"),
+        ({"kinds": [KindOfClaim(kind="word", n=4, chance=Figure(value=1.2, n=4))]}, "word.chance is 1.2, no share"),
+        ({"reliability": claims().reliability.model_copy(update={"n": 5})}, "5 claims, 4 in bins"),
+        (
+            {"reliability": claims().reliability.model_copy(update={"ece": Figure(value=0.2, n=4)})},
+            "ece is 0.2, but 0.1",
+        ),
+    ],
+)
+def test_figures_of_claims_that_cannot_be_are_named(changes, message):
+    assert contradictions(published(claims=claims())) == []
+    wrong = contradictions(published(claims=claims(**changes)))
+    assert any(message in one for one in wrong), wrong
+
+
+def test_a_classs_delta_is_what_its_figures_differ_by():
+    def of(delta: float, n: int = 7) -> list[str]:
+        figures = {name: Figure(value=value, n=7) for name, value in (("fve", 0.5), ("mean_fve", 0.2))}
+        one = TokenClass(name="number", n=n, documents=3, delta=Figure(value=delta, n=7), **figures)
+        return contradictions(published(token_classes=[one]))
+
+    assert of(0.3) == []
+    assert of(0.4) == ["token_classes.number.delta is 0.4, but 0.3 follows from the other figures"]
+    assert of(0.3, n=8) == ["token_classes.number is not over its 8 rows"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from nla_sdk.evaluation.claims import Claims, PublishedFigure
 from nla_sdk.evaluation.measures import Collapse, Cosines, RoundTripFigures
 from nla_sdk.evaluation.parts import Figure, Share
+from nla_sdk.evaluation.reading import canonical, load, save
 from nla_sdk.evaluation.verdict import Thresholds
 from tests.cards.samples import published
 
@@ -44,3 +46,18 @@ def test_rows_that_do_not_add_up_are_refused():
 def test_figure_has_no_room_for_nan():
     with pytest.raises(ValueError):
         Figure(value=float("nan"), n=3)
+
+
+def test_a_file_of_version_1_keeps_its_version_and_hash_and_has_no_parts_of_version_2(tmp_path):
+    older = published(schema_version=1)
+    assert load(save(older, tmp_path / "older.json")) == older
+    assert not any(name in canonical(older) for name in ("claims", "token_classes", 'published":['))
+    figure = PublishedFigure(what="precision", value=0.4, of="another pair", source="a paper")
+    for name, value in (
+        ("claims", Claims(n=0, rows=0, documents=0, per_explanation=0.0, kinds=[])),
+        ("token_classes", []),
+        ("published", [figure]),
+    ):
+        with pytest.raises(ValueError, match=f"schema version 1 has no {name}"):
+            published(schema_version=1, **{name: value})
+        assert published(**{name: value}).schema_version == 2

@@ -44,7 +44,7 @@ def test_a_repository_is_downloaded_at_its_commit(hub: Hub):
 
 
 def test_only_what_a_half_can_hold_is_downloaded(hub: Hub):
-    names = ("tokenizer.json", "chat_template.jinja", "activation_mean.safetensors", "config.json")
+    names = ("tokenizer.json", "chat_template.jinja", "activation_mean.safetensors", "config.json", "claims.json")
     more = {name: f"content of {name}" for name in names}
     unwanted = {
         "modeling.py": "boom",

@@ -21,10 +21,11 @@ PATHS = {
         f"/v1/{name}"
         for name in (
             *("pair", "tokenize", "extract", "explain", "round-trip", "score", "reconstruct", "ask", "steer"),
-            *("compare", "complete", "vectors", "releases"),
+            *("compare", "complete", "vectors", "releases", "check"),
         )
     ),
 }
+CHECKS = (("samples", 1), ("nearby", 1))
 READ = ("/", "/api/nla/sources", "/v1/pair", "/v1/releases")
 """Calls that send nothing, of which nothing could be wrong."""
 EVERY = [path for paths in PATHS.values() for path in paths]
@@ -72,7 +73,7 @@ def test_schemathesis_finds_nothing(described, path, mode):
     )
     def asked(case) -> None:
         if isinstance(case.body, dict):  # what is written is other tests' business, and takes its time
-            for name, most in (("max_new_tokens", 4), ("completion_tokens", 4), ("n", 2), ("best_of", 2)):
+            for name, most in (("max_new_tokens", 4), ("completion_tokens", 4), ("n", 2), ("best_of", 2), *CHECKS):
                 if isinstance(case.body.get(name), int) and case.body[name] > most:
                     case.body[name] = most
         case.call_and_validate(base_url=url)

@@ -145,13 +145,36 @@ class AR(Train):
     )
 
 
+class Reward(Section):
+    """What an explanation is rewarded for: −mse of what the AR makes of it, and how well its claims are supported."""
+
+    mse: float = Field(1.0, ge=0, description="Weight of −mse.")
+    support: float = Field(
+        0.0, ge=0, description="Weight of the mean calibrated probability of its claims (docs/claims.md); 0: not asked."
+    )
+
+    @model_validator(mode="after")
+    def _something(self):
+        if not self.mse and not self.support:
+            raise ValueError("both weights are 0, so that every explanation is as good as any other")
+        return self
+
+
+# A path of this machine, of which the checkpoints name the SHA-256 of what it held.
+_CLAIMS = Field(
+    None, exclude=True, description="claims.json of the pair that training starts from; default: the one beside the AV."
+)
+
+
 class Expert(Section):
     """Rejection sampling: the AV's own best words, to train it on (`training.fit.expert`)."""
 
     rows: int = Field(1000, ge=1, description="Activations of the rl split.")
-    best_of: int = Field(4, ge=2, description="Explanations written for each; the one the AR inverts best is kept.")
+    best_of: int = Field(4, ge=2, description="Explanations written for each; the best by `reward` is kept.")
     temperature: float = Field(0.7, gt=0)
     vocabulary: Literal["labels", "all"] = Field("labels", description="As ar.on_policy_vocabulary.")
+    reward: Reward = Reward()
+    claims: Path | None = _CLAIMS
 
 
 class Grpo(Train):
@@ -167,6 +190,8 @@ class Grpo(Train):
     kl: float = Field(0.05, ge=0, description="Weight of the divergence from the AV that training started from.")
     truncation_penalty: float = Field(0.5, ge=0, description="Taken from the reward of an output without an end.")
     length_penalty: float = Field(0.0, ge=0, description="Taken from the reward for each token.")
+    reward: Reward = Reward()
+    claims: Path | None = _CLAIMS
     ar_lr: float = Field(1e-5, ge=0, description="Of the AR's adapter and head; 0: the AR stays as it is.")
     vocabulary: Literal["labels", "all"] = Field("labels", description="As ar.on_policy_vocabulary.")
     min_unique: float = Field(0.3, ge=0, le=1, description="Fewer different explanations of a step: collapse, stop.")

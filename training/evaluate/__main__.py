@@ -42,6 +42,16 @@ def evaluate(
     floor: Annotated[float, typer.Option(help="Noise floor: cosines above it are counted.")] = 0.30,
     controls: Annotated[int, typer.Option(min=0, help="Rows for the injection controls.")] = 50,
     signal: Annotated[int, typer.Option(min=0, help="Rows for the parts of explanations.")] = 50,
+    claims: Annotated[
+        int, typer.Option(min=0, help="Rows whose claims are taken out and replaced; other receipts are of all rows.")
+    ] = 50,
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="Source texts (parquet: row_id, doc_id, detokenized_text_truncated) of data without them."),
+    ] = None,
+    published: Annotated[
+        Path | None, typer.Option(help="YAML list of figures that others published, to be read beside.")
+    ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Default: the contract's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
     with_texts: Annotated[bool, typer.Option("--with-texts", help="Keep source texts in rows.parquet.")] = False,
@@ -82,6 +92,7 @@ def evaluate(
 
     from ..runs.machine import check_installed
     from . import extras, heldout, outputs
+    from .claims import given
     from .record import record as write_record
     from .run import Job, run
 
@@ -90,6 +101,7 @@ def evaluate(
     figures.check_installed()
     embed = extras.embedder(embedder) if embedder else None
     paraphrase = extras.paraphraser(paraphraser) if paraphraser else None
+    others = given.published(published) if published else []
     quantised = None if quantization == "none" else quantization
     pair = NLAPair.from_pretrained(
         av, ar, base=base, quantization=quantised, device=device, dtype=dtype, contract=stated(contract)
@@ -102,21 +114,25 @@ def evaluate(
         max_new_tokens=max_new_tokens or pair.contract.max_new_tokens or DEFAULT_NEW_TOKENS,
         controls_n=controls,
         signal_n=signal,
+        claims_n=claims,
         permutations=5000,
         bootstrap_draws=2000,
         embedder=embed and embed.name,
         paraphraser=paraphrase and paraphrase.name,
     )
     folder = out or Path("results") / Path(av).name
+    held = heldout.read(data, pair.contract, limit, force=force)
     job = Job(
         pair,
-        heldout.read(data, pair.contract, limit, force=force),
+        held,
         settings,
         folder,
         with_texts=with_texts,
         overwrite=overwrite,
         embed=embed,
         paraphrase=paraphrase,
+        texts=given.texts_for(held, texts),
+        published=others,
     )
     found = run(job)
     outputs.write(found, folder, pair)
@@ -132,11 +148,12 @@ def verify(
     av: Annotated[Path | None, typer.Option(help="The AV's folder; default: av beside the file.")] = None,
     ar: Annotated[Path | None, typer.Option(help="The AR's folder; default: ar beside the file.")] = None,
     data: Annotated[Path | None, typer.Option(help="The held-out parquet; default: beside the file.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="The source texts that claims were held against.")] = None,
 ) -> None:
     """Recompute what the rows determine, and check every hash. Exit code 2 if anything does not hold."""
     from .verify import verify as check
 
-    found = check(file, av=av, ar=ar, data=data)
+    found = check(file, av=av, ar=ar, data=data, texts=texts)
     print(f"{file} holds: {', '.join(found.checked)}.")
     if found.not_at_hand:
         print(f"Not checked, not at hand: {', '.join(found.not_at_hand)}.")

@@ -115,6 +115,8 @@ def lines(a: Path, b: Path) -> Iterator[str]:
         left, right = of(one), of(other)
         if left is not None or right is not None:
             yield f"{name:40}{_said(left):>26}{_said(right):>26}"
+    for name, left, right in _claims(one, other):
+        yield f"{name:40}{_said(left):>26}{_said(right):>26}"
     if published := [side for side, found in (("A", one), ("B", other)) if found.origin == "published"]:
         yield f"No paired test: {' and '.join(published)} published: no rows."
         return
@@ -126,6 +128,22 @@ def lines(a: Path, b: Path) -> Iterator[str]:
     said = "the same activations" if test.same_activations else "the same positions, other activations"
     figure = test.difference
     yield f"B − A on {test.rows} shared rows ({said}): FVE {_said(figure)}, p = {figure.p:.2g}"
+
+
+def _claims(one: Evaluation, other: Evaluation) -> Iterator[tuple[str, Figure | None, Figure | None]]:
+    """Precision of each kind of claim beside chance, and how far the probabilities can be trusted."""
+    both = [evaluation.claims for evaluation in (one, other)]
+    kinds = [{kind.kind: kind for kind in claims.kinds} if claims else {} for claims in both]
+    for kind in dict.fromkeys(name for named in kinds for name in named):
+        for said, part in ((f"claims supported: {kind}", "precision"), ("  by chance", "chance")):
+            left, right = (getattr(named[kind], part) if kind in named else None for named in kinds)
+            if left is not None or right is not None:
+                yield said, left, right
+    found = [claims.reliability if claims else None for claims in both]
+    if any(found):
+        for said, part in (("probability of support, AUROC", "auroc"), ("  calibration error (ECE)", "ece")):
+            left, right = (getattr(reliability, part) if reliability else None for reliability in found)
+            yield said, left, right
 
 
 def _nothing_shared(a: Path, b: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import platform
 from collections.abc import Mapping, Sequence
@@ -13,24 +14,29 @@ from typing import Any
 import pyarrow as pa
 
 from nla_sdk import NLAPair
+from nla_sdk.claims.calibration import CLAIMS
 from nla_sdk.contract.prompts.tokens import check_embedded, encode
 from nla_sdk.errors import InputError, MissingFileError, MissingHalfError
+from nla_sdk.evaluation.claims import PublishedFigure
 from nla_sdk.evaluation.parts import Cost, Settings, Subject
 from nla_sdk.evaluation.reading import EvaluationError, load, save
-from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS, Evaluation
+from nla_sdk.evaluation.schema import CLAIMS_TABLE, EVALUATION, ROWS, VARIANTS, Evaluation
 from nla_sdk.evaluation.verdict import decide
+from nla_sdk.halves.beside.digests import half_digests
 from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.rows.formats import write_stream
 from nla_sdk.io.sidecars import code_version
 
 from ..runs.machine import NUMERICS, check_installed, hardware, libraries, peak_memory_gib
-from . import inputs, measure
+from . import measure
+from .claims import classes, figures, given, judging, measuring
+from .claims.table import numbers_or_null
 from .extras import Embedder, Paraphraser
 from .heldout import Heldout
 from .measures import compute
 
-CHUNK_FORMAT = 2  # of what `measure` writes: chunks of another are not gone on from
+CHUNK_FORMAT = 3  # of what `measure` writes: chunks of another are not gone on from
 END_TOKENS = 8  # labels may quote the end of their text: a source text is a candidate without it
 
 
@@ -43,6 +49,8 @@ class Job:
         with_texts: keep source texts in rows.parquet.
         embed: for retrieval by meaning; None: not at hand.
         paraphrase: says an explanation in other words; None: not at hand.
+        texts: of the rows, for claims and classes of tokens; None: the data's own, if they have any.
+        published: what others published, to be read beside.
     """
 
     pair: NLAPair
@@ -53,10 +61,12 @@ class Job:
     overwrite: bool = False
     embed: Embedder | None = None
     paraphrase: Paraphraser | None = None
+    texts: given.Texts | None = None
+    published: Sequence[PublishedFigure] = ()
 
 
 def run(job: Job, *, progress: bool = True) -> Evaluation:
-    """Evaluate, and write `evaluation.json`, `rows.parquet` and `variants.parquet` into `job.out`.
+    """Evaluate, and write `evaluation.json` and the tables beside it into `job.out`.
 
     Killed and run again it goes on at the chunk it was in; finished and run again it only reads what is there.
 
@@ -65,6 +75,8 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
         MissingHalfError: the pair has one half only.
         ChunkError: `out` holds an evaluation of something else, and `overwrite` is off.
     """
+    if job.texts is None:
+        job = dataclasses.replace(job, texts=given.texts_for(job.heldout, None))
     pair, heldout = job.pair, job.heldout
     if pair.verbalizer is None or pair.reconstructor is None:
         role = "AV" if pair.verbalizer is None else "AR"
@@ -77,19 +89,22 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
     check_installed()
     code = code_version()  # of the code that is loaded, not of what the tree holds hours later
     made_from = {
-        **inputs.half_digests("av", pair.av.folder, pair.av.contract),
-        **inputs.half_digests("ar", pair.ar.folder, pair.ar.contract),
+        **half_digests("av", pair.av.folder, pair.av.contract),
+        **half_digests("ar", pair.ar.folder, pair.ar.contract),
         heldout.path.name: heldout.sha256,
     }
     if job.paraphrase is not None:
         made_from["paraphraser"] = job.paraphrase.digest
     if job.embed is not None and job.embed.digest is not None:
         made_from["embedder"] = job.embed.digest
+    if job.texts is not None and job.texts.digest is not None:
+        made_from[given.INPUT] = job.texts.digest
     facts = _facts(job, made_from)
-    chunks, variant_chunks = (Chunks(job.out / "chunks", stage, facts) for stage in ("evaluate", "variants"))
+    stages = [Chunks(job.out / "chunks", stage, facts) for stage in ("evaluate", "variants", "claims")]
+    chunks, variant_chunks, claim_chunks = stages
     rows_there = is_finished(job.out / ROWS, chunks.identity, overwrite=job.overwrite)
     if rows_there and (found := _finished(job, made_from)) is not None:
-        for one in (chunks, variant_chunks):
+        for one in stages:
             one.remove()
         return found
     _check_embedded(pair, heldout)
@@ -97,23 +112,48 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
     with chunks.kept_on_stop("measuring the rows"):
         measure.Rows(pair, heldout, job.settings, sources if job.with_texts else None, code).measure(chunks, progress)
     rows = _with_shuffled(pa.concat_tables(chunks.tables("rows")), job.settings)
+    if job.texts is not None:
+        names = job.texts.classes(pair.verbalizer.backbone.tokenizer)
+        rows = rows.append_column(classes.COLUMN, pa.array(names, pa.string()))
+    tables = compute.Tables(rows, None, job.settings)
     with variant_chunks.kept_on_stop("measuring the variants, the rows are done"):
         measure.Variants(pair, rows, job.settings, job.paraphrase, code).measure(variant_chunks, progress)
     found = list(variant_chunks.tables("variants"))
     variants = pa.concat_tables(found) if found else None
+    claims = None
+    if job.settings.claims_n is not None:
+        with claim_chunks.kept_on_stop("measuring the claims, the rows and variants are done"):
+            claims = _claims(job, tables, claim_chunks, code, progress)
     meta = {"evaluation": EVALUATION, "inputs": made_from}
-    for name in (EVALUATION, VARIANTS):  # killed below, the old file must not stand beside new tables
+    for name in (EVALUATION, VARIANTS, CLAIMS_TABLE, CLAIMS):  # killed below, no old file stands beside new tables
         (job.out / name).unlink(missing_ok=True)
     if variants is not None:
         write_stream(job.out / VARIANTS, [variants], variant_chunks.sidecar(meta))
     write_stream(job.out / ROWS, [rows], chunks.sidecar(meta))
     parts = compute.parts(compute.Tables(rows, variants, job.settings), job.embed, sources)
-    timing = [*chunks.tables("timing"), *variant_chunks.tables("timing")]
+    if (found := classes.token_classes(tables)) is not None:
+        parts["token_classes"] = found
+    if claims is not None:
+        kept = figures.worth(claims, tables, made_from, job.heldout.path.name, libraries(*NUMERICS))
+        parts["claims"] = kept.claims
+        claims = claims.append_column("support", numbers_or_null(kept.support))
+        write_stream(job.out / CLAIMS_TABLE, [claims], claim_chunks.sidecar(meta))
+        if kept.calibration is not None:
+            kept.calibration.save(job.out / CLAIMS)
+    timing = [row for one in stages for row in one.tables("timing")]
     evaluation = assemble(job, made_from, code, parts, timing)
     save(evaluation, job.out / EVALUATION)
-    for one in (chunks, variant_chunks):
+    for one in stages:
         one.remove()
     return evaluation
+
+
+def _claims(job: Job, tables: compute.Tables, chunks: Chunks, code: str, progress: bool) -> pa.Table:
+    """The claims of all rows, each with its receipts and whether it holds."""
+    texts = None if job.texts is None else job.texts.of_rows
+    measuring.Claims(job.pair, tables, job.settings, texts, code).measure(chunks, progress)
+    found = measuring.table_of(list(chunks.tables("claims")), tables.rows)
+    return judging.judged(found, tables, texts, job.settings)
 
 
 def _finished(job: Job, made_from: Mapping[str, str]) -> Evaluation | None:
@@ -122,9 +162,15 @@ def _finished(job: Job, made_from: Mapping[str, str]) -> Evaluation | None:
         found = load(job.out / EVALUATION)
     except (MissingFileError, EvaluationError):
         return None
-    tables = {name: sha256_of(job.out / name) for name in (ROWS, VARIANTS) if (job.out / name).is_file()}
-    same = found.files == tables and found.settings == job.settings and found.inputs == made_from
+    same = found.files == _digests(job.out) and found.settings == job.settings and found.inputs == made_from
+    same &= (found.published or []) == list(job.published)
     return found if same else None
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file that stands beside an evaluation's."""
+    names = (ROWS, VARIANTS, CLAIMS_TABLE, CLAIMS)
+    return {name: sha256_of(folder / name) for name in names if (folder / name).is_file()}
 
 
 def _facts(job: Job, made_from: Mapping[str, str]) -> dict[str, Any]:
@@ -169,7 +215,7 @@ def assemble(
 ) -> Evaluation:
     """The evaluation of what was computed, verdict included."""
     pair = job.pair
-    everything = {name: parts.get(name) for name in ("round_trip", "ablation", "identity", "collapse")}
+    everything = {name: parts.get(name) for name in ("round_trip", "ablation", "identity", "collapse", "token_classes")}
     contract, data = pair.contract, job.heldout.about()
     return Evaluation(
         origin="measured",
@@ -188,8 +234,9 @@ def assemble(
         measured_by=sorted({row["code"] for table in timing for row in table.select(["code"]).to_pylist()}),
         **parts,
         cost=_cost(pair, len(job.heldout), timing),
+        published=list(job.published) or None,
         verdict=decide(everything | {"data": data}),
-        files={name: sha256_of(job.out / name) for name in (ROWS, VARIANTS) if (job.out / name).is_file()},
+        files=_digests(job.out),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
 

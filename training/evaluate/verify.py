@@ -11,27 +11,32 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from nla_sdk.claims.calibration import CLAIMS, load_calibration
 from nla_sdk.contract import Contract
 from nla_sdk.errors import MissingFileError, NLAError, first_line
 from nla_sdk.evaluation.measures import Content, RoundTripFigures
 from nla_sdk.evaluation.parts import Data
 from nla_sdk.evaluation.reading import EvaluationError, load
-from nla_sdk.evaluation.schema import ROWS, VARIANTS, Evaluation
+from nla_sdk.evaluation.schema import CLAIMS_TABLE, ROWS, VARIANTS, Evaluation
 from nla_sdk.evaluation.verdict import decide
 from nla_sdk.halves.hub.naming import same_repository
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.tables import read_table, read_vectors
 
 from ..runs.machine import NUMERICS, check_installed, libraries
-from . import inputs
+from . import heldout, inputs
+from .claims import given, verifying
+from .heldout import TEXT
 
 TOLERANCE = 1e-6
+Found = TypeVar("Found")
 PARTS = ("identity", "true_labels", "true_labels_identity", "content", "collapse", "ablation", "signal", "controls")
+SINCE_2 = ("claims", "token_classes")
 
 
 @dataclass(frozen=True)
@@ -43,21 +48,30 @@ class Checked:
     not_at_hand: list[str]
 
 
-def verify(path: Path, *, av: Path | None = None, ar: Path | None = None, data: Path | None = None) -> Checked:
+def verify(
+    path: Path,
+    *,
+    av: Path | None = None,
+    ar: Path | None = None,
+    data: Path | None = None,
+    texts: Path | None = None,
+) -> Checked:
     """Verify an evaluation file.
 
     Args:
         av, ar: the folders of the halves; default: `av` and `ar` beside the file, where there are such folders.
         data: the held-out parquet; default: the file of its name beside the evaluation.
+        texts: the source texts that claims were held against, where neither the rows nor the data have them.
     Raises:
         EvaluationError: something does not hold; names every figure or file that doesn't.
         MissingFileError: there is no such file.
     """
     evaluation = load(path)
     here = Path(path).parent
-    for given, expected in ((av, "the AV's folder"), (ar, "the AR's folder"), (data, "the held-out parquet")):
-        if given is not None and not (given.is_file() if given is data else given.is_dir()):
-            raise MissingFileError(f"{given} does not exist; expected {expected}.")
+    named = ((av, "the AV's folder"), (ar, "the AR's folder"), (data, "the held-out parquet"), (texts, "the texts"))
+    for place, expected in named:
+        if place is not None and not (place.is_file() if place in (data, texts) else place.is_dir()):
+            raise MissingFileError(f"{place} does not exist; expected {expected}.")
     if evaluation.origin == "published":
         return Checked(
             evaluation, ["the file's SHA-256", "its arithmetic", "the verdict"], ["rows (published figures)"]
@@ -69,11 +83,23 @@ def verify(path: Path, *, av: Path | None = None, ar: Path | None = None, data: 
         if sha256_of(here / name) != digest:
             raise EvaluationError(f"{here / name} is not the table that {path} was computed from: its SHA-256 differs.")
         tables[name] = here / name
-    if wrong := _in_one_line(lambda: list(_recompute(evaluation, tables)), path, "its tables"):
+    if texts is not None and sha256_of(texts) != evaluation.inputs.get(given.INPUT):
+        raise EvaluationError(f"{path} was not made with {texts}: its SHA-256 is not the one of inputs.{given.INPUT}.")
+    data = data or here / evaluation.data.name
+    known = None
+    if evaluation.claims is not None:
+        known = _in_one_line(lambda: _texts(evaluation, tables[ROWS], texts, data), path, "the texts")
+    if wrong := _in_one_line(lambda: list(_recompute(evaluation, tables, known)), path, "its tables"):
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise EvaluationError(f"{path} is not what its rows give: {'; '.join(wrong[:5])}{more}.{_versions(evaluation)}")
     checked = ["the file's SHA-256", "its arithmetic", "the verdict", "every figure its rows determine"]
     missing = []
+    if evaluation.claims is not None:
+        checked.append("every claim's figures")
+        if known is not None:
+            checked.append("claims against the texts")
+        elif evaluation.claims.known:
+            missing.append("the texts that claims were held against (pass --texts FILE)")
     contracts = {}
     for role, folder in (("av", av), ("ar", ar)):
         folder = folder or here / role
@@ -103,7 +129,6 @@ def verify(path: Path, *, av: Path | None = None, ar: Path | None = None, data: 
         raise EvaluationError(f"{path} says matched: {evaluation.subject.matched}; the halves {said} each other.")
     else:
         checked.append("whether the halves name each other")
-    data = data or here / evaluation.data.name
     if not data.is_file():
         missing.append(f"the data {evaluation.data.name} (pass --data FILE)")
     elif sha256_of(data) != evaluation.data.sha256:
@@ -115,7 +140,7 @@ def verify(path: Path, *, av: Path | None = None, ar: Path | None = None, data: 
     return Checked(evaluation, checked, missing)
 
 
-def _in_one_line(work: Callable[[], list[str]], path: Path, what: str) -> list[str]:
+def _in_one_line(work: Callable[[], Found], path: Path, what: str) -> Found:
     """What `work` finds; whatever it fails at is said, because the tables are anybody's and may hold anything."""
     try:
         return work()
@@ -145,8 +170,6 @@ def _from_data(evaluation: Evaluation, rows: Path, data: Path) -> Iterator[str]:
     """What of the rows is not the held-out table's."""
     import numpy as np
 
-    from . import heldout
-
     found, table = heldout.read(data, None, evaluation.data.rows), read_table(rows)
     yield from differences(
         evaluation.data.model_dump(),
@@ -162,9 +185,10 @@ def _from_data(evaluation: Evaluation, rows: Path, data: Path) -> Iterator[str]:
         yield "the rows' activation_vector is not the data's"
 
 
-def _recompute(evaluation: Evaluation, tables: dict[str, Path]) -> Iterator[str]:
+def _recompute(evaluation: Evaluation, tables: dict[str, Path], texts: Sequence[str] | None) -> Iterator[str]:
     """Every figure that the tables contradict."""
 
+    from .claims.classes import token_classes
     from .measures import compute
 
     check_installed()
@@ -178,7 +202,20 @@ def _recompute(evaluation: Evaluation, tables: dict[str, Path]) -> Iterator[str]
     yield from wrong
     if wrong:
         return  # figures of such rows would say no more
-    found = compute.parts(compute.Tables(rows, variants, evaluation.settings))
+    measured = compute.Tables(rows, variants, evaluation.settings)
+    found = compute.parts(measured)
+    if (of_classes := token_classes(measured)) is not None:
+        found["token_classes"] = of_classes
+    worth = None
+    if CLAIMS_TABLE in tables:
+        claims = read_table(tables[CLAIMS_TABLE])
+        worth = verifying.worth_of(evaluation, measured, claims)
+        found["claims"] = worth.claims
+        yield from verifying.faults(measured, claims, worth, texts)
+    elif evaluation.settings.claims_n is not None:
+        yield f"{CLAIMS_TABLE} is not named, and settings.claims_n says that claims were looked at"
+    saved = load_calibration(tables[CLAIMS]) if CLAIMS in tables else None
+    yield from differences(_plain(saved), _plain(worth and worth.calibration), CLAIMS)
     yield from differences(_about(evaluation.data), _about_rows(rows), "data")
     for name, part in found.items():
         stated = getattr(evaluation, name)
@@ -188,9 +225,22 @@ def _recompute(evaluation: Evaluation, tables: dict[str, Path]) -> Iterator[str]
             yield from _verdict_by_documents(evaluation, part)
             part = _as_older(part)
         yield from differences(_plain(stated), _plain(part), name)
-    for name in PARTS:
+    for name in (*PARTS, *SINCE_2):
         if name not in found and getattr(evaluation, name):
             yield f"{name} is stated, but the rows give none"
+
+
+def _texts(evaluation: Evaluation, file: Path, texts: Path | None, data: Path) -> Sequence[str] | None:
+    """The rows' source texts: their own, else those of the file that was given, else the data's; None: not at hand."""
+    rows = read_table(file)
+    if TEXT in rows.column_names:
+        return rows[TEXT].to_pylist()
+    if texts is None:
+        at_hand = evaluation.data.has_texts and data.is_file() and sha256_of(data) == evaluation.data.sha256
+        return heldout.read(data, None, evaluation.data.rows).texts if at_hand else None
+    names = [[str(name) for name in rows[column].to_pylist()] for column in ("row_id", "doc_id")]
+    tokens = rows["n_raw_tokens"].to_pylist() if "n_raw_tokens" in rows.column_names else None
+    return given.texts_for(heldout.Heldout(file, "", read_vectors(rows), *names, tokens=tokens), texts).of_rows
 
 
 def _as_older(found: RoundTripFigures) -> RoundTripFigures:

@@ -6,6 +6,9 @@ advantage that reward less the group's mean, over the group's deviation; the los
 token, plus `kl` times the divergence from the AV that training started from (the k3 estimator: Schulman 2020). One
 update a sampling, so no ratios are clipped. The AR is trained alongside on the same explanations.
 
+With `reward: {mse: 1, support: w}` the reward is −mse + w · (mean calibrated probability of the explanation's claims,
+by the `claims.json` of the pair that training starts from): what the AR inverts is worth less where it is invented.
+
 Starts from `<out>/av/final` and `<out>/ar/final` (or `grpo.av`, `grpo.ar`), reads `<out>/rl.parquet`, which has no
 labels, and leaves a pair in `<out>/grpo/final`, the best by its held-out round trip. Resumes to the same weights.
 
@@ -26,6 +29,8 @@ import typer
 from torch.nn import functional
 
 from nla_sdk import metrics
+from nla_sdk.checking.parts import Parts
+from nla_sdk.claims.calibration import Calibration
 from nla_sdk.cli.options import expand
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
@@ -41,14 +46,15 @@ from nla_sdk.sampling import Sampling
 
 from ..configs.command import ConfigOptions, run_command
 from ..configs.config import Config
-from ..configs.fit import Grpo
+from ..configs.fit import Grpo, Reward
 from ..data.statistics import Statistics
 from .engine.base import load_base, processes
 from .engine.checkpoints import kept_on_stop, parent_facts, run_facts, save_half
 from .engine.collapse import Seen, Watch, total
 from .engine.loop import fit
 from .engine.losses import direction_loss, response_states
-from .engine.rows import label_tokens, load_vectors, refuse_several
+from .engine.rows import evenly, label_tokens, load_vectors, refuse_several
+from .reward.support import PARTNERS, Support, find_calibration
 
 REFERENCE = "reference"
 
@@ -93,9 +99,17 @@ class GRPOTrainer:
 
     Args:
         accelerator: of a run in several processes; None: this is the only one.
+        calibration: of the halves; None: it is looked for where support is rewarded.
     """
 
-    def __init__(self, config: Config, backbone: Backbone, halves: Mapping[str, Half], accelerator: Any = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        backbone: Backbone,
+        halves: Mapping[str, Half],
+        accelerator: Any = None,
+        calibration: Calibration | None = None,
+    ) -> None:
         self.config, self.settings, self.backbone, self.accelerator = config, _settings(config), backbone, accelerator
         refuse_several(config, "training.fit.grpo")
         self.statistics = Statistics.load(config.out)
@@ -113,6 +127,7 @@ class GRPOTrainer:
         head, transform = read_heads(halves["ar"].folder, ar), Transform.load(halves["ar"].folder, ar)
         self.reconstructor = Reconstructor(backbone, "ar", ar, head, transform)
         self.end = min(self.verbalizer.end_ids)
+        self.layer = halves["av"].contract.layer
         self.tables = [config.out / "rl.parquet"]
         self.vectors = load_vectors(self.tables[0], self.settings.max_rows)
         self.eval_vectors = load_vectors(config.out / "eval.parquet", self.settings.eval_rows)
@@ -129,6 +144,28 @@ class GRPOTrainer:
             parameter.requires_grad_(True)
         self.notes: dict[str, float] = {}
         self.watch = Watch(self.settings)
+        self.support = None
+        if self.settings.reward.support:
+            self.support = self._supporter(calibration or find_calibration("grpo", self.settings.claims, halves))
+
+    def _supporter(self, calibration: Calibration) -> Support:
+        """What tells how well claims are supported, by the starting pair's calibration; claims that stand in for others
+        are of its own words, so that a run that is gone on with has the same."""
+        av, ar = self.contracts["av"], self.contracts["ar"]
+        read_of_base = av.source_model is None
+        parts = Parts(
+            reconstructor=self.reconstructor,
+            source=self.backbone if read_of_base else None,
+            layer=self.layer,
+            baseline_mse=ar.baseline_mse if ar.baseline_mse is not None else av.baseline_mse,
+            known=self.verbalizer.transform,
+            why={"source": f"the activations are of {av.source_model}, which is not in memory"},
+        )
+        if "replacement" not in calibration.needed:
+            return Support(calibration, parts)
+        vectors = self.vectors[evenly(len(self.vectors), PARTNERS)]
+        self.backbone.model.eval()
+        return Support(calibration, parts, (vectors.float(), [_words(one) for one in self.verbalizer(vectors)]))
 
     # --- one step -----------------------------------------------------------------------------------------------
     def accumulate(self, rows: Sequence[int], step: int, batch: Sequence[int]) -> float:
@@ -143,15 +180,16 @@ class GRPOTrainer:
         size = self.settings.micro_batch or max(1, len(rows))
         groups = [self._sample(rows[start : start + size], step) for start in range(0, len(rows), size)]
         tokens = total([sum(len(ids) for group in groups for ids in group.targets)], self.accelerator)[0]
-        seen = Seen()
+        supports = [self._support(group) for group in groups]
+        seen = Seen(self.support is not None)
         loss = 0.0
-        for group in groups:
+        for group, support in zip(groups, supports, strict=True):
             error, read = self._learn_to_read(group, len(batch))
-            reward = self._reward(group, error)
+            reward = self._reward(group, error, support)
             gain = advantages(reward.view(-1, self.settings.samples)).flatten()
             policy, divergence = self._learn_to_write(group, gain, tokens)
             loss += policy + self.settings.kl * divergence + read
-            seen.add(group.outputs, reward, error, divergence)
+            seen.add(group.outputs, reward, error, divergence, support)
         self.notes = seen.notes(self.accelerator)
         self.watch.look(self.notes, step)
         return loss
@@ -169,14 +207,22 @@ class GRPOTrainer:
         targets = [self._with_end(tokens, finished) for tokens, finished in written]
         return Group(inputs, targets, outputs, vectors.repeat_interleave(samples, dim=0))
 
-    def _reward(self, group: Group, error: torch.Tensor) -> torch.Tensor:
+    def _support(self, group: Group) -> torch.Tensor | None:
+        """[n], how well each explanation's claims are supported; None where that is not rewarded."""
+        if self.support is None:
+            return None
+        return self.support([_words(output) for output in group.outputs], group.activations)
+
+    def _reward(self, group: Group, error: torch.Tensor, support: torch.Tensor | None) -> torch.Tensor:
+        weights = self.settings.reward
         lengths = torch.tensor([float(output.tokens) for output in group.outputs])
         cut = torch.tensor([float(output.status in ("truncated", UNTAGGED)) for output in group.outputs])
-        return -error - self.settings.truncation_penalty * cut - self.settings.length_penalty * lengths
+        reward = -weights.mse * error - self.settings.truncation_penalty * cut - self.settings.length_penalty * lengths
+        return reward if support is None else reward + weights.support * support
 
     def _learn_to_read(self, group: Group, batch_size: int) -> tuple[torch.Tensor, float]:
         """mse [n] of the AR's reconstructions, and the loss whose gradient it was given (0 where it is not trained)."""
-        texts = [str(output) if output.parsed else "" for output in group.outputs]
+        texts = [_words(output) for output in group.outputs]
         prompts = [ids for ids, _ in self.contracts["ar"].ar_prompt_ids_batch(self.backbone.tokenizer, texts)]
         learns = bool(self.settings.ar_lr)
         with self.backbone.using("ar"), torch.set_grad_enabled(learns):
@@ -230,12 +276,14 @@ class GRPOTrainer:
         self.reconstructor.reset()
         self.backbone.model.eval()
         texts = self.verbalizer(self.eval_vectors)
-        read = [str(one) if one.parsed else "" for one in texts]  # what is in another form is no explanation
+        read = [_words(one) for one in texts]
         baseline = metrics.mean_baselines(self.eval_vectors).mean_norm
         result = {}
         for name, given in (("round_trip", read), ("shuffled", [*read[1:], read[0]])):
             mse = metrics.direction_mse(self.reconstructor(given), self.eval_vectors)
             result[f"heldout_fve_{name}"] = float(metrics.fve(mse, baseline).mean())
+        if self.support is not None:
+            result["heldout_support"] = float(self.support(read, self.eval_vectors).mean())
         result["heldout_unique"] = len(set(texts)) / len(texts)
         result["heldout_truncated"] = sum(one.status == "truncated" for one in texts) / len(texts)
         result["heldout_untagged"] = sum(one.status == UNTAGGED for one in texts) / len(texts)
@@ -258,6 +306,11 @@ class GRPOTrainer:
             )
 
 
+def _words(output: Explanation) -> str:
+    """An output's explanation: what is in another form than the contract's is none."""
+    return str(output) if output.parsed else ""
+
+
 def _settings(config: Config) -> Grpo:
     if config.grpo is None:
         raise InputError("The config has no section grpo: (an empty one, `grpo: {}`, takes every default).")
@@ -271,7 +324,8 @@ def run(config: Config, *, name: str = "grpo") -> Path:
         name: of the run, a folder in `config.out`.
     Raises:
         CollapseError: a limit was passed.
-        InputError: a half or table is missing, or a half is a whole model.
+        InputError: a half or table is missing, or a half is a whole model; a calibration is another pair's.
+        MissingFileError: support is rewarded, and there is no calibration.
     """
     settings = _settings(config)
     if settings.shard_base:
@@ -281,10 +335,15 @@ def run(config: Config, *, name: str = "grpo") -> Path:
     for half in halves.values():
         if not half.is_adapter:
             raise InputError(f"{half.ref} is a whole model; GRPO trains adapters on one base.")
+    calibration = find_calibration("grpo", settings.claims, halves) if settings.reward.support else None
     backbone = load_base(config, settings, device, halves["av"].contract.tokenizer)
-    trainer = GRPOTrainer(config, backbone, halves, accelerator)
+    trainer = GRPOTrainer(config, backbone, halves, accelerator, calibration)
     parents = {role: parent_facts(half, half.folder) for role, half in halves.items()}
     facts = run_facts(settings, backbone, parents, trainer.tables, len(trainer.vectors)) | {"method": "grpo"}
+    if settings.reward == Reward():
+        del facts["settings"]["reward"]  # a run that began before there was another reward is gone on with
+    if trainer.support is not None:
+        facts["claims_sha256"] = trainer.support.calibration.digest()
     if accelerator.is_main_process and len(trainer.vectors) < settings.batch_size:
         say(f"{len(trainer.vectors)} activations are less than one step's")
     return fit(

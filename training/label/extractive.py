@@ -15,6 +15,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from nla_sdk.claims.registers import register_of
+
 VERSION = "extractive-3"
 NEXT_TOKENS = 5
 ENDING_WORDS = 4
@@ -72,36 +74,6 @@ def keywords(text: str, count: int = KEYWORDS) -> list[str]:
         shown[lower] = word if named else shown.get(lower, lower)
     best = sorted(score, key=lambda lower: (-score[lower], lower))[:count]
     return [shown[lower] for lower in best]
-
-
-def register_of(text: str) -> str:
-    """What kind of text this is, by its surface: a few words."""
-    letters = max(len(text), 1)
-    if re.search(r"^\s*(def |class |import |from \w+ import|return |>>> )", text, re.MULTILINE):
-        return "Python code"
-    if text.count("`") >= 2 and re.search(r"^- ", text, re.MULTILINE):
-        return "command-line help"
-    if text.count("``") >= 2 or re.search(r"[a-z]\(\)|\w_\w|::", text):
-        return "technical documentation"
-    if re.search(r"\d\s*[-+*/x=]\s*\$?\d|How (many|much)", text):
-        return "a worked sum"
-    if re.search(r"\b(patients?|clinical|treatment|cohort|diagnos\w+|p ?[<=] ?0|95% CI|surg\w+|disease)\b", text):
-        return "a medical study"
-    if re.search(r"\b(I|we|our|my)\b", text) and re.search(
-        r"\b(Congress|nation|citizens|Government|freedom|America\w*|peace|country)\b", text
-    ):
-        return "a political speech"
-    if text.count('"') + text.count("“") + text.count("'") >= 4 and re.search(
-        r"\b(said|asked|cried|replied|I|you)\b", text
-    ):
-        return "dialogue in a story"
-    if sum(char.isdigit() for char in text) / letters > 0.03:
-        return "a factual account with figures"
-    if re.search(r"\b(he|she|his|her|him)\b", text) and re.search(r"\b\w+ed\b", text):
-        return "a narrative about a person"
-    if re.search(r"\b(I|me|my)\b", text):
-        return "a first-person narrative"
-    return "expository prose"
 
 
 def alternatives(tokens: Sequence[str]) -> str:

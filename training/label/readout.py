@@ -23,6 +23,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 
+from nla_sdk.claims.registers import register_of
 from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import identity_of, is_finished
 from nla_sdk.io.files import atomic, sha256_of
@@ -33,7 +34,7 @@ from nla_sdk.io.tables import read_table, usable_vectors
 from ..configs.command import data_stage, run_command
 from ..configs.config import READOUT, Config
 from ..configs.data import Readout
-from .extractive import alternatives, capital, register_of
+from .extractive import alternatives, capital
 
 VERSION = "readout-1"
 FITTED_ON = ("av_sft", "ar_sft", "rl")

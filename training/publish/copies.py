@@ -11,6 +11,7 @@ from typing import Any
 
 from cards.facts.dataset import LONGEST, TableFacts
 from cards.report import report
+from nla_sdk.claims.calibration import CLAIMS
 from nla_sdk.contract import Contract
 from nla_sdk.evaluation.reading import save
 from nla_sdk.evaluation.schema import EVALUATION, ROWS, Evaluation
@@ -176,6 +177,12 @@ def copy_evaluation(evaluation: Evaluation, tables: Path, folder: Path) -> None:
     for name in evaluation.files:
         shutil.copyfile(tables / name, folder / "evaluation" / name)
     (folder / "evaluation" / "report.md").write_text(report(evaluation), encoding="utf-8", newline="\n")
+
+
+def copy_claims(calibration: Path | None, folder: Path) -> None:
+    """Put an AV's calibration, as `checks.claims` has found and checked it, where the SDK looks for it."""
+    if calibration is not None:
+        shutil.copyfile(calibration, folder / CLAIMS)
 
 
 def draw_figures(evaluation: Evaluation, tables: Path, logs: Mapping[str, Path], folder: Path) -> Path:

@@ -24,6 +24,7 @@ from ..runs.scan import Scanner
 from ..runs.verdict import said_of
 from . import copies
 from .checks.check import Checked, check
+from .checks.claims import calibration_of
 from .errors import RefusedError
 from .request import PublishRequest
 
@@ -146,10 +147,14 @@ def stage(checked: Checked, folder: Path) -> Publication:
 def _half(half: Half, checked: Checked, figures: Path, folder: Path) -> Repository:
     request, role = checked.request, half.contract.role
     repo, other = checked.names[role], checked.names.get(OTHER[role])
-    present = checked.present if checked.evaluation is None else {}
+    tables = request.evaluation.parent if request.evaluation is not None else half.folder
+    calibration = calibration_of(half, checked.evaluation, tables)
+    # Files whose SHA-256 an evaluation or a calibration holds stay as they are.
+    present = checked.present if checked.evaluation is None and calibration is None else {}
     contract = copies.copy_half(half, folder, pair=other, present=present)
+    copies.copy_claims(calibration, folder)
     if checked.evaluation is not None:
-        copies.copy_evaluation(checked.evaluation, request.evaluation.parent, folder)
+        copies.copy_evaluation(checked.evaluation, tables, folder)
         shutil.copytree(figures, folder / "figures")
     log = folder / copies.LOG
     trend = said_of(source) if (source := copies.log_of(half)) else None
@@ -211,8 +216,10 @@ def _trajectory(checked: Checked, folder: Path) -> Repository:
     checkpoints = []
     for half, evaluation, tables in checked.steps:
         name = half.folder.name
-        present = checked.present if evaluation is None else {}
+        calibration = calibration_of(half, evaluation, tables)
+        present = checked.present if evaluation is None and calibration is None else {}
         contract = copies.copy_half(half, folder / name, pair=request.pair, of_run=True, present=present)
+        copies.copy_claims(calibration, folder / name)
         if evaluation is not None:
             copies.copy_evaluation(evaluation, tables, folder / name)
         checkpoints.append(Checkpoint(name, contract, evaluation))

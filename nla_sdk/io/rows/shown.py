@@ -17,15 +17,15 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def html_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A small table; what a model wrote is text in it, never markup."""
-    columns = {name: values for name, values in columns_of(rows[:SHOWN]).items() if name not in _NOT_SHOWN}
+def html_table(rows: Sequence[Mapping[str, Any]], shown: int = SHOWN) -> str:
+    """A small table of the first rows; what a model wrote is text in it, never markup."""
+    columns = {name: values for name, values in columns_of(rows[:shown]).items() if name not in _NOT_SHOWN}
 
     def cells(values: Iterator[object] | Sequence[object], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell_of(value))}</{tag}>" for value in values) + "</tr>"
 
     body = "".join(cells(row, "td") for row in zip(*columns.values(), strict=True))
-    more = f"<p>… {len(rows) - SHOWN} more</p>" if len(rows) > SHOWN else ""
+    more = f"<p>… {len(rows) - shown} more</p>" if len(rows) > shown else ""
     return f"<table><thead>{cells(list(columns), 'th')}</thead><tbody>{body}</tbody></table>{more}"
 
 

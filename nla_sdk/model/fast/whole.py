@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from .blocks import Block, Blocks, Turns, attend, turned
+from .branching import Layout
 from .parts import Stacked
 
 
@@ -36,7 +37,11 @@ def run_beginning(blocks: Blocks, ids: Sequence[int]) -> Beginning | None:
 
 
 def states_at(
-    blocks: Blocks, ids: torch.Tensor, wanted: Sequence[Sequence[int]], beginning: Beginning | None = None
+    blocks: Blocks,
+    ids: torch.Tensor,
+    wanted: Sequence[Sequence[int]],
+    beginning: Beginning | None = None,
+    layout: Layout | None = None,
 ) -> list[torch.Tensor]:
     """The residual stream after the last of `blocks` at some tokens of each row: float32 [len(wanted[i]), d] each.
 
@@ -47,11 +52,14 @@ def states_at(
             sees the padding.
         wanted: positions in each row, at least one, counted from the whole text's first token; none in the beginning.
         beginning: of all rows.
+        layout: of rows that hold several texts each (`branching`); `wanted` then counts places in the row.
     """
     rows, tokens = ids.shape
     before = 0 if beginning is None else beginning.length
-    turns = blocks.rotary(torch.arange(before, before + tokens)[None])
+    positions = torch.arange(tokens)[None] if layout is None else layout.positions
+    turns = blocks.rotary(before + positions)
     seen = torch.ones(tokens, before + tokens, dtype=torch.bool).tril(before) if before else None
+    seen = seen if layout is None else layout.seen
     x = blocks.embed(ids)
     for at, block in enumerate(blocks.blocks[:-1]):
         q, k, v = block.queries(x, turns[block.layer_type])
@@ -60,7 +68,10 @@ def states_at(
     most = max(map(len, wanted))
     # Rows that want fewer have their first one again.
     places = torch.tensor([[*one, *[one[0]] * (most - len(one))] for one in wanted]) - before
-    read = _at(blocks, beginning, x, places, turns[blocks.blocks[-1].layer_type])
+    of_places = torch.arange(before + tokens) <= (before + places)[..., None]
+    if layout is not None:
+        of_places = layout.seen[:, 0].gather(1, places[..., None].expand(-1, -1, before + tokens))
+    read = _at(blocks, beginning, x, places, turns[blocks.blocks[-1].layer_type], of_places[:, None])
     return [row[: len(one)] for row, one in zip(read, wanted, strict=True)]
 
 
@@ -75,12 +86,16 @@ def _behind(
 
 
 def _at(
-    blocks: Blocks, beginning: Beginning | None, x: torch.Tensor, places: torch.Tensor, turns: Turns
+    blocks: Blocks,
+    beginning: Beginning | None,
+    x: torch.Tensor,
+    places: torch.Tensor,
+    turns: Turns,
+    seen: torch.Tensor,
 ) -> torch.Tensor:
     """The output of the last block at places int64 [rows, most] of x [rows, tokens, d]: [rows, most, d]."""
     block: Block = blocks.blocks[-1]
     rows, tokens, width = x.shape
-    before = 0 if beginning is None else beginning.length
     wide = places[..., None].expand(-1, -1, width)
     queries, keys, values = block.qkv.parts
     normed = block.norms["before_attention"](x)
@@ -89,8 +104,8 @@ def _at(
     q = q.reshape(rows, places.shape[1], -1, block.head_dim)
     q = q if block.q_norm is None else block.q_norm(q)
     k = k if block.k_norm is None else block.k_norm(k)
-    cos, sin = (one[0, 0] for one in turns)
-    q = turned(q.transpose(1, 2), (cos[places][:, None], sin[places][:, None]))
+    deep = places[:, None, :, None].expand(-1, -1, -1, turns[0].shape[-1])
+    cos, sin = (one.expand(rows, -1, -1, -1).gather(2, deep) for one in turns)
+    q = turned(q.transpose(1, 2), (cos, sin))
     k, v = _behind(beginning, len(blocks.blocks) - 1, turned(k.transpose(1, 2), turns), v.transpose(1, 2))
-    seen = (torch.arange(before + tokens) <= (before + places)[..., None])[:, None]
     return block.after_attention(x.gather(1, wide), attend(block, q, k, v, seen, causal=False))

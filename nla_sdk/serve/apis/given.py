@@ -14,7 +14,7 @@ from ...errors import InputError, NLAError
 from ...io.text import check_texts
 from ..requests.texts import read, reading, require_source, wanted_positions
 from ..served import Served
-from ..shapes.own import Input
+from ..shapes.own import CheckRequest, Input
 
 if TYPE_CHECKING:
     from ...pair import NLAPair
@@ -176,6 +176,39 @@ def scoring(rows: Given) -> dict[str, Any]:
     if len(layers := set(rows.layers)) > 1:
         raise InputError("The rows are of several layers; score those of one layer at a time.")
     return options if layers == {None} else {**options, "layer": layers.pop()}
+
+
+def checking(rows: Given) -> dict[str, Any]:
+    """Keywords with which explanations of rows are checked.
+
+    Raises:
+        InputError: they are directions, or of several layers.
+    """
+    if (kind := rows.options.get("kind", "activation")) != "activation":
+        raise InputError(f"The vectors are of kind {kind!r}; claims are checked against activations.")
+    return {name: value for name, value in scoring(rows).items() if name != "kind"}
+
+
+def known(of: Served, shape: CheckRequest, rows: Given) -> dict[str, Any]:
+    """The texts that rows were read in and where, as `NLAPair.check` takes them; nothing where nobody knows.
+
+    Raises:
+        InputError: not as many are told as there are rows.
+    """
+    if shape.vectors is None:
+        if shape.texts is not None:
+            return {"text": list(shape.texts), "position": -1}
+        given = reading(of.pair, of.settings, shape).given
+        return {"text": [given] * len(rows), "position": [facts["position"] for facts in rows.facts]}
+    if shape.known is None:
+        return {}
+    require_source(of.settings)
+    if len(shape.known) not in (1, len(rows)):
+        raise InputError(f"known names {len(shape.known)} texts for {len(rows)} rows; expected one of each, or one.")
+    each = [one for one in shape.known for _ in range(len(rows) // len(shape.known))]
+    texts = [reading(of.pair, of.settings, one) for one in each]
+    at = [wanted_positions(one.position, len(text), 1)[0] for one, text in zip(each, texts, strict=True)]
+    return {"text": [text.given for text in texts], "position": at}
 
 
 def one_layer(shape: Input) -> Any:

@@ -12,7 +12,10 @@ from fastapi import APIRouter, Request, Response
 
 from ...calls.comparing import signs_of
 from ...calls.rows import by_layer
+from ...claims.cutting import claims_of
+from ...claims.telling import told
 from ...errors import InputError
+from ..about import placeless
 from ..requests.gates import Ticket
 from ..requests.rows import Alive, Failed, Grown, OnText, through
 from ..requests.streams import Answer, Frames, error_of
@@ -20,10 +23,11 @@ from ..served import Served, noted, served
 from ..shapes import answers
 from ..shapes import own as shapes
 from .common import StrictRoute, able, need, refusals, streamed, watched
-from .given import Given, given, sets_given
+from .given import Given, checking, given, known, sets_given
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=refusals("own"), tags=["v1"])
 VECTORS = ("activation_vector", "reconstruction")
+MOST_CLAIMS = 4096  # of one request: each is a text that the AR reads
 MOST_OTHERS = 16  # rows' explanations that each row is scored with, beside its own
 
 
@@ -84,6 +88,37 @@ async def ask(body: shapes.AskRequest, request: Request) -> Response:
     return await answered(of, request, body, write, each=body.n, samples=body.n, costs=body.n, rows=rows)
 
 
+@router.post("/check", response_model=answers.CheckedRows)
+async def check(body: shapes.CheckRequest, request: Request) -> Response:
+    """The claims of explanations, each with what speaks for it and, of a calibrated pair, how probable it is.
+
+    As many explanations as rows. Of rows that are read in a text the text is known: receipts of it are among them.
+    """
+    of = served(request)
+    if body.steering:
+        of.allow("steer")
+
+    def work(ticket: Ticket) -> dict[str, Any]:
+        rows = given(of, body)
+        if len(body.explanations) != len(rows):
+            raise InputError(f"{len(body.explanations)} explanations of {len(rows)} rows; expected as many of each.")
+        refuse_more(of, len(rows), 1 + body.samples + 2 * body.nearby)
+        if (count := sum(len(claims_of(one)) for one in body.explanations)) > MOST_CLAIMS:
+            raise InputError(f"{count:,} claims; expected at most {MOST_CLAIMS:,} in one request. Ask for fewer rows.")
+        how = {name: getattr(body, name) for name in ("samples", "nearby", "steering", "seed")}
+        how |= {**checking(rows), **known(of, body, rows), "cancel": ticket.cancel}
+        found = of.pair.check(list(body.explanations), rows.take(range(len(rows))), **how)
+        made = [{"index": at, **told(one)} for at, one in enumerate(found)]
+        say = placeless(of.pair)  # why there is no probability may name the folder that holds none
+        for one in (each for row in made for each in (row, *row["claims"])):
+            one["why_no_support"] = say(one["why_no_support"])
+        return {"layer": rows.layer, "warning": rows.warning, "rows": made}
+
+    found = await of.do(request, work)
+    noted(request, rows=len(found["rows"]))
+    return Answer(found)
+
+
 def writing(body: shapes.Writing) -> dict[str, Any]:
     """How words are written, as the pair's methods take it."""
     return {name: getattr(body, name) for name in ("temperature", "max_new_tokens", "seed")}
@@ -117,8 +152,7 @@ async def answered(
     ticket = await of.gate.enter(request)
     try:
         found = await of.gate.run(ticket, rows or (lambda: given(of, body)))
-        if len(found) * costs > (most := of.limits.positions * of.limits.samples // 16):
-            raise InputError(f"{len(found)} rows × {costs} texts; expected at most {most:,} texts in one request.")
+        refuse_more(of, len(found), costs)
         events = _events(of, request, ticket, found, write, each, samples, body, after)
         if body.stream:
             return Frames(_frames(found, events), of.gate, ticket, request.url.path)
@@ -128,6 +162,16 @@ async def answered(
         raise
     of.leave(request, ticket)
     return Answer({"layer": found.layer, "warning": found.warning, "rows": _whole(made)})
+
+
+def refuse_more(of: Served, rows: int, texts: int) -> None:
+    """Refuse more texts than one request may have written.
+
+    Raises:
+        InputError: says how many it may.
+    """
+    if rows * texts > (most := of.limits.positions * of.limits.samples // 16):
+        raise InputError(f"{rows} rows × {texts} texts; expected at most {most:,} texts in one request.")
 
 
 def _whole(made: Sequence[dict[str, Any] | None]) -> list[dict[str, Any]]:

@@ -15,12 +15,14 @@ from ...errors import (
     ContractError,
     InputError,
     LoadError,
+    MismatchedHalvesError,
     MissingHalfError,
     NLAError,
     NonFiniteOutputError,
     RepositoryError,
     first_line,
 )
+from ...evaluation.reading import EvaluationError
 
 SITE, OWN = "/api/nla", "/v1"
 FULL = "The server ran out of memory; ask for less at once."
@@ -32,6 +34,8 @@ STATUSES: Mapping[type[BaseException], int] = {
     ContractError: 503,
     RepositoryError: 503,
     LoadError: 503,
+    MismatchedHalvesError: 503,
+    EvaluationError: 503,
     MemoryError: 503,
     InputError: 400,
     NLAError: 400,

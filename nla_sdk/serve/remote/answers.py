@@ -32,6 +32,7 @@ class ServedPair:
         verdict: {"value", "reason"} of its evaluation; None: it was never evaluated.
         warning: why its words are not to be believed as they stand; None: they read contents, as was measured.
         evaluation: what was measured, by name.
+        calibration: what the probabilities of claims rest on (ECE, AUROC, how often each kind holds), if there are any.
         precision, version: that the source runs at; of the server's nla-sdk.
         facts: all that it says, these too.
     """
@@ -52,6 +53,7 @@ class ServedPair:
     verdict: dict[str, Any] | None = None
     warning: str | None = None
     evaluation: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
     precision: str | None = None
     version: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)

@@ -26,6 +26,28 @@ class Figures(Told):
     gain: float | None
 
 
+class KindOf(Told):
+    """Claims of one kind: how often they hold, beside another document's claims held against the same texts."""
+
+    kind: str
+    n: int
+    precision: float | None
+    chance: float | None
+
+
+class CalibrationOf(Told):
+    """What the probabilities of claims rest on."""
+
+    data: str
+    unit: str
+    receipts: list[str]
+    n: int | None
+    documents: int | None
+    ece: float | None
+    auroc: float | None
+    kinds: list[KindOf]
+
+
 class Pair(Told):
     """The pair that is served."""
 
@@ -45,6 +67,7 @@ class Pair(Told):
     verdict: VerdictOf | None
     warning: str | None
     evaluation: Figures | None
+    calibration: CalibrationOf | None = Field(description="Of the probability that a claim is supported; null: none.")
     questions: list[str]
     has_av: bool
     has_ar: bool
@@ -130,6 +153,47 @@ class Scores(Told):
     """Scores, a row each."""
 
     rows: list[ScoreRow]
+
+
+class ReceiptOf(Told):
+    """What speaks for a claim, and the same by chance."""
+
+    value: float | None
+    null: float | None
+
+
+class ClaimOf(Told):
+    """A claim of an explanation: `explanation[start:end]`, in Unicode code points."""
+
+    text: str
+    kind: str
+    start: int
+    end: int
+    support: float | None = Field(description="Probability that the text says so, as far as it was calibrated.")
+    holds: bool | None = Field(description="Whether it holds in the text that is known; the probability is without it.")
+    why_no_support: str | None
+    reason: str
+    receipts: dict[str, ReceiptOf]
+
+
+class Checked(Told):
+    """An explanation's claims; `support` is their mean."""
+
+    index: int
+    support: float | None
+    why_no_support: str | None
+    unit: str | None = Field(description="Of ablation, replacement and alone: FVE or gain.")
+    missing: dict[str, str] = Field(description="Why a receipt is there for no claim.")
+    facts: dict[str, Any]
+    claims: list[ClaimOf]
+
+
+class CheckedRows(Told):
+    """Checked explanations, a row each; what looks wrong with the vectors that were passed in."""
+
+    layer: int
+    warning: str | None
+    rows: list[Checked]
 
 
 class Near(Told):

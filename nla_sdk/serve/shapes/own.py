@@ -115,6 +115,35 @@ class ScoreRequest(Input):
     explanations: Lines
 
 
+class Known(TextFields, Strict):
+    """A text or a chat that a row was read in, and where."""
+
+    position: Position = -1
+
+    @model_validator(mode="after")
+    def _one(self) -> Known:
+        if (self.text is None) == (not self.messages):
+            raise ValueError("expected one of text, messages")
+        return self
+
+
+class CheckRequest(Input):
+    """Explanations of rows, whose claims are checked: of texts against what was read, of vectors against `known`."""
+
+    explanations: Lines
+    known: Annotated[list[Known], Field(min_length=1, max_length=ROWS)] | None = None
+    samples: Annotated[int, Field(ge=0, le=LIMITS.samples)] = 0
+    nearby: Annotated[int, Field(ge=0, le=LIMITS.nearby)] = 0
+    steering: bool = False
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _known(self) -> CheckRequest:
+        if self.known is not None and self.vectors is None:
+            raise ValueError("known is said of vectors; what a text's rows were read in is that text")
+        return self
+
+
 class ReconstructRequest(Text):
     """Explanations to be turned into vectors; of a text, the tokens nearest to them."""
 

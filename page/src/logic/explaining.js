@@ -155,6 +155,30 @@ export function createExplaining(store) {
     }
   }
 
+  // One explanation's claims, asked for by its reader: each costs as much as several scores.
+  const checks = signal(new Map()); // entry's key -> {text, value, fault, busy, own}
+  const NONE = { value: null, fault: null, busy: false };
+  const checkOf = (entry) => {
+    const found = checks.value.get(entry.key);
+    return found?.text === entry.live.value.row?.api_explanation ? (found ?? NONE) : NONE;
+  };
+  async function check(entry) {
+    checks.peek().get(entry.key)?.own.abort();
+    const own = new AbortController();
+    const text = entry.live.value.row.api_explanation;
+    const put = (changes) => (checks.value = new Map(checks.value).set(entry.key, { ...NONE, text, own, ...changes }));
+    put({ busy: true });
+    try {
+      const { rows } = await store.api.post("v1/check", { ...entry.input, explanations: [text] }, own.signal);
+      if (own.signal.aborted) return;
+      put({ value: rows[0] });
+      const sure = rows[0].support == null ? "" : `, ${Math.round(100 * rows[0].support)} % probable on the whole`;
+      store.said.value = `${entry.name}: ${rows[0].claims.length} claims checked${sure}`;
+    } catch (fault) {
+      if (!own.signal.aborted) put({ fault });
+    }
+  }
+
   const left = (list, fault) =>
     batch(() => {
       for (const one of list)
@@ -162,7 +186,10 @@ export function createExplaining(store) {
           one.live.value = { ...one.live.value, state: "failed", fault };
     });
 
-  const stopAll = () => running.value.forEach((one) => one.abort());
+  const stopAll = () => {
+    running.value.forEach((one) => one.abort());
+    checks.value.forEach(({ own }) => own.abort());
+  };
 
   return {
     entries,
@@ -170,6 +197,8 @@ export function createExplaining(store) {
     here,
     byPosition,
     explain,
+    check,
+    checkOf,
     stopAll,
     explainTokens(positions, { open = false } = {}) {
       if (!positions.length) return;

@@ -13,7 +13,9 @@ function rows(store) {
       one.kind === "vector"
         ? { vector: one.name, file: one.from }
         : { position: one.positions.length > 1 ? one.positions : one.positions[0], token: one.name };
-    return { ...of, ...(one.layer == null ? {} : { layer: one.layer }), ...row };
+    const check = store.checkOf(one).value;
+    const checked = check ? { support: check.support, claims: check.claims } : {};
+    return { ...of, ...(one.layer == null ? {} : { layer: one.layer }), ...row, ...checked };
   });
 }
 

@@ -3,6 +3,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { figure, known, verbal } from "../logic/scale.js";
 import { found } from "../logic/words.js";
 import { Fault, GainBar, useStore } from "./parts.jsx";
+import { ClaimedText } from "./claims.jsx";
 import { Details } from "./details.jsx";
 
 export function Cards() {
@@ -87,6 +88,7 @@ function Welcome() {
 
 function Card({ entry, elsewhere = false }) {
   const store = useStore();
+  const { query } = store;
   const { state, text, row, fault } = entry.live.value;
   const open = store.opened.value === entry.key && !elsewhere;
   const box = useRef(null);
@@ -104,6 +106,7 @@ function Card({ entry, elsewhere = false }) {
 
   const [position] = entry.positions;
   const point = (at) => () => (store.glow.value = at ?? null);
+  const check = open && !query.value.trim() ? store.checkOf(entry).value : null; // a search marks words itself
   const status = row?.explanation_status;
   return (
     <article
@@ -130,7 +133,7 @@ function Card({ entry, elsewhere = false }) {
       {state === "waiting" && <p class="text waiting">waiting for its turn</p>}
       {(text || state === "writing") && (
         <p class={`text ${state === "writing" ? "writing" : ""}`}>
-          <Hits text={text} />
+          {check ? <ClaimedText text={text} check={check} /> : <Hits text={text} />}
         </p>
       )}
       {state === "done" && !text && <p class="text none">It wrote nothing.</p>}

@@ -2,11 +2,15 @@
 import { useEffect, useState } from "preact/hooks";
 import { figure, gainOf, known, signed } from "../logic/scale.js";
 import { diff, sentences, without } from "../logic/words.js";
+import { Claims } from "./claims.jsx";
 import { Fault, GainBar, GainRow, Spinner, Term, useStore, useTask } from "./parts.jsx";
 import { Growing } from "./source.jsx";
 import { Nearest, Samples, Steer } from "./uses.jsx";
 
+const checkable = ({ kind, input }) => kind === "token" || (kind === "vector" && (input.kind ?? "activation") === "activation");
+
 const TOOLS = [
+  ["claims", "Check its words", (pair, entry) => pair.kind !== "oracle" && checkable(entry)],
   ["sentences", "Which sentence carries it", (pair) => pair.has_ar],
   ["edit", "Edit the words", (pair) => pair.has_ar],
   ["samples", "Say it otherwise", (pair, entry) => pair.kind !== "oracle" && entry.kind !== "question"],
@@ -19,7 +23,7 @@ export function Details({ entry, row }) {
   const [tool, setTool] = useState(null);
   const pair = store.pair.value;
   const tools = TOOLS.filter(([, , there]) => there(pair, entry));
-  const Tool = { sentences: Sentences, edit: Edit, samples: Samples, nearest: Nearest, steer: Steer }[tool];
+  const Tool = { claims: Claims, sentences: Sentences, edit: Edit, samples: Samples, nearest: Nearest, steer: Steer }[tool];
   return (
     <div class="details">
       {pair.has_ar && known(row.cosine) && <Beside entry={entry} row={row} />}

@@ -39,14 +39,21 @@ def test_a_remark_in_place_of_the_training_block_is_on_no_card():
 
 def test_every_setting_of_the_trainers_is_shown_or_kept_back_on_purpose():
     from cards.facts.recipe import SETTINGS
-    from training.configs.fit import AR, AV, Grpo, Lora
+    from training.configs.fit import AR, AV, Grpo, Lora, Reward
 
     housekeeping = {"log_interval", "keep_checkpoints", "eval_interval", "eval_rows", "logit_slice", "continue_from"}
     housekeeping |= {"trackers"}
-    housekeeping |= {"av", "ar"}  # where to start from: the contract has their hashes
-    in_the_contract = {"template", "injection", "max_new_tokens", "num_blocks", "lora"}
+    housekeeping |= {"av", "ar", "claims"}  # where to start from: the contract has their hashes
+    in_the_contract = {"template", "injection", "max_new_tokens", "num_blocks", "lora", "reward"}
     names = {*AV.model_fields, *AR.model_fields, *Grpo.model_fields, *(f"lora.{name}" for name in Lora.model_fields)}
+    names |= {f"reward.{name}" for name in Reward.model_fields}
     assert names - housekeeping - in_the_contract <= SETTINGS
+
+
+def test_what_was_rewarded_is_shown_with_the_calibration_that_it_was_rewarded_by():
+    training = {"settings": {"reward": {"mse": 1.0, "support": 0.5}}, "claims_sha256": "ab" * 32}
+    body = render(contract("av", provenance={"training": training}), about=ABOUT["av"]).body
+    assert "| reward.support | 0.5 |" in body and f"| support rewarded by claims.json, SHA-256 | {'ab' * 32} |" in body
 
 
 def test_training_comes_from_contract_and_log(tmp_path):

@@ -47,6 +47,10 @@ ROWS = {
     "rows of several lengths": [ids_of(length, seed=length) for length in (9, 3, 14, 1, 5)],
     "a shared beginning": [[*SHARED, *ids_of(more, seed=more)] for more in (1, 5, 3)],
     "beginnings of others": [SHARED[:2], [*SHARED, 9, 8], SHARED, SHARED[:4], [*SHARED, 9]],
+    "variants of a text": [[*SHARED[:cut], *ids_of(9 - cut, seed=cut)] for cut in (2, 3, 5, 5, 6)],
+    "variants of two texts": [
+        [*ids_of(7, seed=of)[:cut], *ids_of(7 - cut, seed=cut)] for of in (3, 4) for cut in (2, 4, 6)
+    ],
     "equal rows": [SHARED, SHARED, ids_of(4, seed=3), SHARED],
 }
 

@@ -13,7 +13,7 @@ LOOKS = {
     "tablet": {"viewport": {"width": 820, "height": 1100}, "color_scheme": "light"},
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "has_touch": True},
 }
-TOOLS = ("Which sentence carries it", "Edit the words", "Nearest tokens", "Steer with it")
+TOOLS = ("Check its words", "Which sentence carries it", "Edit the words", "Nearest tokens", "Steer with it")
 PAINT = 1000  # ms
 
 

@@ -98,7 +98,8 @@ def identity_of_run(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint must agree in to be gone on from: data, parent, and all settings that change the result."""
     free = ("save_interval", "keep_checkpoints", "log_interval")
     settings = {key: value for key, value in facts["settings"].items() if key not in free}
-    return {"settings": settings, "parent": facts["parent"], "tables_sha256": facts["tables_sha256"]}
+    also = {key: facts[key] for key in ("claims_sha256",) if key in facts}
+    return {"settings": settings, "parent": facts["parent"], "tables_sha256": facts["tables_sha256"], **also}
 
 
 def save_half(

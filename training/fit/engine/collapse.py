@@ -36,20 +36,36 @@ def total(values: Sequence[float], accelerator: Any = None) -> list[float]:
 
 
 class Seen:
-    """Sums over the explanations of one step in this process."""
+    """Sums over the explanations of one step in this process.
 
-    def __init__(self) -> None:
+    Args:
+        supported: whether `add` is told their support.
+    """
+
+    def __init__(self, supported: bool = False) -> None:
         self.texts: list[str] = []
         self.divergence = 0.0
-        self.sums = dict.fromkeys(("reward", "sampled_mse", "truncated", "empty", "untagged", "tokens"), 0.0)
+        counted = ("reward", "reward_mse", "sampled_mse", "truncated", "empty", "untagged", "tokens")
+        self.sums = dict.fromkeys((*counted, "reward_support") if supported else counted, 0.0)
 
-    def add(self, outputs: Sequence[Explanation], reward: torch.Tensor, error: torch.Tensor, divergence: float) -> None:
+    def add(
+        self,
+        outputs: Sequence[Explanation],
+        reward: torch.Tensor,
+        error: torch.Tensor,
+        divergence: float,
+        support: torch.Tensor | None = None,
+    ) -> None:
         """Count some explanations.
 
         Args:
             reward, error: [n] each; the error is the mse of the AR's reconstructions.
             divergence: their share of the step's nats a token from the start.
+            support: [n], the mean probability of their claims.
         """
+        if support is not None:
+            self.sums["reward_support"] += float(support.sum())
+        self.sums["reward_mse"] -= float(error.sum())
         self.texts += [str(output) for output in outputs]
         self.divergence += divergence
         self.sums["reward"] += float(reward.sum())

@@ -21,6 +21,7 @@ from nla_sdk.io.sidecars import read_sidecar
 
 from ..errors import Findings, RefusedError
 from ..request import PublishRequest, absolute
+from .claims import check_claims
 from .evaluation import check_evaluation
 from .half import check_half, is_public
 
@@ -151,6 +152,9 @@ def check(request: PublishRequest) -> Checked:
     elif halves and request.evaluation is None:
         findings.warnings.append("no evaluation: the card will say that nobody has measured this")
     if not findings.problems:
+        tables = request.evaluation.parent if request.evaluation is not None else Path()
+        check_claims(halves, evaluation, tables, findings)
+    if not findings.problems:
         steps = [(half, *_evaluation_of(half, findings)) for half in trajectory]
     if not findings.problems:
         bases = {table: _public_base(table, halves, findings) for table in request.tables}
@@ -220,13 +224,14 @@ def _evaluation_of(half: Half, findings: Findings) -> tuple[Evaluation | None, P
     """The evaluation in a checkpoint's own folder, held against it, and where it is."""
     places = (half.folder / EVALUATION, half.folder / "evaluation" / EVALUATION)
     file = next((place for place in places if place.is_file()), None)
-    if file is None:
-        return None, half.folder
     own = Findings()
-    evaluation = check_evaluation(file, [half], (), own)
+    evaluation = check_evaluation(file, [half], (), own) if file is not None else None
+    folder = file.parent if file is not None else half.folder
+    if not own.problems:
+        check_claims([half], evaluation, folder, own)
     findings.problems += [f"{half.folder.name}: {problem}" for problem in own.problems]
     findings.warnings += [f"{half.folder.name}: {warning}" for warning in own.warnings]
-    return evaluation, file.parent
+    return evaluation, folder
 
 
 def _public_base(table: Path, halves: Sequence[Half], findings: Findings) -> str | None:

@@ -34,7 +34,7 @@ def check_evaluation(
         return None
     stated = evaluation.subject
     for half in halves:
-        if named_by_folder(_base_of_adapter(half.folder)):
+        if named_by_folder(base_of_adapter(half.folder)):
             findings.problems.append(
                 f"{half.folder.name}/{ADAPTER_FILES[0]} names the base by a folder of this machine, and {file.name} "
                 f"holds its SHA-256: put {half.contract.base_model} there and evaluate again"
@@ -58,7 +58,8 @@ def check_evaluation(
     return evaluation
 
 
-def _base_of_adapter(folder: Path) -> str | None:
+def base_of_adapter(folder: Path) -> str | None:
+    """What the adapter's config calls the base; None: there is no adapter, or it does not say."""
     file = folder / ADAPTER_FILES[0]
     return parse_json(file.read_bytes()).get("base_model_name_or_path") if file.is_file() else None
 

@@ -1,0 +1,1 @@
+"""Receipts for claims, from the models that a pair has at hand."""

@@ -1,0 +1,1 @@
+"""What the words of explanations are worth: claims with their receipts, how often they hold, and their probability."""

@@ -1,0 +1,1 @@
+"""What is rewarded beside the AR's reconstruction: how likely an explanation's claims are to hold."""
