@@ -92,6 +92,7 @@ def test_what_it_runs_serves_the_pair_to_everybody_and_ends_when_told(demo, unus
     words[words.index("--port") + 1] = str(unused_port)
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "HF_TOKEN")}
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": ""}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the folder is as it was staged, for whichever test comes next
     running = subprocess.Popen(
         [sys.executable, *words[1:]],
         cwd=demo,
