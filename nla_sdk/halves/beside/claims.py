@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 _ADDED = "linear_head.safetensors"  # publishing puts it beside a head in another format, which is held against
 
 
+def found_beside(folder: Path) -> Path | None:
+    """The `claims.json` of the AV in a folder: there, or one folder above, as the demo's is; None: there is none."""
+    return next((file for place in (folder, folder.parent) if (file := place / CLAIMS).is_file()), None)
+
+
 def calibration_of(av: Half | None, ar: Half | None) -> tuple[Calibration | None, str]:
     """What lies beside the AV's contract or one folder above it, as the demo's does; or None, and why.
 
@@ -25,8 +30,7 @@ def calibration_of(av: Half | None, ar: Half | None) -> tuple[Calibration | None
     """
     if av is None:
         return None, f"the pair was loaded without its AV, beside which {CLAIMS} lies"
-    file = next((one for folder in (av.folder, av.folder.parent) if (one := folder / CLAIMS).is_file()), None)
-    if file is None:
+    if (file := found_beside(av.folder)) is None:
         return None, f"no {CLAIMS} lies beside {av.ref}: nobody has measured how often its claims hold"
     found = load_calibration(file)
     wrong = [one for half in (av, ar) if half is not None for one in differences(found.made_from, half)]

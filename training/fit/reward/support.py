@@ -19,7 +19,7 @@ from nla_sdk.claims.calibration import CLAIMS, Calibration, load_calibration
 from nla_sdk.claims.cutting import claims_of
 from nla_sdk.claims.receipts import ReceiptName
 from nla_sdk.errors import InputError, MissingFileError
-from nla_sdk.halves.beside.claims import differences
+from nla_sdk.halves.beside.claims import differences, found_beside
 from nla_sdk.halves.half import Half
 
 WITHOUT_MORE: frozenset[ReceiptName] = frozenset({"ablation", "replacement", "alone", "lens", "repeats"})
@@ -39,7 +39,7 @@ def find_calibration(key: str, given: Path | None, halves: Mapping[str, Half]) -
         InputError: it is of other halves, or of receipts that training cannot make.
     """
     av = halves["av"].folder
-    path = given or next((place / CLAIMS for place in (av, av.parent) if (place / CLAIMS).is_file()), None)
+    path = given or found_beside(av)
     if path is None:
         raise MissingFileError(
             f"{key}.reward.support is over 0 and there is no {CLAIMS} in {av} or the folder above. Evaluate the pair "

@@ -8,7 +8,7 @@ from pathlib import Path
 from nla_sdk.claims.calibration import CLAIMS, load_calibration
 from nla_sdk.errors import NLAError
 from nla_sdk.evaluation.schema import Evaluation
-from nla_sdk.halves.beside.claims import differences
+from nla_sdk.halves.beside.claims import differences, found_beside
 from nla_sdk.halves.half import ADAPTER_FILES, Half
 from nla_sdk.io.files import sha256_of
 
@@ -29,7 +29,7 @@ def calibration_of(half: Half, evaluation: Evaluation | None, tables: Path) -> P
         return None
     if evaluation is not None:
         return tables / CLAIMS if CLAIMS in evaluation.files else None
-    return _beside(half)
+    return found_beside(half.folder)
 
 
 def check_claims(
@@ -45,7 +45,12 @@ def check_claims(
     av = next((half for half in halves if half.contract.role == "av"), None)
     if av is None:
         return
-    if beside and evaluation is not None and (own := _beside(av)) is not None and not _is_of(own, evaluation):
+    if (
+        beside
+        and evaluation is not None
+        and (own := found_beside(av.folder)) is not None
+        and not _is_of(own, evaluation)
+    ):
         findings.problems.append(
             f"{av.folder.name}'s {CLAIMS} ({own.parent.name}/{CLAIMS}) is not the one of the evaluation, which "
             + ("is another" if CLAIMS in evaluation.files else "has none")
@@ -75,11 +80,6 @@ def check_claims(
     roles = {half.contract.role for half in halves}
     for role in sorted({"av", "ar"} - roles):
         findings.warnings.append(f"the {role.upper()} that {CLAIMS} was made with is not at hand: not checked")
-
-
-def _beside(av: Half) -> Path | None:
-    places = (av.folder / CLAIMS, av.folder.parent / CLAIMS)
-    return next((place for place in places if place.is_file()), None)
 
 
 def _is_of(file: Path, evaluation: Evaluation) -> bool:
