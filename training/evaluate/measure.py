@@ -28,7 +28,7 @@ from nla_sdk.sampling import Sampling
 from ..label import extractive
 from .heldout import Heldout
 from .measures import texts
-from .measures.tables import EMPTY
+from .measures.tables import EMPTY, drawn, next_of_another, numbers_or_null
 
 ROWS_PER_CHUNK = 128  # twice what is written at a time: where a row ends another one takes its place
 VARIANTS_PER_CHUNK = 16
@@ -36,11 +36,6 @@ FIRST_WORDS = (5, 10, 20, 40)
 ROUND_TRIPS = 4
 Result = TypeVar("Result")
 TIMING = pa.schema([("part", pa.string()), ("seconds", pa.float64()), ("tokens", pa.int64()), ("code", pa.string())])
-
-
-def numbers_or_null(values: np.ndarray, there: np.ndarray) -> pa.Array:
-    """A float64 column, null where `there` is False."""
-    return pa.array(np.where(there, values, 0.0), pa.float64(), mask=~there)
 
 
 @dataclass
@@ -182,7 +177,7 @@ class Rows:
         values = np.zeros(len(found))
         if there.any():
             values[there] = metrics.cosine(found[there], vectors[there])
-        return numbers_or_null(values, there & np.isfinite(values))
+        return numbers_or_null(np.where(there & np.isfinite(values), values, np.nan))
 
 
 def reconstructed(pair: NLAPair, said: Sequence[str]) -> np.ndarray:
@@ -233,10 +228,12 @@ class Variants:
     ) -> None:
         self.pair, self.settings, self.paraphrase, self.code = pair, settings, paraphrase, code
         evaluated = list(_evaluated(rows))
-        order = np.random.default_rng(settings.seed).permutation(len(evaluated))
         most = max(settings.controls_n, settings.signal_n)
-        self.picked = [evaluated[at] for at in order[:most]]
-        self.other = _partners(evaluated, order[:most])
+        following = next_of_another([row.document for row in evaluated])
+        others = [None if at is None else evaluated[at] for at in following]
+        picked = drawn(list(zip(evaluated, others, strict=True)), settings.seed)[:most]
+        self.picked = [row for row, _ in picked]
+        self.other = [other for _, other in picked]  # of another document
         self._constant: dict[str, tuple[str, str, np.ndarray]] | None = None
 
     def measure(self, chunks: Chunks, progress: bool = True) -> None:
@@ -368,12 +365,3 @@ def _evaluated(rows: pa.Table) -> Iterator[Evaluated]:
                 np.array(row["reconstruction"], np.float32),
                 row["cosine_real"],
             )
-
-
-def _partners(evaluated: Sequence[Evaluated], picked: Sequence[int]) -> list[Evaluated | None]:
-    """For each picked row another row, of another document: the next in the table. None where all are of one."""
-    found: list[Evaluated | None] = []
-    for at in picked:
-        following = (evaluated[(at + step) % len(evaluated)] for step in range(1, len(evaluated)))
-        found.append(next((one for one in following if one.document != evaluated[at].document), None))
-    return found

@@ -31,10 +31,10 @@ from nla_sdk.io.sidecars import code_version
 from ..runs.machine import NUMERICS, check_installed, hardware, libraries, peak_memory_gib
 from . import measure
 from .claims import classes, figures, given, judging, measuring
-from .claims.table import numbers_or_null
 from .extras import Embedder, Paraphraser
 from .heldout import Heldout
 from .measures import compute
+from .measures.tables import numbers_or_null
 
 CHUNK_FORMAT = 3  # of what `measure` writes: chunks of another are not gone on from
 END_TOKENS = 8  # labels may quote the end of their text: a source text is a candidate without it

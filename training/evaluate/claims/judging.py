@@ -13,7 +13,7 @@ from nla_sdk.claims.truth import supported
 from nla_sdk.claims.words import said_by, specifics
 from nla_sdk.evaluation.parts import Settings
 
-from ..measures.tables import Tables
+from ..measures.tables import Tables, next_of_another
 
 MOST_TEXTS = 512  # that every claim is held against by chance
 SPECIFICS = ("number", "name")
@@ -58,7 +58,9 @@ def judged(table: pa.Table, tables: Tables, texts: Sequence[str] | None, setting
         holds = [supported(*one) for one in zip(claims, (texts[row] for row in rows), agrees, strict=True)]
         columns["supported"] = pa.array(holds, pa.bool_())
         chance = pa.array(_chance(claims, rows, table["chance"].to_pylist(), tables, texts, settings), pa.float64())
-        other = _next_of_another(tables)
+        evaluated = np.flatnonzero(tables.evaluated).tolist()
+        following = next_of_another(tables.document_names[evaluated].tolist())
+        other = {row: evaluated[at] for row, at in zip(evaluated, following, strict=True) if at is not None}
         for name, of in (("invented", lambda row: row), ("invented_null", other.get)):
             for what in SPECIFICS:
                 columns[f"{what}s_{name}"] = pa.array(_invented(claims, rows, what, texts, of), pa.int32())
@@ -77,17 +79,6 @@ def _invented(
         at = of(row)
         words = stated(claim)[what]
         found.append(None if at is None else sum(said_by([word], texts[at]) < 1.0 for word in words))
-    return found
-
-
-def _next_of_another(tables: Tables) -> dict[int, int]:
-    """Of each evaluated row the next one of another document, where there is any."""
-    rows = np.flatnonzero(tables.evaluated).tolist()
-    names, found = tables.document_names, {}
-    for at, row in enumerate(rows):
-        following = (rows[(at + step) % len(rows)] for step in range(1, len(rows)))
-        if (other := next((one for one in following if names[one] != names[row]), None)) is not None:
-            found[row] = other
     return found
 
 

@@ -24,7 +24,7 @@ from nla_sdk.io.chunks import Chunks
 from nla_sdk.io.progress import progress_bar
 
 from ..measure import Clock
-from ..measures.tables import Tables
+from ..measures.tables import Tables, drawn, next_of_another
 
 FREE: tuple[ReceiptName, ...] = ("lens", "repeats", "alone")
 # The lens tells next tokens apart far better (AUROC 0.83 on the bundled pair); of registers it tells nothing (0.49).
@@ -65,9 +65,8 @@ class Claims:
     ) -> None:
         self.pair, self.tables, self.texts, self.code = pair, tables, texts, code
         self.row_ids, self.said = (tables.rows[name].to_pylist() for name in ("row_id", "explanation"))
-        evaluated = np.flatnonzero(tables.evaluated)
-        # The order of the variants' subsample, so that both are of the same rows. Rows of one document are apart in it.
-        order = evaluated[np.random.default_rng(settings.seed).permutation(len(evaluated))]
+        # Rows of one document are apart in this order.
+        order = np.array(drawn(np.flatnonzero(tables.evaluated).tolist(), settings.seed), dtype=np.int64)
         read = min(settings.claims_n or 0, len(order))
         self.parts = [(rows, True) for rows in _split(order[:read], READ_PER_CHUNK)]
         self.parts += [(rows, False) for rows in _split(order[read:], PER_CHUNK)]
@@ -88,7 +87,7 @@ class Claims:
         if self._models is None:
             baseline = self.tables.baselines.mean_norm if self.tables.has_fve else None
             self._models = clock.timed("claims", models_of, self.pair, baseline)
-        partners = _partners(self.tables.document_names[rows])
+        partners = next_of_another(self.tables.document_names[rows].tolist())
         made = [clock.timed("claims", self._gather, rows, partners, FREE if self.texts is None else (*FREE, *IN_TEXT))]
         by_chance = None
         if self.texts is not None:
@@ -156,15 +155,6 @@ def models_of(pair: NLAPair, baseline: float | None) -> Parts:
 def _split(rows: np.ndarray, most: int) -> list[np.ndarray]:
     """Parts of nearly the same size, at most `most` each: none is of one row, which had no partner."""
     return np.array_split(rows, -(-len(rows) // most)) if len(rows) else []
-
-
-def _partners(documents: np.ndarray) -> list[int | None]:
-    """For each row of a chunk the next one of another document; None where all are of one."""
-    n = len(documents)
-    return [
-        next((at for step in range(1, n) if documents[at := (row + step) % n] != documents[row]), None)
-        for row in range(n)
-    ]
 
 
 def table_of(chunks: Sequence[pa.Table], rows: pa.Table) -> pa.Table:

@@ -15,11 +15,6 @@ from ..measures.nulls import Documents
 from ..measures.tables import numbers
 
 
-def numbers_or_null(values: np.ndarray) -> pa.Array:
-    """A float64 column, null where a value is NaN."""
-    return pa.array(np.nan_to_num(values), pa.float64(), mask=np.isnan(values))
-
-
 class ClaimsTable:
     """The claims of all evaluated rows.
 

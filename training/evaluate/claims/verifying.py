@@ -12,7 +12,7 @@ from nla_sdk.claims.truth import AGREES, HALF, in_text, in_text_exact
 from nla_sdk.evaluation.schema import CLAIMS_TABLE as WHERE
 from nla_sdk.evaluation.schema import Evaluation
 
-from ..measures.tables import Tables
+from ..measures.tables import Tables, drawn
 from .figures import Worth, worth
 from .judging import SPECIFICS, claims_in, judged, stated
 from .table import ClaimsTable
@@ -74,16 +74,15 @@ def _cut(tables: Tables, table: pa.Table) -> Iterator[str]:
 
 def _subsample(tables: Tables, table: pa.Table) -> Iterator[str]:
     """Claims were taken out of the drawn rows, of all of them and of no others: nobody chose them."""
-    evaluated = np.flatnonzero(tables.evaluated)
-    order = evaluated[np.random.default_rng(tables.settings.seed).permutation(len(evaluated))]
     names = tables.rows["row_id"].to_pylist()
-    drawn = {names[at] for at in order[: tables.settings.claims_n or 0]}
+    evaluated = [names[at] for at in np.flatnonzero(tables.evaluated)]
+    wanted = set(drawn(evaluated, tables.settings.seed)[: tables.settings.claims_n or 0])
     of = table["row_id"].to_pylist()
     there = table["ablation"].is_valid().to_pylist() if "ablation" in table.column_names else [False] * len(of)
-    if any(asked and row not in drawn for row, asked in zip(of, there, strict=True)):
+    if any(asked and row not in wanted for row, asked in zip(of, there, strict=True)):
         yield f"{WHERE}: ablation is of rows that were not drawn"
     # Where there is no FVE it is a gain, which a claim may lack: no words make no error there.
-    if tables.has_fve and any(row in drawn and not asked for row, asked in zip(of, there, strict=True)):
+    if tables.has_fve and any(row in wanted and not asked for row, asked in zip(of, there, strict=True)):
         yield f"{WHERE}: ablation is not of every claim of the drawn rows"
 
 

@@ -30,10 +30,17 @@ from .collapse import collapse
 from .content import content
 from .identity import MOST_ROWS, identity, shuffled_cosine, whole_documents
 from .nulls import Documents, share_at_least
-from .tables import Tables, fve_figure, gain_figure, mean_figure, numbers, sign_flip_p
+from .tables import (
+    FEWEST_OF_A_FAMILY,
+    Tables,
+    fve_figure,
+    gain_figure,
+    mean_figure,
+    numbers,
+    numbers_or_null,
+    sign_flip_p,
+)
 from .variants import controls, signal
-
-FEWEST_OF_A_FAMILY = 5
 
 
 def parts(
@@ -267,4 +274,4 @@ def shuffled_column(tables: Tables) -> pa.Array:
     if tables.shuffle_is_possible:
         made = tables.vectors("reconstruction", tables.evaluated)
         values[tables.evaluated] = shuffled_cosine(made, tables.activations[tables.evaluated], tables.documents)
-    return pa.array(np.nan_to_num(values), pa.float64(), mask=np.isnan(values))
+    return numbers_or_null(values)

@@ -7,6 +7,8 @@ bootstrapped over documents, because rows of one document are not independent.
 from __future__ import annotations
 
 from base64 import b64decode
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +20,38 @@ from nla_sdk.io.tables import read_vectors
 
 from .nulls import Documents
 
+Row = TypeVar("Row")
+FEWEST_OF_A_FAMILY = 5  # rows, for a figure of their own
 EMPTY = b"empty_reconstruction"  # in the rows' schema: what the AR makes of no text, float32 [d], little-endian, Base64
 
 
 def numbers(table: pa.Table, column: str) -> np.ndarray:
     """A float column as float64, null as NaN."""
     return np.array(table[column].to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def numbers_or_null(values: np.ndarray) -> pa.Array:
+    """A float64 column, null where a value is NaN."""
+    return pa.array(np.nan_to_num(values), pa.float64(), mask=np.isnan(values))
+
+
+def drawn(rows: Sequence[Row], seed: int) -> list[Row]:
+    """Evaluated rows in the order in which subsamples take them: all of them begin with the same rows."""
+    return [rows[at] for at in np.random.default_rng(seed).permutation(len(rows))]
+
+
+def next_of_another(documents: Sequence[str]) -> list[int | None]:
+    """For each row the next one, round the table, that is of another document; None where all are of one.
+
+    Example:
+        >>> next_of_another(["a", "a", "b"])
+        [2, 2, 0]
+    """
+    n = len(documents)
+    return [
+        next((at for step in range(1, n) if documents[at := (row + step) % n] != documents[row]), None)
+        for row in range(n)
+    ]
 
 
 class Tables:
