@@ -7,21 +7,16 @@ fitted on; it carries the SHA-256 of its own canonical JSON.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from ..errors import MissingFileError
 from ..evaluation.claims import Reliability
 from ..evaluation.parts import Count, Part
-from ..evaluation.reading import EvaluationError
-from ..io.files import atomic
-from ..io.parsing import parse_json
+from ..evaluation.reading import digest, read_json, save, sealed
 from .cutting import KINDS
 from .receipts import Receipt, ReceiptName
 
@@ -94,18 +89,11 @@ class Calibration(Part):
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON."""
-        values = self.model_dump(mode="json", exclude_none=True)
-        text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest(self)
 
     def save(self, path: Path) -> Path:
         """Write the file, atomically; returns its path."""
-        path = Path(path)
-        values = {**self.model_dump(mode="json", exclude_none=True), "sha256": self.digest()}
-        with atomic(path) as sibling:
-            text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-            sibling.write_text(text, encoding="utf-8", newline="\n")
-        return path
+        return save(self, path)
 
 
 def load_calibration(path: Path) -> Calibration:
@@ -116,27 +104,5 @@ def load_calibration(path: Path) -> Calibration:
         EvaluationError: it is malformed, of another version, or was changed after it was written.
     """
     path = Path(path)
-    try:
-        content = parse_json(path.read_bytes())
-    except FileNotFoundError:
-        raise MissingFileError(f"{path} does not exist; expected a calibration of claims.") from None
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path} is no readable JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise EvaluationError(f"{path} holds a {type(content).__name__}; expected a calibration of claims.")
-    if (version := content.get("schema_version")) != VERSION:
-        raise EvaluationError(
-            f"{path} has schema version {version!r}; this nla-sdk reads {VERSION}. Update one of them."
-        )
-    stated = content.pop("sha256", None)
-    try:
-        found = Calibration.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise EvaluationError(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}.") from None
-    if stated != found.digest():
-        raise EvaluationError(
-            f"{path} was changed after it was written: its SHA-256 is {found.digest()[:12]}…, it states "
-            f"{str(stated)[:12]}…. Restore it, or evaluate the pair again."
-        )
-    return found
+    content = read_json(path, "a calibration of claims", "a calibration of claims")
+    return sealed(path, content, Calibration, (VERSION,), "evaluate the pair again")
