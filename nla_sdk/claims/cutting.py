@@ -152,12 +152,29 @@ def _of_any(text: str) -> Iterator[Claim]:
 
 def _sentences(text: str, start: int, end: int, *, between: bool) -> Iterator[Claim]:
     """The sentences of a part of the text; of what stands between items those with a word in them (no bullets)."""
+    for first, last in _spans(text, start, end):
+        if not between or re.search(r"[^\W\d_]{2}", text[first:last]):
+            yield _claim(text, "sentence", first, last)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, or its lines where it has line breaks.
+
+    Example:
+        >>> sentences('Ends in "the city of". Likely next: Paris. A travel guide.')
+        ['Ends in "the city of".', 'Likely next: Paris.', 'A travel guide.']
+    """
+    return [text[first:last] for first, last in _spans(text, 0, len(text))]
+
+
+def _spans(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where the sentences of a part of the text begin and end, white space around them left out."""
     at = start
     for stop, following in [*_breaks(text, start, end), (end, end)]:
         inner = text[at:stop]
         first, last = at + len(inner) - len(inner.lstrip()), at + len(inner.rstrip())
-        if last > first and (not between or re.search(r"[^\W\d_]{2}", text[first:last])):
-            yield _claim(text, "sentence", first, last)
+        if last > first:
+            yield first, last
         at = following
 
 

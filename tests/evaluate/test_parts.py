@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nla_sdk import metrics
+from nla_sdk.claims.cutting import sentences
 from nla_sdk.errors import InputError
 from training.evaluate.measures import collapse, content, identity, texts
 from training.evaluate.measures.nulls import Documents
@@ -265,7 +266,7 @@ def test_collapse_counts_strings_beginnings_and_stems():
 
 def test_claims_are_sentences_or_lines():
     said = 'Ends in "the city of." Next: Paris, or 3.5 km. "Why?" A guide.\nIn French'
-    assert texts.claims(said) == [
+    assert sentences(said) == [
         'Ends in "the city of."',
         "Next: Paris, or 3.5 km.",
         '"Why?"',
@@ -282,7 +283,7 @@ def test_quotes_and_prose_share_an_explanation_between_them():
 
 @given(st.text(max_size=200))
 def test_altered_texts_never_fail_and_lose_no_claim(said):
-    parts = texts.claims(said)
+    parts = sentences(said)
     assert "".join(" ".join(parts).split()) == "".join(said.split())
     extractive.quotes(said), extractive.prose(said), texts.first_words(said, 5)
     if len(set(parts)) > 1:

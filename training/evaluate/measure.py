@@ -18,6 +18,7 @@ import pyarrow as pa
 import torch
 
 from nla_sdk import NLAPair, metrics
+from nla_sdk.claims.cutting import sentences
 from nla_sdk.evaluation.measures import EVALUATED
 from nla_sdk.evaluation.parts import Settings
 from nla_sdk.io.chunks import Chunks
@@ -300,7 +301,7 @@ class Variants:
     def _altered(self, row: Evaluated) -> Iterator[tuple[str, int, str]]:
         """variant, number and text; only those that differ from the whole and are not empty."""
         text, seed = row.text, self.settings.seed
-        parts = texts.claims(text)
+        parts = sentences(text)
         if len(parts) > 1:
             yield from (("claim", at, texts.without(parts, at)) for at in range(len(parts)))
             yield "claims_shuffled", 0, texts.reordered(parts, row.row_id, seed, "claims")

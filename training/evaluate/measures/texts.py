@@ -17,9 +17,6 @@ _ONSETS = re.findall(r"\w+", "b bl br c cl d dr f fl g gl gr h j k l m n p pl pr
 _RIMES = re.findall(
     r"\w+", "ab ad af ag ak am an ap arp at eb ef eg elb em en erp et ib ig ilf im in ip irk ob og om op urp"
 )
-# After a full stop, question or exclamation mark (and the quote or bracket that closes behind it), before what can
-# begin a sentence; or at a line break.
-_CLAIM = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'”’)\]]))\s+(?=[\"'“‘(\[]?[A-Z0-9])|\s*\n\s*")
 
 
 @cache
@@ -50,18 +47,8 @@ def nonsense(text: str, row_id: str, seed: int) -> str:
     return " ".join(word() for _ in range(max(1, len(text.split()))))
 
 
-def claims(text: str) -> list[str]:
-    """Its sentences, or lines where it has line breaks.
-
-    Example:
-        >>> claims('Ends in "the city of". Likely next: Paris. A travel guide.')
-        ['Ends in "the city of".', 'Likely next: Paris.', 'A travel guide.']
-    """
-    return [part for part in _CLAIM.split(text.strip()) if part]
-
-
 def without(parts: list[str], at: int) -> str:
-    """The claims without the one at `at`."""
+    """The sentences without the one at `at`."""
     return " ".join(part for number, part in enumerate(parts) if number != at)
 
 
