@@ -117,7 +117,6 @@ class Check:
         why_no_support: in words, where no claim has a probability.
         unit: of ablation, replacement and alone: "FVE" or "gain"; None: there are none.
         missing: why a receipt that was looked for is there for no claim.
-        facts: what else is known of it.
     """
 
     explanation: str
@@ -125,7 +124,6 @@ class Check:
     why_no_support: str | None = None
     unit: str | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def calibrated(self) -> bool:

@@ -13,7 +13,7 @@ def told(check: Check) -> dict[str, Any]:
     """What is told of a check.
 
     Returns:
-        `support`: mean of its claims' probabilities, None where there are none; `why_no_support, unit, missing, facts`;
+        `support`: mean of its claims' probabilities, None where there are none; `why_no_support, unit, missing`;
         `claims`: each with `text, kind, start, end, support, holds, why_no_support, reason` and `receipts`, by name
         `{value, null}`.
     """
@@ -23,7 +23,6 @@ def told(check: Check) -> dict[str, Any]:
         "why_no_support": check.why_no_support,
         "unit": check.unit,
         "missing": dict(check.missing),
-        "facts": dict(check.facts),
         "claims": [_of_claim(one, check.reason(one)) for one in check.claims],
     }
 
@@ -58,7 +57,6 @@ def heard(explanation: str, said: Mapping[str, Any]) -> Check:
         why_no_support=said["why_no_support"],
         unit=said["unit"],
         missing=dict(said["missing"]),
-        facts=dict(said["facts"]),
     )
 
 

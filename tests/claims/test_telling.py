@@ -14,6 +14,7 @@ from nla_sdk.claims.telling import heard, told
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 RECEIVED = st.dictionaries(st.sampled_from(list(RECEIPTS)), st.builds(Receipt, NUMBERS, st.none() | NUMBERS))
 WHY = st.none() | st.just("no calibration")
+HOLDS = st.none() | st.booleans()
 SUPPORT = st.none() | st.floats(0, 1)
 TEXTS = st.sampled_from(
     ['"mat" or "sofa" comes next. Fiction about sat, 猫.', "It is 🙂. It says “the city”.", "…", ""]
@@ -22,8 +23,11 @@ TEXTS = st.sampled_from(
 
 @given(TEXTS, st.data())
 def test_what_is_told_of_a_check_is_that_check(text, data):
-    claims = [CheckedClaim(one, data.draw(RECEIVED), data.draw(SUPPORT), data.draw(WHY)) for one in claims_of(text)]
-    facts = {"unit": data.draw(st.sampled_from([None, "FVE"])), "missing": {"lens": "no source"}, "facts": {"a": 1}}
+    claims = [
+        CheckedClaim(one, data.draw(RECEIVED), data.draw(SUPPORT), data.draw(WHY), data.draw(HOLDS))
+        for one in claims_of(text)
+    ]
+    facts = {"unit": data.draw(st.sampled_from([None, "FVE"])), "missing": {"lens": "no source"}}
     check = Check(text, tuple(claims), why_no_support=data.draw(WHY), **facts)
     assert heard(text, json.loads(json.dumps(told(check)))) == check
 
