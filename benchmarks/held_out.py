@@ -34,7 +34,8 @@ def passages(corpus: Path) -> list[dict]:
 def held_out(corpus: Path) -> list[dict]:
     """The passages of documents that no half was trained on."""
     config = Config.load(CONFIG)
-    return [one for one in passages(corpus) if split_of(one["doc_id"], config.split, config.seed) == "eval"]
+    shares, seed = config.split, config.seed
+    return [one for one in passages(corpus) if split_of(one["doc_id"], shares, seed, one.get("family")) == "eval"]
 
 
 def rows() -> list[dict]:

@@ -26,7 +26,7 @@ from nla_sdk import metrics
 from nla_sdk.io.tables import read_vectors
 from training.configs.config import Config
 from training.configs.data import Readout
-from training.data.build import spread
+from training.data.tables.choosing import spread
 from training.data.tables.splits import split_of
 from training.label import extractive
 from training.label.readout import FITTED_ON, Probes, fit_directions, frequent, matrix_of, unit
@@ -94,7 +94,9 @@ def main() -> None:
     for layer in tqdm(given.layers or found, unit="layer"):
         table = pq.read_table(config.out / f"activations_L{layer}.parquet")
         vectors, rows = read_vectors(table), table.select(READ).to_pylist()
-        splits = np.array([split_of(row["doc_id"], config.split, config.seed) or "" for row in rows])
+        splits = np.array(
+            [split_of(row["doc_id"], config.split, config.seed, row["source_family"]) or "" for row in rows]
+        )
         fitted = np.flatnonzero(np.isin(splits, FITTED_ON))
         pairs = [(rows[at]["row_id"], rows[at]["doc_id"]) for at in np.flatnonzero(splits == "eval")]
         chosen = spread(pairs, given.eval_rows)

@@ -34,15 +34,16 @@ from training.data import build
 from training.data.statistics import Statistics
 from training.data.tables import labelled
 from training.data.tables import report as label_report
+from training.data.tables.choosing import spread
 from training.data.tables.columns import explanation_of, response_of
-from training.data.tables.splits import split_of
+from training.data.tables.splits import is_held_out, split_of
 from training.fit.engine.rows import load_rows
 
 pytest_plugins = ["tests.hub.fixtures"]
 
 D = tiny.D_MODEL
 LONG = "word " * 90
-SIZES = {"av_sft": 40, "ar_sft": 30, "rl": 12, "eval": 30}
+SIZES = {"av_sft": 40, "ar_sft": 30, "rl": 12, "validation": 15, "eval": 30}
 # index in the split → what the second label set says of that row
 SPECIAL = {
     1: ("rejected", "Not good."),
@@ -212,7 +213,7 @@ def test_the_eval_table_takes_one_activation_a_document_first(built):
     documents = [row["doc_id"] for row in rows_of(built, "eval")]
     assert len(documents) == built.build.eval_rows
     assert sorted(set(documents)) == sorted(f"eval-{at}" for at in range(10))  # each of the ten, two of them twice
-    assert build.spread([("a", "x"), ("b", "x"), ("c", "y"), ("d", "y"), ("e", "x")], 3) == {"a", "c", "b"}
+    assert spread([("a", "x"), ("b", "x"), ("c", "y"), ("d", "y"), ("e", "x")], 3) == {"a", "c", "b"}
 
 
 def test_statistics_are_those_of_all_training_activations(built):
@@ -308,7 +309,7 @@ def test_a_killed_build_goes_on_to_the_same_tables(built, base, tmp_path, monkey
             read_sidecar(config.out / f"{name}.parquet")["drops"]
             == read_sidecar(built.out / f"{name}.parquet")["drops"]
         )
-    assert 100 - left == 4 + 2 + 4 - 2  # two of ar_sft's four chunks were done
+    assert 100 - left == 4 + 2 + 2 + 4 - 2  # two of ar_sft's four chunks were done
     assert not (config.out / "chunks").exists()
     assert before < 0
 
@@ -360,9 +361,9 @@ def test_activations_of_another_layer_are_refused(base, tmp_path):
 
 # --- published tables -------------------------------------------------------------------------------------------
 def documents(wanted: str, count: int) -> list[str]:
-    """Document ids that fall into eval ("eval") or not ("train")."""
+    """Document ids that fall into "eval", into "validation", or into neither ("train")."""
     names = (f"pub{at}" for at in range(10_000))
-    found = [name for name in names if (split_of(name, Split()) == "eval") == (wanted == "eval")]
+    found = [name for name in names if (split_of(name, Split()) if is_held_out(name, Split()) else "train") == wanted]
     return found[:count]
 
 
@@ -410,17 +411,22 @@ def test_published_rows_are_appended_and_held_out_documents_left_out(built, base
 
 
 def test_published_tables_alone_make_tables(base, tmp_path):
-    names = documents("train", 8) + documents("eval", 4)
-    table = published(12, doc_id=names, activation_vector=vector_column(vectors(12, seed=99)))
+    names = documents("train", 8) + documents("eval", 4) + documents("validation", 3)
+    texts = [f"published text {at}" for at in range(15)]
+    texts[12] = texts[8]  # of a validation document, and of an eval one
+    values = vector_column(vectors(15, seed=99))
+    table = published(15, doc_id=names, activation_vector=values, detokenized_text_truncated=texts)
     files = [tmp_path / "av.parquet", tmp_path / "ar.parquet"]
     for at, file in enumerate(files):
-        pq.write_table(table.slice(at * 2, 10), file)
+        pq.write_table(table.slice(at * 2, 13), file)
     entries = [{"dataset": str(file), "split": f"{file.stem}_sft"} for file in files]
     config = config_of(tmp_path, base, build={"published": entries})
     build.run(config)
     assert {row["doc_id"] for row in rows_of(config, "av_sft")} == set(names[:8])
     assert {row["doc_id"] for row in rows_of(config, "ar_sft")} == set(names[2:8])
-    assert {row["doc_id"] for row in rows_of(config, "eval")} == set(names[8:])
+    assert {row["doc_id"] for row in rows_of(config, "eval")} == set(names[8:12])
+    assert {row["doc_id"] for row in rows_of(config, "validation")} == set(names[13:])
+    assert read_sidecar(config.out / "validation.parquet")["drops"]["heldout_text"] == 2
     assert pq.read_table(config.out / "rl.parquet").num_rows == 0
 
 
@@ -515,7 +521,7 @@ def test_a_quoted_ending_is_no_copy_but_other_quotes_are():
 
 def test_the_report_counts_what_is_there(built):
     found = json.loads((built.out / "label_report.json").read_text())
-    rows = [row for name in ("av_sft", "ar_sft", "eval") for row in rows_of(built, name)]
+    rows = [row for name in SIZES if name != "rl" for row in rows_of(built, name)]
     texts = [row["api_explanation"] for row in rows]
     overall = found["overall"]
     assert overall["labels"] == len(rows) == sum(one["labels"] for one in found["labelers"].values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -56,20 +56,81 @@ class Extract(Section):
     dtype: str = Field("auto", description="Of the source model while it is read.")
 
 
+class Held(Section):
+    """What of one family's documents is held out; a share that is not given is that of all documents."""
+
+    eval: float | None = Field(None, ge=0, le=1)
+    validation: float | None = Field(None, ge=0, le=1)
+
+
 class Split(Section):
     """Shares of the documents; they add up to at most 1, the rest is left out."""
 
-    eval: float = Field(0.1, gt=0, lt=1)
-    av_sft: float = Field(0.45, gt=0, lt=1)
-    ar_sft: float = Field(0.3, gt=0, lt=1)
-    rl: float = Field(0.15, ge=0, lt=1)
+    eval: float = Field(0.1, gt=0, lt=1, description="What figures are reported on; no trainer reads it.")
+    validation: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="What trainers choose by. 0: they choose by eval, and say so; so they do where a config gives "
+        "other shares and not this one, as configs did before there was one.",
+    )
+    av_sft: float = Field(0.43, gt=0, lt=1)
+    ar_sft: float = Field(0.28, gt=0, lt=1)
+    rl: float = Field(0.14, ge=0, lt=1)
+    families: dict[str, Held] = Field(
+        {},
+        description="Other shares of eval and validation, by family; the rest of the family's documents is divided as "
+        "the rest of all.",
+    )
 
     @model_validator(mode="after")
     def _at_most_one(self):
-        total = self.eval + self.av_sft + self.ar_sft + self.rl
+        if self.model_fields_set - {"families"} and "validation" not in self.model_fields_set:
+            self.validation = 0.0
+        total = self.eval + self.validation + self.av_sft + self.ar_sft + self.rl
         if total > 1 + 1e-9:
             raise ValueError(f"the shares add up to {total:g}, expected at most 1")
+        for family in self.families:
+            if (held := sum(self._held_out(family))) > 1 + 1e-9:
+                raise ValueError(f"eval and validation of the family {family} add up to {held:g}, expected at most 1")
         return self
+
+    @property
+    def names(self) -> list[str]:
+        """The splits that there are, in the order in which documents are given to them."""
+        validated = self.validation or any(held.validation for held in self.families.values())
+        return ["eval", *(["validation"] if validated else []), "av_sft", "ar_sft", "rl"]
+
+    def of_family(self, family: str | None) -> dict[str, float]:
+        """The shares of one family's documents, in that order; `family` is None where it is not known.
+
+        Example:
+            >>> shares = Split(eval=0.1, validation=0.1, av_sft=0.4, ar_sft=0.4, rl=0, families={"code": {"eval": 0.5}})
+            >>> shares.of_family("code")
+            {'eval': 0.5, 'validation': 0.1, 'av_sft': 0.2, 'ar_sft': 0.2, 'rl': 0.0}
+        """
+        held_out, trained = self._held_out(family), (self.av_sft, self.ar_sft, self.rl)
+        if family in self.families:
+            left = (1 - sum(held_out)) / (1 - self.eval - self.validation)
+            trained = tuple(share * left for share in trained)
+        return dict(zip(("eval", "validation", "av_sft", "ar_sft", "rl"), (*held_out, *trained), strict=True))
+
+    def held_out_of_any(self) -> float:
+        """The largest share of documents held out in any family."""
+        return max(sum(self._held_out(family)) for family in (None, *self.families))
+
+    def _held_out(self, family: str | None) -> tuple[float, float]:
+        own = self.families.get(family, Held()) if family is not None else Held()
+        return (
+            self.eval if own.eval is None else own.eval,
+            self.validation if own.validation is None else own.validation,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What tables depend on. Without validation and families what it was before there were any, so that runs of
+        that time are gone on with."""
+        found = self.model_dump(exclude_none=True)
+        return {name: value for name, value in found.items() if value or name not in ("validation", "families")}
 
 
 class Readout(Section):
@@ -102,6 +163,12 @@ class Build(Section):
     """Activations and labels → training tables."""
 
     eval_rows: int = Field(512, ge=2, description="Most activations of the eval table, one a document first.")
+    validation_rows: int = Field(256, ge=2, description="Most activations of the validation table, the same way.")
+    balance: Literal["documents", "families"] = Field(
+        "documents",
+        description="families: those two tables take as many activations of each family as there are, in turn; of a "
+        "family one a document first.",
+    )
     published: list[Published] = Field(
         [], description="Published tables to add; if nothing was extracted here, the tables are made of them alone."
     )

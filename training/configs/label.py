@@ -73,7 +73,9 @@ class LabelSet(Section):
     auditors: list[ProviderSettings] = Field(
         [], description="Check every label against the text; none: labels are taken as they are."
     )
-    splits: list[Literal["av_sft", "ar_sft", "eval"]] = ["av_sft", "ar_sft", "eval"]
+    splits: list[Literal["av_sft", "ar_sft", "validation", "eval"]] = Field(
+        ["av_sft", "ar_sft", "validation", "eval"], description="Those of them that there are."
+    )
 
     @model_validator(mode="after")
     def _auditors_can_read(self):

@@ -1,16 +1,16 @@
 """Stage 3: activations and labels → training tables. `python -m training.data.build --config …`
 
-Reads the splits, every label set and the `build.published` datasets; writes `<out>/{av_sft,ar_sft,rl,eval}.parquet` in
-the reference pipeline's column names, one row per activation and usable label. A row goes for a reason that its table's
-sidecar counts; the ids of the first too-long rows stand there too. Beside them: `statistics.json` and
-`activation_mean.safetensors`, what a contract needs to know of the activations, and a report on the labels
-(`label_report.json`, `label_report.png`).
+Reads the splits, every label set and the `build.published` datasets; writes
+`<out>/{av_sft,ar_sft,rl,validation,eval}.parquet` in the reference pipeline's column names, one row per activation and
+usable label. A row goes for a reason that its table's sidecar counts; the ids of the first too-long rows stand there
+too. Beside them: `statistics.json` and `activation_mean.safetensors`, what a contract needs to know of the activations,
+and a report on the labels (`label_report.json`, `label_report.png`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -32,14 +32,16 @@ from nla_sdk.io.text import fault_of
 
 from ..configs.command import data_stage, run_command
 from ..configs.config import Config
+from ..configs.data import Build
 from ..runs.results import keep
 from .statistics import MEAN_FILE, STATISTICS_FILE, measure, pair_id_of
 from .tables import report as label_report
+from .tables.choosing import Head, by_families, spread
 from .tables.columns import USABLE, Block, prompt_column, schema, table_of
 from .tables.fitness import Fitness
 from .tables.labelled import ROWS_PER_BLOCK, LabelledSplit, in_steps
 from .tables.published import PublishedTable
-from .tables.splits import SPLITS, split_of
+from .tables.splits import HELD_OUT, SPLITS, Documents, is_held_out, no_other
 
 TRAINING = ("av_sft", "ar_sft", "rl")
 TOO_LONG_SHOWN = 20  # row ids of too-long rows in a sidecar
@@ -48,8 +50,9 @@ TOO_LONG = pa.schema([("row_id", pa.string()), ("reason", pa.string())])
 
 def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = None) -> Path:
     """Build the tables; returns the folder they are in."""
+    no_other(config.out, config.split.names, overwrite=overwrite)
     build = _Build(config)
-    tables = {name: _Table(build, name) for name in SPLITS}
+    tables = {name: _Table(build, name) for name in build.names}
     for table in tables.values():
         if not is_finished(table.path, table.chunks.identity, overwrite=overwrite):
             with table.chunks.kept_on_stop(f"build {table.name}"):
@@ -64,7 +67,7 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
         or "mean" not in parse_json((config.out / STATISTICS_FILE).read_bytes())  # is not robust yet
     ):
         _measure(build, identity)
-    labelled = [tables[name].path for name in ("av_sft", "ar_sft", "eval")]
+    labelled = [table.path for name, table in tables.items() if name != "rl"]
     if not _is_current(config.out / label_report.FILE, identity, overwrite):
         label_report.write(labelled, config.out, identity)
     for table in tables.values():
@@ -79,16 +82,18 @@ class _Build:
         self.config = config
         self._base = fetch_base(config.base).path
         self.d_model, self._vocabulary = _sizes(self._base)
-        here = [(config.out / "split" / f"{name}.parquet").is_file() for name in SPLITS]
+        self.names = [name for name in SPLITS if name in config.split.names]
+        here = [(config.out / "split" / f"{name}.parquet").is_file() for name in self.names]
         # Published rows alone make tables too; a split that is there in part is a mistake.
         self.alone = bool(config.build.published) and not any(here)
-        self.splits = {} if self.alone else {name: LabelledSplit(config, name) for name in SPLITS}
+        self.splits = {} if self.alone else {name: LabelledSplit(config, name) for name in self.names}
         self.published = [PublishedTable(entry, config, self.d_model) for entry in config.build.published]
         self.about: dict[str, Any] = {"base_model": config.base_id, "d_model": self.d_model, "layer": config.layer}
         if not self.alone:
             self.about |= self._about_splits()
         self._hashes = {path: digest for one in self.published for path, digest in one.hashes.items()}
-        self._held_out_texts: set[int] | None = None
+        self._held_out_texts: dict[str, set[int]] = {}
+        self._documents = Documents(config.split, config.seed)
 
     @cached_property
     def fitness(self) -> Fitness:
@@ -110,7 +115,7 @@ class _Build:
     def feeds(self, name: str) -> list[LabelledSplit | PublishedTable]:
         """Where the rows of a table come from, in order."""
         own: list[LabelledSplit | PublishedTable] = [self.splits[name]] if self.splits else []
-        if name == "eval":
+        if name in HELD_OUT:
             return own or [one for one in self.published if one.entry.split != "rl"]
         return own + [one for one in self.published if one.entry.split == name]
 
@@ -120,36 +125,29 @@ class _Build:
         return self._hashes[path]
 
     def is_held_out(self, doc_id: str) -> bool:
-        return split_of(doc_id, self.config.split, self.config.seed) == "eval"
+        return is_held_out(doc_id, self.config.split, self.config.seed)
 
-    def held_out_texts(self) -> set[int]:
-        """Keys of all held-out texts: a published copy under another document id would leak them."""
-        if self._held_out_texts is None:
-            found: set[int] = set()
-            for feed in self.feeds("eval"):
-                if isinstance(feed, LabelledSplit):
-                    found.update(hash64(text) for _, _, text, _ in feed.heads())
-                    continue
-                for row in (row for block in feed.blocks(vectors=False) for row in block.rows):
-                    if row["detokenized_text_truncated"] is not None and self.is_held_out(row["doc_id"]):
-                        found.add(hash64(row["detokenized_text_truncated"]))
-            self._held_out_texts = found
-        return self._held_out_texts
+    def held_out_texts(self, split: str) -> set[int]:
+        """Keys of the texts of a held-out split: a published copy under another document id would leak them."""
+        if split not in self._held_out_texts:
+            self._held_out_texts[split] = {hash64(head.text) for head in self._heads(split) if head.text is not None}
+        return self._held_out_texts[split]
 
-    def eval_rows(self) -> set[str]:
-        """row_ids of the eval table's activations; of those with a label, one a document first."""
+    def _heads(self, split: str) -> Iterator[Head]:
+        """The activations of a held-out split, without vectors."""
+        for feed in self.feeds(split):
+            for head in feed.heads():
+                if isinstance(feed, LabelledSplit) or self._documents.split_of(head.doc_id, head.family) == split:
+                    yield head
 
-        def labelled() -> Iterator[tuple[str, str]]:
-            for feed in self.feeds("eval"):
-                if isinstance(feed, LabelledSplit):
-                    yield from ((row_id, doc_id) for row_id, doc_id, _, usable in feed.heads() if usable)
-                    continue
-                for block in feed.blocks(vectors=False):
-                    for row, labels in zip(block.rows, block.labels, strict=True):
-                        if self.is_held_out(row["doc_id"]) and labels[0]["label_status"] in USABLE:
-                            yield row["row_id"], row["doc_id"]
-
-        return spread(labelled(), self.config.build.eval_rows)
+    def chosen(self, split: str) -> set[str]:
+        """row_ids of a held-out table's activations, of those with a label: as `build.balance` says."""
+        settings = self.config.build
+        count = settings.eval_rows if split == "eval" else settings.validation_rows
+        usable = (head for head in self._heads(split) if head.usable)
+        if settings.balance == "families":
+            return by_families(((head.row_id, head.doc_id, head.family) for head in usable), count)
+        return spread(((head.row_id, head.doc_id) for head in usable), count)
 
 
 class _Table:
@@ -159,14 +157,16 @@ class _Table:
         self.build, self.name, config = build, name, build.config
         self.path = config.out / f"{name}.parquet"
         self.feeds = build.feeds(name)
-        # Whose rows these are not, but whose texts and documents must stay out of them.
-        watched = [build.splits["eval"]] if build.published and build.splits and name != "eval" else []
+        # Whose texts must stay out of published rows; what eval and validation both have is of eval.
+        others = build.names if build.published and name != "eval" else []
+        self.watched = [one for one in HELD_OUT if one in others and one != name]
+        watched = [build.splits[one] for one in self.watched if build.splits]
         files = {key: path for feed in [*self.feeds, *watched] for key, path in feed.files().items()}
         self.facts = {
             "table": name,
-            "build": config.build.model_dump(exclude={"published"} if name == "eval" else {"published", "eval_rows"}),
+            "build": _choice(config.build, name),
             "rows_per_block": ROWS_PER_BLOCK,
-            "split": config.split.model_dump(),
+            "split": config.split.facts(),
             "seed": config.seed,
             "base": config.base_id,
             "layer": config.layer,
@@ -180,7 +180,7 @@ class _Table:
     def make(self) -> None:
         """Make what chunks are missing, then the table and its sidecar."""
         build, config = self.build, self.build.config
-        chosen = build.eval_rows() if self.name == "eval" else None
+        chosen = build.chosen(self.name) if self.name in HELD_OUT else None
         prompt = prompt_column(config.av.template)
         seen: set[int] = set()
         index = own = 0
@@ -242,13 +242,12 @@ class _Table:
             if text is not None and (fault := fault_of(text)):
                 drops[fault] += 1
                 continue
-            if foreign and chosen is None:
-                if self.build.is_held_out(row["doc_id"]):
-                    drops["heldout_document"] += 1
-                    continue
-                if text is not None and hash64(text) in self.build.held_out_texts():
-                    drops["heldout_text"] += 1
-                    continue
+            if foreign and chosen is None and self.build.is_held_out(row["doc_id"]):
+                drops["heldout_document"] += 1
+                continue
+            if foreign and text is not None and self._is_watched(text):
+                drops["heldout_text"] += 1
+                continue
             if not finite[at]:
                 drops["bad_vector"] += 1
                 continue
@@ -268,6 +267,9 @@ class _Table:
                     continue
                 yield at, label
 
+    def _is_watched(self, text: str) -> bool:
+        return any(hash64(text) in self.build.held_out_texts(split) for split in self.watched)
+
     def _fitting(self, block: Block, picked: list, drops: Counter) -> tuple[list, pa.Table]:
         """Those of `picked` that fit the trainers' prompts, and the rows that are too long."""
         if self.name == "rl":
@@ -283,19 +285,12 @@ class _Table:
         return fitting, pa.Table.from_pylist(long, schema=TOO_LONG)
 
 
-def spread(rows: Iterable[tuple[str, str]], count: int) -> set[str]:
-    """At most `count` of the (row_id, doc_id) pairs' row_ids: first one a document, then a second one, …, in order.
-
-    Example:
-        >>> sorted(spread([("a", "x"), ("b", "x"), ("c", "y")], 2))
-        ['a', 'c']
-    """
-    rounds: Counter[str] = Counter()
-    keyed = []
-    for index, (row_id, doc_id) in enumerate(rows):
-        keyed.append((rounds[doc_id], index, row_id))
-        rounds[doc_id] += 1
-    return {row_id for _, _, row_id in sorted(keyed)[:count]}
+def _choice(settings: Build, name: str) -> dict[str, Any]:
+    """What of the section build a table depends on; of `balance` nothing where it is as before there was a choice."""
+    if name not in HELD_OUT:
+        return {}
+    rows = "eval_rows" if name == "eval" else "validation_rows"
+    return {rows: getattr(settings, rows)} | ({} if settings.balance == "documents" else {"balance": settings.balance})
 
 
 def _measure(build: _Build, identity: str) -> None:

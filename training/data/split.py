@@ -3,7 +3,7 @@
 Which split a document belongs to is decided by a hash of its id and the seed, so no document is ever in two splits and
 runs on other machines, shards and other layers agree. A text that came up before, in whatever document, is dropped: a
 copy under another id would carry held-out text into training. Reads `<out>/activations_L<layer>.parquet`, writes
-`<out>/split/{av_sft,ar_sft,rl,eval}.parquet`, chunk by chunk.
+`<out>/split/{av_sft,ar_sft,rl,validation,eval}.parquet`, chunk by chunk.
 """
 
 from __future__ import annotations
@@ -25,18 +25,25 @@ from nla_sdk.io.text import fault_of
 from ..configs.command import data_stage, run_command
 from ..configs.config import Config
 from ..runs.results import keep
-from .tables.splits import SPLITS, check_doc_ids, split_of
+from .tables.splits import check_documents, no_other, split_of
 
 
 def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = None) -> Path:
-    """Split; returns the folder of the four tables."""
+    """Split; returns the folder of the tables.
+
+    Raises:
+        InputError: there are no activations, a row names no document, a document is of two families with different
+            shares, or a split gets no row.
+        ChunkError: a table is there that was made with other settings.
+    """
     source = config.activations
     if not source.is_file():
         raise InputError(f"{source} does not exist: run `python -m training.data.extract` first.")
     folder = config.out / "split"
-    facts = {"shares": config.split.model_dump(), "seed": config.seed, "activations": sha256_of(source)}
+    facts = {"shares": config.split.facts(), "seed": config.seed, "activations": sha256_of(source)}
     chunks = Chunks(config.out / "chunks", "split", facts)
-    paths = {name: folder / f"{name}.parquet" for name in SPLITS}
+    paths = {name: folder / f"{name}.parquet" for name in config.split.names}
+    no_other(folder, paths, overwrite=overwrite)
     missing = {
         name: path for name, path in paths.items() if not is_finished(path, chunks.identity, overwrite=overwrite)
     }
@@ -51,7 +58,7 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
 
 def _make(config: Config, source: Path, chunks: Chunks, paths: dict[str, Path], facts: dict) -> None:
     """Make what chunks are missing, then the tables of `paths`."""
-    documents = check_doc_ids(source)
+    documents = check_documents(source, config.split, config.seed)
     file = open_parquet(source)
     seen: set[int] = set()
     if "detokenized_text_truncated" not in file.schema_arrow.names:
@@ -74,12 +81,17 @@ def _make(config: Config, source: Path, chunks: Chunks, paths: dict[str, Path], 
         if not chunks.has(index):
             broken = [fault for at, text in enumerate(texts) if fresh[at] and (fault := fault_of(text))]
             fresh &= np.array([fault_of(text) is None for text in texts])
+            ids = [str(doc_id) for doc_id in table["doc_id"].to_pylist()]
+            families = table["source_family"].to_pylist() if config.split.families else [None] * len(ids)
             names = np.array(
-                [split_of(str(doc_id), config.split, config.seed) or "" for doc_id in table["doc_id"].to_pylist()]
+                [
+                    split_of(doc_id, config.split, config.seed, family) or ""
+                    for doc_id, family in zip(ids, families, strict=True)
+                ]
             )
             chunks.write(
                 index,
-                {name: table.filter(pa.array(fresh & (names == name))) for name in SPLITS},
+                {name: table.filter(pa.array(fresh & (names == name))) for name in config.split.names},
                 {
                     "duplicate_text": int((~fresh).sum()) - len(broken),
                     "in_no_split": int((fresh & (names == "")).sum()),
@@ -96,11 +108,12 @@ def _make(config: Config, source: Path, chunks: Chunks, paths: dict[str, Path], 
         "seed": config.seed,
         "documents": documents,
     }
-    for name in ("av_sft", "ar_sft", "eval"):
-        if not chunks.rows(name):
+    for name in config.split.names:
+        if name != "rl" and not chunks.rows(name):
+            without = " (split.validation: 0 lets trainers choose by eval)" if name == "validation" else ""
             raise InputError(
                 f"No row of {source.name} ({documents} documents) fell into the split {name}: use more documents, or a "
-                "larger share."
+                f"larger share{without}."
             )
     for name, path in paths.items():
         chunks.finish(name, path, {**meta, "split": name}, schema=file.schema_arrow)

@@ -2,8 +2,8 @@
 
 The forward stops after block B − 1; the state at the prompt's last token goes through an fp32 linear head started at a
 multiple of the identity (the default initialisation would shrink it by √3). The loss is the mse of directions, both
-scaled to √d. Reads the `tables` of its settings (`<out>/ar_sft.parquet`), `eval.parquet` and, if `sources` asks for
-on_policy rows, what the AV wrote (`<out>/on_policy.parquet`); leaves loadable halves in `<out>/ar`, the best of
+scaled to √d. Reads the `tables` of its settings (`<out>/ar_sft.parquet`), `validation.parquet` and, if `sources` asks
+for on_policy rows, what the AV wrote (`<out>/on_policy.parquet`); leaves loadable halves in `<out>/ar`, the best of
 them as `final/`.
 
 Telemetry: held-out FVE with true labels, with empty text and with the labels shuffled among rows.
@@ -32,7 +32,7 @@ from ..label.extractive import prose
 from .engine.base import add_adapter
 from .engine.checkpoints import kept_on_stop
 from .engine.losses import contrastive_loss, direction_loss
-from .engine.rows import load_rows
+from .engine.rows import choosing_table, load_rows
 from .engine.supervised import train
 
 ADAPTER = "ar"
@@ -65,7 +65,8 @@ class ARTrainer:
         self.rows = [row for part in parts for row in part[1]]
         self.targets = vectors if mean is None else vectors - mean
         self.prompts = self._tokenize([row["api_explanation"] for row in self.rows])
-        self.eval_vectors, self.eval_rows = load_rows(config.out / "eval.parquet", settings.sources, settings.eval_rows)
+        self.chosen_by = choosing_table(config.out)
+        self.eval_vectors, self.eval_rows = load_rows(self.chosen_by, settings.sources, settings.eval_rows)
         lora = add_adapter(backbone, ADAPTER, settings, config.seed, self.contract.ar_num_blocks)
         head = {"head.weight": self.head.weight, "head.bias": self.head.bias}
         for parameter in head.values():

@@ -1,7 +1,7 @@
 """AV supervised training: activation → explanation. `python -m training.fit.av --config training/configs/demo.yaml`
 
 Next-token loss on response tokens only, and logits computed for those only; the activation goes in through the same
-hook as at inference. Reads `<out>/av_sft.parquet` and `eval.parquet`, checkpoints every `save_interval` steps,
+hook as at inference. Reads `<out>/av_sft.parquet` and `validation.parquet`, checkpoints every `save_interval` steps,
 resumes where it was, logs the held-out loss with true vectors against the loss with vectors shuffled among rows (the
 gap is the signal, not the loss), and leaves loadable halves in `<out>/av`, the best of them as `final/`.
 """
@@ -26,7 +26,7 @@ from ..data.tables.columns import target_text
 from .engine.base import add_adapter
 from .engine.checkpoints import kept_on_stop
 from .engine.losses import ResponseLoss, response_states
-from .engine.rows import Layers, load_rows
+from .engine.rows import Layers, choosing_table, load_rows
 from .engine.supervised import train
 
 ADAPTER = "av"
@@ -47,7 +47,8 @@ class AVTrainer:
             self.tables.append(config.out / "expert.parquet")
             own, chosen = load_rows(self.tables[-1], ["expert"])
             vectors, rows = torch.cat([vectors, own]), rows + chosen
-        held_out, self.eval_rows = load_rows(config.out / "eval.parquet", settings.sources, settings.eval_rows)
+        self.chosen_by = choosing_table(config.out)
+        held_out, self.eval_rows = load_rows(self.chosen_by, settings.sources, settings.eval_rows)
         layers = Layers(config)
         vectors, held_out = layers.stacked(vectors, rows), layers.stacked(held_out, self.eval_rows)
         targets, self.eval_targets = self._tokenize(rows), self._tokenize(self.eval_rows)

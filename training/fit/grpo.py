@@ -10,7 +10,8 @@ With `reward: {mse: 1, support: w}` the reward is −mse + w · (mean calibrated
 by the `claims.json` of the pair that training starts from): what the AR inverts is worth less where it is invented.
 
 Starts from `<out>/av/final` and `<out>/ar/final` (or `grpo.av`, `grpo.ar`), reads `<out>/rl.parquet`, which has no
-labels, and leaves a pair in `<out>/grpo/final`, the best by its held-out round trip. Resumes to the same weights.
+labels, and leaves a pair in `<out>/grpo/final`, the best by its round trip on `validation.parquet`. Resumes to the same
+weights.
 
 What the reward does not see is watched, because every known collapse scores well on it for a while: the share of
 different explanations, outputs without an end, and nats a token from the start. Past a limit the run stops, and says
@@ -53,7 +54,7 @@ from .engine.checkpoints import kept_on_stop, parent_facts, run_facts, save_half
 from .engine.collapse import Seen, Watch, total
 from .engine.loop import fit
 from .engine.losses import direction_loss, response_states
-from .engine.rows import evenly, label_tokens, load_vectors, refuse_several
+from .engine.rows import choosing_table, evenly, label_tokens, load_vectors, refuse_several
 from .reward.support import PARTNERS, Support, find_calibration
 
 REFERENCE = "reference"
@@ -130,7 +131,8 @@ class GRPOTrainer:
         self.layer = halves["av"].contract.layer
         self.tables = [config.out / "rl.parquet"]
         self.vectors = load_vectors(self.tables[0], self.settings.max_rows)
-        self.eval_vectors = load_vectors(config.out / "eval.parquet", self.settings.eval_rows)
+        self.chosen_by = choosing_table(config.out)
+        self.eval_vectors = load_vectors(self.chosen_by, self.settings.eval_rows)
         self.lengths = [0] * len(self.vectors)
         lora = {"av": backbone.adapter_parameters("av"), "ar": backbone.adapter_parameters("ar")}
         self.parameters = dict(lora["av"])

@@ -38,7 +38,7 @@ from .extractive import alternatives, capital
 
 VERSION = "readout-1"
 FITTED_ON = ("av_sft", "ar_sft", "rl")
-LABELLED = ("av_sft", "ar_sft", "eval")
+LABELLED = ("av_sft", "ar_sft", "validation", "eval")
 LINE_BREAK = "\n"
 _WORD = re.compile(r"[^\W\d_][\w'’-]*\w")
 
@@ -50,7 +50,7 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
         InputError: a split is missing, or holds too little text for any probe.
     """
     settings = config.readout or Readout()
-    paths = {name: config.out / "split" / f"{name}.parquet" for name in (*FITTED_ON, "eval")}
+    paths = {name: config.out / "split" / f"{name}.parquet" for name in config.split.names}
     for path in paths.values():
         if not path.is_file():
             raise InputError(f"{path} does not exist: run `python -m training.data.split` first.")
@@ -64,7 +64,7 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
     probes = Probes.fit(np.concatenate([tables[name][0] for name in FITTED_ON]), rows, settings)
     count = 0
     with atomic(target) as sibling, sibling.open("w", encoding="utf-8") as file:
-        for name in LABELLED:
+        for name in (one for one in LABELLED if one in tables):
             vectors, rows = tables[name]
             bar = progress_bar(len(rows), "row", f"readout {name}")
             for start in range(0, len(rows), 512):

@@ -1,8 +1,8 @@
 """The label stage: every split's texts → one table of labels per label set, row for row.
 
-Reads `<out>/split/{av_sft,ar_sft,eval}.parquet` (never their vectors), writes `<out>/labels/<set>/<split>.parquet`. The
-tables of two sets differ in their labels only, so a labeler is ablated by building from another set: nothing is
-labelled again.
+Reads `<out>/split/{av_sft,ar_sft,validation,eval}.parquet` (never their vectors), writes
+`<out>/labels/<set>/<split>.parquet`. The tables of two sets differ in their labels only, so a labeler is ablated by
+building from another set: nothing is labelled again.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
     budget, cache = Budget(settings.max_usd, settings.max_calls), None
     try:
         for label_set in settings.sets:
-            tables = [_table(config, label_set, split) for split in label_set.splits]
+            tables = [_table(config, label_set, split) for split in label_set.splits if split in config.split.names]
             todo = [
                 table for table in tables if not is_finished(table.target, table.chunks.identity, overwrite=overwrite)
             ]

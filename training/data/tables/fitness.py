@@ -15,6 +15,7 @@ from nla_sdk.model.output import CLOSE_TAG, OPEN_TAG
 from ...configs.config import Config
 from ..statistics import contract_of
 from .columns import INJECT, response_of, target_text
+from .splits import HELD_OUT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -90,8 +91,8 @@ class Fitness:
     def of_table(self, name: str, explanations: Sequence[str]) -> list[str | None]:
         """The first reason against each explanation as a row of the table `name`, for whoever trains on it."""
         reasons: list[str | None] = [None] * len(explanations)
-        if name in ("av_sft", "eval"):
+        if name in ("av_sft", *HELD_OUT):
             reasons = self.of_av(explanations)
-        if name in ("ar_sft", "eval") or name in self.config.ar.tables:
+        if name in ("ar_sft", *HELD_OUT) or name in self.config.ar.tables:
             reasons = [av or ar for av, ar in zip(reasons, self.of_ar(explanations), strict=True)]
         return reasons

@@ -15,10 +15,11 @@ from nla_sdk.errors import InputError
 from nla_sdk.io.tables import open_parquet, parquet_of, read_vectors, rechunk
 
 from ...configs.config import Config
+from .choosing import Head
 from .columns import ABOUT_LABEL, ABOUT_ROW, USABLE, Block
 
 ROWS_PER_BLOCK = 1024
-LABELLED = ("av_sft", "ar_sft", "eval")
+LABELLED = ("av_sft", "ar_sft", "validation", "eval")
 
 
 def in_steps(path: Path, columns: Sequence[str], size: int = ROWS_PER_BLOCK) -> Iterator[pa.Table]:
@@ -43,7 +44,7 @@ class LabelledSplit:
 
     Args:
         config: whose `out` holds the split and the labels.
-        split: av_sft, ar_sft, rl or eval; rl has no labels.
+        split: av_sft, ar_sft, rl, validation or eval; rl has no labels.
     Raises:
         InputError: a file is not there.
     """
@@ -78,13 +79,13 @@ class LabelledSplit:
             vectors = read_vectors(table)
             yield Block(table.drop_columns(["activation_vector"]).to_pylist(), vectors, labels)
 
-    def heads(self) -> Iterator[tuple[str, str, str, bool]]:
-        """row_id, doc_id, text and "has a label to train on" of every activation, without reading vectors."""
-        tables = in_steps(self.path, ["row_id", "doc_id", "detokenized_text_truncated"])
+    def heads(self) -> Iterator[Head]:
+        """Of every activation what is known without reading its vector."""
+        tables = in_steps(self.path, ["row_id", "doc_id", "detokenized_text_truncated", "source_family"])
         for table, labels in zip(tables, self._labels(["api_explanation", "label_status"]), strict=True):
             for row, of_row in zip(table.to_pylist(), labels, strict=True):
                 usable = any(one["label_status"] in USABLE and one["api_explanation"] for one in of_row)
-                yield row["row_id"], row["doc_id"], row["detokenized_text_truncated"], usable
+                yield Head(*row.values(), usable)
 
     def _labels(self, columns: Sequence[str]) -> Iterator[list[list[dict]]]:
         """For every step of the split: the labels of each of its rows, their row_ids checked."""

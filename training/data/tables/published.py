@@ -24,6 +24,7 @@ from nla_sdk.io.tables import holds_texts, open_parquet, read_vectors, texts_of
 
 from ...configs.config import Config
 from ...configs.data import Published as Entry
+from .choosing import Head
 from .columns import ABOUT_LABEL, USABLE, Block, explanation_of
 from .labelled import in_steps
 from .splits import NOT_IDS
@@ -100,6 +101,14 @@ class PublishedTable:
                     numbers = self._vectors(path, start, table)
                 yield Block(rows, numbers, [[self._label(one)] for one in found])
                 start += len(found)
+
+    def heads(self) -> Iterator[Head]:
+        """Of every activation what is known without reading its vector."""
+        for block in self.blocks(vectors=False):
+            for row, (label,) in zip(block.rows, block.labels, strict=True):
+                usable = label["label_status"] in USABLE
+                text, family = row["detokenized_text_truncated"], row["source_family"]
+                yield Head(row["row_id"], row["doc_id"], text, family, usable)
 
     def _where(self, path: Path) -> str:
         return f"The published table {self.entry.dataset}: {self._inside(path)}"

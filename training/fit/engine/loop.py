@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from nla_sdk.io.files import atomic
+from nla_sdk.io.files import atomic, sha256_of
 from nla_sdk.io.logs import read_losses
 from nla_sdk.io.progress import progress_bar, say
 
@@ -77,6 +77,7 @@ class Loop:
         identity: what makes a checkpoint this run's: resuming another run's is refused.
         save: `save(folder, facts)` writes the half as it is now into an empty folder.
         metric: the held-out figure that decides what is best, and whether more is better.
+        chosen_by: the table that it is of.
         accelerator: of a run in several processes; None: this is the only one.
     """
 
@@ -91,10 +92,12 @@ class Loop:
         *,
         save: Callable[[Path, dict], None] = lambda folder, facts: None,
         metric: tuple[str, bool] = ("", True),
+        chosen_by: Path | None = None,
         accelerator: Any = None,
     ) -> None:
         self.folder, self.settings, self.optimizer, self.parameters = folder, settings, optimizer, parameters
         self.identity, self.save_half, self.metric, self.accelerator = identity, save, metric, accelerator
+        self.table = {} if chosen_by is None else {"table": chosen_by.name, "table_sha256": sha256_of(chosen_by)}
         self.rank = accelerator.process_index if accelerator is not None else 0
         self.world = accelerator.num_processes if accelerator is not None else 1
         self.peaks = [group["lr"] for group in optimizer.param_groups]
@@ -237,7 +240,7 @@ class Loop:
         if self.is_main and (value := found.get(self.metric[0])) is not None:
             sign = 1 if self.metric[1] else -1
             if self.best is None or sign * value > sign * self.best["value"]:
-                self.best = {"metric": self.metric[0], "value": value, "step": self.step}
+                self.best = {"metric": self.metric[0], "value": value, "step": self.step} | self.table
                 with atomic(self.folder / "final") as sibling:
                     sibling.mkdir()
                     self.save_half(sibling, self.facts() | {"chosen_by": self.best, **found})
@@ -324,23 +327,34 @@ def fit(
     """Run a trainer's loop from its last checkpoint to the end; returns the folder of the best half.
 
     Args:
-        trainer: has `backbone`, `parameters`, `groups`, the rows' `lengths`, `evaluate()` and `tokens(batch)`.
+        trainer: has `backbone`, `parameters`, `groups`, the rows' `lengths`, `evaluate()`, of what table that is
+            (`chosen_by`), and `tokens(batch)`.
         adapter: the one that is on while the loop runs.
         name: of the run, a folder in `config.out`.
         title: of the progress bar.
         facts: see `checkpoints.run_facts`; what of them changes the result is the run's identity.
         save, metric, accelerator: see `Loop`.
     """
+    table = trainer.chosen_by
+    identity = identity_of_run(facts) | {"layer": config.layer, "seed": config.seed}
+    if table.stem == "validation":  # a run that began before there was one is gone on with
+        identity["chosen_by_sha256"] = sha256_of(table)
+    elif accelerator.is_main_process:
+        say(
+            f"There is no {table.with_name('validation.parquet')}: final/ is chosen by {table.name}, so figures "
+            "reported on that table are a little too good. split.validation gives a table to choose by."
+        )
     with trainer.backbone.using(adapter):
         loop = Loop(
             config.out / name,
             settings,
             make_optimizer(trainer.groups, settings, trainer.backbone.device),
             trainer.parameters,
-            identity_of_run(facts) | {"layer": config.layer, "seed": config.seed},
+            identity,
             config.seed,
             save=save,
             metric=metric,
+            chosen_by=table,
             accelerator=accelerator,
         )
         batches = data_order(trainer.lengths, settings.batch_size, settings.epochs, config.seed)

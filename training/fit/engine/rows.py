@@ -59,6 +59,13 @@ def load_rows(
     return vectors[kept], [rows[i] for i in kept]
 
 
+def choosing_table(folder: Path) -> Path:
+    """The table that trainers measure on, and choose `final/` by: `validation.parquet` of a run that has one, else the
+    one that figures are reported on."""
+    validation = folder / "validation.parquet"
+    return validation if validation.is_file() else folder / "eval.parquet"
+
+
 def load_vectors(path: Path, max_rows: int | None = None) -> torch.Tensor:
     """The activations of a training table, float32 [n, d], raw: all, or `max_rows` evenly spaced ones.
 
