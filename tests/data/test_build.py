@@ -7,6 +7,7 @@ import io
 import json
 import random
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from training.data.tables import labelled
 from training.data.tables import report as label_report
 from training.data.tables.choosing import spread
 from training.data.tables.columns import explanation_of, response_of
-from training.data.tables.splits import is_held_out, split_of
+from training.data.tables.splits import is_held_out, share_of, split_of
 from training.fit.engine.rows import load_rows
 
 pytest_plugins = ["tests.hub.fixtures"]
@@ -213,6 +214,7 @@ def test_the_eval_table_takes_one_activation_a_document_first(built):
     documents = [row["doc_id"] for row in rows_of(built, "eval")]
     assert len(documents) == built.build.eval_rows
     assert sorted(set(documents)) == sorted(f"eval-{at}" for at in range(10))  # each of the ten, two of them twice
+    assert len(rows_of(built, "validation")) == SIZES["validation"]  # fewer than the 256 there is room for
     assert spread([("a", "x"), ("b", "x"), ("c", "y"), ("d", "y"), ("e", "x")], 3) == {"a", "c", "b"}
 
 
@@ -360,6 +362,36 @@ def test_activations_of_another_layer_are_refused(base, tmp_path):
 
 
 # --- published tables -------------------------------------------------------------------------------------------
+def test_balanced_held_out_tables_have_as_many_rows_of_each_family_as_there_are(built, base, tmp_path):
+    config = config_of(tmp_path, base, build={"eval_rows": 13, "validation_rows": 7, "balance": "families"})
+    build.run(write_inputs(config))
+    for name, rows in (("eval", 13), ("validation", 7)):
+        there = Counter(split_table(name)["source_family"].to_pylist())
+        found = Counter(row["source_family"] for row in rows_of(config, name))
+        fewer = min(there.values())
+        assert sorted(found.values()) == sorted([min(fewer, rows // 2), rows - min(fewer, rows // 2)])
+    for name in ("av_sft", "ar_sft", "rl"):
+        assert sha256_of(config.out / f"{name}.parquet") == sha256_of(built.out / f"{name}.parquet")
+
+
+def test_a_published_document_that_would_be_held_out_in_any_family_is_left_out(base, tmp_path):
+    shares = {"eval": 0.1, "validation": 0.05, "av_sft": 0.4, "ar_sft": 0.3, "rl": 0.15}
+    families = {"speeches": {"eval": 0.4}, "code": {"validation": 0.2}}
+    names = [f"pub{at}" for at in range(40)]
+    columns = {"doc_id": names, "source_family": ["talks"] * 40, "response": None}
+    columns["api_explanation"] = [f"It says {at}." for at in range(40)]
+    columns |= {"activation_layer": [1] * 40, "prompt": ["x"] * 40}
+    columns["detokenized_text_truncated"] = [f"published text {at}" for at in range(40)]
+    columns["activation_vector"] = vector_column(vectors(40, seed=99))
+    pq.write_table(published(6, **columns), tmp_path / "talks.parquet")
+    entry = {"dataset": str(tmp_path / "talks.parquet"), "split": "ar_sft"}
+    config = config_of(tmp_path, base, split={**shares, "families": families}, build={"published": [entry]})
+    build.run(write_inputs(config))
+    kept = {row["doc_id"] for row in rows_of(config, "ar_sft") if row["source_family"] == "talks"}
+    assert kept == {name for name in names if share_of(name) >= 0.45}
+    assert 0 < len(kept) < sum(share_of(name) >= 0.15 for name in names)
+
+
 def documents(wanted: str, count: int) -> list[str]:
     """Document ids that fall into "eval", into "validation", or into neither ("train")."""
     names = (f"pub{at}" for at in range(10_000))

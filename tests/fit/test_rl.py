@@ -57,7 +57,7 @@ def trained(tmp_path_factory, base, corpus) -> Path:
         corpus,
         readout={"min_documents": 2, "next_candidates": 6, "word_candidates": 6, "words": 2},
         label={"sets": [written], "cache": str(folder / "labels.sqlite")},
-        split={"eval": 0.2, "av_sft": 0.3, "ar_sft": 0.3, "rl": 0.2},
+        split={"eval": 0.1, "validation": 0.15, "av_sft": 0.3, "ar_sft": 0.25, "rl": 0.2},
         av__sources=["readout"],
         ar__sources=["readout"],
         expert={"rows": 6, "best_of": 3},
@@ -80,9 +80,34 @@ def trained(tmp_path_factory, base, corpus) -> Path:
     )
     config = Config.load(path)
     pipeline.run(config)
+    (config.out / "eval.parquet").unlink()  # no trainer misses it
     sft_av.run(config)
     sft_ar.run(config)
     return path
+
+
+def chosen_by(half: Path) -> dict:
+    return yaml.safe_load((half / "nla_meta.yaml").read_text())["provenance"]["training"]["chosen_by"]
+
+
+def test_trainers_choose_by_the_validation_table_and_never_open_the_reported_one(trained):
+    config = Config.load(trained)
+    made = grpo.run(changed(trained, max_rows=4, samples=2), name="chosen")
+    assert not (config.out / "eval.parquet").exists()
+    used = {"table": "validation.parquet", "table_sha256": sha256_of(config.out / "validation.parquet")}
+    for half in (config.half("av"), config.half("ar"), made / "av", made / "ar"):
+        assert chosen_by(half).items() >= used.items()
+
+
+def test_validation_rows_are_in_no_other_table(trained):
+    config = Config.load(trained)
+    columns = ["doc_id", "detokenized_text_truncated"]
+    validation = pq.read_table(config.out / "validation.parquet", columns=columns)
+    assert len(validation)
+    for name in ("av_sft", "ar_sft", "rl", "split/eval"):
+        other = pq.read_table(config.out / f"{name}.parquet", columns=columns)
+        for column in columns:
+            assert not set(other[column].to_pylist()) & set(validation[column].to_pylist())
 
 
 def changed(trained: Path, **settings) -> Config:
@@ -127,9 +152,9 @@ def test_readout_never_looks_at_a_held_out_text(trained, tmp_path):
     config = Config.load(trained)
     split = tmp_path / "out" / "split"
     split.mkdir(parents=True)
-    for name in ("av_sft", "ar_sft", "rl", "eval"):
+    for name in config.split.names:
         table = pq.read_table(config.out / "split" / f"{name}.parquet")
-        if name == "eval":
+        if name in ("eval", "validation"):
             blank = [["?"]] * len(table)
             table = table.set_column(table.column_names.index("next_tokens"), "next_tokens", [blank])
         pq.write_table(table, split / f"{name}.parquet")
@@ -158,7 +183,7 @@ def test_one_word_a_stem(trained):
 def test_a_restricted_av_writes_the_same_where_it_may_and_nothing_else(trained):
     config = Config.load(trained)
     pair = NLAPair.from_pretrained(config.half("av"), config.half("ar"), base=config.base)
-    vectors = torch.from_numpy(read_vectors(pq.read_table(config.out / "eval.parquet")).copy())[:8]
+    vectors = torch.from_numpy(read_vectors(pq.read_table(config.out / "validation.parquet")).copy())[:8]
     verbalizer = pair.verbalizer
     inputs = verbalizer.prepare(vectors)
     free = verbalizer.tokens(inputs, Sampling(8))

@@ -106,9 +106,10 @@ def tables(tmp_path_factory, base, corpus) -> Path:
     return path
 
 
-def test_all_stages_make_a_pair_that_round_trips(tables):
+def test_all_stages_make_a_pair_that_round_trips(tables, capsys):
     config = Config.load(tables)
     sft_av.run(config)
+    assert "validation.parquet: final/ is chosen by eval.parquet, so figures" in capsys.readouterr().err
     on_policy.run(config)
     explained = pq.read_table(config.out / "on_policy.parquet")["detokenized_text_truncated"].to_pylist()
     texts = pq.read_table(config.out / "ar_sft.parquet")["detokenized_text_truncated"].to_pylist()
@@ -121,6 +122,8 @@ def test_all_stages_make_a_pair_that_round_trips(tables):
     trips = pair.round_trip(vectors[:3])
     assert len(trips) == 3 and all(trip.fve is not None for trip in trips)
     facts = pair.ar_contract.provenance["training"]
+    assert facts["chosen_by"]["table"] == "eval.parquet"
+    assert facts["chosen_by"]["table_sha256"] == build.sha256_of(config.out / "eval.parquet")
     assert facts["tables_sha256"] == {
         name: build.sha256_of(config.out / name) for name in ("ar_sft.parquet", "av_sft.parquet", "on_policy.parquet")
     }

@@ -100,7 +100,17 @@ class Injection(Section):
         return stated | ({"injection_markers": len(self.layers)} if self.layers else {})
 
 
-class AV(Train):
+class Supervised(Train):
+    """What is trained on rows with labels, each of a family."""
+
+    family_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="balanced: of a table's rows, families have as many as each other; those of few rows come up to "
+        "three times, those of many have fewer. none: each row once, or `max_rows` evenly spaced ones.",
+    )
+
+
+class AV(Supervised):
     """Supervised training of the AV (`training.fit.av`)."""
 
     template: str = Field(description="Raw prompt; {injection_char} is the marker.")
@@ -117,7 +127,7 @@ class AV(Train):
     )
 
 
-class AR(Train):
+class AR(Supervised):
     """Supervised training of the AR (`training.fit.ar`)."""
 
     template: str = Field(description="Raw prompt; {explanation} is replaced.")

@@ -57,7 +57,8 @@ class ARTrainer:
         self.reconstructor = Reconstructor(backbone, ADAPTER, self.contract, self._head(), transform)
         self.head = self.reconstructor.head
         self.tables = [config.out / f"{name}.parquet" for name in settings.tables]
-        parts = [load_rows(table, settings.sources, settings.max_rows) for table in self.tables]
+        drawn = {"max_rows": settings.max_rows, "weights": settings.family_weights}
+        parts = [load_rows(table, settings.sources, **drawn) for table in self.tables]
         if "on_policy" in settings.sources:
             self.tables.append(config.out / "on_policy.parquet")
             parts.append(load_rows(self.tables[-1], ["on_policy"]))

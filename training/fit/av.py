@@ -42,7 +42,7 @@ class AVTrainer:
         transform = Transform(backbone.d_model, {None: self.statistics.mean}) if config.centred else None
         self.verbalizer = Verbalizer(backbone, ADAPTER, self.contract, transform)
         self.tables = [config.out / "av_sft.parquet"]
-        vectors, rows = load_rows(self.tables[0], settings.sources, settings.max_rows)
+        vectors, rows = load_rows(self.tables[0], settings.sources, settings.max_rows, weights=settings.family_weights)
         if "expert" in settings.sources:
             self.tables.append(config.out / "expert.parquet")
             own, chosen = load_rows(self.tables[-1], ["expert"])

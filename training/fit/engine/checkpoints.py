@@ -82,8 +82,11 @@ def run_facts(settings: Train, backbone: Backbone, parent: dict | None, tables: 
         parent: what it starts from, see `with_parent`.
         rows: how many of the tables' rows are trained on (those of the right sources, that fit).
     """
+    stated = settings.model_dump(mode="json", exclude={"continue_from"})
+    if stated.get("family_weights") == "none":
+        del stated["family_weights"]  # a run that began before there was a choice is gone on with
     return {
-        "settings": settings.model_dump(mode="json", exclude={"continue_from"}),
+        "settings": stated,
         "parent": parent,
         "tables_sha256": {table.name: sha256_of(table) for table in tables},
         "table_rows": {table.name: pq.read_metadata(table).num_rows for table in tables},

@@ -17,6 +17,8 @@ from ...data.tables.columns import target_text
 
 TEXTS = ("api_explanation", "response", "labeler_model")
 """Columns that every row of a training table has a text in."""
+REPEATS = 3
+"""How often a row of a rare family is drawn, at most, where families count alike."""
 
 
 def evenly(count: int, wanted: int | None) -> list[int]:
@@ -33,8 +35,27 @@ def evenly(count: int, wanted: int | None) -> list[int]:
     return np.linspace(0, count - 1, wanted).astype(int).tolist()
 
 
+def balanced(families: Sequence[str | None], wanted: int) -> list[int]:
+    """`wanted` indices of rows, in order, so that each family has as many as any other; a row is there at most
+    `REPEATS` times, and what a small family cannot give so is given by the larger ones.
+
+    Example:
+        >>> balanced(["a", "a", "a", "a", "a", "a", "b"], 6)
+        [0, 2, 5, 6, 6, 6]
+    """
+    places: dict[str | None, list[int]] = {}
+    for at, family in enumerate(families):
+        places.setdefault(family, []).append(at)
+    picked: list[int] = []
+    for done, own in enumerate(sorted(places.values(), key=len)):
+        share = min((wanted - len(picked)) // (len(places) - done), REPEATS * len(own))
+        times, more = divmod(share, len(own))
+        picked += own * times + [own[at] for at in evenly(len(own), more)]
+    return sorted(picked)
+
+
 def load_rows(
-    path: Path, sources: Sequence[str], max_rows: int | None = None
+    path: Path, sources: Sequence[str], max_rows: int | None = None, *, weights: str = "none"
 ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
     """Rows of a training table whose label is of one of `sources`.
 
@@ -42,10 +63,11 @@ def load_rows(
         path: the table.
         sources: kinds of labels, see `kind_of`.
         max_rows: of more, evenly spaced ones are taken.
+        weights: "balanced": as many rows, of all families as many, see `balanced`.
     Returns:
         Vectors float32 [n, d], raw, and the n rows' other columns.
     Raises:
-        InputError: there is no such table, or no such row in it.
+        InputError: there is no such table, or no such row in it; or no column of families to balance.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist: run `python -m training.data.build` first.")
@@ -55,7 +77,14 @@ def load_rows(
     kept = [i for i, row in enumerate(rows) if kind_of(row["labeler_model"]) in sources]
     if not kept:
         raise InputError(f"{path} holds no rows with labels from {', '.join(sources)}.")
-    kept = [kept[place] for place in evenly(len(kept), max_rows)]
+    if weights == "balanced":
+        if "source_family" not in table.column_names:
+            raise InputError(f"{path} has no column source_family, by which family_weights: balanced draws rows.")
+        wanted = min(max_rows or len(kept), len(kept))
+        places = balanced([rows[i]["source_family"] for i in kept], wanted)
+    else:
+        places = evenly(len(kept), max_rows)
+    kept = [kept[place] for place in places]
     return vectors[kept], [rows[i] for i in kept]
 
 
