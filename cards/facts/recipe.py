@@ -24,9 +24,9 @@ SETTINGS = frozenset(
     micro_batch gradient_accumulation grad_accum epochs max_rows max_length save_dtype save_interval clip sources tables
     sampled_negatives head_lr head_init centred contrastive contrastive_temperature explanation_dropout prose_share
     on_policy_rows on_policy_vocabulary vocabulary samples temperature kl ar_lr truncation_penalty length_penalty
-    min_unique max_kl max_truncated reward.mse reward.support
+    family_weights min_unique max_kl max_truncated reward.mse reward.support
     lora.r lora.alpha lora.dropout lora.targets lora.modules_to_save lora.target_modules
-    rows step steps processes gpu_hours cost_usd hardware trainable_params trainable_params_approx
+    chosen_by.table rows step steps processes gpu_hours cost_usd hardware trainable_params trainable_params_approx
     """.split()  # noqa: SIM905 (as a list it would fill a page)
 )
 MADE_FROM = {
@@ -35,6 +35,7 @@ MADE_FROM = {
     "parent.name": "continued from",
     "parent.commit": "continued from commit",
     "parent.adapter_sha256": "continued from adapter, SHA-256",
+    "chosen_by.table_sha256": "the table that chose it, SHA-256",
     "claims_sha256": "support rewarded by claims.json, SHA-256",
 }
 BY_NAME = ("libraries", "table_rows", "tables_sha256")  # blocks whose keys are names of packages and tables

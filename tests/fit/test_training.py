@@ -109,7 +109,10 @@ def tables(tmp_path_factory, base, corpus) -> Path:
 def test_all_stages_make_a_pair_that_round_trips(tables, capsys):
     config = Config.load(tables)
     sft_av.run(config)
-    assert "validation.parquet: final/ is chosen by eval.parquet, so figures" in capsys.readouterr().err
+    assert (
+        "validation.parquet, so final/ is chosen by eval.parquet: figures reported on that table"
+        in capsys.readouterr().err
+    )
     on_policy.run(config)
     explained = pq.read_table(config.out / "on_policy.parquet")["detokenized_text_truncated"].to_pylist()
     texts = pq.read_table(config.out / "ar_sft.parquet")["detokenized_text_truncated"].to_pylist()

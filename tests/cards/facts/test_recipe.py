@@ -56,6 +56,13 @@ def test_what_was_rewarded_is_shown_with_the_calibration_that_it_was_rewarded_by
     assert "| reward.support | 0.5 |" in body and f"| support rewarded by claims.json, SHA-256 | {'ab' * 32} |" in body
 
 
+def test_the_table_that_chose_a_half_is_shown_and_not_how_well_it_did_on_it():
+    chosen = {"metric": "heldout_fve_true", "value": 0.5234, "table": "validation.parquet", "table_sha256": "cd" * 32}
+    body = render(contract("av", provenance={"training": {"chosen_by": chosen}}), about=ABOUT["av"]).body
+    assert r"| chosen\_by.table | validation.parquet |" in body and "0.52" not in body
+    assert f"| the table that chose it, SHA-256 | {'cd' * 32} |" in body
+
+
 def test_training_comes_from_contract_and_log(tmp_path):
     log = tmp_path / "log.jsonl"
     records = [{"step": step, "loss": 1.0, "seconds": 1800.0, "peak_memory_gib": 3.5} for step in (1, 2)]

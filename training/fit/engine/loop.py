@@ -341,8 +341,8 @@ def fit(
         identity["chosen_by_sha256"] = sha256_of(table)
     elif accelerator.is_main_process:
         say(
-            f"There is no {table.with_name('validation.parquet')}: final/ is chosen by {table.name}, so figures "
-            "reported on that table are a little too good. split.validation gives a table to choose by."
+            f"warning: there is no {table.with_name('validation.parquet')}, so final/ is chosen by {table.name}: "
+            "figures reported on that table are a little too good. split.validation gives a table to choose by."
         )
     with trainer.backbone.using(adapter):
         loop = Loop(
