@@ -123,6 +123,9 @@ class Facts(BaseModel):
     output_temperature: Temperature | None = Field(None, description="Temperature that its author sampled with.")
     output_top_p: Share | None = Field(None, description="Nucleus that its author sampled from.")
     output_top_k: Count | None = Field(None, description="Tokens that its author sampled from.")
+    output_no_repeats: bool = Field(
+        False, description="Whether an item of a list (in quotes, or after About:) that it has said is not said again."
+    )
     tokenizer: TokenizerChoice | None = Field(
         None,
         description="What reads texts where they differ: tokenizer.json (file) or transformers' class (class).",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 WRITTEN_BLOCKS = {
     "injection": ("site", "block", "rule", "norm", "scale", "coefficient", "markers", "layers"),
-    "output": ("form", "stop", "temperature", "top_p", "top_k"),
+    "output": ("form", "stop", "temperature", "top_p", "top_k", "no_repeats"),
     "ar": (
         *("bos", "final_norm", "state", "position", "prompt_style", "truncation"),
         *("heads", "head_file", "head_key", "target"),

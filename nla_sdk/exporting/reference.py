@@ -129,6 +129,11 @@ class _Writing:
             notes.append("The beginning of the AV's answer is part of its chat template's generation prompt.")
         if contract.output_form == "opened" or prompt.rstrip().endswith("<explanation>") or contract.prefill:
             notes.append("The AV's explanation is opened in the prompt: what it writes ends at </explanation>.")
+        if contract.output_no_repeats:
+            notes.append(
+                "The AV says no item of a list twice (`output.no_repeats`), which is a rule of nla-sdk's decoding: a "
+                "server forbids nothing, so where the AV would repeat itself its texts repeat, and differ from there."
+            )
         if contract.activation_mean is not None:
             notes.append(f"The AV reads v − μ: whoever runs it subtracts {MEAN_FILE} from the activation first.")
         model = whole(backbone, verbalizer.adapter, DTYPES[self.dtype])

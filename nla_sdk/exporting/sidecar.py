@@ -11,7 +11,8 @@ MEAN_FILE = "activation_mean.safetensors"
 # Facts of ours that a reader of the reference layout skips, kept for what they say to this SDK and to people.
 _KEPT = {
     "av": ("layers", "source_model", "base_revision", "max_new_tokens", "extraction_precision", "baseline_mse")
-    + ("output_form", "output_stop", "output_temperature", "output_top_p", "output_top_k", "centred_norm"),
+    + ("output_form", "output_stop", "output_temperature", "output_top_p", "output_top_k")
+    + ("output_no_repeats", "centred_norm"),
     "ar": ("layers", "source_model", "base_revision", "max_length", "extraction_precision", "baseline_mse")
     + ("ar_state", "ar_truncation", "ar_target", "centred_norm"),
 }

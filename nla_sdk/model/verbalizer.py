@@ -286,6 +286,26 @@ class Verbalizer:
             NonFiniteOutputError: the model gives NaN or infinity in place of logits; names the rows and the cause.
             CancelledCallError: `watch` has called it off.
         """
+        call = self._written(inputs, sampling, prompts, generators, watch)
+        return [call.written[row] for row in sorted(call.written)]
+
+    def draws(
+        self, inputs: Inputs, sampling: Sampling, generators: Sequence[torch.Generator]
+    ) -> list[tuple[list[int], bool, dict[int, list[int]]]]:
+        """Like `tokens`, with what was drawn and not taken before each written token, in its order, by that token's
+        number: where the contract forbids repeats, it's drawn until one is taken (`output.no_repeats`)."""
+        call = self._written(inputs, sampling, None, generators, UNWATCHED)
+        return [(*call.written[row], call.refused.get(row, {})) for row in sorted(call.written)]
+
+    def _written(
+        self,
+        inputs: Inputs | None,
+        sampling: Sampling,
+        prompts: Sequence[Prompt] | None,
+        generators: Sequence[torch.Generator] | None,
+        watch: Watch,
+    ) -> Call:
+        """A call that is over."""
         if sampling.temperature > 0 and generators is None:
             raise InputError(f"temperature={sampling.temperature} needs a generator for each row; there are none.")
         if inputs is None:
@@ -295,7 +315,7 @@ class Verbalizer:
         limit = sampling.max_new_tokens or self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
         call = Call(self, parts, sampling, limit=limit, places=ROWS_PER_BATCH, generators=generators, watch=watch)
         self.sharing.write(self, call)
-        return [call.written[row] for row in sorted(call.written)]
+        return call
 
     def reset(self) -> None:
         """Forget the prompt's KV cache: to be called when the adapter's weights have changed."""

@@ -25,6 +25,12 @@ def test_a_template_string_cannot_leave_its_place_in_the_code():
     assert not names
 
 
+def test_a_card_says_that_repeats_are_forbidden_and_that_plain_code_does_not_forbid_them():
+    said = [render(contract("av", output_no_repeats=rule), about=ABOUT["av"]).body for rule in (True, False)]
+    assert ["| repeats | none" in body for body in said] == [True, False]
+    assert ["# nla-sdk also forbids items" in body for body in said] == [True, False]
+
+
 @pytest.mark.parametrize("name", ["below", "centred", "last"])
 def test_the_plain_code_does_what_the_sdk_does(lora_folders, lora_pair, monkeypatch, name):
     import torch

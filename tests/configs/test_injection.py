@@ -69,3 +69,10 @@ def test_several_layers_must_be_read_hold_the_pairs_own_and_have_no_one_mean(tmp
     config = config_with(tmp_path, several, centred=False, extract={"layers": [own + 1]})
     assert way_of(config).layers == (own, own + 1)
     assert way_of(config).markers == 2
+
+
+def test_that_nothing_is_said_twice_is_one_line_of_a_config(tmp_path):
+    contract = contract_of(config_with(tmp_path, av={"no_repeats": True}), "av", tiny.tokenizer(), 64)
+    assert contract.output_no_repeats
+    contract = contract_of(config_with(tmp_path), "av", tiny.tokenizer(), 64)
+    assert "no_repeats" not in contract.to_dict()["output"]

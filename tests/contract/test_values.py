@@ -28,3 +28,15 @@ def test_pair_is_a_repository_and_never_a_path_elsewhere(pair):
 def test_a_precision_is_read_under_any_of_its_names(written, read):
     table = Contract.from_dict({"kind": "nla_dataset", "extraction_precision": written})
     assert table.extraction_precision == read
+
+
+def test_whether_repeats_are_forbidden_is_yes_or_no_and_no_where_nothing_is_said():
+    assert Contract.from_dict(AV).output_no_repeats is False
+    forbids = Contract.from_dict(AV | {"output": {"no_repeats": True}})
+    assert forbids.output_no_repeats is True and forbids.to_dict()["output"] == {"no_repeats": True}
+    assert "output" not in Contract.from_dict(AV).to_dict()
+    for value in ("words", 2, [True]):
+        with pytest.raises(ContractError, match="`output.no_repeats`"):
+            Contract.from_dict(AV | {"output": {"no_repeats": value}})
+    with pytest.raises(ContractError, match="no_repeat"):
+        Contract.from_dict(AV | {"output": {"no_repeat": True}})

@@ -128,6 +128,16 @@ def test_what_the_author_sampled_with_is_what_generate_does(write, tmp_path):
     assert (settings["do_sample"], settings["temperature"], settings["top_p"], settings["top_k"]) == (True, 0.7, 0.9, 0)
 
 
+def test_that_no_server_forbids_repeats_is_told_on_the_page_and_in_the_sidecar(write, tmp_path):
+    pair = NLAPair.from_pretrained(write("llama", output={"no_repeats": True}))
+    [note] = [note for note in pair.export(tmp_path).notes if "no_repeats" in note]
+    assert "server forbids nothing" in note
+    assert note in (tmp_path / "av" / "README.md").read_text(encoding="utf-8")
+    said = yaml.safe_load((tmp_path / "av" / "nla_meta.yaml").read_text(encoding="utf-8"))
+    assert note in said["provenance"]["export"]["notes"] and said["output"] == {"no_repeats": True}
+    assert NLAPair.from_pretrained(tmp_path).av_contract.output_no_repeats
+
+
 @pytest.mark.parametrize(
     ("facts", "norm"),
     [

@@ -20,6 +20,7 @@ from nla_sdk.errors import InputError, NonFiniteOutputError
 from nla_sdk.halves.half import Half
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.tables import read_vectors
+from nla_sdk.model.decoding.repeats import items
 from nla_sdk.model.output import parse_output
 from nla_sdk.sampling import Sampling
 from tests.fit.test_training import config_file, text
@@ -31,6 +32,7 @@ from training.fit import av as sft_av
 from training.fit import expert, grpo
 from training.fit.engine import checkpoints, collapse
 from training.fit.engine.base import load_base
+from training.fit.engine.losses import in_turn, response_states
 from training.fit.engine.rows import label_tokens
 from training.label import readout
 
@@ -280,6 +282,52 @@ def test_a_step_has_the_gradient_of_an_independent_computation(trained, vocabula
     for name, parameter in trainer.parameters.items():
         if ".av." in name and name in found:
             torch.testing.assert_close(found[name], parameter.grad, rtol=2e-3, atol=1e-5)
+
+
+def test_draws_that_are_refused_have_their_likelihood_in_the_gradient():
+    """Against the sum over every way that a tiny sampler can go: its expected reward, differentiated as it is."""
+    logits = torch.tensor([0.3, -0.2, 0.9, 0.1], dtype=torch.float64, requires_grad=True)
+    rewards = {0: 1.0, 3: -0.5}  # of what is taken; 1 and 2 are refused
+    probabilities = logits.softmax(0)
+    left = probabilities[[0, 3]] / probabilities[[0, 3]].sum()
+    (left[0] * rewards[0] + left[1] * rewards[3]).backward()
+    expected, logits.grad = logits.grad, None
+    ways = [[*before, taken] for before in ([], [1], [2], [1, 2], [2, 1]) for taken in rewards]
+    total = 0.0
+    for way in ways:
+        scores, places = in_turn(logits[None], [torch.tensor(way)])
+        likelihood = scores.log_softmax(1)[range(len(way)), places].sum()
+        total += likelihood.detach().exp() * rewards[way[-1]] * likelihood
+    total.backward()
+    torch.testing.assert_close(logits.grad, expected)
+
+
+def test_grpo_samples_what_the_pair_writes_and_scores_every_draw(trained):
+    trainer = trainer_of(changed(trained, vocabulary="all", kl=0.0, temperature=1.5))
+    verbalizer = trainer.verbalizer
+    verbalizer.contract = verbalizer.contract.replace(output_no_repeats=True, max_new_tokens=30)
+    tokenizer, own = trainer.backbone.tokenizer, verbalizer.parse
+    verbalizer.restrict(tokenizer.convert_tokens_to_ids([*"ab, "]))
+    opening = tokenizer("About: ", add_special_tokens=False).input_ids  # it has learnt too little to begin a list
+    verbalizer.parse = lambda tokens, finished: own([*opening, *tokens], finished)
+    group = trainer._sample([0, 1], 0)
+    assert any(group.refused)
+    for output in group.outputs:
+        said = items(output)[0]
+        assert len(set(said)) == len(said)
+    with torch.no_grad(), trainer.backbone.using("av"):
+        found, rows = trainer._log_likelihood(group)
+        states, _, _ = response_states(verbalizer, group.inputs, group.targets)
+        logits = (verbalizer.logits_of(states).float() / 1.5).split([len(ids) for ids in group.targets])
+    expected = []
+    for sample, (ids, refused) in enumerate(zip(group.targets, group.refused, strict=True)):
+        for at, token in enumerate(ids):
+            left = logits[sample][at].exp()
+            for place in verbalizer.places_of(torch.tensor([*refused.get(at, []), token])):
+                expected.append((sample, float((left[place] / left.sum()).log())))
+                left[place] = 0
+    assert rows.tolist() == [sample for sample, _ in expected]
+    torch.testing.assert_close(found, torch.tensor([value for _, value in expected]), rtol=1e-4, atol=1e-4)
 
 
 def gradients_of(trainer: grpo.GRPOTrainer, rows: list[int], batch: list[int]) -> dict[str, torch.Tensor]:

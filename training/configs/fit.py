@@ -116,6 +116,10 @@ class AV(Supervised):
     template: str = Field(description="Raw prompt; {injection_char} is the marker.")
     injection: Injection = Field(Injection(), description="Where and at what norm the vector goes in.")
     max_new_tokens: int = 64
+    no_repeats: bool = Field(
+        False,
+        description="Never say an item of a list twice: the contract's output.no_repeats, in every rollout too.",
+    )
     sampled_negatives: int = Field(
         0,
         ge=0,

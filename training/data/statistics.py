@@ -67,6 +67,8 @@ def contract_of(
             "output_stop": "closing_tag",
             "max_new_tokens": config.av.max_new_tokens,
         }
+        if config.av.no_repeats:
+            values["output_no_repeats"] = True
     else:
         values |= {
             "ar_template": config.ar.template,

@@ -16,6 +16,11 @@ weights.
 What the reward does not see is watched, because every known collapse scores well on it for a while: the share of
 different explanations, outputs without an end, and nats a token from the start. Past a limit the run stops, and says
 so; `final/` and the checkpoints stay.
+
+Where the contract says `output.no_repeats`, a token that would say an item again is drawn, refused and drawn anew among
+the others. The refusal is the sampling's, not the AV's, so every draw is one of its actions and has its log-likelihood,
+a refused one too, and those after it among what was left: then the expected gradient is that of the reward of what is
+really written, without a pass over the vocabulary to find all that would be refused.
 """
 
 from __future__ import annotations
@@ -53,8 +58,8 @@ from .engine.base import load_base, processes
 from .engine.checkpoints import kept_on_stop, parent_facts, run_facts, save_half
 from .engine.collapse import Seen, Watch, total
 from .engine.loop import fit
-from .engine.losses import direction_loss, response_states
-from .engine.rows import choosing_table, evenly, label_tokens, load_vectors, refuse_several
+from .engine.losses import direction_loss, in_turn, response_states
+from .engine.rows import evenly, label_tokens, load_vectors, refuse_several
 from .reward.support import PARTNERS, Support, find_calibration
 
 REFERENCE = "reference"
@@ -87,12 +92,14 @@ class Group:
         targets: tokens of each sample, with the one that ended it.
         outputs: the explanations.
         activations: [n, d], raw, each as often as it has samples.
+        refused: of each sample what was drawn and not taken before each target, by its number; () where nothing was.
     """
 
     inputs: torch.Tensor
     targets: list[list[int]]
     outputs: list[Explanation]
     activations: torch.Tensor
+    refused: Sequence[Mapping[int, list[int]]] = ()
 
 
 class GRPOTrainer:
@@ -204,10 +211,11 @@ class GRPOTrainer:
         draws = [
             row_generator(vector, self.config.seed + step, sample) for vector in vectors for sample in range(samples)
         ]
-        written = self.verbalizer.tokens(inputs, Sampling(temperature=self.settings.temperature), generators=draws)
-        outputs = [self.verbalizer.parse(tokens, finished) for tokens, finished in written]
-        targets = [self._with_end(tokens, finished) for tokens, finished in written]
-        return Group(inputs, targets, outputs, vectors.repeat_interleave(samples, dim=0))
+        written = self.verbalizer.draws(inputs, Sampling(temperature=self.settings.temperature), draws)
+        outputs = [self.verbalizer.parse(tokens, finished) for tokens, finished, _ in written]
+        targets = [self._with_end(tokens, finished) for tokens, finished, _ in written]
+        refused = [refused for _, _, refused in written]
+        return Group(inputs, targets, outputs, vectors.repeat_interleave(samples, dim=0), refused)
 
     def _support(self, group: Group) -> torch.Tensor | None:
         """[n], how well each explanation's claims are supported; None where that is not rewarded."""
@@ -257,10 +265,20 @@ class GRPOTrainer:
         return policy.item(), divergence.item()
 
     def _log_likelihood(self, group: Group) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of each target token, at the temperature it was drawn at, and the sample it is of: [tokens] each."""
+        """Of each token drawn, at the temperature it was drawn at, and the sample it is of: [tokens] each."""
         states, tokens, rows = response_states(self.verbalizer, group.inputs, group.targets)
         logits = self.verbalizer.logits_of(states).float() / self.settings.temperature
-        return -functional.cross_entropy(logits, self.verbalizer.places_of(tokens), reduction="none"), rows
+        places = self.verbalizer.places_of(tokens)
+        if any(group.refused):
+            each = zip(group.targets, group.refused, strict=True)
+            before = [torch.tensor(of.get(at, []), dtype=torch.long) for ids, of in each for at in range(len(ids))]
+            drawn = [
+                [*self.verbalizer.places_of(ids.to(places.device)), place]
+                for ids, place in zip(before, places, strict=True)
+            ]
+            rows = rows.repeat_interleave(torch.tensor([len(ids) for ids in drawn], device=rows.device))
+            logits, places = in_turn(logits, [torch.stack(ids) for ids in drawn])
+        return -functional.cross_entropy(logits, places, reduction="none"), rows
 
     def _with_end(self, tokens: list[int], finished: bool) -> list[int]:
         """The tokens with the one that ended them, which is not among what was written."""

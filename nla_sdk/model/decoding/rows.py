@@ -14,6 +14,7 @@ from ...contract.prompts.prompt import Prompt
 from ...sampling import Sampling
 from ..running.together import Job
 from ..running.watching import UNWATCHED, Watch
+from .repeats import Said
 
 if TYPE_CHECKING:
     from ..verbalizer import Verbalizer
@@ -33,6 +34,8 @@ class Row:
         written: tokens so far, without an end token.
         finished: whether it came to an end of its own.
         told: the text that its caller knows.
+        said: what is not to be said again, where the contract forbids it.
+        refused: tokens chosen and not taken for that, in their order, by the number of the one that was.
     """
 
     call: Call
@@ -44,10 +47,14 @@ class Row:
     written: list[int] = field(default_factory=list)
     finished: bool = False
     told: str = ""
+    said: Said = field(default_factory=Said)
+    refused: dict[int, list[int]] = field(default_factory=dict)
 
     def anew(self) -> None:
         """Nothing of it is written. What is written then is the same."""
         self.written.clear()
+        self.refused.clear()
+        self.said = Said()
         if self.generator is not None and self.before is not None:
             self.generator.set_state(self.before)
 
@@ -65,6 +72,7 @@ class Call(Job):
     Attributes:
         waiting: parts that have not been started.
         written: of each row that has ended its tokens, and whether it came to an end of its own.
+        refused: see `Row`; of the rows that have ended and had any.
         apart: whether its prompts are to be run beside no other call's: one of them could not be run.
     """
 
@@ -85,6 +93,7 @@ class Call(Job):
         self.waiting = deque(parts)
         self.longest = max(len(prompt.ids) for _, prompt, _ in parts) + limit
         self.written: dict[int, tuple[list[int], bool]] = {}
+        self.refused: dict[int, dict[int, list[int]]] = {}
         self.apart = False
         self._count = sum(len(rows) for rows, _, _ in parts)
         self._rows: dict[int, Row] = {}  # that have been started
@@ -144,8 +153,18 @@ class Call(Job):
     def end(self, row: Row) -> None:
         """A row has ended."""
         self.written[row.number] = row.written, row.finished
+        if row.refused:
+            self.refused[row.number] = row.refused
         self.tell(row, ended=True)
         self._settle_if_done()
+
+    def takes(self, row: Row, token: int) -> bool:
+        """Whether a row may go on with a token; what it says then is noted."""
+        if not self.av.contract.output_no_repeats or (token in self.av.end_ids and not self.sampling.ignore_end):
+            return True
+        made = self.av.parse([*row.written, token], False)
+        # With the white space at its end: a line break that ends a list shows before something follows it.
+        return row.said.takes(str(made) + made.raw[len(made.raw.rstrip()) :])
 
     def _settle_if_done(self) -> None:
         if len(self.written) == self._count:

@@ -234,6 +234,12 @@ class Writing:
             call, written = row.call, row.written
             if call.settled:
                 continue
+            if not call.takes(row, token):
+                other = self._other(given[at : at + 1], row, token)
+                if other is None:  # whatever it says would be a repeat
+                    call.end(row)
+                    continue
+                chosen[at] = token = other
             ignore_end = call.sampling.ignore_end
             if token in av.end_ids and not ignore_end:
                 row.finished = True
@@ -271,13 +277,36 @@ class Writing:
             generators = [row.generator for row in rows if row.generator is not None]
         elif self.head is not None and self.head.shortlist is not None:
             return self.head.greedy(given)
-        if self.head is not None:
-            logits = self.head.logits(given)
-        else:
-            logits = given if av.vocabulary is None else av.logits_of(given)
+        logits = self._logits(given)
         chosen = draw(logits, temperature, generators, range(len(rows)))
         values = logits.gather(1, chosen[:, None])[:, 0]
         return (chosen if av.vocabulary is None else av.vocabulary[chosen]), values
+
+    def _logits(self, given: torch.Tensor) -> torch.Tensor:
+        """[n, vocabulary] over what may be written."""
+        if self.head is not None:
+            return self.head.logits(given)
+        return given if self.av.vocabulary is None else self.av.logits_of(given)
+
+    def _other(self, given: torch.Tensor, row: Row, token: int) -> int | None:
+        """Another token for a row that does not take this one: the likeliest that it takes, or drawn; None: it takes
+        none that has a probability.
+
+        One that is not taken gets no probability, and it is chosen anew. That draws from what all refused tokens being
+        left out beforehand would leave, without looking at every token of the vocabulary at every step.
+        """
+        av, generators = self.av, None if row.generator is None else [row.generator]
+        logits = self._logits(given).float().clone()
+        refused = row.refused.setdefault(len(row.written), [])
+        while True:
+            refused.append(token)
+            logits[0, av.places_of(torch.tensor([token], device=logits.device))] = -torch.inf
+            place = draw(logits, row.call.sampling.temperature, generators, [0])
+            if not bool(logits[0, place].isfinite()):
+                return None
+            token = int(place if av.vocabulary is None else av.vocabulary[place])
+            if row.call.takes(row, token):
+                return token
 
     def _refuse(self, lost: Sequence[Row]) -> None:
         """Rows for which the model gives no number end their calls, each call with its own."""

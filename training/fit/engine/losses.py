@@ -130,6 +130,28 @@ class _Sliced(torch.autograd.Function):
         return ctx.saved_tensors[0] * outer, None, None
 
 
+def in_turn(logits: torch.Tensor, drawn: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What each of several draws without replacement was drawn from.
+
+    Args:
+        logits: [n, v].
+        drawn: of each row int64 [k], k ≥ 1: the indices drawn, in their order.
+    Returns:
+        [draws, v], a row's logits for each of its draws, −inf at what had been drawn before it; int64 [draws], all of
+        `drawn`.
+    Example:
+        >>> in_turn(torch.zeros(2, 3), [torch.tensor([0]), torch.tensor([2, 1])])
+        (tensor([[0., 0., 0.],
+                [0., 0., 0.],
+                [0., 0., -inf]]), tensor([0, 2, 1]))
+    """
+    logits = logits.repeat_interleave(torch.tensor([len(of) for of in drawn], device=logits.device), dim=0)
+    for draw, before in enumerate(of[:at] for of in drawn for at in range(len(of))):
+        if len(before):
+            logits[draw, before] = -torch.inf  # of the copy
+    return logits, torch.cat(list(drawn))
+
+
 def direction_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """[n] `metrics.direction_mse` of each row, differentiable: 2 (1 − cos), [n, d] each."""
     return 2.0 * (1.0 - torch.cosine_similarity(predicted, target, dim=-1))
