@@ -16,8 +16,8 @@ from nla_sdk.model.running.watching import Watch
 from nla_sdk.sampling import Sampling
 from tests import tiny
 
-ROWS, LIMIT = 12, 40
-OPENINGS = {"quotes": 'Next: "', "list": "About: ", "old list": "A sum about "}
+ROWS, LIMIT = 8, 24
+OPENINGS = {"quotes": 'Next: "a", "b", "', "list": "About: ", "old list": "A sum about "}
 
 
 def plain_items(text: str) -> list[str]:
@@ -246,13 +246,13 @@ def test_without_the_rule_the_same_av_repeats_itself(av):
     kept, av.contract = av.contract, av.contract.replace(output_no_repeats=False)
     free = texts_of(av, written(av, rows_of(av), temperature=2.0))
     av.contract = kept
-    assert sum(not says_nothing_twice(text) for text in free) > ROWS / 3
+    assert any(not says_nothing_twice(text) for text in free)
 
 
 def test_every_part_of_a_text_says_nothing_twice(av):
     inputs = rows_of(av)
     whole = written(av, inputs)
-    for limit in range(1, LIMIT, 7):
+    for limit in range(1, LIMIT, 5):
         cut = written(av, inputs, limit=limit)
         assert [tokens for tokens, _ in cut] == [tokens[:limit] for tokens, _ in whole]
         assert all(says_nothing_twice(text) for text in texts_of(av, cut))
@@ -260,7 +260,7 @@ def test_every_part_of_a_text_says_nothing_twice(av):
 
 def test_calls_of_several_threads_write_what_each_writes_alone(av):
     rows = [rows_of(av, 3, seed) for seed in (40, 41, 42)]
-    how = [{}, {"temperature": 1.0}, {"temperature": 0.5, "limit": 20}]
+    how = [{}, {"temperature": 1.0}, {"temperature": 0.5, "limit": 12}]
     expected = [written(av, one, **options) for one, options in zip(rows, how, strict=True)]
     found: dict[int, list] = {}
     threads = [
