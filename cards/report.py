@@ -63,6 +63,8 @@ def _headline(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     trip, ablation, identity = evaluation.round_trip, evaluation.ablation, evaluation.identity
     if trip.fve is not None:
         yield "round-trip FVE", figure(trip.fve)
+    if trip.fve_balanced is not None:
+        yield f"  each of {trip.fve_balanced.families} families counting alike", figure(trip.fve_balanced)
     if trip.fve_without_outlying is not None and trip.reference is not None:
         yield f"  without {trip.reference.outlying} rows of outlying norm", figure(trip.fve_without_outlying)
     if evaluation.gain is not None:
@@ -90,7 +92,8 @@ def _headline(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
             over_chance = f"{times(test.times_chance)} × chance"
             yield name, f"{interval_percent(test.top1)}, {over_chance}, {p_value(test.top1)}"
     if evaluation.collapse is not None:
-        yield "distinct explanations", f"{evaluation.collapse.unique} of {evaluation.collapse.n}"
+        tokens = "" if trip.tokens is None else f", {number(trip.tokens.median, 1)} tokens in the median"
+        yield "distinct explanations", f"{evaluation.collapse.unique} of {evaluation.collapse.n}{tokens}"
     claims = evaluation.claims
     held = [kind for kind in claims.kinds if kind.precision is not None] if claims is not None else []
     if held:

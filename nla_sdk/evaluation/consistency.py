@@ -76,6 +76,13 @@ def _round_trip(evaluation: Evaluation, tolerance: float) -> Iterator[str]:
             none_above = cosines.max is not None and cosines.max <= trip.floor
             if (all_above and count < of) or (none_above and count):
                 yield f"round_trip.above_floor is {count} of {of}, which the least or largest cosine refutes"
+    if trip.tokens is not None:
+        yield from _ordered("round_trip.tokens", tolerance, median=trip.tokens.median, max=trip.tokens.max)
+    if (balanced := trip.fve_balanced) is not None and (families := trip.by_family.values()):
+        follows = sum(one.value for one in families) / len(families)
+        yield from _same("round_trip.fve_balanced", balanced.value, follows, tolerance)
+        if (balanced.families, balanced.n) != (len(families), sum(one.n for one in families)):
+            yield f"round_trip.fve_balanced is of {balanced.families} families, {balanced.n} rows; by_family has others"
     if trip.fve is not None and trip.mse is not None and trip.reference is not None:
         follows = 1 - trip.mse.value / trip.reference.baseline_mse if trip.reference.baseline_mse else None
         yield from _same("round_trip.fve", trip.fve.value, follows, tolerance)

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from .parts import Cosine, Count, Figure, Part, Proportion, Share
+from .ages import since
+from .parts import Balanced, Cosine, Count, Figure, Part, Proportion, Share
 
 CONDITIONS = ("real", "shuffled", "unrelated", "nonsense", "empty")
 EVALUATED = ("ok", "truncated")  # statuses of rows with an explanation and a reconstruction
@@ -37,6 +38,13 @@ class Reference(Part):
     baseline_mse_without_outlying: float | None = Field(
         None, description="mse of the other rows' mean direction; None: there are no outlying rows."
     )
+
+
+class Tokens(Part):
+    """How long explanations are, in tokens that the AV wrote (its tags included), over the evaluated rows."""
+
+    median: float = Field(ge=0)
+    max: Count
 
 
 class RoundTripFigures(Part):
@@ -72,7 +80,11 @@ class RoundTripFigures(Part):
     mse_min: float | None = None
     mse_max: float | None = None
     reference: Reference | None = None
-    by_family: dict[str, Figure] = Field({}, description="FVE.")
+    by_family: dict[str, Figure] = Field({}, description="FVE, of families with at least 5 rows.")
+    fve_balanced: Balanced | None = since(
+        3, "FVE, each source family counting alike; documents are drawn within families. None: there are not two."
+    )
+    tokens: Tokens | None = since(3, "That the AV wrote an explanation.")
 
 
 class Condition(Part):
@@ -80,6 +92,7 @@ class Condition(Part):
 
     cosine: Figure
     fve: Figure | None = None
+    fve_balanced: Balanced | None = since(3, "FVE, each source family counting alike.")
     above_floor: Share | None = Field(None, description="Not of `shuffled`: a row's cosine there is a mean over rows.")
 
 

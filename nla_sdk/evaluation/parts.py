@@ -33,6 +33,12 @@ class Figure(Part):
     p: float | None = Field(None, ge=0, le=1, description="Under the null that there is nothing; see docs.")
 
 
+class Balanced(Figure):
+    """A mean over source families, each counting alike however many rows it has: the mean of the families' means."""
+
+    families: Count = Field(description="Families that it is a mean over: those with at least 5 rows.")
+
+
 class Share(Part):
     """`count` of `of`."""
 

@@ -87,6 +87,11 @@ def read_json(path: Path, expected: str, what: str) -> dict[str, Any]:
     return content
 
 
+def _listed(versions: Sequence[int]) -> str:
+    *others, last = map(str, versions)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def sealed(path: Path, content: dict[str, Any], kind: type[File], versions: Sequence[int], again: str) -> File:
     """A file's content as what it is, held against the hash that it states.
 
@@ -97,8 +102,7 @@ def sealed(path: Path, content: dict[str, Any], kind: type[File], versions: Sequ
     """
     if (version := content.get("schema_version")) not in versions:
         raise EvaluationError(
-            f"{path} has schema version {version!r}; this nla-sdk reads {' and '.join(map(str, versions))}. Update one "
-            "of them."
+            f"{path} has schema version {version!r}; this nla-sdk reads {_listed(versions)}. Update one of them."
         )
     if (lost := next(_no_numbers(content), None)) is not None:
         raise EvaluationError(

@@ -12,22 +12,22 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from .ages import since, younger
 from .claims import Claims, PublishedFigure, TokenClass
 from .measures import Ablation, Collapse, Content, Control, Identity, RoundTripFigures, Signal
 from .parts import Cost, Data, Figure, Part, Settings, Subject
 from .verdict import Verdict, decide
 
-VERSION = 2
-VERSIONS = (1, VERSION)  # that are read; a file keeps the one it was written with
+VERSION = 3
+VERSIONS = (1, 2, VERSION)  # that are read; a file keeps the one it was written with
 EVALUATION, ROWS, VARIANTS = "evaluation.json", "rows.parquet", "variants.parquet"
 CLAIMS_TABLE = "claims.parquet"
-SINCE_2 = ("claims", "token_classes", "published")
 
 
 class Evaluation(Part):
     """The whole file."""
 
-    schema_version: Literal[1, 2] = VERSION
+    schema_version: Literal[1, 2, 3] = VERSION
     origin: Literal["measured", "published"]
     published_at: str | None = Field(None, description="Of published figures: where they stand.")
     subject: Subject
@@ -49,13 +49,9 @@ class Evaluation(Part):
     controls: list[Control] = []
     collapse: Collapse | None = None
     signal: Signal | None = None
-    claims: Claims | None = Field(None, description="What the words are worth; since version 2.")
-    token_classes: list[TokenClass] | None = Field(
-        None, description="Beside the mean direction of each class; since version 2."
-    )
-    published: list[PublishedFigure] | None = Field(
-        None, description="Others' figures of other pairs, to be read beside."
-    )
+    claims: Claims | None = since(2, "What the words are worth.")
+    token_classes: list[TokenClass] | None = since(2, "Beside the mean direction of each class.")
+    published: list[PublishedFigure] | None = since(2, "Others' figures of other pairs, to be read beside.")
     cost: Cost | None = None
     verdict: Verdict
     files: dict[str, str] = Field({}, description="SHA-256 of the tables beside the file.")
@@ -80,9 +76,11 @@ class Evaluation(Part):
                 + f"{trip.failed} failed rows are not the "
                 f"{trip.attempted} attempted"
             )
-        young = [name for name in SINCE_2 if getattr(self, name) is not None]
-        if self.schema_version < VERSION and young:
-            raise ValueError(f"schema version {self.schema_version} has no {', '.join(young)}: that is of version 2")
+        if young := dict(younger(self, self.schema_version)):
+            raise ValueError(
+                f"schema version {self.schema_version} has no {', '.join(young)}: that is of version "
+                + " and ".join(map(str, sorted(set(young.values()))))
+            )
         if self.origin == "measured":
             wanted = ("sha256", "rows", "documents")
             named = all(getattr(self.data, name) is not None for name in wanted)

@@ -117,4 +117,4 @@ def worded(**changes) -> Evaluation:
     parts = {"claims": claims(), "token_classes": classes(), "published": [others(), others(what="b", n=None)]}
     found, _ = measured()
     values = {name: getattr(found, name) for name in type(found).model_fields} | parts | changes
-    return type(found)(**values | {"schema_version": 2, "verdict": decide(values)})
+    return type(found)(**values | {"schema_version": 3, "verdict": decide(values)})

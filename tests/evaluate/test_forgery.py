@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nla_sdk.errors import InputError
-from nla_sdk.evaluation.reading import EvaluationError, dumps
+from nla_sdk.evaluation.ages import as_of
+from nla_sdk.evaluation.reading import EvaluationError, digest, dumps
 from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS, Evaluation
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.tables import vector_column
@@ -89,12 +90,30 @@ def test_what_was_not_touched_verifies_with_everything_checked(forge):
         (("settings", "permutations", 10**9), "less than or equal to"),
         (("settings", None), "names its data, its settings"),
         (("round_trip", "ar_cut", 1), "round_trip.ar_cut"),
+        (("round_trip", "fve_balanced", "interval_95", 0, -9.0), "fve_balanced.interval_95.0 is -9"),
+        (("round_trip", "fve_balanced", None), "round_trip.fve_balanced is None, the rows give"),
+        (("round_trip", "tokens", None), "round_trip.tokens is None, the rows give"),
+        (("schema_version", 2), "schema version 2 has no round_trip.fve_balanced"),
     ],
     ids=lambda value: ".".join(map(str, value[:-1])) if isinstance(value, tuple) else "",
 )
 def test_a_resealed_change_is_refused(forge, path, message):
     with pytest.raises(EvaluationError, match=message):
         forge(setting(*path))
+
+
+def test_a_file_of_version_2_verifies_without_what_came_later_and_keeps_its_hash(forge, made, tmp_path):
+    _, _, found = made
+    older = as_of(found, 2).model_copy(update={"schema_version": 2})
+
+    def to_older(values):
+        values.clear()
+        values.update(older.model_dump(mode="json", exclude_none=True))
+        values["files"][ROWS] = sha256_of(tmp_path / ROWS)
+
+    kept = forge(to_older).evaluation
+    assert kept.schema_version == 2 and kept.round_trip.fve_balanced is kept.round_trip.tokens is None
+    assert digest(kept) == json.loads((tmp_path / EVALUATION).read_text(encoding="utf-8"))["sha256"]
 
 
 def test_a_content_blind_pair_cannot_choose_thresholds_that_make_it_read(tmp_path):

@@ -51,7 +51,7 @@ def test_what_is_no_evaluation_file_is_refused_by_what_it_is(tmp_path):
         ("{", "no readable JSON"),
         ("[]", "holds a list"),
         ('{"rows": 1}', "no schema_version"),
-        ('{"schema_version": 9}', "schema version 9; this nla-sdk reads 1"),
+        ('{"schema_version": 9}', "schema version 9; this nla-sdk reads 1, 2 and 3"),
         ('{"schema_version": 1, "origin": "guessed"}', "origin"),
     ]:
         file.write_text(text, encoding="utf-8")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from nla_sdk.evaluation.ages import as_of
 from nla_sdk.evaluation.claims import Claims, PublishedFigure
 from nla_sdk.evaluation.measures import Collapse, Cosines, RoundTripFigures
-from nla_sdk.evaluation.parts import Figure, Share
+from nla_sdk.evaluation.parts import Balanced, Figure, Share
 from nla_sdk.evaluation.reading import canonical, load, save
 from nla_sdk.evaluation.verdict import Thresholds
 from tests.cards.samples import published
@@ -60,4 +61,20 @@ def test_a_file_of_version_1_keeps_its_version_and_hash_and_has_no_parts_of_vers
     ):
         with pytest.raises(ValueError, match=f"schema version 1 has no {name}"):
             published(schema_version=1, **{name: value})
-        assert published(**{name: value}).schema_version == 2
+        assert published(**{name: value}).schema_version == 3
+
+
+def test_a_file_of_version_2_has_no_figure_of_version_3_however_deep_it_stands():
+    balanced = Balanced(value=0.3, n=42, families=2)
+    found = published()
+    trip = found.round_trip.model_copy(update={"fve_balanced": balanced})
+    real = found.ablation.conditions["real"].model_copy(update={"fve_balanced": balanced})
+    conditions = {**found.ablation.conditions, "real": real}
+    changes = {"round_trip": trip, "ablation": found.ablation.model_copy(update={"conditions": conditions})}
+    said = r"version 2 has no round_trip.fve_balanced, ablation.conditions.real.fve_balanced: that is of version 3"
+    with pytest.raises(ValueError, match=said):
+        published(schema_version=2, **changes)
+    younger = published(**changes)
+    older = as_of(younger, 2).model_copy(update={"schema_version": 2})
+    assert older == published(schema_version=2) and "balanced" not in canonical(older)
+    assert as_of(younger, 3) == younger

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nla_sdk.evaluation.parts import Figure
+from nla_sdk.evaluation.parts import Balanced, Figure
 from nla_sdk.evaluation.reading import EvaluationError, load
 from nla_sdk.evaluation.schema import ROWS, Evaluation
 from nla_sdk.io.files import sha256_of
@@ -15,6 +15,7 @@ from nla_sdk.io.tables import read_table
 
 if TYPE_CHECKING:
     from .measures.tables import Tables
+
 
 MEASURES = (
     ("round trip FVE", lambda e: e.round_trip.fve),
@@ -30,11 +31,17 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class Paired:
-    """B minus A on shared rows, by FVE."""
+    """B minus A on shared rows, by FVE.
+
+    Attributes:
+        balanced: the same with each source family counting alike; None: `why_not_balanced` says why.
+    """
 
     rows: int
     same_activations: bool
     difference: Figure
+    balanced: Balanced | None = None
+    why_not_balanced: str = ""
 
 
 def _delta(evaluation: Evaluation, name: str) -> Figure | None:
@@ -59,7 +66,7 @@ def paired(a: Path, b: Path) -> Paired | None:
     """
     import numpy as np
 
-    from .measures.nulls import Documents
+    from .measures.nulls import FEWEST_OF_A_FAMILY, Documents, Families
 
     files = [load(path) for path in (a, b)]
     if any(one.origin != "measured" for one in files):
@@ -70,6 +77,9 @@ def paired(a: Path, b: Path) -> Paired | None:
     names = ["row_id", "doc_id"]
     names += ["n_raw_tokens"] if all("n_raw_tokens" in one.rows.column_names for one in both) else []
     found = [dict(_rows(one, names)) for one in both]
+    families = [
+        dict(zip(_keys(one, names), one.families, strict=True)) if one.families is not None else None for one in both
+    ]
     shared = [key for key in found[0] if key in found[1]]
     if not shared:
         return None
@@ -78,7 +88,16 @@ def paired(a: Path, b: Path) -> Paired | None:
     settings = files[0].settings
     p = documents.sign_flip(difference, settings.permutations, settings.seed)
     figure = documents.mean(difference, draws=settings.bootstrap_draws, seed=settings.seed, p=p)
-    return Paired(len(shared), all(found[0][key][1] == found[1][key][1] for key in shared), figure)
+    same = all(found[0][key][1] == found[1][key][1] for key in shared)
+    named = [None if one is None else [one[key] for key in shared] for one in families]
+    if named[0] is None or named[0] != named[1]:
+        why = "a table does not say the rows' families" if None in named else "the tables say other families of them"
+        return Paired(len(shared), same, figure, None, why)
+    alike = Families(named[0], [document for _, document, *_ in shared])
+    p = alike.sign_flip(difference, settings.permutations, settings.seed)
+    balanced = alike.mean(difference, draws=settings.bootstrap_draws, seed=settings.seed, p=p)
+    why = f"{len(alike)} families have {FEWEST_OF_A_FAMILY} rows or more, at least 2 needed"
+    return Paired(len(shared), same, figure, balanced, "" if balanced else why)
 
 
 def _tables(path: Path, evaluation: Evaluation) -> Tables:
@@ -98,9 +117,14 @@ def _rows(tables: Tables, names: list[str]) -> Iterator[tuple[tuple, tuple[float
     from .measures.tables import numbers
 
     fve, vectors = tables.fve(numbers(tables.rows, "cosine_real")), tables.activations
-    for at, row in enumerate(tables.rows.select(names).to_pylist()):
+    for at, key in enumerate(_keys(tables, names)):
         if tables.evaluated[at]:
-            yield tuple(row.values()), (fve[at], vectors[at].tobytes())
+            yield key, (fve[at], vectors[at].tobytes())
+
+
+def _keys(tables: Tables, names: list[str]) -> list[tuple]:
+    """What each row is known by."""
+    return [tuple(row.values()) for row in tables.rows.select(names).to_pylist()]
 
 
 def lines(a: Path, b: Path) -> Iterator[str]:
@@ -111,8 +135,9 @@ def lines(a: Path, b: Path) -> Iterator[str]:
     if one.subject.layer != other.subject.layer or one.subject.base_model != other.subject.base_model:
         yield "They read different layers or models: compare FVE and gain, not cosine."
     yield f"{'':40}{'A':>26}{'B':>26}"
-    for name, of in MEASURES:
-        left, right = of(one), of(other)
+    measured = [(name, of(one), of(other)) for name, of in MEASURES]
+    measured.insert(1, ("  each family counting alike", _balanced(a, one), _balanced(b, other)))
+    for name, left, right in measured:
         if left is not None or right is not None:
             yield f"{name:40}{_said(left):>26}{_said(right):>26}"
     for name, left, right in _claims(one, other):
@@ -128,6 +153,11 @@ def lines(a: Path, b: Path) -> Iterator[str]:
     said = "the same activations" if test.same_activations else "the same positions, other activations"
     figure = test.difference
     yield f"B − A on {test.rows} shared rows ({said}): FVE {_said(figure)}, p = {figure.p:.2g}"
+    if (alike := test.balanced) is None:
+        yield f"  not with each family counting alike: {test.why_not_balanced}"
+    else:
+        counted = f"each of {alike.families} families counting alike ({alike.n} rows)"
+        yield f"  {counted}: FVE {_said(alike)}, p = {alike.p:.2g}"
 
 
 def _claims(one: Evaluation, other: Evaluation) -> Iterator[tuple[str, Figure | None, Figure | None]]:
@@ -144,6 +174,17 @@ def _claims(one: Evaluation, other: Evaluation) -> Iterator[tuple[str, Figure | 
         for said, part in (("probability of support, AUROC", "auroc"), ("  calibration error (ECE)", "ece")):
             left, right = (getattr(reliability, part) if reliability else None for reliability in found)
             yield said, left, right
+
+
+def _balanced(path: Path, evaluation: Evaluation) -> Balanced | None:
+    """FVE with each family counting alike; of a file that is older than the figure, from the rows beside it."""
+    stated = evaluation.round_trip.fve_balanced
+    if stated is not None or evaluation.origin != "measured" or not (path.parent / ROWS).is_file():
+        return stated
+    from .measures.tables import balanced_figure, numbers
+
+    tables = _tables(path, evaluation)
+    return balanced_figure(tables, tables.evaluated, numbers(tables.rows, "cosine_real")[tables.evaluated])
 
 
 def _nothing_shared(a: Path, b: Path) -> str:

@@ -22,6 +22,7 @@ from nla_sdk.evaluation.measures import (
     Identity,
     Reference,
     RoundTripFigures,
+    Tokens,
 )
 from nla_sdk.evaluation.parts import Figure, Share
 from nla_sdk.results import UNTAGGED
@@ -33,6 +34,7 @@ from .nulls import Documents, share_at_least
 from .tables import (
     FEWEST_OF_A_FAMILY,
     Tables,
+    balanced_figure,
     fve_figure,
     gain_figure,
     mean_figure,
@@ -102,12 +104,11 @@ def round_trip(tables: Tables) -> RoundTripFigures:
     of_usable = tables.of(tables.usable)
     several = len(set(tables.document_names[tables.usable])) > 1
     families: dict[str, Figure] = {}
-    if "source_family" in tables.rows.column_names:
-        names = np.array(tables.rows["source_family"].to_pylist())
-        for family in sorted(set(names[tables.evaluated])):
-            mask = tables.evaluated & (names == family)
+    if tables.families is not None:
+        for family in sorted(set(tables.families[tables.evaluated])):
+            mask = tables.evaluated & (tables.families == family)
             if tables.has_fve and mask.sum() >= FEWEST_OF_A_FAMILY:
-                families[str(family)] = fve_figure(tables, tables.of(mask), numbers(tables.rows, "cosine_real")[mask])
+                families[family] = fve_figure(tables, tables.of(mask), numbers(tables.rows, "cosine_real")[mask])
     outlying, without = _outlying(tables)
     raw_variance = None
     if tables.has_fve:
@@ -138,7 +139,15 @@ def round_trip(tables: Tables) -> RoundTripFigures:
             **outlying,
         ),
         by_family=families,
+        fve_balanced=balanced_figure(tables, tables.evaluated, cosine),
+        tokens=_tokens(tables),
     )
+
+
+def _tokens(tables: Tables) -> Tokens:
+    """How many tokens the AV wrote."""
+    written = np.array(tables.rows["tokens_written"].to_pylist())[tables.evaluated]
+    return Tokens(median=float(np.median(written)), max=int(written.max()))
 
 
 def _outlying(tables: Tables) -> tuple[dict[str, Any], Figure | None]:
@@ -155,9 +164,10 @@ def _outlying(tables: Tables) -> tuple[dict[str, Any], Figure | None]:
 
 
 def _compare(
-    tables: Tables, documents: Documents, real: np.ndarray, others: dict[str, np.ndarray], p: dict[str, float]
+    tables: Tables, mask: np.ndarray, real: np.ndarray, others: dict[str, np.ndarray], p: dict[str, float]
 ) -> Ablation:
-    """Conditions and paired deltas from cosines of the same rows."""
+    """Conditions and paired deltas from cosines of the rows under a mask."""
+    documents = tables.of(mask)
     floor = tables.settings.floor
 
     def condition(name: str, cosine: np.ndarray) -> Condition:
@@ -165,6 +175,7 @@ def _compare(
         return Condition(
             cosine=mean_figure(tables, documents, cosine),
             fve=fve_figure(tables, documents, cosine),
+            fve_balanced=balanced_figure(tables, mask, cosine),
             above_floor=None if name == "shuffled" else share,  # its rows are means over rows: no row is at the floor
         )
 
@@ -192,7 +203,7 @@ def ablation(tables: Tables) -> Ablation:
         made = tables.vectors("reconstruction", at)
         others = {"shuffled": shuffled_cosine(made, tables.activations[at], tables.documents), **others}
         p["shuffled"] = _pairing_p(tables, made, tables.activations[at], tables.documents)
-    return _compare(tables, tables.documents, real, others, p)
+    return _compare(tables, at, real, others, p)
 
 
 def true_labels(tables: Tables, labelled: np.ndarray) -> Ablation:
@@ -205,7 +216,7 @@ def true_labels(tables: Tables, labelled: np.ndarray) -> Ablation:
         made, activations = tables.vectors("label_reconstruction", labelled), tables.activations[labelled]
         others = {"shuffled": shuffled_cosine(made, activations, documents), **others}
         p["shuffled"] = _pairing_p(tables, made, activations, documents)
-    return _compare(tables, documents, real, others, p)
+    return _compare(tables, labelled, real, others, p)
 
 
 def _pairing_p(tables: Tables, made: np.ndarray, activations: np.ndarray, documents: Documents) -> float:

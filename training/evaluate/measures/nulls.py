@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from nla_sdk.evaluation.parts import Figure
+from nla_sdk.evaluation.parts import Balanced, Figure
 from nla_sdk.metrics import NO_ERROR
 
 LEVEL = 0.95
+FEWEST_OF_A_FAMILY = 5  # rows, for a figure of their own
 AT_ONCE = 500  # draws held in memory together
 
 
@@ -68,10 +69,21 @@ class Documents:
         interval = None if ratio is None else (1.0 - ratio[1], 1.0 - ratio[0])
         return Figure(value=value, n=len(real), interval_95=interval)
 
+    def drawn_means(self, values: np.ndarray, draws: int, seed: int | Sequence[int]) -> np.ndarray:
+        """The mean over rows in each draw of documents with replacement: float64 [draws]."""
+        return self._ratios(self.sums(values), self.sizes.astype(np.float64), draws, seed)
+
     def _interval(self, above: np.ndarray, below: np.ndarray, draws: int, seed: int) -> tuple[float, float] | None:
         """Of Σ above / Σ below over documents; None for a single document, or where Σ below is 0 in a draw."""
         if len(self) < 2:
             return None
+        if not np.isfinite(found := self._ratios(above, below, draws, seed)).all():
+            return None
+        low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return float(low), float(high)
+
+    def _ratios(self, above: np.ndarray, below: np.ndarray, draws: int, seed: int | Sequence[int]) -> np.ndarray:
+        """Σ above / Σ below in each draw of documents with replacement: float64 [draws]."""
         # Documents are drawn, not rows: ten rows of one text are nearly one observation, and drawing rows would make
         # the interval as narrow as if they were ten.
         rng = np.random.default_rng(seed)
@@ -81,10 +93,7 @@ class Documents:
             counts = rng.multinomial(len(self), shares, size=min(AT_ONCE, draws - first))
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratios.append((counts @ above) / (counts @ below))
-        if not np.isfinite(found := np.concatenate(ratios)).all():
-            return None
-        low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return float(low), float(high)
+        return np.concatenate(ratios)
 
     # --- nulls ----------------------------------------------------------------------------------------------------
     def sign_flip(self, deltas: np.ndarray, draws: int = 5000, seed: int = 0) -> float:
@@ -119,6 +128,69 @@ class Documents:
             to = rng.permutation(len(self))[self.codes]
             shift = rng.integers(0, 1 << 30, size=len(self))[self.codes]
             yield by_document[starts[to] + (place + shift) % self.sizes[to]]
+
+
+class Families:
+    """The rows of source families that are large enough for a mean of their own, so that each family counts alike.
+
+    Args:
+        families, doc_ids: of each of n rows.
+    Attributes:
+        kept: int, the rows of families with at least `FEWEST_OF_A_FAMILY` rows.
+    Example:
+        >>> Families(["a"] * 5 + ["b"] * 10, [str(row) for row in range(15)]).mean(np.repeat([0.0, 1.0], [5, 10])).value
+        0.5
+    """
+
+    def __init__(self, families: Sequence[str], doc_ids: Sequence[str]) -> None:
+        _, codes, sizes = np.unique(
+            np.asarray(families, dtype=object).astype(str), return_inverse=True, return_counts=True
+        )
+        large = np.flatnonzero(sizes >= FEWEST_OF_A_FAMILY)
+        self.kept = np.flatnonzero(np.isin(codes, large))
+        self._rows = [np.flatnonzero(codes[self.kept] == code) for code in large]
+        documents = np.asarray(doc_ids, dtype=object)[self.kept]
+        self._all = Documents(documents.tolist())
+        self._each = [Documents(documents[rows].tolist()) for rows in self._rows]
+
+    def __len__(self) -> int:
+        """How many families there are."""
+        return len(self._rows)
+
+    def mean(self, values: np.ndarray, *, draws: int = 2000, seed: int = 0, p: float | None = None) -> Balanced | None:
+        """The mean of the families' means; None of fewer than two families.
+
+        Its interval is a percentile bootstrap: in each draw every family's documents are drawn anew among themselves,
+        as many as it has. None where a family is of one document: how such families vary cannot be known from it.
+
+        Args:
+            values: float [n], of all rows.
+            p: goes into the figure.
+        """
+        if len(self) < 2:
+            return None
+        values = np.asarray(values, dtype=np.float64)[self.kept]
+        found = float(np.mean([values[rows].mean() for rows in self._rows]))
+        interval = None
+        if all(len(documents) > 1 for documents in self._each):
+            drawn = np.mean(
+                [
+                    documents.drawn_means(values[rows], draws, [seed, at])
+                    for at, (rows, documents) in enumerate(zip(self._rows, self._each, strict=True))
+                ],
+                axis=0,
+            )
+            low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            interval = float(low), float(high)
+        return Balanced(value=found, n=len(self.kept), interval_95=interval, p=p, families=len(self))
+
+    def sign_flip(self, deltas: np.ndarray, draws: int = 5000, seed: int = 0) -> float:
+        """Two-sided p of the mean of the families' mean differences, see `Documents.sign_flip`."""
+        deltas = np.asarray(deltas, dtype=np.float64)[self.kept]
+        weights = np.empty(len(self.kept))
+        for rows in self._rows:  # the weighted mean over rows is the mean of means
+            weights[rows] = len(self.kept) / (len(self) * len(rows))
+        return self._all.sign_flip(deltas * weights, draws, seed)
 
 
 def share_at_least(null: np.ndarray, observed: float) -> float:

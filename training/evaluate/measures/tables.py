@@ -15,13 +15,13 @@ import pyarrow as pa
 
 from nla_sdk import metrics
 from nla_sdk.evaluation.measures import EVALUATED
-from nla_sdk.evaluation.parts import Figure, Settings
+from nla_sdk.evaluation.parts import Balanced, Figure, Settings
 from nla_sdk.io.tables import read_vectors
 
-from .nulls import Documents
+from .nulls import FEWEST_OF_A_FAMILY as FEWEST_OF_A_FAMILY
+from .nulls import Documents, Families
 
 Row = TypeVar("Row")
-FEWEST_OF_A_FAMILY = 5  # rows, for a figure of their own
 EMPTY = b"empty_reconstruction"  # in the rows' schema: what the AR makes of no text, float32 [d], little-endian, Base64
 
 
@@ -66,6 +66,9 @@ class Tables:
         self.status = np.array(rows["status"].to_pylist())
         self.evaluated = np.isin(self.status, EVALUATED)
         self.document_names = np.array(rows["doc_id"].to_pylist())
+        self.families = None
+        if "source_family" in rows.column_names:
+            self.families = np.array([str(name) for name in rows["source_family"].to_pylist()], dtype=object)
         self.activations = read_vectors(rows)
         self.usable = np.isfinite(self.activations).all(axis=1) & (self.activations != 0).any(axis=1)
         self.baselines = metrics.mean_baselines(self.activations[self.usable]) if self.usable.any() else None
@@ -114,6 +117,14 @@ def fve_figure(
         return None
     fve = tables.fve(cosine) if other is None else tables.fve(cosine) - tables.fve(other)
     return mean_figure(tables, documents, fve, p)
+
+
+def balanced_figure(tables: Tables, mask: np.ndarray, cosine: np.ndarray) -> Balanced | None:
+    """FVE from the cosines of the rows under a mask, each source family counting alike; None where there is none."""
+    if not tables.has_fve or tables.families is None:
+        return None
+    families = Families(tables.families[mask].tolist(), tables.document_names[mask].tolist())
+    return families.mean(tables.fve(cosine), draws=tables.settings.bootstrap_draws, seed=tables.settings.seed)
 
 
 def gain_figure(
