@@ -91,6 +91,12 @@ def _headline(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
             name = "raw activation finds its document" if is_ceiling else f"AV text finds ({test.candidates})"
             over_chance = f"{times(test.times_chance)} × chance"
             yield name, f"{interval_percent(test.top1)}, {over_chance}, {p_value(test.top1)}"
+    matched = [one for one in evaluation.matching or [] if one.matched is not None]
+    if matched:
+        said = (f"{interval_percent(one.matched)} by {one.features}" for one in matched)
+        yield f"matched with its text among {matched[0].of}", f"{', '.join(said)} (chance {percent(matched[0].chance)})"
+    elif evaluation.matching:
+        yield "matched with its text", f"not measured: {evaluation.matching[0].why_not}"
     if evaluation.collapse is not None:
         tokens = "" if trip.tokens is None else f", {number(trip.tokens.median, 1)} tokens in the median"
         yield "distinct explanations", f"{evaluation.collapse.unique} of {evaluation.collapse.n}{tokens}"

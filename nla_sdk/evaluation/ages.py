@@ -24,8 +24,9 @@ def since(version: int, description: str | None = None) -> Any:
     return Field(None, description=description, json_schema_extra={"since": version})
 
 
-def _version_of(part: Part, name: str) -> int:
-    extra = type(part).model_fields[name].json_schema_extra
+def came_with(kind: type[Part], name: str) -> int:
+    """The schema version since which parts of a kind have a field."""
+    extra = kind.model_fields[name].json_schema_extra
     known = extra.get("since") if isinstance(extra, dict) else None
     return known if isinstance(known, int) else 1
 
@@ -35,7 +36,7 @@ def younger(value: Any, version: int, where: str = "") -> Iterator[tuple[str, in
     if isinstance(value, Part):
         for name in type(value).model_fields:
             inner, path = getattr(value, name), f"{where}.{name}".lstrip(".")
-            if inner is not None and (came := _version_of(value, name)) > version:
+            if inner is not None and (came := came_with(type(value), name)) > version:
                 yield path, came
             else:
                 yield from younger(inner, version, path)
@@ -49,7 +50,7 @@ def as_of(value: Found, version: int) -> Found:
     changed: Any = value
     if isinstance(value, Part):
         kept = {
-            name: None if _version_of(value, name) > version else as_of(getattr(value, name), version)
+            name: None if came_with(type(value), name) > version else as_of(getattr(value, name), version)
             for name in type(value).model_fields
         }
         changed = value.model_copy(update=kept)

@@ -24,6 +24,7 @@ def contradictions(evaluation: Evaluation) -> list[str]:
         *_round_trip(evaluation, tolerance),
         *_ablations(evaluation, tolerance),
         *_tests(evaluation, tolerance),
+        *_matching(evaluation, tolerance),
         *_collapse(evaluation),
         *_claims(evaluation, tolerance),
         *_figures(evaluation.model_dump(exclude_none=True), tolerance, inside=evaluation.origin == "published"),
@@ -134,6 +135,26 @@ def _tests(evaluation: Evaluation, tolerance: float) -> Iterator[str]:
             yield from _same(f"{where}.top1", test.top1.value, min(test.by_seed), tolerance)
         if test.eligible is not None and test.eligible < test.queries:
             yield f"{where}: {test.queries} queries among {test.eligible} rows"
+
+
+def _matching(evaluation: Evaluation, tolerance: float) -> Iterator[str]:
+    """Explanations put to texts: shares and their chance, of enough documents."""
+    for one in evaluation.matching or []:
+        where = f"matching.{one.features}"
+        yield from _same(f"{where}.chance", one.chance, 1 / one.of, tolerance)
+        if (one.matched is None) == (one.why_not is None):
+            yield f"{where} has to say either what was matched or why nothing was"
+        if one.documents > one.rows:
+            yield f"{where}: {one.documents} documents of {one.rows} rows"
+        if one.matched is None:
+            continue
+        if not 0 <= one.matched.value <= 1:
+            yield f"{where}.matched is {one.matched.value:g}, no share"
+        if one.documents < one.of or not one.of <= one.matched.n <= min(one.rows, one.of * one.draws):
+            dealt = f"{one.matched.n} of {one.rows} rows in {one.draws} draws"
+            yield f"{where}: {one.of} of {one.documents} documents, {dealt}, which cannot be"
+        if one.features == "meaning" and evaluation.settings is not None and evaluation.settings.embedder is None:
+            yield f"{where} needs an embedder, and settings name none"
 
 
 def _collapse(evaluation: Evaluation) -> Iterator[str]:

@@ -216,6 +216,28 @@ class Collapse(Part):
         return 1.0 - self.unique_share if self.n else 0.0
 
 
+class Matching(Part):
+    """Explanations put to texts one to one, drawn and in random order: a stand-in for readers."""
+
+    features: Literal["words", "meaning"] = Field(description="TF-IDF; or cosines of sentence embeddings.")
+    of: int = Field(ge=1, description="Explanations and texts in a draw, each of another document.")
+    draws: Count
+    documents: Count = Field(description="With a text and an explanation, that the draws are of.")
+    rows: Count = Field(description="Of those documents.")
+    chance: Proportion
+    matched: Figure | None = Field(
+        None,
+        description="Mean share that is given its own text; n: rows that were drawn. Drawn anew for the interval are "
+        "documents and draws.",
+    )
+    why_not: str | None = Field(None, description="Why it was not measured, if it was not.")
+
+    @property
+    def times_chance(self) -> float | None:
+        """The share over what guessing gives; None where it was not measured."""
+        return None if self.matched is None or not self.chance else self.matched.value / self.chance
+
+
 class Signal(Part):
     """Which part of an explanation carries the score, on a subsample. Values are FVE or differences of FVE."""
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from .ages import since, younger
 from .claims import Claims, PublishedFigure, TokenClass
-from .measures import Ablation, Collapse, Content, Control, Identity, RoundTripFigures, Signal
+from .measures import Ablation, Collapse, Content, Control, Identity, Matching, RoundTripFigures, Signal
 from .parts import Cost, Data, Figure, Part, Settings, Subject
 from .verdict import Verdict, decide
 
@@ -46,6 +46,7 @@ class Evaluation(Part):
     identity: Identity | None = None
     true_labels_identity: Identity | None = None
     content: Content | None = None
+    matching: list[Matching] | None = since(3, "Do explanations find their texts among others.")
     controls: list[Control] = []
     collapse: Collapse | None = None
     signal: Signal | None = None
@@ -77,10 +78,9 @@ class Evaluation(Part):
                 f"{trip.attempted} attempted"
             )
         if young := dict(younger(self, self.schema_version)):
-            raise ValueError(
-                f"schema version {self.schema_version} has no {', '.join(young)}: that is of version "
-                + " and ".join(map(str, sorted(set(young.values()))))
-            )
+            said = ", ".join(list(young)[:3]) + (f" and {len(young) - 3} more" if len(young) > 3 else "")
+            since = " and ".join(map(str, sorted(set(young.values()))))
+            raise ValueError(f"schema version {self.schema_version} has no {said}: that is of version {since}")
         if self.origin == "measured":
             wanted = ("sha256", "rows", "documents")
             named = all(getattr(self.data, name) is not None for name in wanted)

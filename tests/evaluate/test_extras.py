@@ -108,7 +108,8 @@ def test_an_embedder_is_a_sentence_transformers_model(tmp_path, base, data):
     vectors = embed(["the cat sat", "the cat sat", "on a mat"])
     assert vectors.shape == (3, 64) and np.array_equal(vectors[0], vectors[1])
     known = Oracle(data)
-    found = evaluate(PlantedPair(tmp_path / "pair", known.say, known.hear), data, tmp_path / "out", embed=embed)
+    named = SETTINGS.model_copy(update={"embedder": embed.name})
+    found = evaluate(PlantedPair(tmp_path / "pair", known.say, known.hear), data, tmp_path / "out", named, embed=embed)
     assert {"words", "characters", "embeddings"} <= {one.features for one in found.content.retrieval}
     from training.evaluate.verify import verify
 

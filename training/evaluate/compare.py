@@ -140,7 +140,7 @@ def lines(a: Path, b: Path) -> Iterator[str]:
     for name, left, right in measured:
         if left is not None or right is not None:
             yield f"{name:40}{_said(left):>26}{_said(right):>26}"
-    for name, left, right in _claims(one, other):
+    for name, left, right in (*_matched(one, other), *_claims(one, other)):
         yield f"{name:40}{_said(left):>26}{_said(right):>26}"
     if published := [side for side, found in (("A", one), ("B", other)) if found.origin == "published"]:
         yield f"No paired test: {' and '.join(published)} published: no rows."
@@ -158,6 +158,16 @@ def lines(a: Path, b: Path) -> Iterator[str]:
     else:
         counted = f"each of {alike.families} families counting alike ({alike.n} rows)"
         yield f"  {counted}: FVE {_said(alike)}, p = {alike.p:.2g}"
+
+
+def _matched(one: Evaluation, other: Evaluation) -> Iterator[tuple[str, Figure | None, Figure | None]]:
+    """The share of explanations that are given their own texts."""
+    both = [{match.features: match for match in evaluation.matching or []} for evaluation in (one, other)]
+    for features in dict.fromkeys(name for named in both for name in named):
+        left, right = (named[features].matched if features in named else None for named in both)
+        if left is not None or right is not None:
+            of = next(named[features].of for named in both if features in named)
+            yield f"matched with its text of {of}: {features}", left, right
 
 
 def _claims(one: Evaluation, other: Evaluation) -> Iterator[tuple[str, Figure | None, Figure | None]]:

@@ -33,7 +33,7 @@ from . import measure
 from .claims import classes, figures, given, judging, measuring
 from .extras import Embedder, Paraphraser
 from .heldout import Heldout
-from .measures import compute
+from .measures import compute, matching
 from .measures.tables import numbers_or_null
 
 CHUNK_FORMAT = 3  # of what `measure` writes: chunks of another are not gone on from
@@ -133,6 +133,8 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
     parts = compute.parts(compute.Tables(rows, variants, job.settings), job.embed, sources)
     if (found := classes.token_classes(tables)) is not None:
         parts["token_classes"] = found
+    if tables.evaluated.any():
+        parts["matching"] = matching.matching(tables, None if job.texts is None else job.texts.of_rows, job.embed)
     if claims is not None:
         kept = figures.worth(claims, tables, made_from, job.heldout.path.name, libraries(*NUMERICS))
         parts["claims"] = kept.claims

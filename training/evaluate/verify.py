@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from nla_sdk.claims.calibration import CLAIMS, load_calibration
 from nla_sdk.contract import Contract
 from nla_sdk.errors import MissingFileError, NLAError, first_line
-from nla_sdk.evaluation.ages import as_of
+from nla_sdk.evaluation.ages import as_of, came_with
 from nla_sdk.evaluation.measures import Content, RoundTripFigures
 from nla_sdk.evaluation.parts import Data
 from nla_sdk.evaluation.reading import EvaluationError, load
@@ -88,7 +88,7 @@ def verify(
         raise EvaluationError(f"{path} was not made with {texts}: its SHA-256 is not the one of inputs.{given.INPUT}.")
     data = data or here / evaluation.data.name
     known = None
-    if evaluation.claims is not None:
+    if evaluation.claims is not None or evaluation.matching is not None:
         known = _in_one_line(lambda: _texts(evaluation, tables[ROWS], texts, data), path, "the texts")
     if wrong := _in_one_line(lambda: list(_recompute(evaluation, tables, known)), path, "its tables"):
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
@@ -101,6 +101,11 @@ def verify(
             checked.append("claims against the texts")
         elif evaluation.claims.known:
             missing.append("the texts that claims were held against (pass --texts FILE)")
+    if any(one.matched is not None for one in evaluation.matching or []):
+        if known is not None:
+            checked.append("explanations matched with the texts by words")
+        elif evaluation.claims is None or not evaluation.claims.known:
+            missing.append("the texts that explanations were matched with (pass --texts FILE)")
     contracts = {}
     for role, folder in (("av", av), ("ar", ar)):
         folder = folder or here / role
@@ -190,7 +195,7 @@ def _recompute(evaluation: Evaluation, tables: dict[str, Path], texts: Sequence[
     """Every figure that the tables contradict."""
 
     from .claims.classes import token_classes
-    from .measures import compute
+    from .measures import compute, matching
 
     check_installed()
     rows = read_table(tables[ROWS])
@@ -207,6 +212,9 @@ def _recompute(evaluation: Evaluation, tables: dict[str, Path], texts: Sequence[
     found = compute.parts(measured)
     if (of_classes := token_classes(measured)) is not None:
         found["token_classes"] = of_classes
+    if texts is not None and measured.evaluated.any():
+        found["matching"] = matching.matching(measured, texts)
+    yield from matching.faults(measured, evaluation.matching or [])
     worth = None
     if CLAIMS_TABLE in tables:
         claims = read_table(tables[CLAIMS_TABLE])
@@ -219,9 +227,13 @@ def _recompute(evaluation: Evaluation, tables: dict[str, Path], texts: Sequence[
     yield from differences(_plain(saved), _plain(worth and worth.calibration), CLAIMS)
     yield from differences(_about(evaluation.data), _about_rows(rows), "data")
     for name, part in found.items():
+        if came_with(Evaluation, name) > evaluation.schema_version:
+            continue
         stated, part = getattr(evaluation, name), as_of(part, evaluation.schema_version)
         if name == "content":
             stated = _determined(stated, part)
+        if name == "matching" and stated is not None:
+            stated = [one for one in stated if one.features != "meaning"]
         if name == "round_trip" and evaluation.verdict.thresholds.fewest_documents is None:
             yield from _verdict_by_documents(evaluation, part)
             part = _as_older(part)
@@ -229,6 +241,9 @@ def _recompute(evaluation: Evaluation, tables: dict[str, Path], texts: Sequence[
     for name in (*PARTS, *SOMETIMES):
         if name not in found and getattr(evaluation, name):
             yield f"{name} is stated, but the rows give none"
+    since = came_with(Evaluation, "matching")
+    if evaluation.matching is None and evaluation.schema_version >= since and measured.evaluated.any():
+        yield f"matching is not stated, which files have since schema version {since}"
 
 
 def _texts(evaluation: Evaluation, file: Path, texts: Path | None, data: Path) -> Sequence[str] | None:

@@ -14,14 +14,13 @@ from nla_sdk.claims.receipts import OF_TEXT
 from nla_sdk.evaluation.claims import Claims, KindOfClaim, ReceiptFigures, Specifics
 from nla_sdk.evaluation.parts import Figure, Share
 
-from ..measures.tables import FEWEST_OF_A_FAMILY, Tables
+from ..measures.tables import FEWEST_OF_A_FAMILY, NO_TEXTS, Tables
 from .judging import SPECIFICS
 from .separation import auroc
 from .support import Support, calibration, fit
 from .table import ClaimsTable
 
 FEWEST_OF_A_SORT = 10  # of a kind, for an AUROC of its own
-NO_TEXTS = "no texts of the rows were at hand (--texts FILE)"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .nulls import FEWEST_OF_A_FAMILY as FEWEST_OF_A_FAMILY
 from .nulls import Documents, Families
 
 Row = TypeVar("Row")
+NO_TEXTS = "no texts of the rows were at hand (--texts FILE)"
 EMPTY = b"empty_reconstruction"  # in the rows' schema: what the AR makes of no text, float32 [d], little-endian, Base64
 
 
