@@ -105,6 +105,15 @@ def _headline(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     if held:
         said = (f"{kind.kind} {percent(kind.precision.value)}{_by_chance(kind)}" for kind in held)
         yield "claims supported (by other texts)", ", ".join(said)
+    if claims is not None and (near := claims.near) is not None:
+        by_chance = f" ({percent(near.chance.value)})" if near.chance is not None else ""
+        yield "  words in the text or near it", f"{percent(near.precision.value)}{by_chance}"
+    if claims is not None and (found := claims.likeliest) is not None:
+        both = (("all named", found.named, found.named_chance), ("the first", found.first, found.first_chance))
+        said = (f"{name} {percent(one.value)}" + (f" ({percent(by.value)})" if by else "") for name, one, by in both)
+        yield f"  next tokens among {found.of} likeliest", ", ".join(said)
+    if claims is not None and claims.repeats is not None:
+        yield "  explanations that say a claim twice", f"{claims.repeats.count} of {claims.repeats.of}"
     if lost := losing(evaluation):
         said = (f"{one.name} {number(one.fve.value)} < {number(one.mean_fve.value)}" for one in lost)
         yield "FVE below the token class's mean", ", ".join(said)

@@ -39,10 +39,19 @@ class Gathered(list[Row]):
     Attributes:
         unit: of ablation, replacement and alone: "FVE", or "gain" where FVE's denominator is not known.
         missing: why a receipt that was asked for is there for no claim.
+        places: [rows][claims] of next tokens with `model_agrees`: how many tokens the source finds likelier at the
+            position, from the same logits; None of others, and where no token is named.
     """
 
-    def __init__(self, rows: Sequence[Row], unit: str | None, missing: dict[ReceiptName, str]) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        unit: str | None,
+        missing: dict[ReceiptName, str],
+        places: Sequence[Sequence[int | None]] = (),
+    ) -> None:
         super().__init__(rows)
+        self.places = places
         self.unit, self.missing = unit, missing
 
 
@@ -110,7 +119,10 @@ def gather(
         job.steering()
     job.by_chance()
     return Gathered(
-        job.rows, job.unit, {name: why for name, why in job.why.items() if name in job.which and not job.has(name)}
+        job.rows,
+        job.unit,
+        {name: why for name, why in job.why.items() if name in job.which and not job.has(name)},
+        job.places,
     )
 
 
@@ -135,6 +147,7 @@ class _Job:
         self.claims = [claims_of(text) for text in self.texts]
         self.partners = list(partners if partners is not None else [None] * len(self.texts))
         self.rows: list[Row] = [[{} for _ in claims] for claims in self.claims]
+        self.places: list[list[int | None]] = [[None] * len(claims) for claims in self.claims]
         self.why: dict[ReceiptName, str] = {}
         self.unit: str | None = None
         self.watch, self.spared = UNWATCHED, dict[ReceiptName, Collection[str]]()
@@ -274,7 +287,8 @@ class _Job:
                 return
             given = [one for row in rows if (one := contexts[row]) is not None]
             states = at_positions(source, self.parts.source_adapter, given, fast=self.parts.fast, watch=self.watch)
-            said = Said(source, self.parts.source_adapter, states, [asked[row] for row in rows], self.watch)
+            wanted_ids = [asked[row] for row in rows]
+            said = Said(source, self.parts.source_adapter, states, wanted_ids, self.watch, placed=True)
             for place, row in enumerate(rows):
 
                 def agrees(claim: Claim, place: int = place) -> float | None:
@@ -284,6 +298,10 @@ class _Job:
                     return 0.0 if log is None else float(torch.tensor(log, dtype=torch.float64).exp())
 
                 self.beside(row, "model_agrees", agrees)
+                self.places[row] = [
+                    said.place(place, tokens[claim]) if claim.kind == "next token" else None
+                    for claim in self.claims[row]
+                ]
 
     def _names_next(self, row: int) -> bool:
         return any(claim.kind == "next token" for claim in self.claims[row])

@@ -22,12 +22,21 @@ class Said:
     Args:
         states: [n, d_model], of the source's residual stream.
         wanted: of each row the token ids that are asked for.
+        placed: also how many tokens are likelier than each.
     """
 
     def __init__(
-        self, source: Backbone, adapter: str | None, states: torch.Tensor, wanted: Sequence[set[int]], watch: Watch
+        self,
+        source: Backbone,
+        adapter: str | None,
+        states: torch.Tensor,
+        wanted: Sequence[set[int]],
+        watch: Watch,
+        *,
+        placed: bool = False,
     ) -> None:
         self.rows: list[dict[int, float]] = []
+        self.places: list[dict[int, int]] = []
         for at in range(0, len(states), ROWS):
             with torch.no_grad(), source.using(adapter, watch.check):
                 part = states[at : at + ROWS].to(device=source.device, dtype=source.dtype)
@@ -37,6 +46,8 @@ class Said:
                 ids = sorted(wanted[at + row])
                 found = (scores[torch.tensor(ids, dtype=torch.long, device=scores.device)] - total).tolist()
                 self.rows.append(dict(zip(ids, found, strict=True)))
+                if placed:
+                    self.places.append({one: int((scores > scores[one]).sum()) for one in ids})
 
     def log(self, row: int, words: Sequence[tuple[int, ...]]) -> float | None:
         """The mean over words of the log-probability of any of a word's tokens; None: there is none."""
@@ -45,6 +56,10 @@ class Said:
         known = self.rows[row]
         each = [torch.logsumexp(torch.tensor([known[at] for at in ids], dtype=torch.float64), 0) for ids in words]
         return float(torch.stack(each).mean())
+
+    def place(self, row: int, words: Sequence[tuple[int, ...]]) -> int | None:
+        """How many tokens are likelier than the likeliest of the words' tokens; None: there is none."""
+        return min((self.places[row][at] for at in ids_of(words)), default=None)
 
 
 def at_positions(

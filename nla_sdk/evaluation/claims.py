@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from .parts import Count, Figure, Part, Proportion, Share
+from .ages import since
+from .parts import Cosine, Count, Figure, Part, Proportion, Share
 
 TokenClassName = Literal["number", "punctuation", "name", "function word", "other word", "first 10 positions"]
 
@@ -51,6 +52,27 @@ class Specifics(Part):
     invented_per_explanation: float
 
 
+class Near(Part):
+    """Words that are in the text, or that come near one of its content words in meaning (by an embedder)."""
+
+    cosine: Cosine = Field(description="Of embeddings, above which a word that is not in the text is near one of it.")
+    exceeded: Proportion = Field(
+        description="Share of words above it, held against a text of another document without them: 5 % at most."
+    )
+    precision: Figure = Field(description="Share in or near the text; p: against chance, documents' signs flipped.")
+    chance: Figure | None = Field(None, description="The same words held against one text of another document.")
+
+
+class Likeliest(Part):
+    """Next tokens that are among the source's likeliest at the position."""
+
+    of: Count = Field(description="How many tokens count as the likeliest.")
+    named: Figure = Field(description="Share of all that are named; p: against chance, documents' signs flipped.")
+    named_chance: Figure | None = Field(None, description="The same at one position of another document.")
+    first: Figure = Field(description="Of those that an explanation names first.")
+    first_chance: Figure | None = None
+
+
 class Bin(Part):
     """Claims whose probabilities are alike."""
 
@@ -87,6 +109,9 @@ class Claims(Part):
     receipts: list[ReceiptFigures] = []
     specifics: list[Specifics] = []
     reliability: Reliability | None = None
+    near: Near | None = since(3, "Precision of words by meaning; None: no embedder, no texts or no words.")
+    likeliest: Likeliest | None = since(3, "Next tokens among the source's likeliest; None: no texts or no such claim.")
+    repeats: Share | None = since(3, "Explanations that make a claim twice, capitals and white space aside.")
     why_no_precision: str | None = Field(None, description="Where no claim is known to hold or not: why.")
     why_no_support: str | None = Field(None, description="Where no probability was calibrated: why.")
 

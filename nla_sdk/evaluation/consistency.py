@@ -190,6 +190,11 @@ def _claims(evaluation: Evaluation, tolerance: float) -> Iterator[str]:
         for name in ("precision", "chance"):
             if (figure := getattr(kind, name)) is not None and not 0 <= figure.value <= 1:
                 yield f"claims.{kind.kind}.{name} is {figure.value:g}, no share"
+    if claims.repeats is not None and claims.repeats.of != claims.rows:
+        yield f"claims.repeats is of {claims.repeats.of} explanations, there are {claims.rows}"
+    if (near := claims.near) is not None:
+        in_text = next((kind.precision for kind in claims.kinds if kind.kind == "word"), None)
+        yield from _ordered("claims.near", tolerance, in_text=in_text and in_text.value, near=near.precision.value)
     if (found := claims.reliability) is None:
         return
     if sum(one.n for one in found.bins) != found.n:

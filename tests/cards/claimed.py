@@ -6,6 +6,8 @@ from nla_sdk.evaluation.claims import (
     Bin,
     Claims,
     KindOfClaim,
+    Likeliest,
+    Near,
     PublishedFigure,
     ReceiptFigures,
     Reliability,
@@ -69,6 +71,20 @@ def claims(**changes) -> Claims:
                 invented_per_explanation=0.147,
             )
         ],
+        "near": Near(
+            cosine=0.6173,
+            exceeded=0.0491,
+            precision=Figure(value=0.5119, n=1199, interval_95=(0.4911, 0.5293), p=0.0413),
+            chance=Figure(value=0.1137, n=1188, interval_95=(0.0971, 0.1319)),
+        ),
+        "likeliest": Likeliest(
+            of=10,
+            named=Figure(value=0.7119, n=1193, interval_95=(0.6917, 0.7331), p=0.0231),
+            named_chance=Figure(value=0.0931, n=1183, interval_95=(0.0713, 0.1173)),
+            first=Figure(value=0.8237, n=413, interval_95=(0.7871, 0.8593), p=0.0117),
+            first_chance=Figure(value=0.1317, n=407, interval_95=(0.1031, 0.1613)),
+        ),
+        "repeats": Share(count=37, of=416),
         "reliability": Reliability(
             n=sum(one.n for one in bins),
             documents=207,

@@ -230,6 +230,7 @@ def test_no_number_about_claims_comes_from_elsewhere():
         for _, value in flat(values):
             allowed |= forms(value)
     shares = [kind.nothing for kind in found.claims.kinds]
+    shares.append(found.claims.repeats)
     shares += [share for one in found.claims.specifics for share in (one.invented, one.chance)]
     for share in shares:
         allowed |= forms(share.share)

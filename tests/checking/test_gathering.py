@@ -171,6 +171,14 @@ def test_what_the_model_agrees_with_is_its_own_softmax_at_the_position(pair, gem
     wanted = [(probability(one), theirs) if one.kind == "next token" else None for one in claims_of(FIRST)]
     near(of(found, "model_agrees")[:1], [wanted])
     assert of(found, "model_agrees")[1:] == [[None] * len(KINDS[1]), [None] * len(KINDS[2])]
+    order = odds.argsort(descending=True).tolist()
+    places = [
+        min((order.index(at) for ids in named(pair.source.tokenizer, one) for at in ids), default=None)
+        if one.kind == "next token"
+        else None
+        for one in claims_of(FIRST)
+    ]
+    assert found.places == [places, [None] * len(KINDS[1]), [None] * len(KINDS[2])] and any(places)
 
 
 def test_tokens_are_taken_as_given_where_a_context_has_them(pair, vectors):

@@ -27,6 +27,14 @@ MEASURES = (
     ("cosine (not comparable across layers)", lambda e: e.round_trip.cosine.mean if e.round_trip.cosine else None),
     ("finds its own activation, top-1", lambda e: e.identity.top1 if e.identity else None),
 )
+MORE_OF_CLAIMS = (
+    ("words in or near the text", lambda c: c.near and c.near.precision),
+    ("  by chance", lambda c: c.near and c.near.chance),
+    ("next tokens among the likeliest", lambda c: c.likeliest and c.likeliest.named),
+    ("  by chance", lambda c: c.likeliest and c.likeliest.named_chance),
+    ("  the first named", lambda c: c.likeliest and c.likeliest.first),
+    ("  by chance", lambda c: c.likeliest and c.likeliest.first_chance),
+)
 
 
 @dataclass(frozen=True)
@@ -179,6 +187,10 @@ def _claims(one: Evaluation, other: Evaluation) -> Iterator[tuple[str, Figure | 
             left, right = (getattr(named[kind], part) if kind in named else None for named in kinds)
             if left is not None or right is not None:
                 yield said, left, right
+    for said, of in MORE_OF_CLAIMS:
+        left, right = (of(claims) if claims else None for claims in both)
+        if left is not None or right is not None:
+            yield said, left, right
     found = [claims.reliability if claims else None for claims in both]
     if any(found):
         for said, part in (("probability of support, AUROC", "auroc"), ("  calibration error (ECE)", "ece")):

@@ -36,7 +36,7 @@ from .heldout import Heldout
 from .measures import compute, matching
 from .measures.tables import numbers_or_null
 
-CHUNK_FORMAT = 3  # of what `measure` writes: chunks of another are not gone on from
+CHUNK_FORMAT = 4  # of what `measure` writes: chunks of another are not gone on from
 END_TOKENS = 8  # labels may quote the end of their text: a source text is a candidate without it
 
 
@@ -155,7 +155,7 @@ def _claims(job: Job, tables: compute.Tables, chunks: Chunks, code: str, progres
     texts = None if job.texts is None else job.texts.of_rows
     measuring.Claims(job.pair, tables, job.settings, texts, code).measure(chunks, progress)
     found = measuring.table_of(list(chunks.tables("claims")), tables.rows)
-    return judging.judged(found, tables, texts, job.settings)
+    return judging.judged(found, tables, texts, job.settings, job.embed)
 
 
 def _finished(job: Job, made_from: Mapping[str, str]) -> Evaluation | None:

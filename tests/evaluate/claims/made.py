@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from nla_sdk.checking.gathering import Gathered
 from nla_sdk.claims.cutting import claims_of
 from nla_sdk.claims.editing import without
 from nla_sdk.claims.receipts import Receipt
@@ -70,7 +71,7 @@ class Speaker(Oracle):
 
 def gather(
     pair, explanations, vectors, *, which, reconstructions=None, texts=None, partners=None, spared=None, seed=0
-) -> list[list[dict]]:
+) -> Gathered:
     """Receipts as `nla_sdk.checking.gathering.gather` gives them, of a pair that has no model."""
 
     def of(row: int, claims, claim, at: int) -> dict[str, float]:
@@ -98,7 +99,15 @@ def gather(
             rows[-1].append(
                 {name: Receipt(value, null.get(name)) for name, value in of(row, claims, claim, row).items()}
             )
-    return rows
+    places = [[place_of(claim, texts, row) for claim in claims_of(text)] for row, text in enumerate(explanations)]
+    return Gathered(rows, "FVE", {}, places)
+
+
+def place_of(claim, texts, row: int) -> int | None:
+    """Of next tokens: 3 where the text has them, else 40; "nine" is no token at all."""
+    if claim.kind != "next token" or texts is None or texts[row] is None or claim.text == "nine":
+        return None
+    return 3 if claim.text in texts[row].before else 40
 
 
 def without_models(patch: pytest.MonkeyPatch) -> None:

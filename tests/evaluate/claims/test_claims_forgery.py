@@ -95,6 +95,12 @@ def test_what_was_not_touched_verifies_and_texts_are_asked_for(forge):
         (("claims", "reliability", "auroc", "value", 0.99), "claims.reliability.auroc.value is 0.99"),
         (("claims", "reliability", "ece", "value", 0.0), "claims.reliability.ece is 0"),
         (("claims", "reliability", "folds", 3), "claims.reliability.folds is 3"),
+        (("claims", "likeliest", "first", "value", 0.2), "claims.likeliest.first.value is 0.2"),
+        (("claims", "likeliest", "named_chance", "value", 0.2), "claims.likeliest.named_chance.value is 0.2"),
+        (("claims", "likeliest", "of", 20), "claims.likeliest.of is 20"),
+        (("claims", "likeliest", None), "claims.likeliest is None, the rows give"),
+        (("claims", "repeats", "count", 0), "claims.repeats.count is 0"),
+        (("claims", "repeats", None), "claims.repeats is None, the rows give"),
         (("claims", "why_no_support", "for no reason"), "claims.why_no_support is 'for no reason'"),
         (("claims", None), "claims is None, the rows give"),
         (("token_classes", 0, "fve", "interval_95", 0, -9.0), "token_classes.0.fve.interval_95.0 is -9"),
@@ -118,6 +124,9 @@ def test_a_resealed_figure_is_refused(forge, path, message):
         (first("ablation", lambda one: one + 0.5), "claims.receipts"),
         (first("ablation", None), "ablation is not of every claim of the drawn rows"),
         (first("repeats_null", 3.0), "claims.receipts"),
+        (first("place", 99), "claims.likeliest"),
+        (first("place", -1), "place is no place of a next token"),
+        (first("place_by_chance", 0), "claims.likeliest"),
         (first("in_text", 0.25), "supported does not follow from its receipts|claims.receipts"),
         (first("in_text", 7.0), "in_text is no share"),
         (first("supported", lambda one: not one), "supported does not follow from its receipts"),
@@ -130,7 +139,7 @@ def test_a_resealed_figure_is_refused(forge, path, message):
         (lambda rows: rows.slice(1), "does not hold the claims of the rows' explanations"),
         (lambda rows: rows.drop_columns(["support"]), "cannot be recomputed from its tables: KeyError"),
     ],
-    ids=range(15),
+    ids=range(18),
 )
 def test_a_changed_table_of_claims_is_found(forge, change, message):
     with pytest.raises(EvaluationError, match=message):

@@ -7,9 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cards.report import report, summary
 from nla_sdk.claims.calibration import CLAIMS, load_calibration
-from nla_sdk.claims.cutting import claims_of
+from nla_sdk.claims.cutting import Claim, claims_of
 from nla_sdk.claims.truth import supported
+from nla_sdk.claims.words import content_words
 from nla_sdk.errors import InputError
 from nla_sdk.evaluation.schema import CLAIMS_TABLE, EVALUATION, ROWS
 from nla_sdk.io.chunks import Chunks
@@ -18,6 +20,8 @@ from tests.evaluate.claims.made import CLAIMED, speaking, without_models
 from tests.evaluate.planted import evaluate, table
 from tests.evaluate.test_resume import without_time
 from training.evaluate.claims.given import published, texts_for
+from training.evaluate.compare import lines
+from training.evaluate.extras import Embedder
 from training.evaluate.heldout import read
 from training.evaluate.verify import verify
 
@@ -88,6 +92,67 @@ def test_claims_are_taken_out_of_the_drawn_rows_only_and_the_rest_has_the_other_
     receipts = {one.name: one for one in found.claims.receipts}
     assert receipts["ablation"].n < receipts["lens"].n == found.claims.n
     assert receipts["in_text"].auroc is None, "the truth is made of it"
+
+
+def test_next_tokens_among_the_likeliest_and_claims_made_twice_are_plain_shares(made):
+    """The planted source finds three tokens likelier than a name that its text has, else forty; "nine" is none."""
+    root, _, _, found = made
+    likeliest, rows = found.claims.likeliest, said(root)
+    named = [one for one in rows if one["claim_kind"] == "next token"]
+    first_ = {one["row_id"]: one for one in reversed(named)}.values()
+    for figure, of in ((likeliest.named, named), (likeliest.first, list(first_))):
+        plain = [one["place"] is not None and one["place"] < 10 for one in of]
+        assert figure.value == pytest.approx(np.mean(plain)) and figure.n == len(of) and figure.p < 0.01
+    assert (likeliest.of, likeliest.named.value, likeliest.first.value) == (10, 0.5, 1.0)
+    assert likeliest.named_chance.value == likeliest.first_chance.value == 0.0
+    assert {one["place_by_chance"] for one in named} == {40, None}
+    assert all(one["place"] is None for one in rows if one["claim_kind"] != "next token")
+    assert (found.claims.repeats.count, found.claims.repeats.of) == (40, 40), "each name stands in two claims"
+    assert found.claims.near is None, "no embedder was at hand"
+
+
+def test_words_near_the_text_are_those_that_few_strange_words_are_as_near_to(tmp_path, made, monkeypatch):
+    root, data, texts, before = made
+    without_models(monkeypatch)
+    embed = Embedder("letters", None, letters)
+    named = CLAIMED.model_copy(update={"embedder": "letters"})
+    given = texts_for(read(data, None), texts)
+    found = evaluate(speaking(tmp_path / "pair", data), data, tmp_path / "out", named, texts=given, embed=embed)
+    own = {row["row_id"]: row["detokenized_text_truncated"] for row in pq.read_table(texts).to_pylist()}
+    rows = pq.read_table(tmp_path / "out" / ROWS).to_pylist()
+
+    def cosine(word: str, text: str) -> float:
+        if supported(Claim(word, "word", 0, len(word)), text):
+            return 1.0
+        one, each = letters([word])[0], letters(content_words(text))
+        return max(each @ one / np.linalg.norm(each, axis=1) / np.linalg.norm(one))
+
+    plain, chance = [], []
+    for at, row in enumerate(rows):
+        other = next(one for one in (*rows[at:], *rows[:at]) if one["doc_id"] != row["doc_id"])
+        for claim in claims_of(row["explanation"]):
+            if claim.kind == "word":
+                plain.append(cosine(claim.text, own[row["row_id"]]))
+                chance.append(cosine(claim.text, own[other["row_id"]]))
+    near, strange = found.claims.near, np.array([one for one in chance if one < 1.0])
+    assert (strange > near.cosine + 1e-6).mean() <= 0.05 < (strange >= near.cosine - 1e-6).mean()
+    limit = near.cosine + 1e-6
+    assert near.exceeded == pytest.approx((strange > limit).mean())
+    assert near.precision.value == pytest.approx(np.mean([one > limit for one in plain])) and near.precision.n == 120
+    assert near.chance.value == pytest.approx(np.mean([one > limit for one in chance]))
+    word = next(kind for kind in found.claims.kinds if kind.kind == "word")
+    assert near.precision.value >= word.precision.value and word == before.claims.kinds[-1]
+    assert "claims against the texts" in verify(tmp_path / "out" / EVALUATION, data=data, texts=texts).checked
+    page, told = report(found), summary(found)
+    assert f"within a cosine of {near.cosine:.3f}" in page and "words in the text or near it" in told
+    assert "next tokens among 10 likeliest" in told and "40 of 40 (100 %) explanations make a claim twice" in page
+    text = "\n".join(lines(tmp_path / "out" / EVALUATION, root / "out" / EVALUATION))
+    assert "words in or near the text" in text and "next tokens among the likeliest" in text
+
+
+def letters(words: list[str]) -> np.ndarray:
+    """An embedder that counts letters and digits."""
+    return np.array([[word.count(one) + 0.01 for one in "abcdefghijklmnopqrstuvwxyz0123456789"] for word in words])
 
 
 def test_numbers_that_the_text_does_not_have_are_invented(made):

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from nla_sdk.claims.calibration import Calibration
 from nla_sdk.claims.receipts import OF_TEXT
-from nla_sdk.evaluation.claims import Claims, KindOfClaim, ReceiptFigures, Specifics
+from nla_sdk.evaluation.claims import Claims, KindOfClaim, Likeliest, Near, ReceiptFigures, Specifics
 from nla_sdk.evaluation.parts import Figure, Share
 
 from ..measures.tables import FEWEST_OF_A_FAMILY, NO_TEXTS, Tables
@@ -20,6 +20,8 @@ from .separation import auroc
 from .support import Support, calibration, fit
 from .table import ClaimsTable
 
+LIKELIEST = 10  # tokens of the source at a position
+EXCEEDED = 0.05  # of words that another document's text does not have: those that may count as near it
 FEWEST_OF_A_SORT = 10  # of a kind, for an AUROC of its own
 
 
@@ -76,6 +78,9 @@ def claims_figures(claims: ClaimsTable, tables: Tables, support: Support, unit: 
         receipts=_receipts(claims),
         specifics=[_specifics(claims, what, rows) for what in SPECIFICS] if known.any() else [],
         reliability=support.reliability,
+        near=_near(claims),
+        likeliest=_likeliest(claims),
+        repeats=_repeats(claims, rows),
         why_no_precision=why_no_precision,
         why_no_support=why_no_precision or support.why_not,
     )
@@ -88,6 +93,60 @@ def _mean(claims: ClaimsTable, values: np.ndarray, mask: np.ndarray, p: float | 
         return None
     settings = claims.settings
     return claims.of(mask).mean(values[mask], draws=settings.bootstrap_draws, seed=settings.seed, p=p)
+
+
+def _beside(claims: ClaimsTable, holds: np.ndarray, chance: np.ndarray) -> tuple[Figure | None, Figure | None]:
+    """The share that holds, with p against chance, and chance; NaN: not known."""
+    both, p = np.isfinite(holds) & np.isfinite(chance), None
+    if both.any():
+        p = claims.of(both).sign_flip((holds - chance)[both], claims.settings.permutations, claims.settings.seed)
+    known = np.isfinite(holds)
+    return _mean(claims, holds, known, p), _mean(claims, chance, known)
+
+
+def _near(claims: ClaimsTable) -> Near | None:
+    """Words in the text or near it, by the smallest cosine that at most 5 % of strange words exceed."""
+    if "near" not in claims.table.column_names:
+        return None
+    own, other = claims.column("near"), claims.column("near_by_chance")
+    strange = other[other < 1.0]  # what the other text has is no matter of meaning, and counts as chance all the same
+    if not len(strange):
+        return None
+    limit = float(np.quantile(strange, 1.0 - EXCEEDED, method="higher"))
+    holds, chance = (np.where(np.isnan(one), np.nan, (one > limit) | (one == 1.0)) for one in (own, other))
+    precision, by_chance = _beside(claims, holds, chance)
+    if precision is None:
+        return None
+    return Near(cosine=limit, exceeded=float((strange > limit).mean()), precision=precision, chance=by_chance)
+
+
+def _likeliest(claims: ClaimsTable) -> Likeliest | None:
+    """Next tokens among the source's 10 likeliest; one that is no token of its vocabulary is not among them."""
+    if "place" not in claims.table.column_names or "model_agrees" not in claims.receipts:
+        return None
+    named = claims.kinds == "next token"
+    known = named & np.isfinite(claims.receipts["model_agrees"]), named & np.isfinite(claims.chance)
+    places = claims.column("place"), claims.column("place_by_chance")
+    holds, chance = (np.where(there, at < LIKELIEST, np.nan) for there, at in zip(known, places, strict=True))
+    first, seen = np.zeros(len(claims), dtype=bool), set()
+    for at in np.flatnonzero(named):
+        row = claims.row_ids[at]
+        first[at] = row not in seen
+        seen.add(row)
+    every, of_first = (
+        _beside(claims, np.where(mask, holds, np.nan), np.where(mask, chance, np.nan)) for mask in (named, first)
+    )
+    if every[0] is None or of_first[0] is None:
+        return None
+    return Likeliest(of=LIKELIEST, named=every[0], named_chance=every[1], first=of_first[0], first_chance=of_first[1])
+
+
+def _repeats(claims: ClaimsTable, rows: int) -> Share:
+    """Explanations that make a claim twice, of whatever kinds."""
+    said: dict[str, list[str]] = {}
+    for row, text in zip(claims.row_ids, claims.table["claim"].to_pylist(), strict=True):
+        said.setdefault(row, []).append(" ".join(text.casefold().split()))
+    return Share(count=sum(len(set(each)) < len(each) for each in said.values()), of=rows)
 
 
 def _kind(claims: ClaimsTable, kind: str) -> KindOfClaim:

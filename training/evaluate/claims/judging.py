@@ -10,13 +10,15 @@ import pyarrow as pa
 
 from nla_sdk.claims.cutting import Claim
 from nla_sdk.claims.truth import supported
-from nla_sdk.claims.words import said_by, specifics
+from nla_sdk.claims.words import content_words, said_by, specifics
 from nla_sdk.evaluation.parts import Settings
+from nla_sdk.metrics import unit
 
 from ..measures.tables import Tables, next_of_another
 
 MOST_TEXTS = 512  # that every claim is held against by chance
 SPECIFICS = ("number", "name")
+NEARLY = 1.0 - 1e-6  # the largest cosine of what is not in a text: 1 says that it is
 
 
 def claims_in(table: pa.Table) -> list[Claim]:
@@ -33,14 +35,21 @@ def stated(claim: Claim) -> dict[str, list[str]]:
     return specifics(f"about {claim.text}" if claim.kind == "word" else claim.text)
 
 
-def judged(table: pa.Table, tables: Tables, texts: Sequence[str] | None, settings: Settings) -> pa.Table:
-    """The table with `supported`, `chance` and what of its specifics is invented.
+def judged(
+    table: pa.Table,
+    tables: Tables,
+    texts: Sequence[str] | None,
+    settings: Settings,
+    embed: Callable[[list[str]], np.ndarray] | None = None,
+) -> pa.Table:
+    """The table with `supported`, `chance` and what of its specifics is invented; with an embedder how near words are.
 
     `chance` is the share of other documents' texts that support the claim (of many rows: of 512 drawn ones); of next
     tokens whether the source gives it 0.01 at the position of one row of another document.
 
     Args:
         texts: of every row of `tables`; None: not at hand, and nothing but next tokens' columns stays null.
+        embed: words → [n, k]; adds `near` and `near_by_chance` (see `_near`).
     """
     claims = claims_in(table)
     numbers: dict[str, list[int]] = {f"{what}s": [] for what in SPECIFICS}
@@ -64,10 +73,41 @@ def judged(table: pa.Table, tables: Tables, texts: Sequence[str] | None, setting
         for name, of in (("invented", lambda row: row), ("invented_null", other.get)):
             for what in SPECIFICS:
                 columns[f"{what}s_{name}"] = pa.array(_invented(claims, rows, what, texts, of), pa.int32())
+        if embed is not None:
+            for name, of in (("near", lambda row: row), ("near_by_chance", other.get)):
+                columns[name] = pa.array(_near(claims, rows, texts, of, embed), pa.float64())
     table = table.set_column(table.column_names.index("chance"), "chance", chance)
     for name, values in columns.items():
         table = table.append_column(name, values)
     return table
+
+
+def _near(
+    claims: Sequence[Claim],
+    rows: Sequence[int],
+    texts: Sequence[str],
+    of: Callable[[int], int | None],
+    embed: Callable[[list[str]], np.ndarray],
+) -> list[float | None]:
+    """Of each word 1 where the text of row `of(row)` has it, else its largest cosine with a content word of it, < 1."""
+    against = [of(row) if claim.kind == "word" else None for claim, row in zip(claims, rows, strict=True)]
+    words = {row: sorted(set(content_words(texts[row]))) for row in against if row is not None}
+    asked = {claim.text for claim, row in zip(claims, against, strict=True) if row is not None}
+    number = {word: at for at, word in enumerate(sorted(asked.union(*words.values())))}
+    if not number:
+        return [None] * len(claims)
+    vectors = np.nan_to_num(unit(embed(list(number))))
+    of_text = {row: vectors[[number[word] for word in each]] for row, each in words.items()}
+    found: list[float | None] = []
+    for claim, row in zip(claims, against, strict=True):
+        if row is None:
+            found.append(None)
+        elif supported(claim, texts[row]):
+            found.append(1.0)
+        else:
+            cosines = of_text[row] @ vectors[number[claim.text]]
+            found.append(min(float(cosines.max(initial=-1.0)), NEARLY))
+    return found
 
 
 def _invented(

@@ -42,6 +42,8 @@ CLAIM = pa.schema(
         ("claim_start", pa.int32()),
         ("claim_end", pa.int32()),
         ("chance", pa.float64()),  # of next tokens; of the others see `judging`
+        ("place", pa.int32()),  # of next tokens: how many tokens the source finds likelier there, and at the partner's
+        ("place_by_chance", pa.int32()),
         *(
             (name, pa.float64())
             for receipt in (*FREE, *IN_TEXT, "model_agrees", *READ)
@@ -89,11 +91,12 @@ class Claims:
             self._models = clock.timed("claims", models_of, self.pair, baseline)
         partners = next_of_another(self.tables.document_names[rows].tolist())
         made = [clock.timed("claims", self._gather, rows, partners, FREE if self.texts is None else (*FREE, *IN_TEXT))]
-        by_chance = None
+        by_chance, places = None, None
         if self.texts is not None:
             agree = clock.timed("claims", self._agree, rows, partners)
             made.append(agree[: len(rows)])
             by_chance = agree[len(rows) :]
+            places = agree.places[: len(rows)], agree.places[len(rows) :]
         if read:
             made.append(clock.timed("claims, read", self._gather, rows, partners, READ))
         found = []
@@ -110,6 +113,8 @@ class Claims:
                         "doc_id": str(self.tables.document_names[row]),
                         "number": number,
                         "chance": None if agrees is None or holds is None else float(holds),
+                        "place": None if places is None else places[0][at][number],
+                        "place_by_chance": None if places is None else places[1][at][number],
                     }
                 )
         return pa.Table.from_pylist(found, schema=CLAIM)

@@ -19,7 +19,7 @@ class ClaimsTable:
     """The claims of all evaluated rows.
 
     Attributes:
-        kinds, documents, families: of each claim (families: None where the data have none).
+        kinds, row_ids, document_names, families: of each claim (families: None where the data have none).
         supported: float64, 1 or 0, NaN where it is not known.
         chance: float64, share of other documents' texts that support it; NaN where it is not known.
         receipts, nulls: float64 by name, NaN where absent; only those that any claim has.
@@ -28,6 +28,7 @@ class ClaimsTable:
     def __init__(self, table: pa.Table, settings: Settings) -> None:
         self.table, self.settings = table, settings
         self.kinds = np.array(table["claim_kind"].to_pylist(), dtype=object)
+        self.row_ids = table["row_id"].to_pylist()
         self.document_names = np.array(table["doc_id"].to_pylist(), dtype=object)
         self.families = None
         if "source_family" in table.column_names:

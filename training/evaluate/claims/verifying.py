@@ -19,6 +19,7 @@ from .table import ClaimsTable
 
 TOLERANCE = 1e-6
 SHARES = ("in_text", "in_text_exact", "model_agrees", "chance", "support")
+COSINES, PLACES = ("near", "near_by_chance"), ("place", "place_by_chance")
 
 
 def worth_of(evaluation: Evaluation, tables: Tables, table: pa.Table) -> Worth:
@@ -40,6 +41,17 @@ def faults(tables: Tables, table: pa.Table, found: Worth, texts: Sequence[str] |
         values = claims.column(name)
         if not ((values >= 0) & (values <= 1))[~np.isnan(values)].all():
             yield f"{WHERE}: {name} is no share"
+    for name in (name for name in (*COSINES, *PLACES) if name in table.column_names):
+        values = claims.column(name)
+        low, high = (-1.0 - TOLERANCE, 1.0) if name in COSINES else (0.0, np.inf)
+        of = claims.kinds == ("word" if name in COSINES else "next token")
+        if not (np.isnan(values) | (of & (values >= low) & (values <= high))).all():
+            yield f"{WHERE}: {name} is {'no cosine of a word' if name in COSINES else 'no place of a next token'}"
+    if "near" in table.column_names and not _same(
+        np.where(claims.kinds == "word", claims.supported, np.nan),
+        np.where(np.isnan(claims.column("near")), np.nan, claims.column("near") == 1.0),
+    ):
+        yield f"{WHERE}: near is not 1 where the text has a word, and less where it has not"
     yield from _truth(claims)
     if not _same(claims.column("support"), found.support):
         yield f"{WHERE}: support is not what the receipts give on documents that were not fitted on"
