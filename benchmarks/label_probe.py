@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from nla_sdk import metrics
+from nla_sdk.claims.cutting import claims_of
 from nla_sdk.io.tables import read_vectors
 from training.configs.config import Config
 from training.configs.data import Readout
@@ -35,20 +37,21 @@ READ = ["row_id", "doc_id", "detokenized_text_truncated", "source_family", "next
 
 
 def features(label: str) -> dict[str, float]:
-    """The words of a label by their place: next tokens and keywords weigh less the later they come.
+    """The claims of a label by their place: next tokens and words weigh less the later they come.
 
     Example:
-        >>> features('"mat" or "bed" comes next, after "on the". Expository prose about cat, sat.')["about cat"]
+        >>> features('Next: "mat" (or "bed"). After: "on the". About: cat, sat. Style: fiction.')["word cat"]
         1.0
     """
-    following, _, rest = label.partition(" comes next")
-    found = {f"next {one}": (1 + at) ** -0.5 for at, one in enumerate(re.findall(r'"(.+?)"(?=,| or|$)', following))}
-    ending = re.match(r', after "(.*?)"\. ', rest)
-    words = ending[1].split() if ending else []
-    found |= {f"ends {at} {word}": 1.0 for at, word in enumerate(reversed(words))}
-    register, _, about = rest[ending.end() if ending else 0 :].rpartition(" about ")
-    found[f"register {register}"] = 1.0
-    return found | {f"about {word}": (1 + at) ** -0.5 for at, word in enumerate(about.rstrip(".").split(", "))}
+    found: dict[str, float] = {}
+    places: Counter[str] = Counter()
+    for claim in claims_of(label):
+        if claim.kind == "quote":
+            found |= {f"ends {at} {word}": 1.0 for at, word in enumerate(reversed(claim.text.split()))}
+            continue
+        found.setdefault(f"{claim.kind} {claim.text}", (1 + places[claim.kind]) ** -0.5)
+        places[claim.kind] += 1
+    return found
 
 
 def decoded_fve(
@@ -105,7 +108,7 @@ def main() -> None:
         documents = np.array([rows[at]["doc_id"] for at in held_out])
         probes = Probes.fit(vectors[fitted], [rows[at] for at in fitted], config.readout or Readout())
         labels = {
-            "readout": tuple(probes.explain(vectors[at]) for at in (decoded, held_out)),
+            "readout": tuple(probes.explain(vectors[at], [rows[one] for one in at]) for at in (decoded, held_out)),
             "extractive": tuple(
                 [extractive.explain(rows[one]["detokenized_text_truncated"], rows[one]["next_tokens"]) for one in at]
                 for at in (decoded, held_out)

@@ -4,8 +4,8 @@ The demo pair on its own held-out rows. The source is steered with what the AR m
 (`pair.steer(…, explanation)`), and the log-probability of the next token is compared with and without, for the tokens
 that the explanation names. The control is the vector of another row's explanation, with the same named tokens.
 
-Named: every word in quotation marks ("comes next") and every word of the list after "about": all that the demo AV's
-words hold beside a fixed frame. A word that stands in the context is left out. Of each word the first token, with and
+Named: every next token and every word that the explanation lists: all that the demo AV's words hold beside a fixed
+frame and the register. A word that stands in the context is left out. Of each word the first token, with and
 without a space before it; the shift is the mean over them.
 
 Contexts, in which the next token is looked at:
@@ -33,6 +33,7 @@ from held_out import rows, texts_of
 
 from nla_sdk import NLAPair
 from nla_sdk.calls.steering import directions
+from nla_sdk.claims.cutting import claims_of
 from nla_sdk.io.files import write_json
 from nla_sdk.io.progress import progress_bar
 from nla_sdk.model.decoding.steering import adding, write
@@ -48,12 +49,10 @@ def named(explanation: str) -> list[str]:
     """The words that an explanation names.
 
     Example:
-        >>> named('"was" or "had" comes next. Expository prose about fish, sea.')
+        >>> named('Next: "was" (or "had"). About: fish, sea. Style: expository prose.')
         ['was', 'had', 'fish', 'sea']
     """
-    quoted = re.findall(r'"(.+?)"(?=,| or| comes)', explanation)
-    listed = explanation.rpartition(" about ")[2].rstrip(".").split(", ")
-    return list(dict.fromkeys(word for word in (*quoted, *listed) if word))
+    return list(dict.fromkeys(one.text for one in claims_of(explanation) if one.kind in ("next token", "word")))
 
 
 def tokens_of(words: Sequence[str], context: str, tokenizer) -> list[int]:

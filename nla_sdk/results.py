@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, cast, overload
 
-from .claims.cutting import Claim, claims_of
+from .claims.cutting import claims_of
+from .claims.forms.claim import Claim
 from .claims.receipts import CHECK_NUMBERS, Check
 from .errors import InputError
 from .io.rows.shown import SHOWN, VECTORS, cell_of, columns_of, html_table

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..claims.cutting import Claim, claims_of
+from ..claims.cutting import claims_of
 from ..claims.editing import instead, without
+from ..claims.forms.claim import Claim
 from ..claims.receipts import RECEIPTS, Receipt, ReceiptName
 from ..claims.truth import in_text, in_text_exact
 from ..claims.words import content_words, said_by

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from ..claims.cutting import Claim, claims_of
+from ..claims.cutting import claims_of
+from ..claims.forms.claim import Claim
 from ..errors import InputError, first_line
 from .parts import Encode
 

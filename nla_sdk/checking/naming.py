@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ..claims.cutting import END, LINE_BREAK, Claim
+from ..claims.forms.claim import END, LINE_BREAK, Claim
 from ..claims.words import content_words
 from ..model.backbone import Backbone
 from ..model.decoding.drawing import end_token_ids

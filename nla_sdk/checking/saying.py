@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..claims.cutting import Claim, claims_of
+from ..claims.cutting import claims_of
+from ..claims.forms.claim import Claim
 from ..claims.words import content_words, said_by, stems
 
 

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from ..evaluation.claims import Reliability
 from ..evaluation.parts import Count, Part
 from ..evaluation.reading import digest, read_json, save, sealed
-from .cutting import KINDS
+from .forms.claim import KINDS
 from .receipts import Receipt, ReceiptName
 
 CLAIMS = "claims.json"

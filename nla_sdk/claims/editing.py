@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .cutting import END, LINE_BREAK, Claim
+from .forms import sections
+from .forms.claim import END, LINE_BREAK, Claim
 
 _LISTED = ("next token", "word")
 _MARKS = {'"': '"', "“": "”", "«": "»", "`": "`"}
@@ -17,10 +18,12 @@ def without(text: str, claim: Claim, claims: Sequence[Claim]) -> str:
     Args:
         claims: all of `text`, as `claims_of` gives them.
     Example:
-        >>> text = '"mat" or "sofa" comes next. Fiction about sat, cat.'
-        >>> without(text, claims_of(text)[1], claims_of(text))  # doctest: +SKIP
-        '"mat" comes next. Fiction about sat, cat.'
+        >>> text = 'Next: "mat" (or "sofa"). About: sat, cat. Style: fiction.'
+        >>> without(text, claims_of(text)[0], claims_of(text))  # doctest: +SKIP
+        'Next: "sofa". About: sat, cat. Style: fiction.'
     """
+    if sections.read(text) == list(claims):
+        return sections.without(text, claim, claims)
     if claim.kind in _LISTED:
         group = [one for one in claims if one.kind == claim.kind]
         rest = [one for one in group if one != claim]

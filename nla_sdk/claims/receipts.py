@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from ..io.rows.shown import html_table
-from .cutting import Claim
+from .forms.claim import Claim
 from .reasons import reason_of
 
 ReceiptName: TypeAlias = Literal[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from .cutting import Claim
+from .forms.claim import Claim
 from .receipts import RECEIPTS, Check, CheckedClaim, Receipt, ReceiptName
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
-from .cutting import Claim
+from .forms.claim import WORDS, Claim
+from .forms.sections import bare
 from .registers import REGISTERS, register_of
 from .words import content_words, said_by, specifics
 
+STYLES = frozenset(map(bare, REGISTERS))
 HALF = 0.5  # of its words that the text has to have
 AGREES = 0.01  # of the source's probability that a named next token has to have
 
@@ -21,8 +23,8 @@ def in_text(claim: Claim, text: str) -> float:
         >>> in_text(Claim("old whales", "word", 0, 10), "The whale was seen.")
         0.5
     """
-    if claim.kind == "register" and claim.text.lower() in REGISTERS:
-        return float(bool(text.strip()) and register_of(text).lower() == claim.text.lower())
+    if claim.kind == "register" and (named := bare(claim.text).lower()) in STYLES:
+        return float(bool(text.strip()) and bare(register_of(text)).lower() == named)
     return said_by(content_words(claim.text), text)
 
 
@@ -48,6 +50,6 @@ def supported(claim: Claim, text: str, agrees: float | None = None) -> bool | No
         return None if agrees is None else agrees >= AGREES
     if in_text(claim, text) < HALF:
         return False
-    if claim.kind in ("word", "register"):
+    if claim.kind in (*WORDS, "register"):
         return True
     return all(said_by([one], text) == 1.0 for named in specifics(claim.text).values() for one in named)

@@ -110,6 +110,7 @@ class Claims(Part):
     specifics: list[Specifics] = []
     reliability: Reliability | None = None
     near: Near | None = since(3, "Precision of words by meaning; None: no embedder, no texts or no words.")
+    near_related: Near | None = since(3, "The same of related words, by the same cosine.")
     likeliest: Likeliest | None = since(3, "Next tokens among the source's likeliest; None: no texts or no such claim.")
     repeats: Share | None = since(3, "Explanations that make a claim twice, capitals and white space aside.")
     why_no_precision: str | None = Field(None, description="Where no claim is known to hold or not: why.")

@@ -8,14 +8,25 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nla_sdk.claims import cutting
-from nla_sdk.claims.cutting import KINDS, Claim, claims_of
+from nla_sdk.claims.cutting import claims_of
 from nla_sdk.claims.editing import instead, without
+from nla_sdk.claims.forms import sentences
+from nla_sdk.claims.forms.claim import KINDS, Claim
 from nla_sdk.results import UNTAGGED, Explanation
-from training.label.extractive import alternatives, capital, explain
 
 TOKENS = st.lists(st.sampled_from(["mat", "x,", '"', "or", "a b", "comes", "\n", "<eos>", "\\)", ",", "é"]), min_size=1)
 WORDS = st.lists(st.sampled_from(["cat", "U.S", "well-being", "naïve", "x2"]), min_size=1, max_size=6)
+
+
+def capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def alternatives(tokens: list[str]) -> str:
+    """A list of tokens as labels of sentences had it."""
+    named = {"\n": "a line break", "<eos>": "the end of the text"}
+    *others, last = list(dict.fromkeys(named.get(token, f'"{token}"') for token in tokens))[:5]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def pairs(text: str) -> list[tuple[str, str]]:
@@ -51,9 +62,8 @@ def test_a_label_gives_back_the_tokens_and_words_that_it_was_made_of(tokens, wor
     assert ("Expository prose", "register") in found
 
 
-def test_the_extractive_form_also_quotes_its_ending():
-    text = explain("The cat sat on the", [" mat", " floor"])
-    assert ("cat sat on the", "quote") in pairs(text)
+def test_the_form_of_sentences_also_quotes_its_ending():
+    assert ("sat on the", "quote") in pairs('"mat" comes next, after "sat on the". Fiction about cat.')
 
 
 def test_lists_are_cut_by_item_and_prose_by_sentence_and_both_by_quote():
@@ -147,7 +157,7 @@ LONG = ['"a", ', '"a" or ', '"a", "', '"a" comes next, after "x". ', '"a" comes 
 def test_a_text_of_any_length_is_cut_in_one_pass(part, monkeypatch):
     """Anybody may send one: each of its quote marks is looked at a bounded number of times."""
     looked = 0
-    searches = cutting._all
+    searches = sentences.places
 
     def counted(*args):
         nonlocal looked
@@ -155,7 +165,7 @@ def test_a_text_of_any_length_is_cut_in_one_pass(part, monkeypatch):
             looked += 1
             yield at
 
-    monkeypatch.setattr(cutting, "_all", counted)
+    monkeypatch.setattr(sentences, "places", counted)
     text = part * 2000 + " comes next."
     claims_of(text)
     assert 0 < looked <= 2 * text.count('"')

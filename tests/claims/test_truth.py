@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nla_sdk.claims.cutting import Claim
+from nla_sdk.claims.forms.claim import Claim
 from nla_sdk.claims.registers import REGISTERS, register_of
 from nla_sdk.claims.truth import in_text, in_text_exact, supported
 from nla_sdk.claims.words import content_words, said_by, specifics, stems, token_class

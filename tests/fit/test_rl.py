@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from nla_sdk import NLAPair, metrics
+from nla_sdk.claims.cutting import claims_of
 from nla_sdk.errors import InputError, NonFiniteOutputError
 from nla_sdk.halves.half import Half
 from nla_sdk.io.files import sha256_of
@@ -140,17 +141,50 @@ def planted(count: int, seed: int) -> tuple[np.ndarray, list[dict]]:
     return np.array(vectors, dtype=np.float32), rows
 
 
+SETTINGS = Readout(next_tokens=1, words=1, least_words=1, next_candidates=3, word_candidates=3, min_documents=3)
+
+
 def test_readout_names_what_is_in_vectors_it_was_not_fitted_on():
-    settings = Readout(next_tokens=1, words=1, next_candidates=3, word_candidates=3, min_documents=3)
-    probes = readout.Probes.fit(*planted(400, 0), settings)
+    probes = readout.Probes.fit(*planted(400, 0), SETTINGS)
     vectors, rows = planted(60, 1)
     for row, explanation in zip(rows, probes.explain(vectors), strict=True):
         word = row["detokenized_text_truncated"].split()[6]
-        assert explanation.startswith(f'"{row["next_tokens"][0]}" comes next. ')
-        assert explanation.endswith(f" about {word}.")
+        assert explanation == f'Next: "{row["next_tokens"][0]}". About: {word}. Style: expository prose.'
 
 
-def test_readout_never_looks_at_a_held_out_text(trained, tmp_path):
+def test_a_grounded_label_claims_only_what_text_and_source_bear_out():
+    probes = readout.Probes.fit(*planted(400, 0), SETTINGS)
+    vectors, rows = planted(60, 1)
+    said = {"detokenized_text_truncated": "He played the Piano now, and she heard it", "next_tokens": [" of"]}
+    for row, explanation in zip(rows, probes.explain(vectors, [said] * 60), strict=True):
+        word = row["detokenized_text_truncated"].split()[6]
+        named = "About: Piano" if word == "piano" else f"Related: {word}"
+        assert explanation == f'Next: "of". {named}. Style: narrative about a person.'
+
+
+def test_a_word_is_named_for_what_it_adds_and_none_twice():
+    vectors, rows = planted(400, 0)
+    both = Readout(next_tokens=2, words=4, least_words=1, least_gain=0.01, min_documents=3, grounded=False)
+    for explanation in readout.Probes.fit(vectors, rows, both).explain(vectors[:40]):
+        named = [claim.text for claim in claims_of(explanation) if claim.kind in ("next token", "word")]
+        assert len(named) == len(set(named)) == 2, "one token and one word are in each vector, and the rest is noise"
+
+
+def test_words_are_spelled_as_the_text_spells_them():
+    text = "Anna met Bob at NASA. Lobsters met Anna's friend. Bob left"
+    assert readout.spellings(text, 40) == {
+        "anna": "anna",
+        "met": "met",
+        "bob": "Bob",
+        "nasa": "NASA",
+        "lobsters": "lobsters",
+        "anna's": "Anna's",
+        "friend": "friend",
+        "left": "left",
+    }
+
+
+def test_readout_probes_never_see_a_held_out_text(trained, tmp_path):
     config = Config.load(trained)
     split = tmp_path / "out" / "split"
     split.mkdir(parents=True)
@@ -161,7 +195,14 @@ def test_readout_never_looks_at_a_held_out_text(trained, tmp_path):
             table = table.set_column(table.column_names.index("next_tokens"), "next_tokens", [blank])
         pq.write_table(table, split / f"{name}.parquet")
     other = config.model_copy(update={"out": tmp_path / "out"})
-    assert readout.run(other).read_bytes() == (config.out / "readout.jsonl").read_bytes()
+    labels = [
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for path in (readout.run(other), config.out / "readout.jsonl")
+    ]
+    unseen = [pq.read_table(split / f"{name}.parquet") for name in ("eval", "validation")]
+    held_out = {text for table in unseen for text in table["detokenized_text_truncated"].to_pylist()}
+    trained_on = [[one for one in each if one["text"] not in held_out] for each in labels]
+    assert trained_on[0] == trained_on[1] != [] and labels[0] != labels[1]
     with pytest.raises(InputError, match="does not exist"):
         (split / "rl.parquet").unlink()
         readout.run(other)

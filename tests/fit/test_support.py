@@ -14,8 +14,9 @@ import torch
 
 from nla_sdk import NLAPair, metrics
 from nla_sdk.claims.calibration import CLAIMS, Calibration, Weight, Weights
-from nla_sdk.claims.cutting import KINDS, claims_of
+from nla_sdk.claims.cutting import claims_of
 from nla_sdk.claims.editing import without
+from nla_sdk.claims.forms.claim import KINDS
 from nla_sdk.errors import InputError, MissingFileError
 from nla_sdk.halves.beside.digests import half_digests
 from nla_sdk.halves.half import Half

@@ -334,7 +334,7 @@ def test_the_extractive_label_names_what_comes_next_the_ending_and_keywords():
     label = extractive.explain(
         "The old lighthouse keeper of Dunmore climbed slowly up the spiral", [" staircase", " stairs", "\n"]
     )
-    assert label.startswith('"staircase", "stairs" or a line break comes next, after "slowly up the spiral". ')
+    assert label.startswith('Next: "staircase" (or "stairs", a line break). After: "slowly up the spiral". About: ')
     assert "Dunmore" in label and "lighthouse" in label
     assert label == extractive.explain(
         "The old lighthouse keeper of Dunmore climbed slowly up the spiral", [" staircase", " stairs", "\n"]
@@ -343,10 +343,14 @@ def test_the_extractive_label_names_what_comes_next_the_ending_and_keywords():
 
 def test_a_label_names_up_to_five_different_next_tokens():
     def named(*tokens):
-        return extractive.explain("The old lighthouse keeper climbed", tokens).partition(" comes next")[0]
+        return extractive.explain("The old lighthouse keeper climbed", tokens).partition(" After: ")[0]
 
-    assert named(" up", "up", " the", "\n", "\n\n", " to", " a", " on") == '"up", "the", a line break, "to" or "a"'
-    assert named("\n") == "A line break" and named() == "Anything"
+    assert (
+        named(" up", "up", " the", "\n", "\n\n", " to", " a", " on")
+        == 'Next: "up" (or "the", a line break, "to", "a").'
+    )
+    assert named("\n") == "Next: a line break."
+    assert extractive.explain("The old keeper", []).startswith('After: "The old keeper". About: keeper')
 
 
 def test_an_empty_text_cannot_be_labelled():

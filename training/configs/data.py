@@ -136,11 +136,31 @@ class Split(Section):
 class Readout(Section):
     """Labels that linear probes read out of the activations (`training.label.readout`)."""
 
-    next_tokens: int = Field(4, ge=1, le=5, description="Next tokens a label names.")
-    words: int = Field(6, ge=1, description="Context words a label names.")
+    next_tokens: int = Field(4, ge=1, le=5, description="Most next tokens a label names.")
+    words: int = Field(10, ge=1, description="Most words a label names, of the text or related.")
+    least_words: int = Field(2, ge=0, description="Words that it names however little they carry, if there are any.")
+    least_gain: float = Field(
+        0.004,
+        ge=0,
+        description="Share of the direction's squared length that one more word or token must account for to be named.",
+    )
+    grounded: bool = Field(
+        True,
+        description="Name only next tokens that the source has among its likeliest (extract.next_tokens), and say of "
+        "words that do not stand in the text that they are related.",
+    )
     next_candidates: int = Field(12, ge=1, description="Next tokens the pursuit chooses from: those found strongest.")
     word_candidates: int = Field(
-        16, ge=1, description="Words the pursuit chooses from; more fit the vector better and the text worse."
+        24,
+        ge=1,
+        description="Words the pursuit chooses from: those found strongest; more fit the vector better and "
+        "what was read worse.",
+    )
+    text_candidates: int = Field(
+        150, ge=0, description="Of so many of the strongest it may choose words of the text as well (grounded)."
+    )
+    preference: float = Field(
+        0.5, ge=0, description="How much more a word of the text counts in the choice than another one (grounded)."
     )
     min_documents: int = Field(12, ge=1, description="Training documents that a token or word must occur in.")
     window: int = Field(40, ge=1, description="Words before the one read that count as its context.")

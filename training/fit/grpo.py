@@ -54,12 +54,12 @@ from ..configs.command import ConfigOptions, run_command
 from ..configs.config import Config
 from ..configs.fit import Grpo, Reward
 from ..data.statistics import Statistics
-from .engine.base import load_base, processes
+from .engine.base import compile_blocks, load_base, processes
 from .engine.checkpoints import kept_on_stop, parent_facts, run_facts, save_half
 from .engine.collapse import Seen, Watch, total
 from .engine.loop import fit
 from .engine.losses import direction_loss, in_turn, response_states
-from .engine.rows import evenly, label_tokens, load_vectors, refuse_several
+from .engine.rows import choosing_table, evenly, label_tokens, load_vectors, refuse_several
 from .reward.support import PARTNERS, Support, find_calibration
 
 REFERENCE = "reference"
@@ -358,6 +358,8 @@ def run(config: Config, *, name: str = "grpo") -> Path:
     calibration = find_calibration("grpo", settings.claims, halves) if settings.reward.support else None
     backbone = load_base(config, settings, device, halves["av"].contract.tokenizer)
     trainer = GRPOTrainer(config, backbone, halves, accelerator, calibration)
+    if settings.compile:
+        compile_blocks(backbone)
     parents = {role: parent_facts(half, half.folder) for role, half in halves.items()}
     facts = run_facts(settings, backbone, parents, trainer.tables, len(trainer.vectors)) | {"method": "grpo"}
     if settings.reward == Reward():

@@ -1,12 +1,12 @@
 """The offline labeler: an explanation from the text itself and the base model's own next-token guesses. No LLM.
 
-It writes what the model must hold at this point, most readable part first: the likeliest next tokens, the exact words
-just read, then the register and the keywords of the context. In sentences: bare keyword lists taught the AV to repeat
-one word. In one wording: which of several a text gets cannot be read from its activation, and few words around the
-content leave room for more of it. Deterministic: the same text, guesses and version give the same label.
+It writes what the model must hold at this point, most telling part first: the likeliest next tokens, the exact words
+just read, then the keywords of the context and the register. In one form (`nla_sdk.claims.forms.sections`): which of
+several a text gets cannot be read from its activation, and few words around the content leave room for more of it.
+Deterministic: the same text, guesses and version give the same label.
 
     >>> explain("The cat sat on the", [" mat", " floor", " bed"])
-    '"mat", "floor" or "bed" comes next, after "cat sat on the". Expository prose about sat, cat.'
+    'Next: "mat" (or "floor", "bed"). After: "cat sat on the". About: sat, cat. Style: expository prose.'
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from nla_sdk.claims.forms.sections import say
 from nla_sdk.claims.registers import register_of
 
-VERSION = "extractive-3"
+VERSION = "extractive-4"
 NEXT_TOKENS = 5
 ENDING_WORDS = 4
 KEYWORDS = 4
-
-ENDS = frozenset({"<eos>", "</s>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>"})
-"""Spelled out in a label, such a token would end the label when it is tokenised."""
 
 _WORD = re.compile(r"[^\W\d_][\w'’-]*\w|\w")
 _QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”|«([^»]*)»|`([^`]*)`')
@@ -45,14 +43,8 @@ def explain(text: str, next_tokens: Sequence[str]) -> str:
     if len(ending) > 60:  # code and URLs have endless "words"
         ending = ending[-60:].lstrip()
     context = " ".join(words[:-1]) if len(words) > ENDING_WORDS else text
-    about = ", ".join(keywords(context)) or "nothing yet"
-    following = capital(alternatives(next_tokens))
-    return f'{following} comes next, after "{_one_line(ending)}". {capital(register_of(text))} about {about}.'
-
-
-def capital(text: str) -> str:
-    """`text` with its first letter large."""
-    return text[0].upper() + text[1:]
+    different = dict.fromkeys(token.strip() or "\n" for token in next_tokens)
+    return say(list(different)[:NEXT_TOKENS], keywords(context), register_of(text), after=ending)
 
 
 def keywords(text: str, count: int = KEYWORDS) -> list[str]:
@@ -74,28 +66,6 @@ def keywords(text: str, count: int = KEYWORDS) -> list[str]:
         shown[lower] = word if named else shown.get(lower, lower)
     best = sorted(score, key=lambda lower: (-score[lower], lower))[:count]
     return [shown[lower] for lower in best]
-
-
-def alternatives(tokens: Sequence[str]) -> str:
-    """`"mat", "floor" or "bed"`, of up to five tokens.
-
-    Example:
-        >>> alternatives(["mat", " ", "<eos>"])
-        '"mat", a line break or the end of the text'
-    """
-    shown = list(dict.fromkeys(map(_alternative, tokens)))
-    *others, last = shown[:NEXT_TOKENS] or ["anything"]
-    return f"{', '.join(others)} or {last}" if others else last
-
-
-def _alternative(token: str) -> str:
-    if token.strip() in ENDS:
-        return "the end of the text"
-    return f'"{_one_line(token)}"' if token.strip() else "a line break"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 # --- what a reader of labels takes apart --------------------------------------------------------------------------

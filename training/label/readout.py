@@ -3,8 +3,12 @@
 A label made of the text names what the text says; much of that is not in the vector, so an AV trained on it learns to
 guess. These labels name what is there: which next tokens and which context words a ridge probe finds in the
 activation, and of those the few whose own directions, taken together, come closest to it (orthogonal matching pursuit;
-Pati, Rezaiifar and Krishnaprasad 1993). Nothing of a row's text enters its label but through its vector. The probes
-are fitted on the training documents alone, held-out ones are only read.
+Pati, Rezaiifar and Krishnaprasad 1993), the most telling first and none that adds hardly anything. The probes are
+fitted on the training documents alone, held-out ones are only read.
+
+With `grounded` a label claims only what is borne out: next tokens that the source has among its likeliest, and as what
+it is about words that the text has, which are preferred. Of the others, which the probes merely take the vector for and
+which carry much of it (docs/demo-pair.md), it says that they are related.
 
 Reads `<out>/split/*.parquet`, writes `<out>/readout.jsonl` (`text`, `explanation`, `labeler_model`) for a label
 provider of kind `readout`. docs/demo-pair.md says what these labels gave, beside extractive ones.
@@ -17,12 +21,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse
 
+from nla_sdk.claims.forms.sections import say
 from nla_sdk.claims.registers import register_of
 from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import identity_of, is_finished
@@ -34,12 +40,10 @@ from nla_sdk.io.tables import read_table, usable_vectors
 from ..configs.command import data_stage, run_command
 from ..configs.config import READOUT, Config
 from ..configs.data import Readout
-from .extractive import alternatives, capital
 
-VERSION = "readout-1"
+VERSION = "readout-2"
 FITTED_ON = ("av_sft", "ar_sft", "rl")
 LABELLED = ("av_sft", "ar_sft", "validation", "eval")
-LINE_BREAK = "\n"
 _WORD = re.compile(r"[^\W\d_][\w'’-]*\w")
 
 
@@ -68,7 +72,7 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
             vectors, rows = tables[name]
             bar = progress_bar(len(rows), "row", f"readout {name}")
             for start in range(0, len(rows), 512):
-                explanations = probes.explain(vectors[start : start + 512])
+                explanations = probes.explain(vectors[start : start + 512], rows[start : start + 512])
                 for row, explanation in zip(rows[start : start + 512], explanations, strict=True):
                     label = {"text": row["detokenized_text_truncated"], "explanation": explanation}
                     file.write(json.dumps({**label, "labeler_model": VERSION}, ensure_ascii=False) + "\n")
@@ -108,6 +112,7 @@ class Kind:
 
     Attributes:
         names: [k] what it can name.
+        numbers: of each name.
         readers: float32 [d, k]; a centred direction times these is how strongly each is found.
         atoms: float32 [k, d], of length 1: the direction that each adds.
     """
@@ -116,11 +121,13 @@ class Kind:
     readers: np.ndarray
     atoms: np.ndarray
 
-    def candidates(self, directions: np.ndarray, count: int) -> np.ndarray:
-        """int [n, count]: what is found most strongly in each row."""
-        scores = directions @ self.readers
-        count = min(count, scores.shape[1])
-        return np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        return {name: at for at, name in enumerate(self.names)}
+
+    def found(self, directions: np.ndarray) -> np.ndarray:
+        """float32 [n, k]: how strongly each is found in each row."""
+        return directions @ self.readers
 
 
 class Probes:
@@ -128,8 +135,8 @@ class Probes:
 
     Example:
         >>> probes = Probes.fit(vectors, rows, Readout())  # doctest: +SKIP
-        >>> probes.explain(vectors[:1])  # doctest: +SKIP
-        ['"was", "is", "had" or "be" comes next. Expository prose about species, whale, metres, birds.']
+        >>> probes.explain(vectors[:1], rows[:1])  # doctest: +SKIP
+        ['Next: "was" (or "is"). About: species, lobster. Related: whale, birds. Style: expository prose.']
     """
 
     def __init__(self, mean: np.ndarray, next_tokens: Kind, words: Kind, registers: Kind, settings: Readout) -> None:
@@ -148,9 +155,7 @@ class Probes:
         directions -= mean
         features_of = {
             "next token": [_ranked(row["next_tokens"]) for row in rows],
-            "word": [
-                dict.fromkeys(context_words(row["detokenized_text_truncated"], settings.window), 1.0) for row in rows
-            ],
+            "word": [dict.fromkeys(spellings(row["detokenized_text_truncated"], settings.window), 1.0) for row in rows],
         }
         documents = [row["doc_id"] for row in rows]
         tables = {}
@@ -182,64 +187,123 @@ class Probes:
             settings,
         )
 
-    def explain(self, vectors: np.ndarray) -> list[str]:
-        """One explanation each for raw activations, float32 [n, d]."""
+    def explain(self, vectors: np.ndarray, rows: Sequence[Mapping] | None = None) -> list[str]:
+        """One explanation each for raw activations, float32 [n, d].
+
+        Args:
+            rows: of each detokenized_text_truncated and next_tokens, which a label that is `grounded` is held against.
+                None: there is nothing to hold it against.
+        """
         directions = unit(np.asarray(vectors, dtype=np.float32)) - self.mean
-        settings = self.settings
-        registers = self.registers.candidates(directions, 1)[:, 0]
-        next_candidates = self.next_tokens.candidates(directions, settings.next_candidates)
-        word_candidates = self.words.candidates(directions, settings.word_candidates)
+        registers = self.registers.found(directions).argmax(axis=1)
+        tokens, words = self.next_tokens.found(directions), self.words.found(directions)
         made = []
-        for direction, register, *candidates in zip(
-            directions, registers, next_candidates, word_candidates, strict=True
-        ):
-            tokens, words = self._pursue(direction, *candidates)
-            following = alternatives([LINE_BREAK if token == "" else token for token in tokens])
-            kind = self.registers.names[register]
-            made.append(f"{capital(following)} comes next. {capital(kind)} about {', '.join(words)}.")
+        for at, direction in enumerate(directions):
+            row = rows[at] if rows is not None and self.settings.grounded else None
+            spelled = {} if row is None else spellings(row["detokenized_text_truncated"], self.settings.window)
+            style = (
+                self.registers.names[registers[at]] if row is None else register_of(row["detokenized_text_truncated"])
+            )
+            picked = self._pursue(direction, *self._candidates(tokens[at], words[at], row, spelled), spelled)
+            about = [spelled.get(word, word) for word in picked[1] if row is None or word in spelled]
+            related = [word for word in picked[1] if row is not None and word not in spelled]
+            made.append(say([token or "\n" for token in picked[0]], about, style, related=related))
         return made
 
-    def _pursue(self, direction: np.ndarray, tokens: np.ndarray, words: np.ndarray) -> tuple[list[str], list[str]]:
-        """The next tokens and words, the most telling first, whose directions together come closest to `direction`."""
+    def _candidates(
+        self, tokens: np.ndarray, words: np.ndarray, row: Mapping | None, spelled: Mapping[str, str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the next tokens and of the words that a label may name: those found most strongly; of what is
+        borne out those of more of the strongest."""
+        settings, numbers = self.settings, self.next_tokens.numbers
+        strongest = _largest(tokens, settings.next_candidates), _largest(words, settings.word_candidates)
+        if row is None:
+            return strongest
+        likely = [numbers[one] for one in _ranked(row["next_tokens"]) if one in numbers]
+        # Where a probe finds none of the source's likeliest, the label says the likeliest that it knows.
+        borne_out = [one for one in strongest[0] if one in set(likely)] or likely[:1] or strongest[0][:1]
+        there = {self.words.numbers[one] for one in spelled if one in self.words.numbers}
+        more = [one for one in _largest(words, settings.text_candidates) if one in there]
+        return np.array(borne_out, dtype=int), np.unique(np.concatenate([strongest[1], np.array(more, dtype=int)]))
+
+    def _pursue(
+        self, direction: np.ndarray, tokens: np.ndarray, words: np.ndarray, spelled: Mapping[str, str]
+    ) -> tuple[list[str], list[str]]:
+        """The next tokens and words, the most telling first, whose directions together come closest to `direction`.
+
+        One that brings the direction less than `least_gain` of its squared length nearer is passed by, but for the
+        first token and the first `least_words` words. No word is named twice, or in two forms.
+        """
         settings = self.settings
         names = [self.next_tokens.names[token] for token in tokens] + [self.words.names[word] for word in words]
         atoms = np.concatenate([self.next_tokens.atoms[tokens], self.words.atoms[words]])
         is_token = np.arange(len(names)) < len(tokens)
+        weights = np.array(
+            [
+                1.0 if token else 1.0 + settings.preference * (name in spelled)
+                for name, token in zip(names, is_token, strict=True)
+            ]
+        )
         open_ = np.ones(len(names), dtype=bool)
-        room = {True: settings.next_tokens, False: settings.words}
+        room, least = {True: settings.next_tokens, False: settings.words}, {True: 1, False: settings.least_words}
         picked: list[int] = []
-        rest = direction
+        rest, whole = direction, float(direction @ direction)
+        left = whole
         while open_.any():
-            best = int(np.argmax(np.where(open_, atoms @ rest, -np.inf)))
-            picked.append(best)
-            open_[best] = False
+            best = int(np.argmax(np.where(open_, weights * (atoms @ rest), -np.inf)))
             kind = bool(is_token[best])
+            open_[best] = False
+            # Least squares over all of them: a little shrinkage, for atoms that point nearly the same way.
+            own = atoms[[*picked, best]]
+            after = direction - own.T @ np.linalg.solve(own @ own.T + 1e-3 * np.eye(len(own)), own @ direction)
+            if least[kind] <= 0 and left - float(after @ after) < settings.least_gain * whole:
+                continue
+            picked.append(best)
+            rest, left = after, float(after @ after)
             room[kind] -= 1
+            least[kind] -= 1
             if not room[kind]:
                 open_ &= is_token != kind
-            if not kind:
-                for other in np.flatnonzero(open_ & ~is_token):
-                    open_[other] = not same_stem(names[best], names[other])
-            # Least squares over all of them: a little shrinkage, for atoms that point nearly the same way.
-            own = atoms[picked]
-            rest = direction - own.T @ np.linalg.solve(own @ own.T + 1e-3 * np.eye(len(own)), own @ direction)
+            for other in np.flatnonzero(open_):
+                alike = same_stem if not kind and not is_token[other] else _same
+                open_[other] = not alike(names[best], names[other])
         return (
             [names[atom] for atom in picked if is_token[atom]],
             [names[atom] for atom in picked if not is_token[atom]],
         )
 
 
-def context_words(text: str, window: int) -> list[str]:
-    """The different content words among the last `window` words of `text`, in lower case.
+def spellings(text: str, window: int) -> dict[str, str]:
+    """The different content words among the last `window` words of `text`, in lower case, and as the text spells each.
+
+    A capital that only begins a sentence is not the word's own.
 
     Example:
-        >>> context_words("The cat sat on the cat's mat", 40)
-        ['cat', 'sat', "cat's", 'mat']
+        >>> spellings("The cat sat on Anna's mat. Cats do", 40)
+        {'cat': 'cat', 'sat': 'sat', "anna's": "Anna's", 'mat': 'mat', 'cats': 'cats'}
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    words = [word.lower() for word in _WORD.findall(text)][-window:]
-    return [word for word in dict.fromkeys(words) if len(word) > 2 and word not in ENGLISH_STOP_WORDS]
+    found: dict[str, str] = {}
+    for match in list(_WORD.finditer(text))[-window:]:
+        word, lower, before = match[0], match[0].lower(), text[: match.start()].rstrip(" \t\"'“‘(*-")
+        if len(lower) < 3 or lower in ENGLISH_STOP_WORDS:
+            continue
+        begins = not before or before[-1] in ".!?:\n"
+        if not begins:
+            found[lower] = word
+        else:
+            found.setdefault(lower, lower if word[1:].islower() else word)
+    return found
+
+
+def _largest(scores: np.ndarray, count: int) -> np.ndarray:
+    """int [count]: the places of the largest scores, the largest first."""
+    return np.argsort(-scores, kind="stable")[:count]
+
+
+def _same(one: str, other: str) -> bool:
+    return one.casefold() == other.casefold()
 
 
 def same_stem(one: str, other: str) -> bool:

@@ -12,7 +12,7 @@ import re
 
 from ...claims.registers import REGISTERS
 
-_OPENS = re.compile(r'"|\bStyle: |\bAbout: | about ')
+_OPENS = re.compile(r'"|\bStyle: |\b(?:About|Related): | about ')
 _SENTENCE_END = re.compile(r"\.(?=\s|$)|\n")
 _PIECE_END = re.compile(rf",|{_SENTENCE_END.pattern}")
 # Those that have " about " in them: what stands before it, and after.

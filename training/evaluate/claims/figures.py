@@ -78,7 +78,8 @@ def claims_figures(claims: ClaimsTable, tables: Tables, support: Support, unit: 
         receipts=_receipts(claims),
         specifics=[_specifics(claims, what, rows) for what in SPECIFICS] if known.any() else [],
         reliability=support.reliability,
-        near=_near(claims),
+        near=_near(claims, "word"),
+        near_related=_near(claims, "related word"),
         likeliest=_likeliest(claims),
         repeats=_repeats(claims, rows),
         why_no_precision=why_no_precision,
@@ -104,8 +105,8 @@ def _beside(claims: ClaimsTable, holds: np.ndarray, chance: np.ndarray) -> tuple
     return _mean(claims, holds, known, p), _mean(claims, chance, known)
 
 
-def _near(claims: ClaimsTable) -> Near | None:
-    """Words in the text or near it, by the smallest cosine that at most 5 % of strange words exceed."""
+def _near(claims: ClaimsTable, kind: str) -> Near | None:
+    """Words of a kind in the text or near it, by the smallest cosine that at most 5 % of strange words exceed."""
     if "near" not in claims.table.column_names:
         return None
     own, other = claims.column("near"), claims.column("near_by_chance")
@@ -113,7 +114,9 @@ def _near(claims: ClaimsTable) -> Near | None:
     if not len(strange):
         return None
     limit = float(np.quantile(strange, 1.0 - EXCEEDED, method="higher"))
-    holds, chance = (np.where(np.isnan(one), np.nan, (one > limit) | (one == 1.0)) for one in (own, other))
+    holds, chance = (
+        np.where(np.isnan(one) | (claims.kinds != kind), np.nan, (one > limit) | (one == 1.0)) for one in (own, other)
+    )
     precision, by_chance = _beside(claims, holds, chance)
     if precision is None:
         return None

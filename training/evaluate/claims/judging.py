@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 
-from nla_sdk.claims.cutting import Claim
+from nla_sdk.claims.forms.claim import WORDS, Claim
 from nla_sdk.claims.truth import supported
 from nla_sdk.claims.words import content_words, said_by, specifics
 from nla_sdk.evaluation.parts import Settings
@@ -32,7 +32,7 @@ def stated(claim: Claim) -> dict[str, list[str]]:
     if claim.kind == "next token":
         return {what: [] for what in SPECIFICS}
     # A word of a list begins no sentence: its capital is its own.
-    return specifics(f"about {claim.text}" if claim.kind == "word" else claim.text)
+    return specifics(f"about {claim.text}" if claim.kind in WORDS else claim.text)
 
 
 def judged(
@@ -90,7 +90,7 @@ def _near(
     embed: Callable[[list[str]], np.ndarray],
 ) -> list[float | None]:
     """Of each word 1 where the text of row `of(row)` has it, else its largest cosine with a content word of it, < 1."""
-    against = [of(row) if claim.kind == "word" else None for claim, row in zip(claims, rows, strict=True)]
+    against = [of(row) if claim.kind in WORDS else None for claim, row in zip(claims, rows, strict=True)]
     words = {row: sorted(set(content_words(texts[row]))) for row in against if row is not None}
     asked = {claim.text for claim, row in zip(claims, against, strict=True) if row is not None}
     number = {word: at for at, word in enumerate(sorted(asked.union(*words.values())))}

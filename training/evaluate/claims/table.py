@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from nla_sdk.claims.cutting import KINDS
+from nla_sdk.claims.forms.claim import KINDS
 from nla_sdk.claims.receipts import RECEIPTS
 from nla_sdk.evaluation.parts import Settings
 

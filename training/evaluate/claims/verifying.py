@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from nla_sdk.claims.cutting import claims_of
+from nla_sdk.claims.forms.claim import WORDS
 from nla_sdk.claims.truth import AGREES, HALF, in_text, in_text_exact
 from nla_sdk.evaluation.schema import CLAIMS_TABLE as WHERE
 from nla_sdk.evaluation.schema import Evaluation
@@ -44,11 +45,11 @@ def faults(tables: Tables, table: pa.Table, found: Worth, texts: Sequence[str] |
     for name in (name for name in (*COSINES, *PLACES) if name in table.column_names):
         values = claims.column(name)
         low, high = (-1.0 - TOLERANCE, 1.0) if name in COSINES else (0.0, np.inf)
-        of = claims.kinds == ("word" if name in COSINES else "next token")
+        of = np.isin(claims.kinds, WORDS if name in COSINES else ("next token",))
         if not (np.isnan(values) | (of & (values >= low) & (values <= high))).all():
             yield f"{WHERE}: {name} is {'no cosine of a word' if name in COSINES else 'no place of a next token'}"
     if "near" in table.column_names and not _same(
-        np.where(claims.kinds == "word", claims.supported, np.nan),
+        np.where(np.isin(claims.kinds, WORDS), claims.supported, np.nan),
         np.where(np.isnan(claims.column("near")), np.nan, claims.column("near") == 1.0),
     ):
         yield f"{WHERE}: near is not 1 where the text has a word, and less where it has not"
@@ -105,7 +106,7 @@ def _truth(claims: ClaimsTable) -> Iterator[str]:
     agrees, there = (claims.receipts.get(name, np.full(len(claims), np.nan)) for name in ("model_agrees", "in_text"))
     next_token = claims.kinds == "next token"
     expected = np.where(np.isnan(there), np.nan, (there >= HALF).astype(np.float64))
-    whole = np.isin(claims.kinds, ("word", "register"))
+    whole = np.isin(claims.kinds, (*WORDS, "register"))
     for what in SPECIFICS:
         if f"{what}s_invented" in names:
             expected = np.where(~whole & (claims.column(f"{what}s_invented") > 0), 0.0, expected)

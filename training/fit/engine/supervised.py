@@ -10,7 +10,7 @@ from nla_sdk.io.progress import say
 from nla_sdk.model.backbone import Backbone
 
 from ...configs.config import Config
-from .base import load_base, processes, shard_base
+from .base import compile_blocks, load_base, processes, shard_base
 from .checkpoints import run_facts, save_half, with_parent
 from .loop import fit, in_micro_batches
 
@@ -33,6 +33,8 @@ def train(
     trainer = trainer_of(config, backbone)
     if settings.shard_base:
         shard_base(backbone, trainer.parameters, settings)
+    if settings.compile:
+        compile_blocks(backbone)
     if trainer.left_out and accelerator.is_main_process:
         say(f"{trainer.left_out} rows are longer than {role}.max_length and are left out")
     facts = run_facts(settings, backbone, parent, trainer.tables, len(trainer.rows))
