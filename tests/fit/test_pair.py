@@ -17,7 +17,8 @@ from training.configs.config import Config
 
 @pytest.fixture
 def config(tmp_path) -> Config:
-    return Config.load(configs.write(tmp_path, configs.sections(tmp_path, tmp_path / "base", extract={"sources": [{"corpus": "texts"}]})))
+    sections = configs.sections(tmp_path, tmp_path / "base", extract={"sources": [{"corpus": "texts"}]})
+    return Config.load(configs.write(tmp_path, sections))
 
 
 def test_stages_run_in_order_and_the_evaluation_is_of_the_halves_that_they_leave(config):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from nla_sdk import NLAPair
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.io.files import sha256_of
+from nla_sdk.io.tables import read_vectors
 from nla_sdk.model.backbone import Backbone
 from tests import configs, tiny
 from tests.fit.test_training import config_file, text
@@ -304,6 +306,40 @@ def test_what_the_av_wrote_belongs_to_its_activations_also_when_the_table_has_ch
     assert written() == first
     pq.write_table(table, source)
     assert written() == first
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_blocks_are_trained_as_the_others_are(built, tmp_path):
+    settings = {"max_rows": 12, "epochs": 1, "eval_interval": 100}
+    plain, compiled = (run_of(built["llama"], tmp_path / str(flag), "ar", compile=flag, **settings) for flag in (0, 1))
+    for config in (plain, compiled):
+        sft_ar.run(config)
+    assert losses(compiled, "ar") == pytest.approx(losses(plain, "ar"), rel=1e-4)
+    ways = [checkpoints.Contract.load(c.half("ar")).provenance["training"]["settings"] for c in (plain, compiled)]
+    assert ways[1]["compile"] is True and "compile" not in ways[0]
+
+
+def test_where_nothing_can_be_compiled_training_says_so_at_once(built, tmp_path, monkeypatch):
+    def no_compiler(*args, **kwargs):
+        raise RuntimeError("no C++ compiler was found\nlong story")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    with pytest.raises(InputError, match=r"compile: .* \(no C\+\+ compiler was found\); set it to false"):
+        sft_ar.run(run_of(built["llama"], tmp_path, "ar", compile=True))
+
+
+def test_a_share_of_what_the_av_writes_for_the_ar_is_sampled(built, tmp_path):
+    config = run_of(built["llama"], tmp_path, "av", max_rows=8)
+    changes = {"on_policy_rows": 8, "on_policy_sampled": 0.25, "on_policy_vocabulary": "all"}
+    config = config.model_copy(update={"ar": config.ar.model_copy(update=changes)})
+    half = sft_av.run(config)
+    made = pq.read_table(on_policy.run(config))
+    pair = NLAPair.from_pretrained(half, base=config.base)
+    vectors = read_vectors(made)
+    said, greedy = made["api_explanation"].to_pylist(), [str(one) for one in pair.explain(vectors)]
+    drawn = [str(one) for one in pair.explain(vectors, temperature=0.7, seed=config.seed)]
+    assert len(said) == 8 and [at for at in range(8) if said[at] != greedy[at]] == [3, 7]
+    assert [said[at] for at in (3, 7)] == [drawn[at] for at in (3, 7)]
 
 
 def test_ctrl_c_saves_and_exits_with_130_and_the_next_run_goes_on(built, tmp_path):

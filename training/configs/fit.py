@@ -155,6 +155,13 @@ class AR(Supervised):
         0.0, ge=0, lt=1, description="Share of rows read without their quoted spans: prose must carry something too."
     )
     on_policy_rows: int = Field(1200, ge=1, description="How many of the AR's activations the AV explains for it.")
+    on_policy_sampled: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of them that is sampled, so that the AR reads more than the likeliest words.",
+    )
+    on_policy_temperature: float = Field(0.7, gt=0, description="Of what is sampled.")
     on_policy_vocabulary: Literal["labels", "all"] = Field(
         "labels",
         description="labels: the AV writes tokens of its training labels only, in a third of the time on a CPU.",

@@ -5,12 +5,19 @@ below zero). This explains `on_policy_rows` of the AR's activations with the AV 
 `<out>/on_policy.parquet`, which `training.fit.ar` mixes in when its `sources` ask for on_policy. Killed, it goes on.
 
 The AV writes tokens that occur in the labels it was trained on (`ar.on_policy_vocabulary: all` takes that away): the
-softmax over all of a vocabulary is most of a token's cost on a CPU, and most texts are the same without it.
+softmax over all of a vocabulary is most of a token's cost on a CPU, and most texts are the same without it. A share of
+the rows (`ar.on_policy_sampled`) is sampled.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+
+from nla_sdk import NLAPair
+from nla_sdk.results import Explanation
 
 from ..configs.command import run_command, run_stage
 from ..configs.config import Config
@@ -19,7 +26,7 @@ from .engine.rollout import explain_rows
 
 def run(config: Config) -> Path:
     """Explain the AR's activations; returns the table's path."""
-    settings = config.ar
+    settings, share = config.ar, config.ar.on_policy_sampled
     return explain_rows(
         config,
         "on_policy",
@@ -28,9 +35,36 @@ def run(config: Config) -> Path:
         halves={"av": config.half("av")},
         labeler="av",
         closed=settings.on_policy_vocabulary == "labels",
-        explain=lambda pair, vectors: pair.explain(vectors),
-        settings={},
+        explain=_writer(config),
+        # Nothing where all is greedy: tables that were made so before are the same.
+        settings={"sampled": [share, settings.on_policy_temperature, config.seed]} if share else {},
     )
+
+
+def _writer(config: Config):
+    share, temperature = config.ar.on_policy_sampled, config.ar.on_policy_temperature
+
+    def write(pair: NLAPair, vectors: np.ndarray) -> Sequence[Explanation]:
+        drawn = sampled(len(vectors), share)
+        texts: dict[int, Explanation] = {}
+        for rows, settings in ((~drawn, {}), (drawn, {"temperature": temperature, "seed": config.seed})):
+            places = np.flatnonzero(rows).tolist()
+            if places:
+                texts.update(zip(places, pair.explain(vectors[places], **settings), strict=True))
+        return [texts[at] for at in range(len(vectors))]
+
+    return write
+
+
+def sampled(count: int, share: float) -> np.ndarray:
+    """bool [count]: which of so many rows are sampled, evenly spaced.
+
+    Example:
+        >>> sampled(4, 0.5).tolist()
+        [False, True, False, True]
+    """
+    done = np.floor(np.arange(count + 1) * share)
+    return done[1:] > done[:-1]
 
 
 if __name__ == "__main__":

@@ -33,6 +33,14 @@ from ...runs.machine import hardware, libraries
 
 STEP = re.compile(r"step_(\d+)")
 STATE = Path("trainer") / "state.pt"
+SINCE = {
+    "family_weights": "none",
+    "compile": False,
+    "no_repeats": False,
+    "on_policy_sampled": 0.0,
+    "on_policy_temperature": 0.7,
+}
+"""Settings that there were not always, and what was done before: a run that began then is gone on with."""
 
 
 class TrainingError(NLAError):
@@ -83,8 +91,9 @@ def run_facts(settings: Train, backbone: Backbone, parent: dict | None, tables: 
         rows: how many of the tables' rows are trained on (those of the right sources, that fit).
     """
     stated = settings.model_dump(mode="json", exclude={"continue_from"})
-    if stated.get("family_weights") == "none":
-        del stated["family_weights"]  # a run that began before there was a choice is gone on with
+    for name, before in SINCE.items():
+        if stated.get(name) == before:
+            del stated[name]
     return {
         "settings": stated,
         "parent": parent,
