@@ -25,7 +25,10 @@ from tqdm import tqdm
 
 from nla_sdk import metrics
 from nla_sdk.claims.cutting import claims_of
+from nla_sdk.claims.forms.claim import WORDS
+from nla_sdk.claims.truth import supported
 from nla_sdk.io.tables import read_vectors
+from training.configs import overrides
 from training.configs.config import Config
 from training.configs.data import Readout
 from training.data.tables.choosing import spread
@@ -52,6 +55,13 @@ def features(label: str) -> dict[str, float]:
         found.setdefault(f"{claim.kind} {claim.text}", (1 + places[claim.kind]) ** -0.5)
         places[claim.kind] += 1
     return found
+
+
+def in_text(labels: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
+    """How many words a label names, of the text and related, and the share that the text has (by stems)."""
+    claims = [[one for one in claims_of(label) if one.kind in WORDS] for label in labels]
+    holds = [supported(one, text) for each, text in zip(claims, texts, strict=True) for one in each]
+    return {"words": round(len(holds) / len(labels), 2), "in_text": round(float(np.mean(holds)), 3) if holds else 0.0}
 
 
 def decoded_fve(
@@ -85,12 +95,13 @@ def same_document(vectors: np.ndarray, documents: np.ndarray) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="as in readout.words=6")
     parser.add_argument("--layers", type=int, nargs="*", help="default: all that were extracted")
     parser.add_argument("--rows", type=int, default=12_000, help="for the decoder; the probes take all")
     parser.add_argument("--eval-rows", type=int, default=512)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     given = parser.parse_args()
-    config = Config.load(given.config)
+    config = Config.load(given.config, overrides.parse(given.set))
     matches = (re.fullmatch(r"activations_L(\d+)\.parquet", path.name) for path in config.out.iterdir())
     found = sorted(int(match[1]) for match in matches if match)
     results = []
@@ -124,7 +135,8 @@ def main() -> None:
         }
         for kind, pair in labels.items():
             value, interval = decoded_fve(pair, vectors[decoded], vectors[held_out], documents)
-            result[kind] = {"fve": round(value, 4), "interval": interval}
+            texts = [rows[at]["detokenized_text_truncated"] for at in held_out]
+            result[kind] = {"fve": round(value, 4), "interval": interval, **in_text(pair[1], texts)}
         results.append(result)
         tqdm.write(json.dumps(result))
     given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
