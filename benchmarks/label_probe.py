@@ -119,7 +119,10 @@ def main() -> None:
         documents = np.array([rows[at]["doc_id"] for at in held_out])
         probes = Probes.fit(vectors[fitted], [rows[at] for at in fitted], config.readout or Readout())
         labels = {
-            "readout": tuple(probes.explain(vectors[at], [rows[one] for one in at]) for at in (decoded, held_out)),
+            "readout": (
+                probes.explain(vectors[decoded], [rows[one]["doc_id"] for one in decoded]),
+                probes.explain(vectors[held_out]),
+            ),
             "extractive": tuple(
                 [extractive.explain(rows[one]["detokenized_text_truncated"], rows[one]["next_tokens"]) for one in at]
                 for at in (decoded, held_out)

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -152,21 +153,22 @@ def test_readout_names_what_is_in_vectors_it_was_not_fitted_on():
         assert explanation == f'Next: "{row["next_tokens"][0]}". About: {word}. Style: expository prose.'
 
 
-def test_a_grounded_label_claims_only_what_text_and_source_bear_out():
+def test_of_what_a_vector_makes_nobody_sure_a_label_says_that_it_is_related():
     probes = readout.Probes.fit(*planted(400, 0), SETTINGS)
+    sure = probes.confidence.of
     vectors, rows = planted(60, 1)
-    said = {"detokenized_text_truncated": "He played the Piano now, and she heard it", "next_tokens": [" of"]}
-    for row, explanation in zip(rows, probes.explain(vectors, [said] * 60), strict=True):
+    # As sure of all as of a coin: the likeliest token is named all the same.
+    probes.confidence = SimpleNamespace(of=lambda *given: sure(*given) * (SETTINGS.sure - 0.01))
+    for row, explanation in zip(rows, probes.explain(vectors), strict=True):
         word = row["detokenized_text_truncated"].split()[6]
-        named = "About: Piano" if word == "piano" else f"Related: {word}"
-        assert explanation == f'Next: "of". {named}. Style: narrative about a person.'
+        assert explanation == f'Next: "{row["next_tokens"][0]}". Related: {word}. Style: expository prose.'
 
 
 def test_a_word_is_named_for_what_it_adds_and_none_twice():
     vectors, rows = planted(400, 0)
-    both = Readout(next_tokens=2, words=4, least_words=1, least_gain=0.01, min_documents=3, grounded=False)
+    both = Readout(next_tokens=2, words=4, least_words=1, least_gain=0.05, preference=0, min_documents=3)
     for explanation in readout.Probes.fit(vectors, rows, both).explain(vectors[:40]):
-        named = [claim.text for claim in claims_of(explanation) if claim.kind in ("next token", "word")]
+        named = [claim.text for claim in claims_of(explanation) if claim.kind != "register"]
         assert len(named) == len(set(named)) == 2, "one token and one word are in each vector, and the rest is noise"
 
 
@@ -184,7 +186,7 @@ def test_words_are_spelled_as_the_text_spells_them():
     }
 
 
-def test_readout_probes_never_see_a_held_out_text(trained, tmp_path):
+def test_readout_never_looks_at_a_held_out_text(trained, tmp_path):
     config = Config.load(trained)
     split = tmp_path / "out" / "split"
     split.mkdir(parents=True)
@@ -195,14 +197,7 @@ def test_readout_probes_never_see_a_held_out_text(trained, tmp_path):
             table = table.set_column(table.column_names.index("next_tokens"), "next_tokens", [blank])
         pq.write_table(table, split / f"{name}.parquet")
     other = config.model_copy(update={"out": tmp_path / "out"})
-    labels = [
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        for path in (readout.run(other), config.out / "readout.jsonl")
-    ]
-    unseen = [pq.read_table(split / f"{name}.parquet") for name in ("eval", "validation")]
-    held_out = {text for table in unseen for text in table["detokenized_text_truncated"].to_pylist()}
-    trained_on = [[one for one in each if one["text"] not in held_out] for each in labels]
-    assert trained_on[0] == trained_on[1] != [] and labels[0] != labels[1]
+    assert readout.run(other).read_bytes() == (config.out / "readout.jsonl").read_bytes()
     with pytest.raises(InputError, match="does not exist"):
         (split / "rl.parquet").unlink()
         readout.run(other)

@@ -144,10 +144,12 @@ class Readout(Section):
         ge=0,
         description="Share of the direction's squared length that one more word or token must account for to be named.",
     )
-    grounded: bool = Field(
-        True,
-        description="Name only next tokens that the source has among its likeliest (extract.next_tokens), and say of "
-        "words that do not stand in the text that they are related.",
+    sure: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Probability, given the vector, from which a next token is named (that the source has it among its "
+        "likeliest, extract.next_tokens) and a word is said to stand in the text; other words are said to be related.",
     )
     next_candidates: int = Field(12, ge=1, description="Next tokens the pursuit chooses from: those found strongest.")
     word_candidates: int = Field(
@@ -156,11 +158,8 @@ class Readout(Section):
         description="Words the pursuit chooses from: those found strongest; more fit the vector better and "
         "what was read worse.",
     )
-    text_candidates: int = Field(
-        150, ge=0, description="Of so many of the strongest it may choose words of the text as well (grounded)."
-    )
     preference: float = Field(
-        0.5, ge=0, description="How much more a word of the text counts in the choice than another one (grounded)."
+        1.0, ge=0, description="How much more a word that the text is surely said to have counts than a related one."
     )
     min_documents: int = Field(12, ge=1, description="Training documents that a token or word must occur in.")
     window: int = Field(40, ge=1, description="Words before the one read that count as its context.")

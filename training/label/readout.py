@@ -6,9 +6,10 @@ activation, and of those the few whose own directions, taken together, come clos
 Pati, Rezaiifar and Krishnaprasad 1993), the most telling first and none that adds hardly anything. The probes are
 fitted on the training documents alone, held-out ones are only read.
 
-With `grounded` a label claims only what is borne out: next tokens that the source has among its likeliest, and as what
-it is about words that the text has, which are preferred. Of the others, which the probes merely take the vector for and
-which carry much of it (docs/demo-pair.md), it says that they are related.
+A label claims only what the vector makes one `sure` of (`.confidence`): next tokens that the source has among its
+likeliest, and as what the text is about words that it has. Of the other words, which the probes take the vector for and
+which carry much of it (docs/demo-pair.md), it says that they are related. All of it depends on the vector alone, so
+that an AV can learn to say it: labels that name what is so, whether it can be read there or not, teach guessing.
 
 Reads `<out>/split/*.parquet`, writes `<out>/readout.jsonl` (`text`, `explanation`, `labeler_model`) for a label
 provider of kind `readout`. docs/demo-pair.md says what these labels gave, beside extractive ones.
@@ -21,7 +22,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ import scipy.sparse
 
 from nla_sdk.claims.forms.sections import say
 from nla_sdk.claims.registers import register_of
+from nla_sdk.claims.words import stems
 from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import identity_of, is_finished
 from nla_sdk.io.files import atomic, sha256_of
@@ -40,8 +41,9 @@ from nla_sdk.io.tables import read_table, usable_vectors
 from ..configs.command import data_stage, run_command
 from ..configs.config import READOUT, Config
 from ..configs.data import Readout
+from .confidence import Confidence
 
-VERSION = "readout-2"
+VERSION = "readout-3"
 FITTED_ON = ("av_sft", "ar_sft", "rl")
 LABELLED = ("av_sft", "ar_sft", "validation", "eval")
 _WORD = re.compile(r"[^\W\d_][\w'’-]*\w")
@@ -72,8 +74,10 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
             vectors, rows = tables[name]
             bar = progress_bar(len(rows), "row", f"readout {name}")
             for start in range(0, len(rows), 512):
-                explanations = probes.explain(vectors[start : start + 512], rows[start : start + 512])
-                for row, explanation in zip(rows[start : start + 512], explanations, strict=True):
+                part = rows[start : start + 512]
+                documents = [row["doc_id"] for row in part] if name in FITTED_ON else None
+                explanations = probes.explain(vectors[start : start + 512], documents)
+                for row, explanation in zip(part, explanations, strict=True):
                     label = {"text": row["detokenized_text_truncated"], "explanation": explanation}
                     file.write(json.dumps({**label, "labeler_model": VERSION}, ensure_ascii=False) + "\n")
                 count += len(explanations)
@@ -112,7 +116,6 @@ class Kind:
 
     Attributes:
         names: [k] what it can name.
-        numbers: of each name.
         readers: float32 [d, k]; a centred direction times these is how strongly each is found.
         atoms: float32 [k, d], of length 1: the direction that each adds.
     """
@@ -121,27 +124,32 @@ class Kind:
     readers: np.ndarray
     atoms: np.ndarray
 
-    @cached_property
-    def numbers(self) -> dict[str, int]:
-        return {name: at for at, name in enumerate(self.names)}
-
     def found(self, directions: np.ndarray) -> np.ndarray:
         """float32 [n, k]: how strongly each is found in each row."""
         return directions @ self.readers
 
 
 class Probes:
-    """Linear readers of activations: `fit` on training rows, then `explain` any vectors of that layer.
+    """Readers of activations: `fit` on training rows, then `explain` any vectors of that layer.
 
     Example:
         >>> probes = Probes.fit(vectors, rows, Readout())  # doctest: +SKIP
-        >>> probes.explain(vectors[:1], rows[:1])  # doctest: +SKIP
+        >>> probes.explain(vectors[:1])  # doctest: +SKIP
         ['Next: "was" (or "is"). About: species, lobster. Related: whale, birds. Style: expository prose.']
     """
 
-    def __init__(self, mean: np.ndarray, next_tokens: Kind, words: Kind, registers: Kind, settings: Readout) -> None:
+    def __init__(
+        self,
+        mean: np.ndarray,
+        next_tokens: Kind,
+        words: Kind,
+        registers: Kind,
+        confidence: Confidence,
+        spelled: Mapping[str, str],
+        settings: Readout,
+    ) -> None:
         self.mean, self.next_tokens, self.words, self.registers = mean, next_tokens, words, registers
-        self.settings = settings
+        self.confidence, self.spelled, self.settings = confidence, spelled, settings
 
     @classmethod
     def fit(cls, vectors: np.ndarray, rows: Sequence[Mapping], settings: Readout) -> Probes:
@@ -153,9 +161,10 @@ class Probes:
         directions = unit(vectors)
         mean = directions.mean(axis=0)
         directions -= mean
+        spelled = [spellings(row["detokenized_text_truncated"], settings.window) for row in rows]
         features_of = {
             "next token": [_ranked(row["next_tokens"]) for row in rows],
-            "word": [dict.fromkeys(spellings(row["detokenized_text_truncated"], settings.window), 1.0) for row in rows],
+            "word": [dict.fromkeys(words, 1.0) for words in spelled],
         }
         documents = [row["doc_id"] for row in rows]
         tables = {}
@@ -175,6 +184,11 @@ class Probes:
             scipy.sparse.hstack([table for _, table in tables.values()]).tocsr(), directions, settings.penalty
         )
         (next_names, next_table), (word_names, word_table) = tables.values()
+        in_text = _in_text([row["detokenized_text_truncated"] for row in rows], word_names)
+        kind_of = np.repeat([0, 1], [len(next_names), len(word_names)])
+        confidence = Confidence.fit(
+            directions, scipy.sparse.hstack([next_table > 0, in_text]).tocsr(), documents, kind_of
+        )
         return cls(
             mean,
             Kind(next_names, readers.of(next_table, settings.rarity), atoms[: len(next_names)]),
@@ -184,66 +198,51 @@ class Probes:
                 readers.of(matrix_of([{kind: 1.0} for kind in registers], kinds), 0.0),
                 np.zeros((len(kinds), 0), np.float32),
             ),
+            confidence,
+            _usual(spelled),
             settings,
         )
 
-    def explain(self, vectors: np.ndarray, rows: Sequence[Mapping] | None = None) -> list[str]:
+    def explain(self, vectors: np.ndarray, documents: Sequence[str] | None = None) -> list[str]:
         """One explanation each for raw activations, float32 [n, d].
 
         Args:
-            rows: of each detokenized_text_truncated and next_tokens, which a label that is `grounded` is held against.
-                None: there is nothing to hold it against.
+            documents: of rows that the probes were fitted on; None: of others.
         """
         directions = unit(np.asarray(vectors, dtype=np.float32)) - self.mean
         registers = self.registers.found(directions).argmax(axis=1)
         tokens, words = self.next_tokens.found(directions), self.words.found(directions)
-        made = []
+        sure = self.confidence.of(directions, documents)
+        sure_tokens, sure_words = np.split(sure, [tokens.shape[1]], axis=1)
+        settings, made = self.settings, []
         for at, direction in enumerate(directions):
-            row = rows[at] if rows is not None and self.settings.grounded else None
-            spelled = {} if row is None else spellings(row["detokenized_text_truncated"], self.settings.window)
-            style = (
-                self.registers.names[registers[at]] if row is None else register_of(row["detokenized_text_truncated"])
-            )
-            picked = self._pursue(direction, *self._candidates(tokens[at], words[at], row, spelled), spelled)
-            about = [spelled.get(word, word) for word in picked[1] if row is None or word in spelled]
-            related = [word for word in picked[1] if row is not None and word not in spelled]
-            made.append(say([token or "\n" for token in picked[0]], about, style, related=related))
+            strongest = _largest(tokens[at], settings.next_candidates)
+            likely = strongest[sure_tokens[at, strongest] >= settings.sure]
+            likely = likely if len(likely) else sure_tokens[at].argmax(keepdims=True)
+            there = np.flatnonzero(sure_words[at] >= settings.sure)
+            known = np.union1d(there, _largest(words[at], settings.word_candidates))
+            following, named = self._pursue(direction, likely, known, 1.0 + settings.preference * np.isin(known, there))
+            claimed = {self.words.names[word] for word in there}
+            about = [self.spelled[word] for word in named if word in claimed]
+            related = [self.spelled[word] for word in named if word not in claimed]
+            style = self.registers.names[registers[at]]
+            made.append(say([token or "\n" for token in following], about, style, related=related))
         return made
 
-    def _candidates(
-        self, tokens: np.ndarray, words: np.ndarray, row: Mapping | None, spelled: Mapping[str, str]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the next tokens and of the words that a label may name: those found most strongly; of what is
-        borne out those of more of the strongest."""
-        settings, numbers = self.settings, self.next_tokens.numbers
-        strongest = _largest(tokens, settings.next_candidates), _largest(words, settings.word_candidates)
-        if row is None:
-            return strongest
-        likely = [numbers[one] for one in _ranked(row["next_tokens"]) if one in numbers]
-        # Where a probe finds none of the source's likeliest, the label says the likeliest that it knows.
-        borne_out = [one for one in strongest[0] if one in set(likely)] or likely[:1] or strongest[0][:1]
-        there = {self.words.numbers[one] for one in spelled if one in self.words.numbers}
-        more = [one for one in _largest(words, settings.text_candidates) if one in there]
-        return np.array(borne_out, dtype=int), np.unique(np.concatenate([strongest[1], np.array(more, dtype=int)]))
-
     def _pursue(
-        self, direction: np.ndarray, tokens: np.ndarray, words: np.ndarray, spelled: Mapping[str, str]
+        self, direction: np.ndarray, tokens: np.ndarray, words: np.ndarray, weights: np.ndarray
     ) -> tuple[list[str], list[str]]:
         """The next tokens and words, the most telling first, whose directions together come closest to `direction`.
 
-        One that brings the direction less than `least_gain` of its squared length nearer is passed by, but for the
-        first token and the first `least_words` words. No word is named twice, or in two forms.
+        What a word adds counts times its weight. One that brings the direction less than `least_gain` of its squared
+        length nearer is passed by, but for the first token and the first `least_words` words. No word is named twice,
+        or in two forms.
         """
         settings = self.settings
         names = [self.next_tokens.names[token] for token in tokens] + [self.words.names[word] for word in words]
         atoms = np.concatenate([self.next_tokens.atoms[tokens], self.words.atoms[words]])
         is_token = np.arange(len(names)) < len(tokens)
-        weights = np.array(
-            [
-                1.0 if token else 1.0 + settings.preference * (name in spelled)
-                for name, token in zip(names, is_token, strict=True)
-            ]
-        )
+        weights = np.concatenate([np.ones(len(tokens)), weights])
         open_ = np.ones(len(names), dtype=bool)
         room, least = {True: settings.next_tokens, False: settings.words}, {True: 1, False: settings.least_words}
         picked: list[int] = []
@@ -256,7 +255,8 @@ class Probes:
             # Least squares over all of them: a little shrinkage, for atoms that point nearly the same way.
             own = atoms[[*picked, best]]
             after = direction - own.T @ np.linalg.solve(own @ own.T + 1e-3 * np.eye(len(own)), own @ direction)
-            if least[kind] <= 0 and left - float(after @ after) < settings.least_gain * whole:
+            gained = weights[best] * (left - float(after @ after))
+            if least[kind] <= 0 and gained < settings.least_gain * whole:
                 continue
             picked.append(best)
             rest, left = after, float(after @ after)
@@ -295,6 +295,27 @@ def spellings(text: str, window: int) -> dict[str, str]:
         else:
             found.setdefault(lower, lower if word[1:].islower() else word)
     return found
+
+
+def _usual(spelled: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Of each word the spelling that most rows have."""
+    counts: dict[str, Counter[str]] = {}
+    for words in spelled:
+        for lower, said in words.items():
+            counts.setdefault(lower, Counter())[said] += 1
+    return {lower: min(said, key=lambda one: (-said[one], one)) for lower, said in counts.items()}
+
+
+def _in_text(texts: Sequence[str], names: Sequence[str]) -> scipy.sparse.csr_matrix:
+    """[texts, names]: 1 where a text has a word by its stem, which is when the claim of it holds."""
+    of_stem: dict[str, list[int]] = {}
+    for at, name in enumerate(names):
+        for stem in set(stems(name)):
+            of_stem.setdefault(stem, []).append(at)
+    there = [sorted({at for stem in set(stems(text)) for at in of_stem.get(stem, ())}) for text in texts]
+    rows, columns = np.repeat(np.arange(len(texts)), [len(one) for one in there]), [at for one in there for at in one]
+    ones = np.ones(len(columns), np.float32)
+    return scipy.sparse.csr_matrix((ones, (rows, columns)), shape=(len(texts), len(names)))
 
 
 def _largest(scores: np.ndarray, count: int) -> np.ndarray:
