@@ -1,0 +1,1 @@
+"""The site: its pages, and the scripts of docs/ that write parts of them."""

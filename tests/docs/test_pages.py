@@ -1,0 +1,74 @@
+"""The pages of the site: each has its place, and says there what it says in the repository."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+INSIDE = runpy.run_path(str(DOCS / "hooks.py"))["inside"]
+
+
+class Loader(yaml.SafeLoader):
+    """mkdocs.yml, whose tags name Python objects, as plain YAML."""
+
+
+Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: suffix)
+SITE = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)
+
+
+def pages(entry: object = None) -> list[str]:
+    """The files that the site's navigation names, in order."""
+    entry = SITE["nav"] if entry is None else entry
+    if isinstance(entry, str):
+        return [entry]
+    return [page for below in (entry if isinstance(entry, list) else entry.values()) for page in pages(below)]
+
+
+def test_every_page_has_one_place_and_every_place_a_page():
+    left_out = ("demo-cards",)
+    there = {file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*.md")}
+    assert sorted(pages()) == sorted(page for page in there if not page.startswith(left_out))
+
+
+def test_nothing_is_fetched_from_elsewhere_and_every_fault_stops_the_build():
+    assert SITE["strict"] is True and SITE["theme"]["font"] is False
+    assert not {"extra_javascript", "extra_css", "repo_url"} & set(SITE)
+    assert "warn" == SITE["validation"]["anchors"] == SITE["validation"]["links"]["not_found"]
+
+
+@pytest.mark.parametrize("page", pages())
+def test_a_page_has_the_same_tables_lists_and_blocks_on_the_site_and_in_the_repository(page):
+    """Python-Markdown wants blank lines and indents where CommonMark, which the repository is read by, does not."""
+    import markdown
+    from markdown_it import MarkdownIt
+
+    text = INSIDE((DOCS / page).read_text(encoding="utf-8"), page)
+    text = re.sub(r"^:::.*?(?=^\S|\Z)", "", text, flags=re.DOTALL | re.MULTILINE)  # what mkdocstrings fills in
+    there = MarkdownIt("commonmark").enable("table").render(text)
+    here = markdown.markdown(text, extensions=["admonition", "attr_list", "tables", "pymdownx.superfences"])
+    tags = ("table", "tr", "li", "pre", "h1", "h2", "h3", "h4", "img", "a")
+    counts = [Counter(re.findall(rf"<({'|'.join(tags)})[ >]", html)) for html in (here, there)]
+    assert counts[0] == counts[1] and counts[0]["h1"] == 1
+
+
+def test_a_link_out_of_the_site_is_a_files_name_or_a_link_into_the_repository():
+    assert INSIDE("[speed](../benchmarks/README.md)", "a.md") == "speed (`benchmarks/README.md`)"
+    assert INSIDE("[README.md](../README.md#x)", "a.md") == "`README.md`"
+    assert INSIDE("[one](../../README.md), [two](b.md#c)", "how/a.md") == "one (`README.md`), [two](b.md#c)"
+    assert INSIDE("[s](../README.md)", "a.md", "https://host/o/n/") == "[s](https://host/o/n/blob/HEAD/README.md)"
+    block = "```\n[a](../gone)\n```\n"
+    assert INSIDE(block, "a.md") == block
+
+
+def test_a_link_to_what_is_not_there_stops_the_build():
+    from mkdocs.exceptions import PluginError
+
+    with pytest.raises(PluginError, match="docs/a.md links to gone.md"):
+        INSIDE("[a](../gone.md)", "a.md")
