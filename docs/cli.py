@@ -65,7 +65,7 @@ def module(name: str) -> Any:
     with mock.patch("training.configs.command.run_command", found), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)
         try:
-            runpy.run_module(f"training.{name}", run_name="__main__")
+            runpy.run_module(f"training.{name}", run_name="__main__", alter_sys=True)
         except Found as end:
             [command] = end.args
             one = isinstance(command, typer.Typer)

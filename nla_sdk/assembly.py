@@ -45,6 +45,7 @@ class Assembly:
         missing: why a half is not there; "" where both are.
         base: the model that the halves were trained on, and where it lies.
         read_from: a fine-tune of it that activations are read from; None: the base.
+        fast: as `from_pretrained` was told.
         verbalizer, reconstructor: the halves in memory, for what `NLAPair` does not offer.
         matched: whether the halves name each other; the scores of a mixed pair mean little.
     """
@@ -57,7 +58,7 @@ class Assembly:
     reconstructor: Reconstructor | None
     matched: bool
     read_from: Source | None = None
-    fast: bool | None = field(default=None, init=False)  # see `from_pretrained`
+    fast: bool | None = field(default=None, init=False)
     _warned_precision: bool = field(default=False, init=False)
     _statistics: ActivationStatistics | None = field(default=None, init=False)
     _unmeasurable: str = field(default="", init=False)
