@@ -1,8 +1,8 @@
 """Docstrings as the site's pages of the API show them: Markdown. mkdocs.yml names this file to Griffe.
 
-The sections of our docstrings name several parameters or errors in one line, which Griffe's own parsers take for faults. So a
-section becomes a heading in bold and a list, an example a block of Python, and Griffe is told that all is Markdown. A field of
-a pydantic model has its description for a docstring.
+The sections of our docstrings name several parameters or errors in one line, which Griffe's own parsers take for
+faults. So a section becomes a heading in bold and a list, an example a block of Python, and Griffe is told that all is
+Markdown. A field of a pydantic model has its description for a docstring.
 """
 
 from __future__ import annotations

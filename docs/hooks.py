@@ -1,7 +1,8 @@
 """What mkdocs does beside its own work: links of the pages that lead out of docs/. mkdocs.yml names this file.
 
-The pages are read in the repository too, where they link to its other files. On the site such a link is the file's name, or, where
-mkdocs.yml has a `repo_url`, a link to it there. One to a file that does not exist is a fault of the build.
+The pages are read in the repository too, where they link to its other files. On the site such a link is the file's
+name, or, where mkdocs.yml has a `repo_url`, a link to it there. One to a file that does not exist is a fault of the
+build.
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.patches import FancyBboxPatch  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.patches import FancyBboxPatch
 
-import nla_sdk  # noqa: E402
+import nla_sdk
 
 HERE = Path(__file__).parent
 INK, SOFT, ONE, TWO = "#222222", "#8a8a8a", "#3f51b5", "#d9822b"

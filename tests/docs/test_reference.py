@@ -48,7 +48,9 @@ def documented(name: str) -> Iterator[tuple[str, str | None]]:
     kinds = [kind for kind in thing.__mro__ if ours(kind)] if isinstance(thing, type) else []
     for member in sorted({member for kind in kinds for member in vars(kind) if not member.startswith("_")}):
         value = getattr(thing, member, None)
-        if callable(value) or isinstance(inspect.getattr_static(thing, member, None), property | functools.cached_property):
+        if callable(value) or isinstance(
+            inspect.getattr_static(thing, member, None), property | functools.cached_property
+        ):
             yield f"{name}.{member}", inspect.getdoc(inspect.getattr_static(thing, member)) or inspect.getdoc(value)
     said = " ".join(kind.__doc__ or "" for kind in kinds)
     for field in dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ():
@@ -72,7 +74,3 @@ def test_every_public_method_of_a_pair_stands_on_its_page():
     public = {name for name in dir(nla_sdk.NLAPair) if not name.startswith("_")}
     fields = {field.name for field in dataclasses.fields(nla_sdk.NLAPair)}  # which its Attributes list
     assert sorted(listed) == sorted(public - fields)
-
-
-def test_methods_of_a_client_are_those_of_a_pair_or_documented_themselves():
-    assert dict(documented("nla_sdk.client.Client"))["nla_sdk.client.Client.round_trip"]
