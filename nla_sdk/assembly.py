@@ -40,8 +40,7 @@ class Assembly:
     """A pair's parts, and what they say of it.
 
     Attributes:
-        av, ar: the halves as they lie on disk: what they were called, their folder, contract and commit. None for one
-            that the pair was loaded without.
+        av, ar: the halves on disk: name, folder, contract, commit. None for one that the pair was loaded without.
         missing: why a half is not there; "" where both are.
         base: the model that the halves were trained on, and where it lies.
         read_from: a fine-tune of it that activations are read from; None: the base.
