@@ -34,7 +34,9 @@ from training.configs.data import Readout
 from training.data.tables.choosing import spread
 from training.data.tables.splits import split_of
 from training.label import extractive
-from training.label.readout import FITTED_ON, Probes, fit_directions, frequent, matrix_of, unit
+from training.label.readout.probes import Probes
+from training.label.readout.ridge import fit_directions, frequent, matrix_of, unit
+from training.label.readout.stage import FITTED_ON
 
 READ = ["row_id", "doc_id", "detokenized_text_truncated", "source_family", "next_tokens"]
 

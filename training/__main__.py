@@ -18,7 +18,6 @@ ROOMS = {
     "evaluate": "what a pair's explanations carry",
     "publish": "to the Hub, with cards",
 }
-ALL = {"pipeline": "data", "pair": "fit"}  # the commands that are in no room
 COMMAND = 'if __name__ == "__main__":'
 
 
@@ -29,7 +28,7 @@ def commands() -> Iterator[tuple[str, str, str]]:
         parts = file.relative_to(HERE).with_suffix("").parts
         if COMMAND in source and parts != ("__main__",):
             name = ".".join(parts).removesuffix(".__main__")
-            yield parts[0] if len(parts) > 1 else ALL[name], name, _first_line(source)
+            yield parts[0] if len(parts) > 1 else "data", name, _first_line(source)
 
 
 def paragraphs() -> Iterator[str]:

@@ -18,8 +18,8 @@ from nla_sdk.cli.options import expand
 from .configs.command import ConfigOptions, OverwriteOption, PushOption, run_command
 from .configs.config import Config
 from .data import build, extract, split
-from .label import readout
 from .label import stage as label
+from .label.readout import stage as readout
 
 STAGES = {"extract": extract.run, "split": split.run, "readout": readout.run, "label": label.run, "build": build.run}
 

@@ -11,8 +11,8 @@ import pytest
 import typer
 
 from tests import configs
-from training import pair
 from training.configs.config import Config
+from training.fit import pair
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_stage_is_stopped_as_by_ctrl_c_and_has_time_to_save(tmp_path):
 def test_what_the_command_line_cannot_be_is_refused_in_a_line(config, tmp_path):
     path = tmp_path / "config.yaml"
     done = subprocess.run(
-        [sys.executable, "-m", "training.pair", "--config", str(path), "--minutes", "0.1", "--processes", "0"],
+        [sys.executable, "-m", "training.fit.pair", "--config", str(path), "--minutes", "0.1", "--processes", "0"],
         capture_output=True,
         text=True,
     )

@@ -36,7 +36,9 @@ from training.fit.engine import checkpoints, collapse
 from training.fit.engine.base import load_base
 from training.fit.engine.losses import in_turn, response_states
 from training.fit.engine.rows import label_tokens
-from training.label import readout
+from training.label.readout import stage as readout
+from training.label.readout.probes import Probes
+from training.label.readout.words import spellings
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,7 +148,7 @@ SETTINGS = Readout(next_tokens=1, words=1, least_words=1, next_candidates=3, wor
 
 
 def test_readout_names_what_is_in_vectors_it_was_not_fitted_on():
-    probes = readout.Probes.fit(*planted(400, 0), SETTINGS)
+    probes = Probes.fit(*planted(400, 0), SETTINGS)
     vectors, rows = planted(60, 1)
     for row, explanation in zip(rows, probes.explain(vectors), strict=True):
         word = row["detokenized_text_truncated"].split()[6]
@@ -154,7 +156,7 @@ def test_readout_names_what_is_in_vectors_it_was_not_fitted_on():
 
 
 def test_of_what_a_vector_makes_nobody_sure_a_label_says_that_it_is_related():
-    probes = readout.Probes.fit(*planted(400, 0), SETTINGS)
+    probes = Probes.fit(*planted(400, 0), SETTINGS)
     sure = probes.confidence.of
     vectors, rows = planted(60, 1)
     # As sure of all as of a coin: the likeliest token is named all the same.
@@ -167,14 +169,14 @@ def test_of_what_a_vector_makes_nobody_sure_a_label_says_that_it_is_related():
 def test_a_word_is_named_for_what_it_adds_and_none_twice():
     vectors, rows = planted(400, 0)
     both = Readout(next_tokens=2, words=4, least_words=1, least_gain=0.05, preference=0, min_documents=3)
-    for explanation in readout.Probes.fit(vectors, rows, both).explain(vectors[:40]):
+    for explanation in Probes.fit(vectors, rows, both).explain(vectors[:40]):
         named = [claim.text for claim in claims_of(explanation) if claim.kind != "register"]
         assert len(named) == len(set(named)) == 2, "one token and one word are in each vector, and the rest is noise"
 
 
 def test_words_are_spelled_as_the_text_spells_them():
     text = "Anna met Bob at NASA. Lobsters met Anna's friend. Bob left"
-    assert readout.spellings(text, 40) == {
+    assert spellings(text, 40) == {
         "anna": "anna",
         "met": "met",
         "bob": "Bob",
@@ -205,7 +207,7 @@ def test_readout_never_looks_at_a_held_out_text(trained, tmp_path):
 
 def test_readout_says_when_there_is_too_little_to_fit_on():
     with pytest.raises(InputError, match="occurs in 500 documents"):
-        readout.Probes.fit(*planted(40, 0), Readout(min_documents=500))
+        Probes.fit(*planted(40, 0), Readout(min_documents=500))
 
 
 def test_one_word_a_stem(trained):

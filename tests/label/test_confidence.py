@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from training.label.confidence import Confidence, half_of
+from training.label.readout.confidence import Confidence, half_of
 
 NAMES, WIDTH = 6, 12
 

@@ -1,4 +1,4 @@
-"""From text to a measured pair, in one command and in legs: `python -m training.pair --config mine.yaml`
+"""From text to a measured pair, in one command and in legs: `python -m training.fit.pair --config mine.yaml`
 
 pipeline → fit.av → fit.on_policy → fit.ar → evaluate, each in a process of its own, exactly as its own command runs.
 With `--minutes 8` a leg ends after about so long: the step in flight is saved, and the same command goes on. A stage
@@ -22,8 +22,8 @@ from nla_sdk.cli.options import expand
 from nla_sdk.errors import InputError
 from nla_sdk.io.progress import say
 
-from .configs.command import ConfigOptions, run_command
-from .configs.config import Config
+from ..configs.command import ConfigOptions, run_command
+from ..configs.config import Config
 
 INTERRUPTED = 130
 PATIENCE = 180  # seconds that a stopped stage has to save what it did
