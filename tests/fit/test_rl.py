@@ -38,7 +38,7 @@ from training.fit.engine.losses import in_turn, response_states
 from training.fit.engine.rows import label_tokens
 from training.label.readout import stage as readout
 from training.label.readout.probes import Probes
-from training.label.readout.words import spellings
+from training.label.readout.words import same_stem, spellings
 
 ROOT = Path(__file__).parents[2]
 
@@ -216,7 +216,7 @@ def test_one_word_a_stem(trained):
     assert len({row["explanation"] for row in rows}) > 10
     for row in rows:
         words = row["explanation"].rpartition(" about ")[2].rstrip(".").split(", ")
-        assert not any(readout.same_stem(a, b) for at, a in enumerate(words) for b in words[:at])
+        assert not any(same_stem(a, b) for at, a in enumerate(words) for b in words[:at])
 
 
 # --- the restricted vocabulary ------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ def test_the_extractive_set_needs_no_cache_no_key_and_no_call(tmp_path):
     assert [row["api_explanation"] for row in rows] == [
         extractive.explain(data.text_of(index), [" wind", " tide"]) for index in range(7)
     ]
-    assert {(row["labeler_model"], row["tokens"], row["cost_usd"]) for row in rows} == {("extractive-3", 0, 0.0)}
+    assert {(row["labeler_model"], row["tokens"], row["cost_usd"]) for row in rows} == {(extractive.VERSION, 0, 0.0)}
     assert len({row["prompt_sha256"] for row in rows}) == 1
 
 
@@ -214,9 +214,9 @@ def test_what_a_file_lacks_the_next_provider_writes(tmp_path):
     config = data.config(tmp_path, [{"kind": "file", "path": str(path)}, {"kind": "extractive"}], 3)
     stage.run(config)
     assert [row["labeler_model"] for row in data.rows_of(config)] == [
-        "extractive-3",
+        extractive.VERSION,
         "file:labels.jsonl",
-        "extractive-3",
+        extractive.VERSION,
     ]
 
 
