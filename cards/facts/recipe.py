@@ -23,8 +23,9 @@ SETTINGS = frozenset(
     quantization dtype shard_base gradient_checkpointing optimizer lr continued_at_lr warmup_steps decay batch_size
     micro_batch gradient_accumulation grad_accum epochs max_rows max_length save_dtype save_interval clip sources tables
     sampled_negatives head_lr head_init centred contrastive contrastive_temperature explanation_dropout prose_share
-    on_policy_rows on_policy_vocabulary vocabulary samples temperature kl ar_lr truncation_penalty length_penalty
-    family_weights min_unique max_kl max_truncated reward.mse reward.support
+    on_policy_rows on_policy_sampled on_policy_temperature on_policy_vocabulary vocabulary samples temperature kl
+    ar_lr truncation_penalty length_penalty compile no_repeats family_weights min_unique max_kl max_truncated reward.mse
+    reward.support
     lora.r lora.alpha lora.dropout lora.targets lora.modules_to_save lora.target_modules
     chosen_by.table rows step steps processes gpu_hours cost_usd hardware trainable_params trainable_params_approx
     """.split()  # noqa: SIM905 (as a list it would fill a page)

@@ -98,7 +98,9 @@ def test_no_field_of_a_contract_or_evaluation_can_break_out(role):
     card = render(evil, found, about=About("ada/cat", pair="ada/other", files={EVIL: 3}, author=EVIL))
     plain_text = re.sub(r"```.*?```", "", card.body, flags=re.DOTALL)
     assert "<script>" not in plain_text and "![i](" not in plain_text and "\n# head" not in card.body
-    assert "49" not in plain_text and "{{ 7*7 }}" not in re.sub(r"\\", "\\\\", plain_text)
+    # 7 * 7, and not two digits of a hash.
+    assert not re.search(r"(?<![0-9a-f])49(?![0-9a-f])", plain_text)
+    assert "{{ 7*7 }}" not in re.sub(r"\\", "\\\\", plain_text)
     assert card.body.count("```") % 2 == 0
     again = ModelCard(card.text)
     assert again.data.license != "mit" and "alert" not in str(again.data.tags)

@@ -162,6 +162,7 @@ def judged(rng: np.random.Generator, documents: Documents):
         "row_id": [str(at) for at in range(n)],
         "doc_id": [documents.names[code] for code in documents.codes],
         "status": ["ok"] * n,
+        "tokens_written": pa.array([9] * n, pa.int32()),
         "explanation": [f"text {at}" for at in range(n)],
         "ar_cut": [False] * n,
         "activation_vector": vector_column(activations),

@@ -86,8 +86,11 @@ def test_a_stage_is_stopped_as_by_ctrl_c_and_has_time_to_save(tmp_path):
         "try:\n    print('there', flush=True); time.sleep(60)\n"
         f"except KeyboardInterrupt:\n    pathlib.Path({str(saved)!r}).write_text('all'); sys.exit(7)\n"
     )
-    assert pair._in_a_process([sys.executable, "-c", code], 3.0) == pair.INTERRUPTED
-    assert saved.read_text() == "all"
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE, text=True)
+    with process.stdout as said:
+        assert said.readline() == "there\n"
+        assert pair._stopped(process) == pair.INTERRUPTED
+    assert saved.read_text() == "all" and process.returncode == 7
 
 
 def test_what_the_command_line_cannot_be_is_refused_in_a_line(config, tmp_path):
