@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,10 +93,8 @@ class Assembly:
     @property
     def baseline_mse(self) -> float | None:
         """mse of predicting the mean direction, from the contract; None where it has none."""
-        for contract in (self.ar_contract, self.av_contract):
-            if contract is not None and contract.baseline_mse is not None:
-                return contract.baseline_mse
-        return None
+        said = (contract.baseline_mse for contract in (self.ar_contract, self.av_contract) if contract is not None)
+        return next((one for one in said if one is not None), None)
 
     @property
     def mean_direction(self) -> torch.Tensor | None:
@@ -208,7 +206,7 @@ class Assembly:
             "source": self.base.ref if self.read_from is None else f"{self.read_from.ref} (a fine-tune of the base)",
             "layer": self.layer,
             "d_model": self.d_model,
-            "running": f"{backbone.precision} on {backbone.device}",
+            "running": getattr(self.verbalizer, "running", f"{backbone.precision} on {backbone.device}"),
             "matched": self.matched,
         }
 
@@ -231,10 +229,12 @@ def assemble(
     trust_remote_code: bool,
     contract: Mapping[str, Any] | None,
     check_weights: bool,
+    load_av: Callable[..., Verbalizer] | None,
     **where: Any,
 ) -> Pair:
     """Find and load a pair; arguments, errors and warnings are those of `NLAPair.from_pretrained`."""
-    av_half, ar_half, missing = find_halves(av, ar, revision=revision, subfolder=subfolder, given=contract, **where)
+    alone = {"given": contract, "alone": load_av is not None}
+    av_half, ar_half, missing = find_halves(av, ar, revision=revision, subfolder=subfolder, **alone, **where)
     halves = [half for half in (av_half, ar_half) if half is not None]
     matched = True
     if av_half is not None and ar_half is not None:
@@ -276,7 +276,7 @@ def assemble(
             # A folder here goes by no repository's name: then it is what its contract says.
             called = str(half.contract.base_model) if local_folder(under.ref) else under.ref
             refuse_unstated_parent(folder, half.ref, called, half.contract.weights_parent, **where)
-    verbalizer = _load_av(av_half, under, options, where) if av_half else None
+    verbalizer = (load_av or _load_av)(av_half, under, options, where) if av_half else None
     reconstructor = _load_ar(ar_half, under, options, where) if ar_half else None
     if verbalizer and reconstructor and matched:
         _check_means(verbalizer, reconstructor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .assembly import Assembly, assemble
-from .errors import InputError
+from .engines.verbalizer import from_server, served
+from .errors import ExportError, InputError, MissingHalfError
 from .exporting.reference import DTYPES, Exported, export
 from .halves.saving import save_halves
+from .model.backbone import Backbone
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -42,6 +45,7 @@ class OnDisk(Assembly):
         contract: Mapping[str, Any] | None = None,
         check_weights: bool = False,
         fast: bool | None = None,
+        av_engine: str | None = None,
     ) -> Self:
         """Load a pair.
 
@@ -68,14 +72,20 @@ class OnDisk(Assembly):
                 is seen to give the model's own numbers; the likeliest token is found by an 8-bit product and scored in
                 float32 (docs/speed.md), where an 8-bit copy lies beside the base, as the demo base has one. True: such
                 a copy is made in memory at load, d_model × vocabulary bytes. False: all as transformers has it.
+            av_engine: address of a vLLM or SGLang server that holds the exported AV (docs/howto/engines.md): it writes
+                the explanations. Of the AV only the contract, the tokenizer and the embedding table are read here; an
+                AR is loaded only if `ar` names it. A key is taken from NLA_ENGINE_API_KEY.
         Raises:
             RepositoryError, ContractError, LoadError, WrongRoleError, MismatchedHalvesError: see nla_sdk.errors.
             MismatchedHalvesError: the source is of another width, depth or vocabulary than the base.
             MissingParentError: an adapter was trained on another checkpoint, which is not stated or not to be had.
             UnstatedPromptError: nobody says how the AV's prompt is put to the model; shows both ways.
+            UnservableError, EngineError, ServedModelError: of `av_engine`, see `with_engine`.
         Warns:
             UnmatchedPairWarning: the halves do not name each other.
         """
+        if av_engine is not None and av is None:
+            raise InputError("av_engine writes an AV's explanations, and no AV was given; expected av=.")
         pair = assemble(
             cls,
             av,
@@ -90,6 +100,7 @@ class OnDisk(Assembly):
             trust_remote_code=trust_remote_code,
             contract=contract,
             check_weights=check_weights,
+            load_av=None if av_engine is None else from_server(av_engine),
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
@@ -98,8 +109,35 @@ class OnDisk(Assembly):
         for half in (pair.verbalizer, pair.reconstructor):
             if half is not None:
                 half.fast = fast is not False
-        if fast and pair.verbalizer is not None:
+        if fast and pair.verbalizer is not None and av_engine is None:
             pair.verbalizer.backbone.rounded_head(make=True)
+        return pair
+
+    def with_engine(self, url: str) -> Self:
+        """This pair, its explanations written by a server that holds the exported AV; all else is done here as before.
+
+        What is sent are embeddings of the AV's prompt with the vector among them: the means, maps and norms of the
+        contract are applied here, and outputs are read here. Greedy texts are the AV's own as far as the server's
+        arithmetic gives the same likeliest tokens; sampled ones are the server's. The first texts are held against the
+        AV in memory. docs/howto/engines.md says how to start a server, and what cannot be seen of it.
+
+        Args:
+            url: `http://HOST:PORT` of vLLM or SGLang. A key is taken from NLA_ENGINE_API_KEY.
+        Returns:
+            Another pair that shares what is in memory with this one.
+        Raises:
+            MissingHalfError: there is no AV.
+            UnservableError: prompt embeddings do not say all that this AV needs, or it writes by a rule of its own.
+            EngineError: nobody answers there, or it is started in a way that would give wrong texts.
+            ServedModelError: it serves another model, as far as that shows.
+        Example:
+            >>> fast = pair.with_engine("http://127.0.0.1:8000")  # doctest: +SKIP
+            >>> fast.explain(vectors)  # doctest: +SKIP
+        """
+        if self.verbalizer is None:
+            raise MissingHalfError(f"with_engine needs an AV, and this pair was loaded without: {self.missing}")
+        pair = copy.copy(self)
+        pair.verbalizer = served(self.verbalizer, url)
         return pair
 
     def save_pretrained(self, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
@@ -162,6 +200,8 @@ class OnDisk(Assembly):
             raise InputError(f"layout={layout!r} is not known; expected 'reference'.")
         if dtype not in DTYPES:
             raise InputError(f"dtype={dtype!r} is not exported; expected {' or '.join(map(repr, DTYPES))}.")
+        if self.verbalizer is not None and not isinstance(self.verbalizer.backbone, Backbone):
+            raise ExportError("The AV's weights are with the server that writes its texts; load it without av_engine.")
         return export(
             self,
             Path(folder),

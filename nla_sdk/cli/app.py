@@ -25,6 +25,7 @@ from .options import (
     Stated,
     VectorOptions,
     WritingOptions,
+    WrittenByOptions,
     at_layer,
     expand,
     stated,
@@ -52,7 +53,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @expand
 def round_trip(
     input: Input,
-    pair: PairOptions,
+    pair: WrittenByOptions,
     output: OutputOptions,
     writing: WritingOptions,
     vectors: VectorOptions,
@@ -79,7 +80,7 @@ def round_trip(
 @expand
 def explain(
     input: Input,
-    pair: PairOptions,
+    pair: WrittenByOptions,
     output: OutputOptions,
     writing: WritingOptions,
     vectors: VectorOptions,

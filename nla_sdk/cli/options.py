@@ -110,6 +110,20 @@ class PairOptions:
 
 
 @dataclass(frozen=True)
+class WrittenByOptions(PairOptions):
+    """The same where explanations are written: here, or by a server that holds the exported AV."""
+
+    av_engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Have a vLLM or SGLang server that holds the exported AV write (docs/howto/engines.md); the AR is"
+            " loaded only if --ar names it. A key is taken from NLA_ENGINE_API_KEY.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class OutputOptions:
     """Where results go, and in what form."""
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ROWS_PER_CHUNK = {"explain": 64, "round_trip": 64, "extract": 64, "reconstruct": 512}
 """What a killed run loses at most; the first two are a batch of the AV's, about a minute on a laptop."""
+CHUNKS_OF_A_SERVER = 8
+"""So many chunks are one where a server writes, which is idle while the last rows of one end."""
 CHECKED_BY = ("positions", "layer", "seed")
 """Options of the writing that the checking of its words is told too."""
 LOOKED_FOR = {
@@ -126,6 +128,7 @@ def process(
         claims = ClaimSummary(pair.calibration)
     watch = _watched_by(watch, claims and claims.add)
     size = chunk_rows(command, source.holds, options.get("positions"))
+    size *= CHUNKS_OF_A_SERVER if getattr(pair_options, "av_engine", None) else 1
     if target is None:
         print_rows(command, source, count, work, size, hidden, as_json=form == "jsonl", vectors=result, watch=watch)
         if claims is not None:

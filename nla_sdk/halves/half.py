@@ -262,6 +262,7 @@ def find_halves(
     revision: str | None = None,
     subfolder: str | None = None,
     given: Mapping[str, Any] | None = None,
+    alone: bool = False,
     **where: Any,
 ) -> tuple[Half | None, Half | None, str]:
     """Both halves, or one and why the other is missing.
@@ -270,6 +271,7 @@ def find_halves(
         av, ar: as `NLAPair.from_pretrained` takes them.
         revision, subfolder: of the first half given.
         given: what the user says of the contract of either half.
+        alone: take only what is named, and look for no partner.
         where: cache_dir, token, local_files_only, as for `fetch_half`.
     Raises:
         RepositoryError, ContractError, WrongRoleError, InputError: neither was given.
@@ -284,15 +286,17 @@ def find_halves(
         inside = [Path(av) / "av", Path(av) / "ar"]  # as save_pretrained writes them
         is_pair = str(av) != "demo" and any(half.is_dir() for half in inside)
         if is_pair and ar is None and subfolder is None and not (Path(av) / SIDECAR_NAME).exists():
-            av, ar = (half if half.is_dir() else None for half in inside)
+            av, ar = (half if half.is_dir() and not (alone and half is inside[1]) else None for half in inside)
     if av is not None:
         av_half = Half.find(str(av), "av", **first, **where)
         first = {}
-    if str(av) == "demo" and ar is None:
+    if str(av) == "demo" and ar is None and not alone:
         ar = "demo"
     if ar is not None:
         ar_half = Half.find(str(ar), "ar", **first, **where)
-    if av_half is None and ar_half is not None:
+    if alone and (av_half is None or ar_half is None):
+        missing = "a pair whose AV a server runs is loaded with the halves that are named only"
+    elif av_half is None and ar_half is not None:
         av_half, missing = find_partner(ar_half, **where)
     elif ar_half is None and av_half is not None:
         ar_half, missing = find_partner(av_half, **where)

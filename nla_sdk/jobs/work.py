@@ -19,6 +19,7 @@ import torch
 
 from ..calls.held import facts_of, refuse_foreign
 from ..contract.prompts.tokens import check_embedded, encode
+from ..engines.verbalizer import ServedVerbalizer
 from ..errors import InputError, NonFiniteOutputError, PositionError, TextError
 from ..halves.hub.naming import other_names
 from ..io.origins import COLUMNS, Origin, RowFacts, check_origin, common, facts_of_sidecar
@@ -302,6 +303,8 @@ def identify(pair: NLAPair) -> dict:
         "device": backbone.device.type,
         "base": backbone.ref,
     }
+    if isinstance(pair.verbalizer, ServedVerbalizer):
+        found["engine"] = pair.verbalizer.server.identity
     if pair.read_from is not None:  # found, not loaded: a job that goes on may have no text left to read
         files = pair.read_from.find()
         found["source"] = f"{files.ref} at {files.commit or _listing(files.path)}"

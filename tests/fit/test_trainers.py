@@ -25,6 +25,7 @@ from nla_sdk.io.files import sha256_of
 from nla_sdk.io.tables import read_vectors
 from nla_sdk.model.backbone import Backbone
 from tests import configs, tiny
+from tests.engines.server import Loopback
 from tests.fit.test_training import config_file, text
 from training import pipeline
 from training.configs.config import Config
@@ -340,6 +341,23 @@ def test_a_share_of_what_the_av_writes_for_the_ar_is_sampled(built, tmp_path):
     drawn = [str(one) for one in pair.explain(vectors, temperature=0.7, seed=config.seed)]
     assert len(said) == 8 and [at for at in range(8) if said[at] != greedy[at]] == [3, 7]
     assert [said[at] for at in (3, 7)] == [drawn[at] for at in (3, 7)]
+
+
+def test_what_the_av_writes_for_the_ar_may_come_from_a_server(built, tmp_path):
+    config = run_of(built["llama"], tmp_path, "av", max_rows=8)
+    half = sft_av.run(config)
+    changed = [{"on_policy_rows": 8, "on_policy_vocabulary": which} for which in ("labels", "all")]
+    NLAPair.from_pretrained(half, base=config.base).export(tmp_path / "exported", caller_subtracts_mean=True)
+    server = Loopback(tmp_path / "exported" / "av", "vllm")
+    for changes in changed:
+        here = config.model_copy(update={"ar": config.ar.model_copy(update=changes)})
+        there = here.model_copy(update={"ar": here.ar.model_copy(update={"on_policy_engine": server.url})})
+        ours, asked = pq.read_table(on_policy.run(here)), len(server.bodies)
+        assert pq.read_table(on_policy.run(there))["api_explanation"] == ours["api_explanation"]
+        assert len(server.bodies) == asked + 4 + 8  # four are held against the AV here
+        assert ("allowed_token_ids" in server.bodies[-1]) == (changes["on_policy_vocabulary"] == "labels")
+    server.close()
+    assert "engine" not in Config.model_validate(there.model_dump(exclude_none=True)).ar.model_dump()
 
 
 def test_ctrl_c_saves_and_exits_with_130_and_the_next_run_goes_on(built, tmp_path):

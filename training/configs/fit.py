@@ -166,6 +166,12 @@ class AR(Supervised):
         "labels",
         description="labels: the AV writes tokens of its training labels only, in a third of the time on a CPU.",
     )
+    on_policy_engine: str | None = Field(
+        None,
+        exclude=True,
+        description="Address of a vLLM or SGLang server that holds the exported AV and writes for it"
+        " (docs/howto/engines.md). SGLang needs `on_policy_vocabulary: all`.",
+    )
     tables: list[Literal["ar_sft", "av_sft"]] = Field(
         ["ar_sft"], min_length=1, description="Whose true labels to train on; the AV's documents serve as well."
     )

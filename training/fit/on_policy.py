@@ -6,7 +6,8 @@ below zero). This explains `on_policy_rows` of the AR's activations with the AV 
 
 The AV writes tokens that occur in the labels it was trained on (`ar.on_policy_vocabulary: all` takes that away): the
 softmax over all of a vocabulary is most of a token's cost on a CPU, and most texts are the same without it. A share of
-the rows (`ar.on_policy_sampled`) is sampled.
+the rows (`ar.on_policy_sampled`) is sampled. With `ar.on_policy_engine` an inference server writes; the AV is loaded
+here all the same, and the server's first texts are held against it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from .engine.rollout import explain_rows
 def run(config: Config) -> Path:
     """Explain the AR's activations; returns the table's path."""
     settings, share = config.ar, config.ar.on_policy_sampled
+    # Nothing where all is greedy and written here: tables that were made so before are the same.
+    more = {"sampled": [share, settings.on_policy_temperature, config.seed]} if share else {}
     return explain_rows(
         config,
         "on_policy",
@@ -36,8 +39,8 @@ def run(config: Config) -> Path:
         labeler="av",
         closed=settings.on_policy_vocabulary == "labels",
         explain=_writer(config),
-        # Nothing where all is greedy: tables that were made so before are the same.
-        settings={"sampled": [share, settings.on_policy_temperature, config.seed]} if share else {},
+        settings=more | ({"engine": True} if settings.on_policy_engine else {}),
+        engine=settings.on_policy_engine,
     )
 
 

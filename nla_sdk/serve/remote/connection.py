@@ -13,8 +13,8 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from ...engines.background import start
 from ...errors import CancelledCallError, InputError, NLAError, first_line
-from .background import start
 
 if TYPE_CHECKING:
     import httpx2

@@ -37,6 +37,7 @@ def explain_rows(
     closed: bool,
     explain: Callable[[NLAPair, np.ndarray], Sequence[str]],
     settings: Mapping[str, Any],
+    engine: str | None = None,
 ) -> Path:
     """Explanations of `rows` activations of a table as `<out>/<stage>.parquet`.
 
@@ -47,6 +48,7 @@ def explain_rows(
         closed: write tokens of the AV's training labels only.
         explain: one explanation for each of some vectors; an empty one is left out.
         settings: more that the table depends on.
+        engine: address of an inference server that holds the exported AV and writes; None: it is written here.
     Returns:
         The table's path.
     Raises:
@@ -79,7 +81,7 @@ def explain_rows(
         for index, start in enumerate(range(0, len(picked), ROWS_PER_CHUNK)):
             part = slice(start, start + ROWS_PER_CHUNK)
             if not chunks.has(index):
-                pair = pair or _load_pair(config, halves, closed)
+                pair = pair or _load_pair(config, halves, closed, engine)
                 texts = explain(pair, vectors[part])
                 made = _table([about[row] for row in picked[part]], vectors[part], texts, prompt)
                 made = made.append_column("labeler_model", [[f"{labeler}:{weights['av'][:12]}"] * len(made)])
@@ -102,11 +104,11 @@ def _one_row_an_activation(about: Sequence[Mapping[str, Any]], rows: int) -> lis
     return [activations[place] for place in evenly(len(activations), rows)]
 
 
-def _load_pair(config: Config, halves: Mapping[str, Path], closed: bool) -> NLAPair:
+def _load_pair(config: Config, halves: Mapping[str, Path], closed: bool, engine: str | None) -> NLAPair:
     pair = NLAPair.from_pretrained(halves["av"], halves.get("ar"), base=fetch_base(config.base).path)
     if closed:
         pair.verbalizer.restrict(label_tokens(config, pair.verbalizer.backbone.tokenizer))
-    return pair
+    return pair if engine is None else pair.with_engine(engine)
 
 
 def _table(about: Sequence[Mapping[str, Any]], vectors: np.ndarray, texts: Sequence[str], prompt: str) -> pa.Table:
