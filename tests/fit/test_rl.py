@@ -38,7 +38,7 @@ from training.fit.engine.losses import in_turn, response_states
 from training.fit.engine.rows import label_tokens
 from training.label.readout import stage as readout
 from training.label.readout.probes import Probes
-from training.label.readout.words import same_stem, spellings
+from training.label.readout.words import same_stem, spellings, usual
 
 ROOT = Path(__file__).parents[2]
 
@@ -166,6 +166,15 @@ def test_of_what_a_vector_makes_nobody_sure_a_label_says_that_it_is_related():
         assert explanation == f'Next: "{row["next_tokens"][0]}". Related: {word}. Style: expository prose.'
 
 
+def test_what_a_vector_makes_implausible_is_not_even_said_to_be_related():
+    probes = Probes.fit(*planted(400, 0), SETTINGS.model_copy(update={"plausible": 0.3}))
+    sure = probes.confidence.of
+    vectors, rows = planted(60, 1)
+    for share, related in ((0.45, True), (0.25, False)):
+        probes.confidence = SimpleNamespace(of=lambda *given, share=share: sure(*given) * share)
+        assert all(("Related: " in explanation) == related for explanation in probes.explain(vectors))
+
+
 def test_a_word_is_named_for_what_it_adds_and_none_twice():
     vectors, rows = planted(400, 0)
     both = Readout(next_tokens=2, words=4, least_words=1, least_gain=0.05, preference=0, min_documents=3)
@@ -175,16 +184,21 @@ def test_a_word_is_named_for_what_it_adds_and_none_twice():
 
 
 def test_words_are_spelled_as_the_text_spells_them():
-    text = "Anna met Bob at NASA. Lobsters met Anna's friend. Bob left"
+    text = "Anna met Bob at NASA. Lobsters met Anna's friend, and it's said that they don't. Bob left"
     assert spellings(text, 40) == {
-        "anna": "anna",
         "met": "met",
         "bob": "Bob",
         "nasa": "NASA",
-        "lobsters": "lobsters",
-        "anna's": "Anna's",
+        "lobsters": None,
+        "anna": "Anna",
         "friend": "friend",
+        "said": "said",
         "left": "left",
+    }
+    assert usual([{"james": None, "will": None}, {"james": "James"}, {"nasa": "nasa"}, {"nasa": "NASA"}] * 2) == {
+        "james": "James",
+        "will": "will",
+        "nasa": "NASA",
     }
 
 

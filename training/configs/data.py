@@ -151,6 +151,13 @@ class Readout(Section):
         description="Probability, given the vector, from which a next token is named (that the source has it among its "
         "likeliest, extract.next_tokens) and a word is said to stand in the text; other words are said to be related.",
     )
+    plausible: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Probability, given the vector, that the text has a word, from which it may be named as related. "
+        "Without a limit names of one novel are related to another's ships: a code, not English.",
+    )
     next_candidates: int = Field(12, ge=1, description="Next tokens the pursuit chooses from: those found strongest.")
     word_candidates: int = Field(
         24,

@@ -129,7 +129,8 @@ class Probes:
             likely = strongest[sure_tokens[at, strongest] >= settings.sure]
             likely = likely if len(likely) else sure_tokens[at].argmax(keepdims=True)
             there = np.flatnonzero(sure_words[at] >= settings.sure)
-            known = np.union1d(there, _largest(words[at], settings.word_candidates))
+            strongest = _largest(words[at], settings.word_candidates)
+            known = np.union1d(there, strongest[sure_words[at, strongest] >= settings.plausible])
             following, named = self._pursue(direction, likely, known, 1.0 + settings.preference * np.isin(known, there))
             claimed = {self.words.names[word] for word in there}
             about = [self.spelled[word] for word in named if word in claimed]

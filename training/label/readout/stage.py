@@ -33,7 +33,7 @@ from ...configs.config import READOUT, Config
 from ...configs.data import Readout
 from .probes import Probes
 
-VERSION = "readout-3"
+VERSION = "readout-4"
 FITTED_ON = ("av_sft", "ar_sft", "rl")
 LABELLED = ("av_sft", "ar_sft", "validation", "eval")
 

@@ -9,32 +9,35 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import scipy.sparse
 
-from nla_sdk.claims.words import stems
+from nla_sdk.claims.words import FUNCTION_WORDS, stems
 
 _WORD = re.compile(r"[^\W\d_][\w'’-]*\w")
+_POSSESSIVE = re.compile(r"['’]s?$")
 
 
-def spellings(text: str, window: int) -> dict[str, str]:
+def spellings(text: str, window: int) -> dict[str, str | None]:
     """The different content words among the last `window` words of `text`, in lower case, and as the text spells each.
 
-    A capital that only begins a sentence is not the word's own.
+    A capital that begins a sentence does not tell how a word is spelled (None, if it stands nowhere else), and a
+    possessive 's is not part of it. Contractions ("it's", "don't") say no more than their parts.
 
     Example:
-        >>> spellings("The cat sat on Anna's mat. Cats do", 40)
-        {'cat': 'cat', 'sat': 'sat', "anna's": "Anna's", 'mat': 'mat', 'cats': 'cats'}
+        >>> spellings("The cat sat on Anna's mat, and it's hers. Cats do", 40)
+        {'cat': 'cat', 'sat': 'sat', 'anna': 'Anna', 'mat': 'mat', 'cats': None}
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    found: dict[str, str] = {}
+    found: dict[str, str | None] = {}
     for match in list(_WORD.finditer(text))[-window:]:
-        word, lower, before = match[0], match[0].lower(), text[: match.start()].rstrip(" \t\"'“‘(*-")
-        if len(lower) < 3 or lower in ENGLISH_STOP_WORDS:
+        word, before = _POSSESSIVE.sub("", match[0]), text[: match.start()].rstrip(" \t\"'“‘(*-")
+        lower = word.lower()
+        if len(lower) < 3 or lower in ENGLISH_STOP_WORDS or lower in FUNCTION_WORDS or not {"'", "’"}.isdisjoint(lower):
             continue
         begins = not before or before[-1] in ".!?:\n"
         if not begins:
             found[lower] = word
         else:
-            found.setdefault(lower, lower if word[1:].islower() else word)
+            found.setdefault(lower, None if word[1:].islower() else word)
     return found
 
 
@@ -56,13 +59,15 @@ def same(one: str, other: str) -> bool:
     return one.casefold() == other.casefold()
 
 
-def usual(spelled: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """Of each word the spelling that most rows have."""
+def usual(spelled: Iterable[Mapping[str, str | None]]) -> dict[str, str]:
+    """Of each word the spelling that most rows have; in lower case where none tells."""
     counts: dict[str, Counter[str]] = {}
     for words in spelled:
         for lower, said in words.items():
-            counts.setdefault(lower, Counter())[said] += 1
-    return {lower: min(said, key=lambda one: (-said[one], one)) for lower, said in counts.items()}
+            of = counts.setdefault(lower, Counter())
+            if said is not None:
+                of[said] += 1
+    return {lower: min(said, key=lambda one: (-said[one], one)) if said else lower for lower, said in counts.items()}
 
 
 def in_texts(texts: Sequence[str], names: Sequence[str]) -> scipy.sparse.csr_matrix:
