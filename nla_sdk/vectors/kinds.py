@@ -102,6 +102,7 @@ class Found:
         read: rows by number → float32 [k, width], in that order.
         kind, layer, site, model: where the file or the caller says it; a layer of each row where they differ.
         labels: a name for each row; of nulls in a table too.
+        array: what the file calls the one array that they are the rows of; None: it does not name it, or names each.
         numbers: what each row is called by `#`, where rows of other layers were left out; None: 0, 1, 2, …
         missing: rows that hold no vector (nulls): they keep their number and cannot be read.
         assumed: what was taken for granted, a sentence each.
@@ -118,6 +119,7 @@ class Found:
     site: str = RESIDUAL
     model: str | None = None
     labels: tuple[str, ...] | None = None
+    array: str | None = None
     numbers: tuple[int, ...] | None = None
     missing: frozenset[int] = frozenset()
     assumed: tuple[str, ...] = ()

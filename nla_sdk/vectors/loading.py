@@ -125,8 +125,9 @@ def look(
         place = hub_place(reference.place, revision=revision, token=token, local_files_only=local_files_only)
     for reader in readers():
         if (found := reader(place, stated)) is not None:
-            # Of several arrays #name names one; #3 is a row, of the one that column= says.
-            if reader is tensors.read and reference.is_name and any(one.fact == "column" for one in found.questions):
+            # #name names an array, one of several or the only one; #3 is a row, of the one that column= says.
+            several = any(one.fact == "column" for one in found.questions)
+            if reader is tensors.read and reference.is_name and (several or reference.select == found.array):
                 found = reader(place, replace(stated, column=reference.select))
                 assert found is not None, "it is the same file"
                 reference = replace(reference, select=None)

@@ -149,6 +149,7 @@ def _found(place: Place, stated: Stated, chosen: Mapping[str, Entry], asked: tup
         layer=layer,
         model=stated.model,
         labels=labels,
+        array=None if single else names[0] or None,
         assumed=tuple(assumed),
         questions=tuple(questions),
         unknown=() if stated.model else ("the model they are of",),

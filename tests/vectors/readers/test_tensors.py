@@ -252,3 +252,18 @@ def test_one_of_several_arrays_is_named_behind_the_reference(tmp_path):
         vectors.load(f"{path}#other", **PROBE)
     with pytest.raises(UnstatedVectorError, match="column .it holds several arrays"):
         vectors.load(f"{path}#1", **PROBE)
+
+
+def test_a_name_is_an_array_of_the_file_the_only_one_too(tmp_path):
+    rows = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
+    np.savez(tmp_path / "one.npz", name=rows)
+    np.savez(tmp_path / "two.npz", name=rows, other=rows[:2])
+    np.savez(tmp_path / "single.npz", name=rows[0], other=rows[1])
+    for file, wanted in (("one", rows), ("two", rows), ("single", rows[:1])):
+        found = vectors.load(f"{tmp_path / file}.npz#name", kind="direction", layer=12)
+        np.testing.assert_array_equal(found.vectors, wanted)
+    np.testing.assert_array_equal(
+        vectors.load(f"{tmp_path / 'one'}.npz#1", kind="direction", layer=12).vectors, rows[1:2]
+    )
+    with pytest.raises(InputError, match="no vector 'other'"):
+        vectors.load(f"{tmp_path / 'one'}.npz#other", kind="direction", layer=12)
