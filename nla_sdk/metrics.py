@@ -1,8 +1,9 @@
 """Cosine, direction mse and FVE: one definition, used by the SDK, training, evaluation and cards alike.
 
-Everything compares directions (REFERENCE: Fraser-Taliente et al. 2026): both vectors are scaled to norm √d, then
-`mse = mean((a − b)²) = 2 (1 − cos)`. The range is 0–4 and unrelated directions score 2.0. NumPy only: cards use this
-module without torch. All inputs are array-likes of shape [d] or [n, d], any float dtype; all results are float64.
+Everything compares directions, as the method does (Fraser-Taliente et al. 2026,
+https://transformer-circuits.pub/2026/nla/): both vectors are scaled to norm √d, then `mse = mean((a − b)²) =
+2 (1 − cos)`. The range is 0–4 and unrelated directions score 2.0. NumPy only: cards use this module without torch. All
+inputs are array-likes of shape [d] or [n, d], any float dtype; all results are float64.
 """
 
 from __future__ import annotations

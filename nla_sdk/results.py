@@ -35,8 +35,8 @@ class Score:
         fve: 1 − mse / baseline_mse; None where the contract has no `baseline_mse`. Of one row it does not say how much
             the words explain: no words, or the mean direction alone, may score as much. Read it beside the two.
         matched: whether the two halves name each other; the score of a mixed pair means little.
-        gain: what the words add: 1 − mse / mse of no words (REFERENCE §1). Below 0 they do worse than none. None where
-            no words make no error already, so that nothing is left to add.
+        gain: what the words add: 1 − mse / mse of no words. Below 0 they do worse than none. None where no words make
+            no error already, so that nothing is left to add.
         empty_cosine, empty_fve: what the AR's vector of no words scores against the same activation.
         mean_cosine, mean_fve: what the mean direction scores against it; None where the pair does not know its mean.
     """

@@ -26,7 +26,7 @@ class Moments:
         mean: float32 [d], their mean.
         plain_mean: float32 [d], the mean of all rows.
         median_norm: median ‖v‖ of all rows.
-        centred_norm: median ‖v − mean‖ (REFERENCE §1, centring).
+        centred_norm: median ‖v − mean‖.
         baseline_mse: 2 (1 − cos) of predicting the mean direction for every row: FVE's denominator. The mean is over
             L2-normalised rows and re-normalised, so it is 2 (1 − ‖mean of unit vectors‖).
     """
