@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,7 +25,7 @@ from .errors import CardError
 from .facts.dataset import DatasetFacts
 from .facts.licences import Made, licence_of
 from .facts.recipe import Recipe
-from .notes import kept_sections, tame
+from .notes import kept_sections, notes_in, tame
 from .sandbox import BUNDLED, fill
 
 if TYPE_CHECKING:
@@ -88,6 +88,10 @@ class About:
         dataset: of a table: the facts of all tables.
         checkpoints: of a trajectory.
         trend: what the training loss did at the end, in words.
+        evaluation_url: where the evaluation file is published.
+        benchmark: the dataset on the Hub that holds the table it was measured on.
+        in_part: not all that the card describes is published anew: notes, licence and training data stay as `existing`
+            has them, where nothing else is said.
         author, year: for the citation; default: the repository's owner, the year of the evaluation.
     """
 
@@ -105,6 +109,9 @@ class About:
     dataset: DatasetFacts | None = None
     checkpoints: Sequence[Checkpoint] = ()
     trend: str | None = None
+    evaluation_url: str | None = None
+    benchmark: str | None = None
+    in_part: bool = False
     author: str | None = None
     year: int | None = None
 
@@ -145,6 +152,8 @@ def render(
     for checkpoint in about.checkpoints:
         _check_subject(checkpoint.evaluation, checkpoint.contract)
     made: Made = "data" if kind == "dataset" else "adapter" if about.is_adapter else "model"
+    if about.in_part and about.existing:
+        about = _with_what_stands(about, licence_of(contract.base_model, None, made).id)
     licence = licence_of(contract.base_model, about.licence, made)
     if kind == "dataset":
         data = metadata.dataset_metadata(about.dataset, licence=licence, language=list(about.language))
@@ -157,6 +166,8 @@ def render(
             datasets=list(about.datasets),
             language=list(about.language),
             is_adapter=about.is_adapter,
+            source=about.evaluation_url,
+            benchmark=about.benchmark,
         )
     body = fill(
         f"{'model' if kind in ('av', 'ar') else kind}.md",
@@ -168,13 +179,30 @@ def render(
         licence=licence,
         recipe=Recipe.read(contract, training_log),
         logged=training_log is not None,
-        notes=tame(about.notes) if about.notes else None,
+        notes=tame(about.notes) if about.notes else notes_in(about.existing) if about.in_part else None,
         kept=kept_sections(about.existing),
         author=about.author or (None if about.repo in BUNDLED else about.repo.split("/")[0]),
         year=about.year or _year_of(evaluation),
         method=METHOD,
     )
     return Card(data, body)
+
+
+def _with_what_stands(about: About, known: str) -> About:
+    """What the card there says and what is published in part does not: licence and training data.
+
+    Args:
+        known: the licence that the base's name tells.
+    """
+    from huggingface_hub import ModelCard
+
+    data = ModelCard(str(about.existing)).data
+    names = [data.datasets] if isinstance(data.datasets, str) else data.datasets or ()
+    return replace(
+        about,
+        licence=about.licence or (data.license if data.license not in (None, "other", known) else None),
+        datasets=about.datasets or tuple(map(str, names)),
+    )
 
 
 def space(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from nla_sdk.contract import Contract
@@ -10,11 +9,14 @@ from nla_sdk.evaluation.schema import Evaluation
 
 from .facts.dataset import DatasetFacts
 from .facts.licences import Licence
+from .facts.results import model_index
 
 if TYPE_CHECKING:
-    from huggingface_hub import DatasetCardData, EvalResult, ModelCardData, SpaceCardData
+    from huggingface_hub import DatasetCardData, ModelCardData, SpaceCardData
 
-TAGS = ["natural-language-autoencoder", "nla", "interpretability", "activations", "nla-sdk"]
+LIBRARY = "nla-sdk"
+TAGS = ["natural-language-autoencoder", "nla", "interpretability", "activations", LIBRARY]
+ADAPTER_TAGS = ["peft", "lora"]
 PORT = 7860
 """Where a Space listens."""
 ROLE_TAGS = {"av": "activation-verbalizer", "ar": "activation-reconstructor"}
@@ -29,20 +31,28 @@ def model_metadata(
     datasets: list[str],
     language: list[str],
     is_adapter: bool,
+    source: str | None,
+    benchmark: str | None,
 ) -> ModelCardData:
-    """A model card's front matter; a model-index only where there is an evaluation."""
+    """A model card's front matter; a model-index only where there is an evaluation.
+
+    Args:
+        source: where the evaluation file is published; benchmark: the dataset that holds its held-out table.
+    """
     from huggingface_hub import ModelCardData
 
-    results = list(eval_results(evaluation, contract.role)) if evaluation is not None else []
+    results = []
+    if evaluation is not None:
+        results = model_index(evaluation, str(contract.role), source=source, dataset=benchmark)
     verdict = [f"nla-verdict-{evaluation.verdict.value}"] if evaluation is not None else []
     base = contract.base_model
     return ModelCardData(
         base_model=base if base and "/" in base and not base.startswith(("/", ".", "~")) else None,
         base_model_relation="adapter" if is_adapter else "finetune",
-        library_name="peft" if is_adapter else "transformers",
+        library_name=LIBRARY,
         pipeline_tag="text-generation" if contract.role == "av" else "feature-extraction",
         license=licence.id,
-        tags=[*TAGS, ROLE_TAGS[contract.role], *verdict],
+        tags=[*TAGS, ROLE_TAGS[contract.role], *(ADAPTER_TAGS if is_adapter else ()), *verdict],
         datasets=datasets or None,
         language=language or None,
         model_name=repo.rpartition("/")[2] if results else None,
@@ -54,40 +64,6 @@ def model_metadata(
 def _named(licence: Licence) -> dict[str, str]:
     """The Hub wants a name beside "other"."""
     return {"license_name": licence.name} if licence.name else {}
-
-
-def eval_results(evaluation: Evaluation, role: str) -> Iterator[EvalResult]:
-    """The headline figures as the Hub's model-index has them, named so that none can be taken for more than it is."""
-    from huggingface_hub import EvalResult
-
-    trip, data = evaluation.round_trip, evaluation.data
-    published = "" if evaluation.origin == "measured" else ", as published"
-    gain = "Round-trip gain over the empty explanation"
-    if trip.gain is None:
-        gain += ", derived from the published ablation" if published else ", of the ablation's rows"
-    figures = {
-        "fve": ("Round-trip FVE, mean-norm baseline", trip.fve),
-        "gain": (gain, evaluation.gain),
-        "cosine": (
-            "Round-trip cosine (does not compare across layers or models)",
-            trip.cosine.mean if trip.cosine else None,
-        ),
-    }
-    labels = evaluation.true_labels.conditions.get("real") if evaluation.true_labels is not None else None
-    if role == "ar" and labels is not None:
-        figures["fve_labels"] = ("FVE on written labels, mean-norm baseline", labels.fve)
-    for kind, (name, figure) in figures.items():
-        if figure is None:
-            continue
-        yield EvalResult(
-            task_type="feature-extraction",
-            task_name="activation round trip",
-            dataset_type=data.name,
-            dataset_name=data.name,
-            metric_type=kind,
-            metric_name=f"{name} (n = {figure.n}{'' if 'published' in name else published})",
-            metric_value=round(figure.value, 4),
-        )
 
 
 def dataset_metadata(facts: DatasetFacts, *, licence: Licence, language: list[str]) -> DatasetCardData:

@@ -124,6 +124,12 @@ def kept_sections(existing: str | None) -> list[str]:
     return [section for lines in sections if (section := "\n".join(lines).strip("\n"))]
 
 
+def notes_in(existing: str | None) -> str | None:
+    """The author's notes in the card there now, harmless already; None where it has none."""
+    lines = [line for line, place in placed(existing or "") if place == "notes"]
+    return "\n".join(lines).strip("\n") or None
+
+
 def tidy(body: str) -> str:
     """A rendered card without the blank lines that its template's branches left; what people wrote stays as it is."""
     lines: list[str] = []

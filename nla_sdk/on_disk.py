@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
@@ -15,11 +15,31 @@ from .assembly import Assembly, assemble
 from .engines.verbalizer import from_server, served
 from .errors import ExportError, InputError, MissingHalfError
 from .exporting.reference import DTYPES, Exported, export
+from .halves.half import Half
+from .halves.hub.naming import same_repository
 from .halves.saving import save_halves
 from .model.backbone import Backbone
+from .publishing.publisher import publisher
+from .publishing.pushed import Pushed
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
+
+
+class Pushing(TypedDict, total=False):
+    """What `push_to_hub` takes beside the repository's name."""
+
+    evaluation: str | os.PathLike | None
+    tables: Sequence[str | os.PathLike]
+    benchmark: str | None
+    notes: str | os.PathLike | None
+    licence: str | None
+    private: bool
+    token: str | None
+    commit_message: str | None
+    create_pr: bool
+    revision: str | None
+    tag: str | None
 
 
 class OnDisk(Assembly):
@@ -140,7 +160,9 @@ class OnDisk(Assembly):
         pair.verbalizer = served(self.verbalizer, url)
         return pair
 
-    def save_pretrained(self, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
+    def save_pretrained(
+        self, folder: str | os.PathLike, *, overwrite: bool = False, push: str | None = None, **pushing: Unpack[Pushing]
+    ) -> Path:
         """Write both halves as `folder/av` and `folder/ar`, loadable by `from_pretrained(folder)`.
 
         Weights are copied as they were loaded, contracts are written in canonical form. Nothing half-written is left
@@ -148,19 +170,120 @@ class OnDisk(Assembly):
 
         Args:
             overwrite: replace halves that stand there; anything else is never replaced.
+            push: OWNER/NAME to publish them as, once they are written.
+            pushing: of the push, as `push_to_hub` takes it.
         Returns:
             The folder.
         Raises:
             OccupiedFolderError: something stands there that may not be replaced; nothing has been written.
-            InputError: the pair was loaded from there.
+            InputError: the pair was loaded from there; or something is said of a push, and none is asked for.
+            as `push_to_hub`: the folder is written and nothing, or not all, is published.
         """
         folder = Path(folder)
-        halves = [half for half in (self.av, self.ar) if half is not None]
-        if self.read_from is not None:
-            said = {"source_model": self.read_from.ref}
-            halves = [replace(half, contract=half.contract.replace(**said)) for half in halves]
-        save_halves(halves, folder, pair_id=self._pair_id(), overwrite=overwrite)
+        if push is None and pushing:
+            raise InputError(f"{next(iter(pushing))}= is of a push: say push='OWNER/NAME', or leave it out.")
+        if push is not None:
+            self._to_push(pushing.get("token"))  # what would be refused is refused before anything is written
+        save_halves(self._as_run(), folder, pair_id=self._pair_id(), overwrite=overwrite)
+        if push is not None:
+            self.push_to_hub(push, **pushing)
         return folder
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        evaluation: str | os.PathLike | None = None,
+        tables: Sequence[str | os.PathLike] = (),
+        benchmark: str | None = None,
+        notes: str | os.PathLike | None = None,
+        licence: str | None = None,
+        private: bool = False,
+        token: str | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+        revision: str | None = None,
+        tag: str | None = None,
+    ) -> list[Pushed]:
+        """Publish the pair with its cards, as `python -m training.publish` does: the same checks, nobody is asked.
+
+        What is published is what the halves were loaded from, not what became of it in memory: the files of their
+        weights, whatever quantization, dtype or device they run at here, and their contracts with what was stated at
+        loading (`contract=`, `source=`). Everything is checked before anything is sent; each repository gets one
+        commit, read back file by file; the same call again completes what a fault left undone. docs/publishing.md.
+
+        Args:
+            repo: OWNER/NAME: `-av` and `-ar` are added (`-data` for tables); of a single half the name as it is.
+            evaluation: `evaluation.json` of these very halves, with its tables beside it, or their folder. Without one
+                the cards say "Not evaluated".
+            tables: parquet files to publish as a dataset, with their sidecars.
+            benchmark: a dataset on the Hub that holds the table the evaluation was measured on (of `tables` it is
+                found): figures become entries in `.eval_results` then, too.
+            notes: a text file of the author's own words for the cards.
+            licence: an id of the Hub's list, where the base's is not known.
+            private: make new repositories private.
+            token: that may write; None: HF_TOKEN, or that of `hf auth login`.
+            commit_message: the title begins with it.
+            create_pr: open pull requests, on anybody's repositories.
+            revision: the branch; default: main.
+            tag: of the commits, as v0.1.0.
+        Returns:
+            The address of each repository (or pull request), a str with `.repo`, `.commit`, `.changed`, `.loads`.
+        Raises:
+            RefusedError: something does not hold, or files that nla-sdk did not put there would be replaced, or a
+                published evaluation removed; names all of it, and nothing was sent.
+            InputError: the halves do not name each other; the pair runs on another base than its contracts name; an
+                argument makes no sense; or pip install "nla-sdk[publish,eval]" was not done.
+            AccessTokenError: the token may not write there. PublishError: something was left undone; says what.
+        Warns:
+            PublishWarning: what was not checked, or what the card will say.
+        Example:
+            >>> pair.push_to_hub("ada/cat", evaluation="results/mine", private=True)[0].loads  # doctest: +SKIP
+            'NLAPair.from_pretrained("ada/cat-av")'
+        """
+        halves = self._to_push(token)
+        with publisher() as found:
+            return found.push_halves(
+                halves,
+                repo,
+                evaluation=None if evaluation is None else Path(evaluation),
+                tables=[Path(table) for table in tables],
+                benchmark=benchmark,
+                notes=None if notes is None else Path(notes),
+                licence=licence,
+                private=private,
+                revision=revision,
+                tag=tag,
+                how={"token": token, "commit_message": commit_message, "create_pr": create_pr},
+            )
+
+    def _as_run(self) -> list[Half]:
+        """The halves; their contracts name the fine-tune that activations are read from, if there is one."""
+        halves = [half for half in (self.av, self.ar) if half is not None]
+        if self.read_from is None:
+            return halves
+        said = {"source_model": self.read_from.ref}
+        return [replace(half, contract=half.contract.replace(**said)) for half in halves]
+
+    def _to_push(self, token: str | None) -> list[Half]:
+        """The halves, if others who load them would have this pair.
+
+        Raises:
+            InputError: they would not.
+        """
+        halves = self._as_run()
+        if not self.matched:
+            raise InputError(
+                f"{' and '.join(half.ref for half in halves)} do not name each other; published as a pair they would. "
+                "Publish each alone: NLAPair.from_pretrained(av) or (None, ar), then push_to_hub."
+            )
+        stated = self.contract.base_model
+        if self.base.commit is not None and not same_repository(self.base.ref, stated, token=token):
+            raise InputError(
+                f"This pair runs on {self.base.ref} (base=), and its contracts name {stated}, which others would load: "
+                "load it with contract={'base_model': …} if it is of that base, or without base=."
+            )
+        return halves
 
     def export(
         self,

@@ -10,6 +10,7 @@ from typing_extensions import assert_type
 
 from nla_sdk import Activations, Client, Comparison, Contract, Explanation, NLAPair, Results, RoundTrip, Score, Steered
 from nla_sdk.halves.half import Half
+from nla_sdk.publishing.pushed import Pushed
 from nla_sdk.sampling import Sampling
 
 
@@ -31,6 +32,9 @@ def what_a_pair_gives(pair: NLAPair, matrix: torch.Tensor) -> None:
     assert_type(pair.reconstruct(pair.explain(matrix)), torch.Tensor)
     assert_type(pair.score("a cat", matrix), Score | Results[Score])
     assert_type(pair.save_pretrained("my-pair", overwrite=True), Path)
+    assert_type(pair.save_pretrained("my-pair", push="ada/cat", private=True), Path)
+    assert_type(pair.push_to_hub("ada/cat", evaluation="results/mine"), list[Pushed])
+    pair.save_pretrained("my-pair", push="ada/cat", privat=True)  # pyright: ignore[reportCallIssue]
     assert_type(pair.steer("a text", matrix, [0.5, 1.0]), Steered | Results[Steered])
     pair.round_trip("a text", temprature=0.7)  # pyright: ignore[reportCallIssue]
     pair.explain("a text")  # pyright: ignore[reportArgumentType]

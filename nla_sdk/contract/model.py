@@ -25,6 +25,8 @@ from typing import Any
 from pydantic import PrivateAttr, ValidationError
 
 from ..errors import ContractError, MissingFileError
+from ..publishing.publisher import Sending, publisher
+from ..publishing.pushed import Pushed
 from . import dialects
 from .facts import Facts
 from .file import SIDECAR_NAME, parse, sidecar_path, write
@@ -197,6 +199,39 @@ class Contract(Facts):
         file = sidecar_path(path)
         write(file, self.to_dict())
         return file
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        token: str | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+    ) -> Pushed:
+        """Put this contract beside the weights that a repository holds, held against them as at publishing.
+
+        The weights there are fetched; the marker, the layer, the head, the mean and every adapter tensor must fit, and
+        so must an evaluation that is published with them: one that was measured with another contract is refused. A
+        card that nla-sdk wrote is rendered anew; any other stays as it is, and so does every other file.
+
+        Args:
+            repo: OWNER/NAME of the half.
+            token: that may write; None: HF_TOKEN, or that of `hf auth login`.
+            commit_message: the title begins with it.
+            create_pr: open a pull request, on anybody's repository.
+        Returns:
+            The repository's address, or that of the pull request.
+        Raises:
+            RefusedError: it does not fit what is there; names all of it, and nothing was sent.
+            MissingRepositoryError, MissingFileError: there are no such weights. AccessTokenError: no right to write.
+            InputError: it is a table's contract; or pip install "nla-sdk[publish,eval]" was not done.
+        Example:
+            >>> contract.replace(max_new_tokens=64).push_to_hub("ada/cat-av")  # doctest: +SKIP
+            'https://huggingface.co/ada/cat-av'
+        """
+        with publisher() as found:
+            how = Sending(token=token, commit_message=commit_message, create_pr=create_pr)
+            return found.push_contract(self, repo, how=how)
 
     def replace(self, **changes: Any) -> Contract:
         """A copy with some attributes changed and everything checked again; None takes an attribute away.

@@ -8,10 +8,14 @@ figures: there is no `Evaluation` in which it does not.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ..publishing.publisher import Sending, publisher
+from ..publishing.pushed import Pushed
 from .ages import since, younger
 from .claims import Claims, PublishedFigure, TokenClass
 from .measures import Ablation, Collapse, Content, Control, Identity, Matching, RoundTripFigures, Signal
@@ -65,6 +69,45 @@ class Evaluation(Part):
             return self.round_trip.gain
         delta = self.ablation.deltas.get("empty") if self.ablation else None
         return delta.gain if delta else None
+
+    def push_to_hub(
+        self,
+        repo: str,
+        tables: str | os.PathLike,
+        *,
+        benchmark: str | None = None,
+        token: str | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+    ) -> list[Pushed]:
+        """Put this evaluation beside the weights it was measured on, in place of the one that is there.
+
+        The weights there are fetched, and the file is verified against them and its tables as
+        `python -m training.evaluate verify` does. The file, its tables, report, figures and calibration of claims, the
+        card with its model-index, and with a benchmark `.eval_results` are replaced; everything else stays.
+
+        Args:
+            repo: OWNER/NAME of a half, or the stem of a pair's two names (ada/cat of ada/cat-av and ada/cat-ar), for
+                both.
+            tables: the folder that holds the file and its tables, or the file.
+            benchmark: a dataset on the Hub that holds the table it was measured on.
+            token: that may write; None: HF_TOKEN, or that of `hf auth login`.
+            commit_message: the title begins with it.
+            create_pr: open pull requests, on anybody's repositories.
+        Returns:
+            The address of each repository, or pull request.
+        Raises:
+            RefusedError: it is of other weights, tables or data than those, or the card there is not nla-sdk's and
+                would be replaced; nothing was sent.
+            EvaluationError: the file in `tables` is another evaluation. MissingRepositoryError: there is no such half.
+            InputError: pip install "nla-sdk[publish,eval]" was not done.
+        Example:
+            >>> load("results/mine/evaluation.json").push_to_hub("ada/cat", "results/mine")  # doctest: +SKIP
+            ['https://huggingface.co/ada/cat-av', 'https://huggingface.co/ada/cat-ar']
+        """
+        with publisher() as found:
+            how = Sending(token=token, commit_message=commit_message, create_pr=create_pr)
+            return found.push_evaluation(self, Path(tables), repo, benchmark=benchmark, how=how)
 
     # Here and not in `consistency`, so that no evaluation, read or made, can state a verdict that its figures refute.
     @model_validator(mode="after")

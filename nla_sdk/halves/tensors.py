@@ -30,6 +30,7 @@ def account(
     base: str | None = None,
     *,
     local_files_only: bool = False,
+    token: str | None = None,
 ) -> dict[str, Any]:
     """What becomes of every adapter tensor.
 
@@ -37,6 +38,7 @@ def account(
         files: name → bytes, of the half's folder; tells a full checkpoint's head.
         base: the base to check the adapter against; default: the contract's.
         local_files_only: ask no network.
+        token: that may read the base; None: this machine's.
     Returns:
         For an adapter counts of tensors and parameters, in all and loaded, and the reasons for the rest: `inert` (by
         design) and `misfits` (no place in the base); or `unchecked`, why that could not be told. For a full checkpoint
@@ -62,7 +64,7 @@ def account(
             return {"unchecked": str(error)}
     try:
         shapes = _shapes(half)
-        model = _skeleton(wanted, half.contract.base_revision if base is None else None, local_files_only)
+        model = _skeleton(wanted, half.contract.base_revision if base is None else None, local_files_only, token)
     except NLAError as error:
         return {"unchecked": str(error)}
     from ..model.weights.adapters.plan import plan_adapter
@@ -129,7 +131,7 @@ def _account_of_model(half: Half, local_files_only: bool) -> dict[str, Any]:
     }
 
 
-def _skeleton(ref: str, revision: str | None, local_files_only: bool) -> PreTrainedModel:
+def _skeleton(ref: str, revision: str | None, local_files_only: bool, token: str | None = None) -> PreTrainedModel:
     """The base model without weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -137,7 +139,7 @@ def _skeleton(ref: str, revision: str | None, local_files_only: bool) -> PreTrai
     from ..model.quiet import quiet
     from ..model.weights.loading import leave_out_towers
 
-    path = base_config(ref, revision, local_files_only=local_files_only)
+    path = base_config(ref, revision, local_files_only=local_files_only, token=token)
     with quiet():
         try:
             config = AutoConfig.from_pretrained(path)
@@ -148,7 +150,9 @@ def _skeleton(ref: str, revision: str | None, local_files_only: bool) -> PreTrai
             raise MissingFileError(f"the config of {ref} cannot be used: {first_line(error)}") from None
 
 
-def base_config(ref: str, revision: str | None = None, *, local_files_only: bool = False) -> Path:
+def base_config(
+    ref: str, revision: str | None = None, *, local_files_only: bool = False, token: str | None = None
+) -> Path:
     """The base's config.json; the demo base is not converted for it.
 
     Raises:
@@ -161,7 +165,7 @@ def base_config(ref: str, revision: str | None = None, *, local_files_only: bool
                 "the demo base has not been prepared on this machine yet; any `nla round-trip` does it."
             )
         return file
-    return fetch_file(ref, "config.json", revision=revision, local_files_only=local_files_only)
+    return fetch_file(ref, "config.json", revision=revision, local_files_only=local_files_only, token=token)
 
 
 def group_reasons(inert: Mapping[str, str]) -> dict[str, int]:

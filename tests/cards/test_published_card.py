@@ -82,7 +82,7 @@ def test_what_a_repository_says_of_its_training_goes_before_what_the_release_lis
 
 def test_the_seeds_metadata_is_what_the_hub_takes():
     card = ModelCard(seeds_card().text)
-    assert card.data.base_model == "google/gemma-4-E2B" and card.data.library_name == "peft"
+    assert card.data.base_model == "google/gemma-4-E2B" and card.data.library_name == "nla-sdk"
     assert card.data.to_dict()["base_model_relation"] == "adapter" and card.data.license == "apache-2.0"
     results = {one.metric_type: one for one in card.data.eval_results}
     assert results["cosine"].metric_value == 0.4378 and "as published" in results["cosine"].metric_name

@@ -63,6 +63,10 @@ def main(
     licence: Annotated[
         str | None, typer.Option("--license", help="Of the Hub's list, where the base's is not known.")
     ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Dataset on the Hub with the table that --evaluation is of."),
+    ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make new repositories private.")] = False,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")] = False,
     revision: Annotated[
@@ -100,12 +104,14 @@ def main(
         revision=revision,
         tag=tag,
         collection=collection,
+        benchmark=benchmark,
     )
     if space is not None:
         given = [
             name for name, value in (("--checkpoint", checkpoint), ("--dataset", dataset), ("--notes", notes)) if value
         ]
         given += [name for name, value in (("--evaluation", evaluation), ("--trajectory", trajectory)) if value]
+        given += ["--benchmark"] if benchmark else []
         if given or pair is None:
             raise InputError(f"A --space takes a --pair and no {given[0] if given else '--checkpoint'}.")
         made = prepared_space(SpaceRequest(space, pair, request))

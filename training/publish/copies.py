@@ -176,7 +176,13 @@ def copy_evaluation(evaluation: Evaluation, tables: Path, folder: Path) -> None:
     save(evaluation, folder / "evaluation" / EVALUATION)
     for name in evaluation.files:
         shutil.copyfile(tables / name, folder / "evaluation" / name)
-    (folder / "evaluation" / "report.md").write_text(report(evaluation), encoding="utf-8", newline="\n")
+    write_text(folder / "evaluation" / "report.md", report(evaluation))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text, the same bytes on every machine; its folder is made."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8", newline="\n")
 
 
 def copy_claims(calibration: Path | None, folder: Path) -> None:

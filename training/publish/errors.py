@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nla_sdk.errors import NLAError
+from nla_sdk.errors import NLAError, NLAWarning
 
 
 class PublishError(NLAError):
@@ -33,6 +33,12 @@ class TransferError(PublishError):
     """An upload or a download broke off inside the client; the same may succeed later."""
 
     remedy = "Run the same command again when the connection is better."
+
+
+class PublishWarning(NLAWarning):
+    """What was pushed holds, and its author should know something of it: no evaluation, a half that was not at hand."""
+
+    remedy = "The message says what was not checked, or what the card will say."
 
 
 @dataclass

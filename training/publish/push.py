@@ -16,6 +16,7 @@ from nla_sdk.errors import AccessTokenError, InputError, NLAError, OfflineError
 from nla_sdk.halves.hub.naming import ask_present_name
 
 from ..runs.scan import Scanner
+from .checks.check import Checked
 from .errors import PublishError, RefusedError, TransferError
 from .remote import Change, Remote, ask
 from .request import PublishRequest
@@ -36,9 +37,11 @@ class Outcome:
     request_url: str | None = None
 
 
-def connect() -> HfApi:
-    """The client, with this machine's token (HF_TOKEN, or the one of `hf auth login`), which may write.
+def connect(token: str | None = None) -> HfApi:
+    """The client, with a token that may write.
 
+    Args:
+        token: None: this machine's (HF_TOKEN, or the one of `hf auth login`).
     Raises:
         AccessTokenError: there is none, or it can only read.
     """
@@ -46,7 +49,7 @@ def connect() -> HfApi:
 
     from nla_sdk.halves.hub.errors import clean_token, hub_errors
 
-    token = clean_token(get_token())
+    token = clean_token(token or get_token())
     if not token:
         raise AccessTokenError("Publishing needs a token: log in with `hf auth login`, or set HF_TOKEN.")
     api = HfApi(token=token)
@@ -77,9 +80,12 @@ def look(api: HfApi, publication: Publication, request: PublishRequest) -> list[
         repository.head = remote.head()
         _check_access(api, remote, repository.head, request)
     _check_collection(api, request.collection)
+    _check_benchmark(api, publication)
     compared = []
     for repository, remote in zip(publication.repositories, remotes, strict=True):
-        existing = remote.card(repository.head)
+        existing = remote.card(repository.head) if remote.staged.takes("README.md") else None
+        if remote.staged.part:
+            remote.staged.write_manifest(remote.published(repository.head))
         new = repository.write_card(existing)
         _check_card(new, repository.staged)
         if request.tag and repository.head is not None:
@@ -152,6 +158,31 @@ def _check_collection(api: HfApi, slug: str | None) -> None:
         if not ask(is_there):
             raise InputError(
                 f"There is no collection {slug} on {api.endpoint}. Make it there first; its slug ends its address."
+            )
+
+
+def _check_benchmark(api: HfApi, publication: Publication) -> None:
+    """The dataset that is said to hold the held-out table holds it, by the SHA-256 that the Hub has of it."""
+    from nla_sdk.halves.hub.errors import hub_errors
+
+    checked = publication.checked
+    if not isinstance(checked, Checked) or (evaluation := checked.evaluation) is None:
+        return
+    if (name := checked.request.benchmark) is None:
+        return
+
+    def held() -> bool:
+        files = api.list_repo_tree(name, repo_type="dataset", recursive=True)
+        large = (lfs for file in files if (lfs := getattr(file, "lfs", None)) is not None)
+        return any(lfs.sha256 == evaluation.data.sha256 for lfs in large)
+
+    with hub_errors(f"datasets/{name}", publishing=True):
+        if not ask(held):
+            raise RefusedError(
+                [
+                    f"the dataset {name} holds no file with the SHA-256 of {evaluation.data.name}, which the "
+                    "evaluation was measured on: publish that table, or leave the benchmark out"
+                ]
             )
 
 
@@ -253,7 +284,7 @@ def _point_at(
 def _commit(repository: Repository, remote: Remote, request: PublishRequest) -> Outcome:
     before = repository.head
     remote.create(request.private, new=before is None)
-    verb = "Publish" if before is None else "Update"
+    verb = f"{request.message}," if request.message else "Publish" if before is None else "Update"
     commit, address = remote.commit(verb, expected=before, create_pr=request.create_pr)
     if address is None:  # a pull request leaves the branch where it was
         repository.head = commit

@@ -183,16 +183,17 @@ class Remote:
         fresh = not others and len(add) == len(files)
         if self.staged.kind == "dataset":  # its other tables are not ours to judge
             return Change(add, replace, [], [name for name in others if name.endswith(".parquet")], fresh)
-        ours = self._published(commit) if others and MANIFEST not in add else ()
-        return Change(add, replace, [name for name in others if name in ours], [], fresh)
+        ours = self.published(commit) if others and MANIFEST not in add else ()
+        gone = [name for name in others if name in ours and self.staged.takes(name)]
+        return Change(add, replace, gone, [], fresh)
 
-    def _published(self, commit: str) -> list[str]:
-        """The paths that the publication in `commit` put there."""
+    def published(self, commit: str | None) -> list[str]:
+        """The paths that the publications up to `commit` put there; none where there are none."""
         try:
-            listed = json.loads(self.read(MANIFEST, commit))
-        except ValueError:
+            listed = json.loads(self.read(MANIFEST, commit)) if commit is not None else []
+        except (ValueError, MissingFileError):
             return []
-        return listed if isinstance(listed, list) else []
+        return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
 
     # --- writing ----------------------------------------------------------------------------------------------------
     def create(self, private: bool, *, new: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nla_sdk.errors import InputError, first_line
@@ -38,6 +38,10 @@ class PublishRequest:
         pair: the other half's repository, when one half is published.
         trajectory: checkpoints' folders, each becomes a subfolder of one repository.
         notes: the author's card_notes.md.
+        benchmark: a dataset on the Hub that holds the table the evaluation was measured on; of `tables` it is found.
+        part: patterns of paths: of the repositories these alone are published, and what else is there stays.
+        message: the commit's title begins with it.
+        token: that may write; None: this machine's. No option of the command: shells would keep it.
     """
 
     repo: str
@@ -53,6 +57,10 @@ class PublishRequest:
     revision: str | None = None
     tag: str | None = None
     collection: str | None = None
+    benchmark: str | None = None
+    part: Sequence[str] = ()
+    message: str | None = None
+    token: str | None = field(default=None, repr=False)
 
     def check(self) -> None:
         """Whether it makes sense, as far as its own words and the files it names can tell.
@@ -69,6 +77,10 @@ class PublishRequest:
                 "--evaluation is of a --checkpoint. Each checkpoint of a --trajectory has its evaluation in its own "
                 "folder."
             )
+        if self.benchmark and not self.evaluation:
+            raise InputError("A benchmark is the dataset that an evaluation was measured on: pass the evaluation too.")
+        if self.message is not None and (not self.message.strip() or len(self.message.splitlines()) > 1):
+            raise InputError(f"The commit message {self.message!r} is not one line of text, as a title is.")
         if self.create_pr and self.tag:
             raise InputError("A pull request is not tagged: leave --tag out, and tag what becomes of it.")
         if self.create_pr and self.revision not in (None, "main"):
@@ -106,6 +118,7 @@ class PublishRequest:
         used += [names["data"]] if self.tables else []
         used += [self.repo] if self.trajectory else []
         used += ["/".join(self.pair.split("/")[:2])] if self.pair else []
+        used += [self.benchmark] if self.benchmark else []
         _check_names(used)
         return names
 

@@ -5,18 +5,21 @@ What is staged is what will be sent, byte for byte: it is searched for secrets h
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cards import About, Checkpoint, render
 from cards.facts.dataset import DatasetFacts
+from cards.facts.results import ENTRIES, entries_file, hub_entries
 from nla_sdk.contract import Contract
+from nla_sdk.evaluation.schema import EVALUATION
 from nla_sdk.halves.half import OTHER, Half
 from nla_sdk.io.files import sha256_of
 
@@ -25,6 +28,7 @@ from ..runs.verdict import said_of
 from . import copies
 from .checks.check import Checked, check
 from .checks.claims import calibration_of
+from .checks.half import head_and_mean
 from .errors import RefusedError
 from .request import PublishRequest
 
@@ -39,20 +43,32 @@ class Staged:
         repo_id: owner/name.
         kind: "model", "dataset" or "space".
         folder: holds every file at its place in the repository.
+        part: patterns of the paths that are published of it; none: all. What is no part of it stays there as it is.
     """
 
     repo_id: str
     kind: str
     folder: Path
+    part: tuple[str, ...] = ()
+
+    def takes(self, name: str) -> bool:
+        """Whether a path is of what is published."""
+        return not self.part or any(fnmatch.fnmatchcase(name, pattern) for pattern in (*self.part, MANIFEST))
 
     def files(self) -> dict[str, Path]:
         """Path in the repository → file here."""
         files = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
-        return {path.relative_to(self.folder).as_posix(): path for path in files}
+        named = ((path.relative_to(self.folder).as_posix(), path) for path in files)
+        return {name: path for name, path in named if self.takes(name)}
 
-    def write_manifest(self) -> None:
-        """Put the list of these files beside them."""
-        names = sorted({*self.files(), "README.md", MANIFEST})
+    def write_manifest(self, there: Iterable[str] = ()) -> None:
+        """Put the list of these files beside them.
+
+        Args:
+            there: of a part: what earlier publications put there.
+        """
+        card = {"README.md"} if self.takes("README.md") else set()
+        names = sorted({*self.files(), *card, MANIFEST, *(name for name in there if not self.takes(name))})
         text = json.dumps(names, indent=1, ensure_ascii=False) + "\n"
         (self.folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
 
@@ -152,12 +168,19 @@ def _half(half: Half, checked: Checked, figures: Path, folder: Path) -> Reposito
     # Files whose SHA-256 an evaluation or a calibration holds stay as they are.
     present = checked.present if checked.evaluation is None and calibration is None else {}
     contract = copies.copy_half(half, folder, pair=other, present=present)
+    if lost := list(head_and_mean(replace(half, folder=folder, contract=contract))):
+        raise RefusedError([f"of {half.folder.name} not all would be published that its contract names: {lost[0]}"])
     copies.copy_claims(calibration, folder)
+    source = None
     if checked.evaluation is not None:
         copies.copy_evaluation(checked.evaluation, tables, folder)
         shutil.copytree(figures, folder / "figures")
+        source = f"https://huggingface.co/{repo}/blob/main/evaluation/{EVALUATION}"
+        if checked.benchmark is not None:
+            entries = hub_entries(checked.evaluation, role, dataset=checked.benchmark, source=source)
+            copies.write_text(folder / ENTRIES, entries_file(entries))
     log = folder / copies.LOG
-    trend = said_of(source) if (source := copies.log_of(half)) else None
+    trend = said_of(own) if (own := copies.log_of(half)) else None
 
     def card(existing: str | None) -> str:
         about = About(
@@ -171,11 +194,15 @@ def _half(half: Half, checked: Checked, figures: Path, folder: Path) -> Reposito
             licence=request.licence,
             is_adapter=half.is_adapter,
             trend=trend,
+            evaluation_url=source,
+            benchmark=checked.benchmark,
+            in_part=bool(request.part),
         )
         return render(contract, checked.evaluation, log if log.is_file() else None, about=about).text
 
     arguments = f'"{repo}"' if role == "av" else f'None, "{repo}"'
-    return Repository(Staged(repo, "model", folder), card, f"NLAPair.from_pretrained({arguments})")
+    staged = Staged(repo, "model", folder, tuple(request.part))
+    return Repository(staged, card, f"NLAPair.from_pretrained({arguments})")
 
 
 def _sizes(folder: Path) -> Mapping[str, int]:
@@ -201,7 +228,7 @@ def _dataset(checked: Checked, scanner: Scanner, folder: Path) -> Repository:
             notes=checked.notes,
             existing=existing,
             dataset=facts,
-            licence=request.licence if not request.checkpoint else None,
+            licence=request.licence if not checked.halves else None,
         )
         return render(contract, kind="dataset", about=about).text
 

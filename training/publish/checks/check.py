@@ -51,6 +51,14 @@ class Checked:
     warnings: Sequence[str]
     present: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def benchmark(self) -> str | None:
+        """The dataset that holds the evaluation's held-out table, by its bytes; None: none is known to."""
+        if self.evaluation is None or self.request.benchmark is not None:
+            return self.request.benchmark
+        same = (sha256_of(table) == self.evaluation.data.sha256 for table in self.request.tables)
+        return self.names["data"] if any(same) else None
+
     def named(self) -> dict[str, str]:
         """Every repository that is published to, or that a contract or a card names, with its kind."""
         contracts = [half.contract for half in (*self.halves, *(half for half, _, _ in self.steps))]
@@ -65,6 +73,8 @@ class Checked:
             found[self.request.repo] = "model"
         if self.request.tables:
             found[self.names["data"]] = "dataset"
+        if self.request.benchmark:
+            found[self.request.benchmark] = "dataset"
         return found
 
     def renamed(self, names: Mapping[str, str]) -> Checked:
@@ -91,9 +101,8 @@ class Checked:
             subject = evaluation.subject.model_copy(update=named_now(evaluation.subject.model_dump(), names))
             return evaluation.model_copy(update={"subject": subject})
 
-        request = replace(
-            self.request, repo=named_now(self.request.repo, names), pair=named_now(self.request.pair, names)
-        )
+        also = {name: named_now(getattr(self.request, name), names) for name in ("pair", "benchmark")}
+        request = replace(self.request, repo=named_now(self.request.repo, names), **also)
         return replace(
             self,
             request=request,
@@ -142,7 +151,7 @@ def check(request: PublishRequest) -> Checked:
     names = request.repositories(halves)
     notes = request.read_notes()
     for half in (*halves, *trajectory):
-        check_half(half, findings)
+        check_half(half, findings, request.token)
     for table in request.tables:
         _check_table(table, findings)
     evaluation, steps, bases = None, [], {}

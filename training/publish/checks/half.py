@@ -8,6 +8,7 @@ from pathlib import Path, PureWindowsPath
 from nla_sdk.contract import Contract
 from nla_sdk.errors import NLAError, first_line
 from nla_sdk.halves.half import ADAPTER_FILES, Half
+from nla_sdk.halves.parts import BASE
 from nla_sdk.io.parsing import parse_json
 
 from ..errors import Findings
@@ -16,11 +17,14 @@ MOST_BYTES = 50 * 10**9  # of one file: the Hub's limit
 LARGE_BYTES = 5 * 10**9
 
 
-def check_half(half: Half, findings: Findings) -> None:
+def check_half(half: Half, findings: Findings, token: str | None = None) -> None:
     """Its contract is whole, its files are readable and hold numbers, its adapter fits the base.
 
     The base's config is enough (and its tokenizer, for the marker): no weights are fetched. A base that cannot be
     reached is a warning.
+
+    Args:
+        token: that may read the base; None: this machine's.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -47,16 +51,18 @@ def check_half(half: Half, findings: Findings) -> None:
             findings.warnings.append(f"{name}/{file.name} has {size / 1e9:.1f} GB")
     if findings.problems:
         return
-    findings.problems += [f"{name}: {problem}" for problem in _head_and_mean(half)]
+    findings.problems += [f"{name}: {problem}" for problem in head_and_mean(half)]
     if not is_public(half.contract.base_model):
         findings.problems.append(
             f"{name}/nla_meta.yaml names the base {half.contract.base_model!r}, which is not a repository on the Hub: "
             "nobody else could load it. Put its owner/name there"
         )
         return
-    reachable = _base(half, findings)
-    if half.is_adapter:
-        _adapter(half, findings, reachable)
+    findings.problems += [f"{name}/nla_meta.yaml {problem}" for problem in elsewhere(half.contract)]
+    reachable = _base(half, findings, token)
+    alone = half.contract.weights_adapters is None
+    if half.is_adapter and (alone or all((half.folder / file).is_file() for file in ADAPTER_FILES)):
+        _adapter(half, findings, reachable, token)
     for needed in ("layer", "base_model", "d_model"):
         if getattr(half.contract, needed) is None:
             findings.problems.append(f"{name}/nla_meta.yaml has no {needed}")
@@ -75,8 +81,21 @@ def named_by_folder(base: object) -> bool:
     return isinstance(base, str) and (base.startswith(("/", ".", "~")) or PureWindowsPath(base).is_absolute())
 
 
-def _head_and_mean(half: Half) -> Iterator[str]:
-    """The AR's head and what is done to vectors (mean, whitening, maps) are there and of the right shape."""
+def elsewhere(contract: Contract) -> Iterator[str]:
+    """What a contract names by a folder and others could not have: a half is published as the files of one folder."""
+    named = {"weights.parent": [contract.weights_parent], "weights.adapters": contract.weights_adapters or []}
+    named["source_model"] = [contract.source_model]
+    for key, places in named.items():
+        for place in places:
+            if place not in (None, BASE) and not is_public("/".join(str(place).split("/")[:2])):
+                yield (
+                    f"names {place!r} as {key}, which is no repository on the Hub, and folders beside a half are not "
+                    "published with it: put its owner/name there"
+                )
+
+
+def head_and_mean(half: Half) -> Iterator[str]:
+    """What is wrong with the AR's head and what is done to vectors (mean, whitening, maps): not there, of no shape."""
     from nla_sdk.model.statistics.states import ActivationStatistics
     from nla_sdk.model.weights.heads import read_heads
     from nla_sdk.model.weights.transforms import Transform
@@ -94,7 +113,7 @@ def _head_and_mean(half: Half) -> Iterator[str]:
         yield str(error).replace(f"{half.folder}/", "")
 
 
-def _adapter(half: Half, findings: Findings, reachable: bool) -> None:
+def _adapter(half: Half, findings: Findings, reachable: bool, token: str | None) -> None:
     """The adapter's files belong together; every tensor has its place in the base, built on the meta device."""
     from nla_sdk.halves.tensors import account
 
@@ -108,7 +127,7 @@ def _adapter(half: Half, findings: Findings, reachable: bool) -> None:
         return
     if not reachable:
         return
-    tensors = account(half)
+    tensors = account(half, token=token)
     if "unchecked" in tensors:
         findings.warnings.append(f"{name}: adapter tensors not checked against the base ({tensors['unchecked']})")
     elif tensors["misfits"]:
@@ -139,7 +158,7 @@ def _config_against_tensors(folder: Path) -> str | None:
     return None
 
 
-def _base(half: Half, findings: Findings) -> bool:
+def _base(half: Half, findings: Findings, token: str | None) -> bool:
     """The contract against the base: its config's width and depth, the prompts as its tokenizer reads them.
 
     Returns:
@@ -152,7 +171,7 @@ def _base(half: Half, findings: Findings) -> bool:
 
     contract, name = half.contract, half.folder.name
     try:
-        folder = _base_folder(contract)
+        folder = _base_folder(contract, token)
         with quiet():
             config = AutoConfig.from_pretrained(folder).get_text_config()
         tokenizer = load_tokenizer(folder, choice=contract.tokenizer, probes=contract.prompt_texts())
@@ -183,7 +202,7 @@ def _base(half: Half, findings: Findings) -> bool:
     return True
 
 
-def _base_folder(contract: Contract) -> Path:
+def _base_folder(contract: Contract, token: str | None) -> Path:
     """Where the base's config and tokenizer are; its weights are not fetched."""
     from nla_sdk.halves.demo_base import DEMO_BASE_ID
     from nla_sdk.halves.fetch import TOKENIZER_FILES
@@ -193,4 +212,4 @@ def _base_folder(contract: Contract) -> Path:
     if contract.base_model == DEMO_BASE_ID:
         return base_config(contract.base_model).parent
     patterns = ["config.json", *TOKENIZER_FILES]
-    return download_folder(contract.base_model, patterns, revision=contract.base_revision)
+    return download_folder(contract.base_model, patterns, revision=contract.base_revision, token=token)
