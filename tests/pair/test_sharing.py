@@ -42,6 +42,12 @@ def same(found: tuple, expected: tuple) -> bool:
     return found[0] == expected[0] and all(torch.equal(a, b) for a, b in zip(found[1:], expected[1:], strict=True))
 
 
+def alike(found: tuple, expected: tuple) -> bool:
+    """The same up to rounding: rows of several threads share a batch, and products of another shape add otherwise."""
+    vectors = zip(found[1:], expected[1:], strict=True)
+    return found[0] == expected[0] and all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in vectors)
+
+
 @pytest.fixture
 def alone(world):
     """What each pair gives when no other is in memory."""
@@ -78,7 +84,7 @@ def test_threads_that_use_both_get_what_each_gives_alone(world, alone):
         assert pairs["one"].source is pairs["two"].source, "two threads that want one base load it once"
         wanted = ["one", "two"] * 3
         found = list(pool.map(lambda name: done(pairs[name]), wanted))
-    assert all(same(result, alone[name]) for name, result in zip(wanted, found, strict=True))
+    assert all(alike(result, alone[name]) for name, result in zip(wanted, found, strict=True))
 
 
 def test_a_pair_that_is_gone_takes_its_adapters_along_and_the_last_one_the_base(world, alone):

@@ -42,7 +42,7 @@ def test_every_setting_of_the_trainers_is_shown_or_kept_back_on_purpose():
     from training.configs.fit import AR, AV, Grpo, Lora, Reward
 
     housekeeping = {"log_interval", "keep_checkpoints", "eval_interval", "eval_rows", "logit_slice", "continue_from"}
-    housekeeping |= {"trackers"}
+    housekeeping |= {"trackers", "on_policy_engine"}  # the last one is the address of a machine
     housekeeping |= {"av", "ar", "claims"}  # where to start from: the contract has their hashes
     in_the_contract = {"template", "injection", "max_new_tokens", "num_blocks", "lora", "reward"}
     names = {*AV.model_fields, *AR.model_fields, *Grpo.model_fields, *(f"lora.{name}" for name in Lora.model_fields)}
