@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import os
 import queue
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 from ..errors import InputError, NLAError, first_line
 from ..model.running.watching import UNWATCHED, Watch
-from .background import start
+from ..web.addresses import host_of, is_local
+from ..web.background import start
+from ..web.pauses import again_in
 
 if TYPE_CHECKING:
     import httpx2
@@ -88,20 +86,17 @@ class Connection:
     """
 
     def __init__(self, url: str, *, timeout: float = TIMEOUT, pause: float = PAUSE) -> None:
-        parts = urlsplit(url if isinstance(url, str) else "")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError("The address of an inference server is http://HOST:PORT or https://HOST.")
-        if parts.username is not None or parts.query or parts.fragment:
-            raise InputError(
-                f"The address of the server on {parts.hostname} holds more than host, port and path; its key is taken "
-                f"from the environment variable {KEY}."
-            )
+        host = host_of(
+            url,
+            expected="an inference server is http://HOST:PORT or https://HOST",
+            secret=f"its key is taken from the environment variable {KEY}",
+        )
         self._key = os.environ.get(KEY, "").strip()
         if not (self._key.isascii() and (self._key or "~").isprintable()):
             raise InputError(f"{KEY} holds what no HTTP header does: a newline inside it, or what is not ASCII.")
         self.url = url.rstrip("/").removesuffix("/v1")
         self.timeout, self.pause = timeout, pause
-        self._local = _is_local(parts.hostname)
+        self._local = is_local(host)
 
     def __repr__(self) -> str:
         return f"Connection({self.url!r})"
@@ -222,7 +217,7 @@ class Connection:
             raise EngineError(f"{where} asks for a key (HTTP {status}), and {KEY} {has}.", status)
         error = EngineError(f"{where}: HTTP {status}{f': {said}' if said else ''}", status)
         if status in _MAY_PASS:
-            raise _Passing(error, _again_in(response.headers))
+            raise _Passing(error, again_in(response.headers, PATIENCE))
         raise error
 
     def _hidden(self, text: str) -> str:
@@ -240,21 +235,3 @@ def _message(body: bytes) -> str:
         inner = inner.get("message") or inner.get("detail")
     text = inner if isinstance(inner, str) else body.decode("utf-8", "replace")
     return re.sub(r"\s+", " ", text).strip()[:_SHOWN]
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _again_in(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait (a number, or a date); None: it does not say, or more than is waited here."""
-    said = headers.get("retry-after", "")
-    try:
-        number = said.replace(".", "", 1).isdigit()
-        wait = float(said) if number else parsedate_to_datetime(said).timestamp() - time.time()
-    except (TypeError, ValueError):
-        return None
-    return max(wait, 0.0) if wait <= PATIENCE else None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 
 from ..errors import InputError
+from ..web.addresses import is_local
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -83,12 +83,7 @@ class Settings:
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches the host."""
-        if self.host in LOOPBACK:
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_local(self.host)
 
     @property
     def switched_off(self) -> tuple[str, ...]:

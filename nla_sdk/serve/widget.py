@@ -10,8 +10,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from ..engines.background import start
 from ..errors import InputError, first_line
+from ..web.background import start
 from .remote.inprocess import asked
 
 try:

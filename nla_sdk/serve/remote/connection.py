@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import queue
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future
-from email.utils import parsedate_to_datetime
 from threading import Event
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
-from ...engines.background import start
 from ...errors import CancelledCallError, InputError, NLAError, first_line
+from ...web.addresses import host_of, is_local
+from ...web.background import start
+from ...web.pauses import again_in
 
 if TYPE_CHECKING:
     import httpx2
@@ -53,14 +52,11 @@ class Connection:
         Raises:
             InputError: the address is none, or holds a password.
         """
-        parts = urlsplit(url if isinstance(url, str) else "")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError("The address of a server is http://HOST:PORT or https://HOST, as `nla serve` prints it.")
-        if parts.username is not None or parts.query or parts.fragment:
-            raise InputError(
-                f"The address of the server on {parts.hostname} holds more than host, port and path; a secret is "
-                "passed by secret=."
-            )
+        host = host_of(
+            url,
+            expected="a server is http://HOST:PORT or https://HOST, as `nla serve` prints it",
+            secret="a secret is passed by secret=",
+        )
         if secret is not None and (not secret or secret != secret.strip() or not (secret + "~").isprintable()):
             raise InputError(
                 "The secret is empty, or holds what no HTTP header does (white space around it, a newline)."
@@ -69,7 +65,7 @@ class Connection:
             raise InputError("The secret holds characters that are not ASCII, which no HTTP header does.")
         self.url = url.rstrip("/")
         self.timeout = timeout
-        self._local = _is_local(parts.hostname)
+        self._local = is_local(host)
         self._secret = secret
         self._client: httpx2.AsyncClient | None = None
 
@@ -154,7 +150,7 @@ class Connection:
         sent: dict[str, Any] = {} if body is None else {"content": json.dumps(body, allow_nan=False).encode()}
         headers |= {"Content-Type": "application/json"} if sent else {}
         async with self._client.stream(method, self.url + path, headers=headers, **sent) as response:
-            wait = _again_in(response.headers) if response.status_code == 429 and again else None
+            wait = again_in(response.headers, PATIENCE) if response.status_code == 429 and again else None
             if wait is not None:
                 return wait
             if response.status_code != 200:
@@ -167,27 +163,6 @@ class Connection:
                     return None
                 came.put(_parsed(event.data.encode(), f"{self.url}{path}"))
             raise ServerError(f"{self.url}{path}: the stream ended before its end ([DONE]); what came is not all.", 200)
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _again_in(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait (a number, or a date); None: it does not say, or more than is waited here."""
-    import time
-
-    said = headers.get("retry-after", "")
-    try:
-        wait = (
-            float(said) if said.replace(".", "", 1).isdigit() else parsedate_to_datetime(said).timestamp() - time.time()
-        )
-    except (TypeError, ValueError):
-        return None
-    return max(wait, 0.0) if wait <= PATIENCE else None
 
 
 def _parsed(body: bytes, where: str) -> Any:

@@ -1,0 +1,1 @@
+"""What whoever talks to a server over HTTP stands on: an address taken apart, a pause that is asked for, a loop."""
