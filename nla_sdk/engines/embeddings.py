@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -64,6 +63,7 @@ class Described:
         probes: Sequence[str] = (),
         tokenizer: Path | None = None,
     ) -> None:
+        from safetensors import safe_open
         from transformers import AutoConfig, GenerationConfig
 
         self.folder, self.ref = folder, ref
@@ -84,7 +84,9 @@ class Described:
         self.num_blocks: int = self.text.num_hidden_layers
         self.file, self.name = table_of(folder)
         self._rows: dict[int, torch.Tensor] = {}
-        shape, self.dtype = self._shape
+        with safe_open(self.file, framework="pt") as file:
+            table = file.get_slice(self.name)
+            shape, self.dtype = table.get_shape(), table[:1].dtype
         self.vocabulary = self.vocabulary_size = shape[0]
         if len(shape) != 2 or shape[1] != self.d_model or not self.dtype.is_floating_point:
             raise LoadError(
@@ -96,14 +98,6 @@ class Described:
     def text(self) -> PretrainedConfig:
         """The config of the language model."""
         return text_config(self.model.config)
-
-    @cached_property
-    def _shape(self) -> tuple[Sequence[int], torch.dtype]:
-        from safetensors import safe_open
-
-        with safe_open(self.file, framework="pt") as file:
-            table = file.get_slice(self.name)
-            return table.get_shape(), table[:1].dtype
 
     def embed(self, ids: Sequence[int]) -> torch.Tensor:
         """float32 [n, d_model], what the model's input embedding gives for these tokens.

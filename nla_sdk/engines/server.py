@@ -41,6 +41,18 @@ class Order:
         return [CLOSE_TAG] if self.closing else []
 
 
+PLAIN = {
+    "top_p": 1.0,
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "skip_special_tokens": False,
+}
+"""What both servers take from a model's generation_config.json where a request does not say it: no text is shaped."""
+
+
 @dataclass(frozen=True)
 class Server(ABC):
     """A running server and the model that it serves.
@@ -78,9 +90,15 @@ class Server(ABC):
             EngineError: there are none.
         """
 
-    @abstractmethod
     def reads(self, text: str) -> list[int] | None:
         """The ids of a text's tokens, without BOS; None: this server does not tell."""
+        return self.tokenized({"prompt": text})
+
+    def tokenized(self, what: dict[str, Any]) -> list[int] | None:
+        """What its `/tokenize` makes of a prompt or a chat, without BOS; None: it has none."""
+        body = {"model": self.model, **what, "add_special_tokens": False}
+        said = self.connection.ask("POST", "/tokenize", body, optional=True)
+        return token_ids(said.get("tokens")) if isinstance(said, dict) else None
 
     @abstractmethod
     def reads_chat(self, content: str) -> list[int] | None:

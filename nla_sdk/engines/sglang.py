@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import InputError
 from .connection import Connection, EngineError, Request
-from .server import Order, Server, token_ids
+from .server import PLAIN, Order, Server, token_ids
 
 _ROWS_KEPT = 512  # a prompt's tokens are the same in every request, and their numbers take a while to write
 
@@ -61,20 +61,13 @@ class SGLang(Server):
         return Request("POST", "/generate", lambda: self._body(order))
 
     def _body(self, order: Order) -> bytes:
-        sampling: dict[str, Any] = {
+        sampling: dict[str, Any] = PLAIN | {
             "max_new_tokens": order.limit,
             "temperature": order.temperature,
-            "top_p": 1.0,
-            "top_k": -1,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
-            "presence_penalty": 0.0,
-            "frequency_penalty": 0.0,
             "ignore_eos": not order.ends,  # with it no end token would count at all
             "stop_token_ids": sorted(order.ends),
             "stop": order.stops,
             "no_stop_trim": True,
-            "skip_special_tokens": False,
         }
         if self.seeded and order.seed is not None:
             sampling["sampling_seed"] = order.seed % (1 << 31)
@@ -90,11 +83,6 @@ class SGLang(Server):
         if isinstance(reason, dict) and reason.get("type") == "abort":
             raise EngineError(f"{self} broke a text off: {str(reason.get('message'))[:200]}")
         return ids
-
-    def reads(self, text: str) -> list[int] | None:
-        body = {"model": self.model, "prompt": text, "add_special_tokens": False}
-        said = self.connection.ask("POST", "/tokenize", body, optional=True)
-        return token_ids(said.get("tokens")) if isinstance(said, dict) else None
 
     def reads_chat(self, content: str) -> list[int] | None:
         return None  # its /tokenize takes no chats

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
+from ..contract import Contract
 from ..contract.prompts.prompt import Prompt
 from ..errors import InputError, MismatchedHalvesError, NLAError
 from ..model.decoding.batches import Inputs
@@ -38,7 +39,8 @@ class ServedVerbalizer(Verbalizer):
     """A `Verbalizer` that writes by a server's tokens.
 
     Args:
-        like: the AV's model, contract, transform and name: an AV in memory, or what `described_by` makes.
+        backbone: the AV's model, in memory or `Described`.
+        adapter, contract, transform, ref: of the AV, see `Verbalizer`.
         embed: see `Embed`.
         server: holds the exported AV.
         local: the same AV in memory, to hold the server's first tokens against; None: there is none.
@@ -48,12 +50,16 @@ class ServedVerbalizer(Verbalizer):
 
     def __init__(
         self,
-        like: tuple[Any, str | None, Any, Transform, str],
+        backbone: Any,
+        adapter: str | None,
+        contract: Contract,
+        transform: Transform,
+        ref: str,
+        *,
         embed: Embed,
         server: Server,
         local: Verbalizer | None = None,
     ) -> None:
-        backbone, adapter, contract, transform, ref = like
         super().__init__(backbone, adapter, contract, transform, ref)
         self.server, self.local, self._embed = server, local, embed
         self._allowed: tuple[int, ...] | None = None
@@ -75,11 +81,7 @@ class ServedVerbalizer(Verbalizer):
             self._allowed = None
             return
         self.server.refuse_vocabulary()
-        known = sorted({int(token) for token in tokens} | self.end_ids)
-        size = self.backbone.vocabulary_size
-        if len(known) <= len(self.end_ids) or not 0 <= known[0] <= known[-1] < size:
-            raise InputError(f"Cannot write {len(known)} tokens from {known[:1]} on: expected ids below {size:,}.")
-        self._allowed = tuple(known)
+        self._allowed = tuple(self.writable(tokens))
 
     def tokens(
         self,
@@ -107,7 +109,8 @@ class ServedVerbalizer(Verbalizer):
         else:
             rows = list(zip(prompts or self._prompts(inputs), inputs, strict=True))
             self._look(rows, sampling, watch)
-        orders = [self._order(prompt, vectors, sampling) for prompt, vectors in rows]
+        embedded = {ids: self._embed(ids) for ids in {prompt.ids for prompt, _ in rows}}  # mostly one for all rows
+        orders = [self._order(prompt, embedded[prompt.ids], vectors, sampling) for prompt, vectors in rows]
         if sampling.temperature > 0 and generators is not None:
             seeds = [generator.initial_seed() for generator in generators]
             orders = [replace(order, seed=seed) for order, seed in zip(orders, seeds, strict=True)]
@@ -120,14 +123,16 @@ class ServedVerbalizer(Verbalizer):
                 watch.on_text(row, str(self.parse(written, finished)))
         return [made[row] for row in range(len(orders))]
 
-    def _order(self, prompt: Prompt, vectors: torch.Tensor | None, sampling: Sampling) -> Order:
+    def _order(self, prompt: Prompt, embedded: torch.Tensor, vectors: torch.Tensor | None, sampling: Sampling) -> Order:
         """A row as it is sent.
 
         Args:
+            embedded: float32 [tokens, d_model] of the prompt; stays as it is.
             vectors: [d_model] or [markers, d_model], as `prepare` gives them; None: the marker's own embedding stays.
         """
-        embeddings = self._embed(prompt.ids)
+        embeddings = embedded
         if vectors is not None:
+            embeddings = embedded.clone()
             at = list(prompt.positions)
             embeddings[at] = placed(embeddings[at], vectors.detach().cpu().reshape(len(at), -1), self.injection)
         limit = sampling.max_new_tokens or self.contract.max_new_tokens or DEFAULT_NEW_TOKENS
@@ -179,7 +184,7 @@ class ServedVerbalizer(Verbalizer):
             greedy = replace(sampling, temperature=0.0, ignore_end=False)
 
             def free(prompt: Prompt, vectors: torch.Tensor | None, how: Sampling) -> Order:
-                return replace(self._order(prompt, vectors, how), allowed=None)
+                return replace(self._order(prompt, self._embed(prompt.ids), vectors, how), allowed=None)
 
             if self.local is None:
                 (prompt, vectors), *_ = rows
@@ -224,7 +229,7 @@ def _from_disk(
     refuse(half.contract, model.model.config, ref)
     contract = half.contract.verify(model.tokenizer, model.vocabulary)
     transform = Transform.load(half.folder, contract)
-    return ServedVerbalizer((model, None, contract, transform, ref), model.embed, find_server(connection))
+    return ServedVerbalizer(model, None, contract, transform, ref, embed=model.embed, server=find_server(connection))
 
 
 def _refuse_trained_table(half: Half) -> None:
@@ -255,8 +260,8 @@ def served(av: Verbalizer, url: str) -> ServedVerbalizer:
 
     connection = Connection(url)
     refuse(av.contract, backbone.model.config, av.ref)
-    parts = (backbone, av.adapter, av.contract, av.transform, av.ref)
-    made = ServedVerbalizer(parts, embed, find_server(connection), av)
+    of = (backbone, av.adapter, av.contract, av.transform, av.ref)
+    made = ServedVerbalizer(*of, embed=embed, server=find_server(connection), local=av)
     if av.vocabulary is not None:
         made.restrict(av.vocabulary.tolist())
     return made

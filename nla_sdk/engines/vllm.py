@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import torch
 
 from .connection import Connection, EngineError, Request
-from .server import Order, Server, token_ids
+from .server import PLAIN, Order, Server, token_ids
 
 OLDEST = (0, 11)
 """Before that release prompts of embeddings ran in vLLM's first engine only, which this has not been read against."""
@@ -63,23 +63,16 @@ class VLLM(Server):
         stored = io.BytesIO()
         torch.save(order.embeddings.contiguous(), stored)
         numbers = order.embeddings.contiguous().numpy().tobytes()
-        body: dict[str, Any] = {
+        body: dict[str, Any] = PLAIN | {
             "model": self.model,
             "prompt_embeds": base64.b64encode(stored.getvalue()).decode(),
             "cache_salt": hashlib.sha256(numbers).hexdigest(),
             "max_tokens": order.limit,
             "temperature": order.temperature,
-            "top_p": 1.0,
-            "top_k": -1,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
-            "presence_penalty": 0.0,
-            "frequency_penalty": 0.0,
             "ignore_eos": True,
             "stop_token_ids": sorted(order.ends),
             "stop": order.stops,
             "include_stop_str_in_output": True,
-            "skip_special_tokens": False,
             "return_token_ids": True,
         }
         if order.seed is not None:
@@ -96,21 +89,14 @@ class VLLM(Server):
             raise self.no_tokens(first)
         return ids
 
-    def reads(self, text: str) -> list[int] | None:
-        return self._tokenized({"prompt": text, "add_special_tokens": False})
-
     def reads_chat(self, content: str) -> list[int] | None:
         chat = [{"role": "user", "content": content}]
         try:
-            return self._tokenized({"messages": chat, "add_generation_prompt": True, "add_special_tokens": False})
+            return self.tokenized({"messages": chat, "add_generation_prompt": True})
         except EngineError as error:
             if error.status == 400:  # no chat template, or one that refuses this message
                 return []
             raise
-
-    def _tokenized(self, what: dict[str, Any]) -> list[int] | None:
-        said = self.connection.ask("POST", "/tokenize", {"model": self.model, **what}, optional=True)
-        return token_ids(said.get("tokens")) if isinstance(said, dict) else None
 
     def refuse_vocabulary(self) -> None:
         return  # allowed_token_ids

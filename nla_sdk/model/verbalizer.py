@@ -136,12 +136,21 @@ class Verbalizer:
         if tokens is None:
             self.vocabulary = None
             return
+        known = self.writable(tokens)
+        _ = self.backbone.cap  # found or refused now, not at the first token
+        self.vocabulary = torch.tensor(known, device=self.backbone.device)
+
+    def writable(self, tokens: Iterable[int]) -> list[int]:
+        """These tokens and the ones that end an output, in order.
+
+        Raises:
+            InputError: a token is not of the vocabulary, or there is none.
+        """
         known = sorted({int(token) for token in tokens} | self.end_ids)
         size = self.backbone.vocabulary_size
         if len(known) <= len(self.end_ids) or not 0 <= known[0] <= known[-1] < size:
             raise InputError(f"Cannot write {len(known)} tokens from {known[:1]} on: expected ids below {size:,}.")
-        _ = self.backbone.cap  # found or refused now, not at the first token
-        self.vocabulary = torch.tensor(known, device=self.backbone.device)
+        return known
 
     def prepare(self, vectors: Inputs, layer: int | Sequence[int] | None = None, *, directions: bool = False) -> Any:
         """Raw activations → what is injected: transformed as the contract says, then with its norm and coefficient.
