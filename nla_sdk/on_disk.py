@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,27 +19,11 @@ from .halves.half import Half
 from .halves.hub.naming import same_repository
 from .halves.saving import save_halves
 from .model.backbone import Backbone
-from .publishing.publisher import publisher
+from .publishing.publisher import Pushing, publisher
 from .publishing.pushed import Pushed
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
-
-
-class Pushing(TypedDict, total=False):
-    """What `push_to_hub` takes beside the repository's name."""
-
-    evaluation: str | os.PathLike | None
-    tables: Sequence[str | os.PathLike]
-    benchmark: str | None
-    notes: str | os.PathLike | None
-    licence: str | None
-    private: bool
-    token: str | None
-    commit_message: str | None
-    create_pr: bool
-    revision: str | None
-    tag: str | None
 
 
 class OnDisk(Assembly):
@@ -242,20 +226,21 @@ class OnDisk(Assembly):
             'NLAPair.from_pretrained("ada/cat-av")'
         """
         halves = self._to_push(token)
+        how = Pushing(
+            evaluation=evaluation,
+            tables=tables,
+            benchmark=benchmark,
+            notes=notes,
+            licence=licence,
+            private=private,
+            token=token,
+            commit_message=commit_message,
+            create_pr=create_pr,
+            revision=revision,
+            tag=tag,
+        )
         with publisher() as found:
-            return found.push_halves(
-                halves,
-                repo,
-                evaluation=None if evaluation is None else Path(evaluation),
-                tables=[Path(table) for table in tables],
-                benchmark=benchmark,
-                notes=None if notes is None else Path(notes),
-                licence=licence,
-                private=private,
-                revision=revision,
-                tag=tag,
-                how={"token": token, "commit_message": commit_message, "create_pr": create_pr},
-            )
+            return found.push_halves(halves, repo, how=how)
 
     def _as_run(self) -> list[Half]:
         """The halves; their contracts name the fine-tune that activations are read from, if there is one."""

@@ -7,6 +7,7 @@ know only after it was installed again.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,24 +35,26 @@ class Sending(TypedDict):
     create_pr: bool
 
 
+class Pushing(TypedDict, total=False):
+    """What `NLAPair.push_to_hub` takes beside the repository's name; the publisher is handed all of it."""
+
+    evaluation: str | os.PathLike | None
+    tables: Sequence[str | os.PathLike]
+    benchmark: str | None
+    notes: str | os.PathLike | None
+    licence: str | None
+    private: bool
+    token: str | None
+    commit_message: str | None
+    create_pr: bool
+    revision: str | None
+    tag: str | None
+
+
 class Publisher(Protocol):
     """What the publisher offers; see `training.publish.from_code.pushing`."""
 
-    def push_halves(
-        self,
-        halves: Sequence[Half],
-        repo: str,
-        *,
-        evaluation: Path | None,
-        tables: Sequence[Path],
-        benchmark: str | None,
-        notes: Path | None,
-        licence: str | None,
-        private: bool,
-        revision: str | None,
-        tag: str | None,
-        how: Sending,
-    ) -> list[Pushed]:
+    def push_halves(self, halves: Sequence[Half], repo: str, *, how: Pushing) -> list[Pushed]:
         """Publish halves, with their tables if any."""
         ...
 

@@ -7,7 +7,6 @@ Hub has acted. A branch is therefore at the old commit or at the complete new on
 
 from __future__ import annotations
 
-import json
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from nla_sdk.halves.hub.errors import TRANSIENT, hub_errors, pause_asked
 
 from ..runs.patience import Result, patiently
 from .errors import PublishError, RefusedError, TransferError
-from .stage import MANIFEST, Staged
+from .stage import MANIFEST, Staged, paths_in
 
 ATTEMPTS = 5
 PAUSE = 1.0  # seconds before the second attempt
@@ -190,10 +189,9 @@ class Remote:
     def published(self, commit: str | None) -> list[str]:
         """The paths that the publications up to `commit` put there; none where there are none."""
         try:
-            listed = json.loads(self.read(MANIFEST, commit)) if commit is not None else []
-        except (ValueError, MissingFileError):
+            return paths_in(self.read(MANIFEST, commit)) if commit is not None else []
+        except MissingFileError:
             return []
-        return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
 
     # --- writing ----------------------------------------------------------------------------------------------------
     def create(self, private: bool, *, new: bool) -> None:

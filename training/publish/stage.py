@@ -79,6 +79,15 @@ class Staged:
         return hashlib.sha256(lines.encode()).hexdigest()[:12]
 
 
+def paths_in(manifest: bytes | str) -> list[str]:
+    """The paths that a `MANIFEST` lists; none where it is no such list."""
+    try:
+        listed = json.loads(manifest)
+    except ValueError:
+        return []
+    return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+
+
 @dataclass
 class Repository:
     """One repository of a publication.

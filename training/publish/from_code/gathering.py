@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from nla_sdk.halves.hub.download import download_folder
 from ..checks.half import elsewhere
 from ..copies import LICENCES, LOG, is_of_pair, log_of
 from ..errors import RefusedError
-from ..stage import MANIFEST
+from ..stage import MANIFEST, paths_in
 
 
 def gather(half: Half, place: Path, token: str | None) -> Path:
@@ -112,7 +111,6 @@ def benchmark_there(repo: str, commit: str, token: str | None) -> str | None:
 def manifest_there(repo: str, commit: str, token: str | None) -> list[str]:
     """The paths that earlier publications put into a repository."""
     try:
-        listed = json.loads(fetch_file(repo, MANIFEST, revision=commit, token=token).read_bytes())
-    except (MissingFileError, ValueError):
+        return paths_in(fetch_file(repo, MANIFEST, revision=commit, token=token).read_bytes())
+    except MissingFileError:
         return []
-    return listed if isinstance(listed, list) else []

@@ -6,6 +6,7 @@ there is not replaced, nor an evaluation removed: that is refused, with what to 
 
 from __future__ import annotations
 
+import os
 import tempfile
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +22,7 @@ from nla_sdk.evaluation.reading import EvaluationError, digest, load
 from nla_sdk.evaluation.schema import EVALUATION, Evaluation
 from nla_sdk.halves.half import Half
 from nla_sdk.halves.hub.listing import listed
-from nla_sdk.publishing.publisher import Sending
+from nla_sdk.publishing.publisher import Pushing, Sending
 from nla_sdk.publishing.pushed import Pushed
 
 from ..errors import PublishError, PublishWarning, RefusedError
@@ -35,33 +36,20 @@ CARD = "README.md"
 OF_EVALUATION = (CARD, "evaluation/*", "figures/*", ".eval_results/*", CLAIMS)
 
 
-def push_halves(
-    halves: Sequence[Half],
-    repo: str,
-    *,
-    evaluation: Path | None,
-    tables: Sequence[Path],
-    benchmark: str | None,
-    notes: Path | None,
-    licence: str | None,
-    private: bool,
-    revision: str | None,
-    tag: str | None,
-    how: Sending,
-) -> list[Pushed]:
+def push_halves(halves: Sequence[Half], repo: str, *, how: Pushing) -> list[Pushed]:
     """Publish loaded halves; see `NLAPair.push_to_hub`."""
     with tempfile.TemporaryDirectory(prefix="nla-push-") as folder:
         request = PublishRequest(
             repo,
             checkpoint=Path(folder),
-            evaluation=_file_of(evaluation),
-            tables=tables,
-            benchmark=benchmark,
-            notes=notes,
-            licence=licence,
-            private=private,
-            revision=revision,
-            tag=tag,
+            evaluation=_file_of(how["evaluation"]),
+            tables=[Path(table) for table in how["tables"]],
+            benchmark=how["benchmark"],
+            notes=None if how["notes"] is None else Path(how["notes"]),
+            licence=how["licence"],
+            private=how["private"],
+            revision=how["revision"],
+            tag=how["tag"],
         )
         request = _sent(request, how)
         request.check()  # before weights are copied
@@ -109,12 +97,15 @@ def push_evaluation(
         return _published(_sent(request, how), commits)
 
 
-def _file_of(evaluation: Path | None) -> Path | None:
+def _file_of(evaluation: str | os.PathLike | None) -> Path | None:
     """An evaluation's file, by its own path or that of its folder."""
-    return evaluation / EVALUATION if evaluation is not None and evaluation.is_dir() else evaluation
+    if evaluation is None:
+        return None
+    path = Path(evaluation)
+    return path / EVALUATION if path.is_dir() else path
 
 
-def _sent(request: PublishRequest, how: Sending) -> PublishRequest:
+def _sent(request: PublishRequest, how: Sending | Pushing) -> PublishRequest:
     return replace(request, token=how["token"], message=how["commit_message"], create_pr=how["create_pr"])
 
 
