@@ -43,9 +43,13 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and its commit, and exit.")] = False,
+) -> None:
     if version:
-        print(f"nla-sdk {__version__}")
+        from ..__about__ import commit
+
+        print(f"nla-sdk {__version__} (commit {commit() or 'unknown'})")
         raise typer.Exit
 
 

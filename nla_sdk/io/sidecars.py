@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from .. import __version__
+from ..__about__ import commit
 from ..errors import InputError, first_line
 from .files import atomic
 from .parsing import parse_yaml
@@ -71,19 +71,5 @@ def read_sidecar(path: Path) -> dict:
 
 
 def code_version() -> str:
-    """The commit this runs from, "+changes" if the tree differs from it; else the package version."""
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-        changes = subprocess.run(
-            ["git", "-C", here, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
-        return commit + ("+changes" if changes else "")
-    except (OSError, subprocess.SubprocessError):
-        return f"nla-sdk {__version__}"
+    """The commit this code is of, "+changes" if it differs from it; the package's version if no commit is known."""
+    return commit() or f"nla-sdk {__version__}"
