@@ -83,6 +83,11 @@ def run(
             code = 130
         except BrokenPipeError:
             code = _silenced()
+        except ModuleNotFoundError as error:
+            if not (extras := _brought_by(error.name or "")):
+                raise
+            named = " or ".join(f"[{extra}]" for extra in extras)
+            code = _refused(f"{error.name} is not installed. {named} brings it: pip install 'nla-sdk[{extras[0]}]'")
         except OSError as error:
             code = _refused(f"{error.filename}: {error.strerror}" if error.filename else first_line(error))
         except (MemoryError, RuntimeError) as error:
@@ -105,6 +110,23 @@ def _collect_seldom() -> None:
 def readable(doc: str | None) -> str:
     """A docstring as help: indented paragraphs of it are examples, whose lines stay as they are."""
     return re.sub(r"\n\n(?= )", "\n\n\b\n", doc or "")
+
+
+def _brought_by(module: str) -> list[str]:
+    """The extras of nla-sdk that install a module; none of a module that it never asked for: that is a bug."""
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    library = module.partition(".")[0]
+    distribution = canonicalize_name({"sklearn": "scikit-learn"}.get(library, library))
+    try:
+        needs = map(Requirement, metadata.requires("nla-sdk") or ())
+    except metadata.PackageNotFoundError:
+        return []
+    markers = [str(need.marker) for need in needs if canonicalize_name(need.name) == distribution]
+    return [extra for extra in re.findall(r'extra == "(\w+)"', " ".join(markers)) if extra != "dev"]
 
 
 def _app(function: Callable[..., object]) -> typer.Typer:

@@ -66,6 +66,22 @@ def test_a_bug_gives_its_traceback(capsys):
         boundary.run(lambda: (_ for _ in ()).throw(RuntimeError("a bug")), [], name="it")
 
 
+def test_a_library_of_an_extra_is_named_with_the_extra_and_any_other_is_a_bug(capsys, monkeypatch):
+    lines = [
+        "numpy>=1",
+        "scikit-learn>=1.5; extra == 'eval'",
+        "scikit-learn>=1.5; extra == 'dev'",
+        "jinja2; extra == 'eval'",
+    ]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: [*lines, 'jinja2>=3.1; extra == "label"'])
+    for module, named in (("sklearn.linear_model", "[eval]"), ("jinja2", "[eval] or [label]")):
+        said = f"error: {module} is not installed. {named} brings it: pip install 'nla-sdk[eval]'\n"
+        assert ended(capsys, ModuleNotFoundError("No module", name=module)) == (2, "", said)
+    for module in ("numpy", "nla_sdk.gone"):
+        with pytest.raises(ModuleNotFoundError):
+            ended(capsys, ModuleNotFoundError("No module", name=module))
+
+
 def test_a_wrong_option_is_one_line_that_says_where_help_is(capsys):
     code, out, err = ended(capsys, None, "--number", "x")
     assert (code, out) == (2, "") and err.startswith("error: Invalid value for '--number'") and "see `it --help`" in err

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -216,14 +217,15 @@ def own_package() -> Path:
 
 def own_needs(package: Path, extras: Sequence[str]) -> list[str]:
     """What nla-sdk itself requires, with extras: of a checkout by its pyproject.toml, which an editable installation's
-    metadata may be older than; else by the metadata.
+    metadata may be older than; else, and where Python reads no TOML, by the metadata.
 
     Args:
         package: the folder `nla_sdk`.
     """
     from packaging.requirements import Requirement
 
-    if (project := package.parent / "pyproject.toml").is_file():
+    project = package.parent / "pyproject.toml"
+    if sys.version_info >= (3, 11) and project.is_file():
         import tomllib
 
         table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse
 import torch
 from torch import nn
 from torch.nn import functional
 
 from nla_sdk.io.files import hash64
 from nla_sdk.io.progress import progress_bar
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 HIDDEN, DROPOUT, DECAY = 896, 0.3, 0.01
 EPOCHS, BATCH, RATE = 4, 512, 1e-3

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse
 
 from nla_sdk.claims.forms.sections import say
 from nla_sdk.claims.registers import register_of
@@ -67,6 +65,8 @@ class Probes:
         Raises:
             InputError: no next token, or no word, occurs in `min_documents` documents.
         """
+        from scipy.sparse import hstack
+
         directions = unit(vectors)
         mean = directions.mean(axis=0)
         directions -= mean
@@ -89,15 +89,11 @@ class Probes:
         kinds = sorted(set(registers))
         readers = Readers(directions, settings.shrinkage)
         # What both kinds of feature add, told apart from each other: one regression over all of them.
-        atoms = fit_atoms(
-            scipy.sparse.hstack([table for _, table in tables.values()]).tocsr(), directions, settings.penalty
-        )
+        atoms = fit_atoms(hstack([table for _, table in tables.values()]).tocsr(), directions, settings.penalty)
         (next_names, next_table), (word_names, word_table) = tables.values()
         in_text = in_texts([row["detokenized_text_truncated"] for row in rows], word_names)
         kind_of = np.repeat([0, 1], [len(next_names), len(word_names)])
-        confidence = Confidence.fit(
-            directions, scipy.sparse.hstack([next_table > 0, in_text]).tocsr(), documents, kind_of
-        )
+        confidence = Confidence.fit(directions, hstack([next_table > 0, in_text]).tocsr(), documents, kind_of)
         return cls(
             mean,
             Kind(next_names, readers.of(next_table, settings.rarity), atoms[: len(next_names)]),

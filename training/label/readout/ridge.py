@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 
 def frequent(features: Sequence[Iterable[str]], documents: Sequence[str], least: int) -> list[str]:
@@ -42,17 +44,21 @@ class Readers:
     """Ridge regressions from directions to features; the covariance is factored once."""
 
     def __init__(self, directions: np.ndarray, shrinkage: float) -> None:
+        from scipy.linalg import cho_factor
+
         self.directions = directions
         covariance = (directions.T @ directions).astype(np.float64) / len(directions)
         covariance[np.diag_indices_from(covariance)] += shrinkage * np.trace(covariance) / len(covariance)
-        self.factor = scipy.linalg.cho_factor(covariance)
+        self.factor = cho_factor(covariance)
 
     def of(self, features: scipy.sparse.csr_matrix, rarity: float) -> np.ndarray:
         """float32 [d, k]. With `rarity` > 0 scores are divided by frequency to that power, or all rows named the
         commonest features; with 0 the readers find what is likeliest, less its frequency."""
+        from scipy.linalg import cho_solve
+
         shares = np.asarray(features.mean(axis=0), dtype=np.float64).ravel()
         products = np.asarray((features.T @ self.directions).T, dtype=np.float64) / len(self.directions)
-        readers = scipy.linalg.cho_solve(self.factor, products)
+        readers = cho_solve(self.factor, products)
         return (readers / (shares + 2e-3) ** rarity).astype(np.float32)
 
 
@@ -63,10 +69,12 @@ def fit_atoms(features: scipy.sparse.csr_matrix, directions: np.ndarray, penalty
 
 def fit_directions(features: scipy.sparse.csr_matrix, directions: np.ndarray, penalty: float) -> np.ndarray:
     """float32 [k, d]: the ridge regression from features [n, k] to directions [n, d]."""
+    from scipy.linalg import solve
+
     gram = (features.T @ features).toarray().astype(np.float64)
     gram[np.diag_indices_from(gram)] += penalty
     products = np.asarray(features.T @ directions, dtype=np.float64)
-    return scipy.linalg.solve(gram, products, assume_a="pos").astype(np.float32)
+    return solve(gram, products, assume_a="pos").astype(np.float32)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

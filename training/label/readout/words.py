@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse
 
 from nla_sdk.claims.words import FUNCTION_WORDS, stems
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 _WORD = re.compile(r"[^\W\d_][\w'’-]*\w")
 _POSSESSIVE = re.compile(r"['’]s?$")
@@ -72,6 +75,8 @@ def usual(spelled: Iterable[Mapping[str, str | None]]) -> dict[str, str]:
 
 def in_texts(texts: Sequence[str], names: Sequence[str]) -> scipy.sparse.csr_matrix:
     """[texts, names]: 1 where a text has a word by its stem, which is when the claim of it holds."""
+    from scipy.sparse import csr_matrix
+
     of_stem: dict[str, list[int]] = {}
     for at, name in enumerate(names):
         for stem in set(stems(name)):
@@ -79,4 +84,4 @@ def in_texts(texts: Sequence[str], names: Sequence[str]) -> scipy.sparse.csr_mat
     there = [sorted({at for stem in set(stems(text)) for at in of_stem.get(stem, ())}) for text in texts]
     rows, columns = np.repeat(np.arange(len(texts)), [len(one) for one in there]), [at for one in there for at in one]
     ones = np.ones(len(columns), np.float32)
-    return scipy.sparse.csr_matrix((ones, (rows, columns)), shape=(len(texts), len(names)))
+    return csr_matrix((ones, (rows, columns)), shape=(len(texts), len(names)))
