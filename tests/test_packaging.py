@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.version import Version
 
 import nla_sdk
@@ -63,7 +64,10 @@ def test_python_3_10_has_a_pin_for_each_that_it_cannot_take():
             assert Version(version) >= Version(floor), f"pyproject.toml wants {name} {floor}"
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt", ".ci/run", "CONTRIBUTING.md"])
+FILES = ["pyproject.toml", "constraints.txt", ".ci/run", "CONTRIBUTING.md", "SECURITY.md"]
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_no_index_and_no_path_of_a_machine_is_written_down(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     folders = "|".join(f"/{name}/" for name in ("home", "root", "work"))
@@ -80,3 +84,10 @@ def test_the_license_is_the_whole_apache_license():
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_the_citation_is_of_this_version_and_licence():
+    said = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert said["version"] == nla_sdk.__version__
+    assert f'\nlicense = "{said["license"]}"\n' in PYPROJECT
+    assert {"cff-version", "message", "title", "authors"} <= set(said)
