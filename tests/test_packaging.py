@@ -64,10 +64,10 @@ def test_python_3_10_has_a_pin_for_each_that_it_cannot_take():
             assert Version(version) >= Version(floor), f"pyproject.toml wants {name} {floor}"
 
 
-FILES = ["pyproject.toml", "constraints.txt", ".ci/run", "CONTRIBUTING.md", "SECURITY.md"]
+FILES = ["pyproject.toml", "constraints.txt", ".ci/run", ".ci/wheel.sh", "CONTRIBUTING.md", "SECURITY.md"]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, ".github/workflows/ci.yml"])
 def test_no_index_and_no_path_of_a_machine_is_written_down(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     folders = "|".join(f"/{name}/" for name in ("home", "root", "work"))
@@ -91,3 +91,46 @@ def test_the_citation_is_of_this_version_and_licence():
     assert said["version"] == nla_sdk.__version__
     assert f'\nlicense = "{said["license"]}"\n' in PYPROJECT
     assert {"cff-version", "message", "title", "authors"} <= set(said)
+
+
+# --- the workflow, which nothing here runs ----------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def workflow() -> dict:
+    return yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+
+
+def test_every_push_is_held_against_what_anybody_runs_here(workflow):
+    started = workflow[True]  # YAML 1.1 reads the key `on` so
+    assert set(started) == {"push", "pull_request"} and started["push"] == {"branches": ["main"], "tags": ["v*"]}
+    steps = workflow["jobs"]["run"]["steps"]
+    assert "if" not in workflow["jobs"]["run"] and steps[-1] == {"run": ".ci/run"}
+
+
+def test_a_tag_is_published_after_all_else_by_the_one_job_that_may(workflow):
+    jobs = workflow["jobs"]
+    publish = jobs["publish"]
+    assert set(publish["needs"]) == set(jobs) - {"publish"}
+    assert publish["environment"] == "pypi" and publish["permissions"] == {"id-token": "write"}
+    assert workflow["permissions"] == {"contents": "read"}
+    assert not [name for name, job in jobs.items() if "permissions" in job and name != "publish"]
+    assert all("tags/v" in jobs[name]["if"] for name in ("wheel", "build"))  # without them publish is skipped
+    assert not any("checkout" in step["uses"] or "run" in step for step in publish["steps"])
+
+
+def test_actions_are_pinned_by_commit(workflow):
+    used = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
+    assert len(used) > 5 and all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action) for action in used)
+
+
+def test_the_wheel_is_tried_on_every_python_that_is_supported(workflow):
+    tried = workflow["jobs"]["wheel"]["strategy"]["matrix"]["python"]
+    assert f'\nrequires-python = ">={tried[0]}"\n' in PYPROJECT
+    assert tried == ["3.10", "3.11", "3.12", "3.13"]
+
+
+def test_every_extra_is_used_by_the_check_of_the_wheel():
+    extras = re.findall(
+        r"^(\w+) = \[", PYPROJECT.partition("[project.optional-dependencies]")[2].partition("\n[")[0], re.M
+    )
+    script = (ROOT / ".ci" / "wheel.sh").read_text(encoding="utf-8")
+    assert len(extras) > 8 and not [extra for extra in extras if extra != "dev" and f"\n    {extra}) " not in script]
