@@ -93,6 +93,17 @@ def test_the_citation_is_of_this_version_and_licence():
     assert {"cff-version", "message", "title", "authors"} <= set(said)
 
 
+def test_unreleased_changes_are_told_by_what_they_mean_for_users():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    assert [version.split()[0] for version in versions][-1] == "0.1.0"
+    for version in versions[:-1]:
+        kinds = re.findall(r"^### (.+)$", version, flags=re.MULTILINE)
+        order = ["Breaking", "Deprecated", "Added", "Changed", "Fixed"]
+        assert kinds == [kind for kind in order if kind in kinds]
+        assert not re.search(r"^- ", version.partition("### ")[0], flags=re.MULTILINE)
+
+
 # --- the workflow, which nothing here runs ----------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def workflow() -> dict:
