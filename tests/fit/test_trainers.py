@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -136,31 +137,52 @@ def test_micro_batches_add_up_to_the_whole_batch(built, tmp_path, role):
         torch.testing.assert_close(weights(parts, role)[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("role", "sharded"), [("av", True), ("ar", False)], ids=["av, sharded", "ar, replicated"])
-def test_two_processes_walk_the_loss_curve_of_one(built, tmp_path, role, sharded):
+@pytest.mark.parametrize(
+    ("role", "machines", "sharded"), [("av", 1, True), ("ar", 2, False)], ids=["av, sharded", "ar, on two machines"]
+)
+def test_two_processes_walk_the_loss_curve_of_one(built, tmp_path, role, machines, sharded):
     settings = {"batch_size": 4, "max_rows": 40, "epochs": 2}
     settings |= {"contrastive": 0.2, "tables": ["ar_sft"]} if role == "ar" else {}
     one = run_of(built["llama"], tmp_path / "one", role, **settings)
     two = run_of(built["llama"], tmp_path / "two", role, **settings, shard_base=sharded, gradient_checkpointing=sharded)
     STAGES[role].run(one)
-    launch = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    train = ["-m", f"training.fit.{role}", "--config", str(tmp_path / "two" / "config.yaml")]
-    done = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", *launch, *train],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch(["-m", f"training.fit.{role}", "--config", str(tmp_path / "two" / "config.yaml")], machines, tmp_path)
     assert len(losses(one, role)) >= 20
     assert losses(two, role) == pytest.approx(losses(one, role), rel=1e-4, abs=1e-4)
     facts = Contract.load(two.half(role)).provenance["training"]
     assert facts["processes"] == 2
     for name, tensor in weights(one, role).items():
         torch.testing.assert_close(weights(two, role)[name], tensor, rtol=1e-3, atol=1e-3)
+
+
+def launch(command: list[str], machines: int, folder: Path) -> None:
+    """Run a trainer in two processes: of one `accelerate launch`, or of one on each of two machines."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start = [sys.executable, "-m", "accelerate.commands.launch"]
+    start += ["--multi_gpu", "--num_processes", "2", "--num_machines", str(machines)]
+    start += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(port if machines > 1 else 0)]
+    start += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    said = [folder / f"machine-{rank}.log" for rank in range(machines)]
+    running = []
+    for rank, log in enumerate(said):
+        with log.open("w", encoding="utf-8") as stream:
+            running.append(
+                subprocess.Popen(
+                    [*start, "--machine_rank", str(rank), *command],
+                    cwd=ROOT,
+                    env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+                    stdout=stream,
+                    stderr=stream,
+                )
+            )
+    try:
+        codes = [each.wait(timeout=300) for each in running]
+    finally:
+        for each in running:
+            each.kill()
+    assert codes == [0] * machines, "\n".join(log.read_text(encoding="utf-8")[-3000:] for log in said)
 
 
 @pytest.mark.parametrize("role", ["av", "ar"])

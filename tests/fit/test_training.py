@@ -269,6 +269,22 @@ def test_another_runs_checkpoint_is_refused(tables, base, corpus, tmp_path):
         loop.Loop(tmp_path / "run", config.av, optimizer, trainer.parameters, {"lr": 2}, 0)
 
 
+@pytest.mark.parametrize(
+    ("step", "table", "found"),
+    [(0, "a", "stands at step 0, process 0 at 7"), (7, "b", "has another table_sha256")],
+    ids=["a folder of its own", "tables of its own"],
+)
+def test_machines_that_would_go_on_with_different_runs_are_refused(monkeypatch, tmp_path, step, table, found):
+    first, other = (("a", 7, {"table_sha256": "a"}), ("b", step, {"table_sha256": table}))
+    monkeypatch.setattr("accelerate.utils.gather_object", lambda mine: [first, other])
+    with pytest.raises(
+        checkpoints.TrainingError, match=rf"Process 1 on b {found} \(process 0 is on a\).*`out:` on storage"
+    ):
+        loop.refuse_other_runs(tmp_path, step, {"table_sha256": table})
+    monkeypatch.setattr("accelerate.utils.gather_object", lambda mine: [first, first])
+    loop.refuse_other_runs(tmp_path, 7, {"table_sha256": "a"})
+
+
 def test_nan_stops_with_the_step_and_the_rows(tables, tmp_path):
     weight = torch.nn.Parameter(torch.ones(1))
     runner = loop.Loop(tmp_path, Train(), torch.optim.AdamW([weight]), {"w": weight}, {}, 0)

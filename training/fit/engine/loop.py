@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -68,6 +69,28 @@ def in_micro_batches(
     return accumulate
 
 
+def refuse_other_runs(folder: Path, step: int, identity: Mapping[str, Any]) -> None:
+    """See that all processes are about to go on with the same run from the same step.
+
+    Machines that do not share the folder `out` would: one resumes, the others begin, and their gradients, of
+    different weights, add up without an error.
+
+    Raises:
+        TrainingError: in every process, naming the first that differs and in what.
+    """
+    from accelerate.utils import gather_object
+
+    first, *others = gather_object([(socket.gethostname(), step, dict(identity))])
+    for rank, (host, at, other) in enumerate(others, 1):
+        names = sorted(name for name in first[2].keys() | other.keys() if first[2].get(name) != other.get(name))
+        if names or at != first[1]:
+            found = f"has another {', '.join(names)}" if names else f"stands at step {at}, process 0 at {first[1]}"
+            raise TrainingError(
+                f"Process {rank} on {host} {found} (process 0 is on {first[0]}). All machines must read the same "
+                f"tables and see the same {folder}: put `out:` on storage that they share, and run the same commit."
+            )
+
+
 class Loop:
     """Runs steps from the last checkpoint to the end.
 
@@ -79,6 +102,8 @@ class Loop:
         metric: the held-out figure that decides what is best, and whether more is better.
         chosen_by: the table that it is of.
         accelerator: of a run in several processes; None: this is the only one.
+    Raises:
+        TrainingError: the last checkpoint is of another run, or processes would go on with different ones.
     """
 
     def __init__(
@@ -109,6 +134,8 @@ class Loop:
             self._resume(latest)
         elif self.telemetry is not None:
             self.telemetry.truncate(-1)  # of a run that died before its first checkpoint
+        if self.world > 1:
+            refuse_other_runs(folder, self.step, self.identity)
 
     @property
     def is_main(self) -> bool:
