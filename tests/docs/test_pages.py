@@ -39,7 +39,8 @@ def test_every_page_has_one_place_and_every_place_a_page():
 
 def test_nothing_is_fetched_from_elsewhere_and_every_fault_stops_the_build():
     assert SITE["strict"] is True and SITE["theme"]["font"] is False
-    assert not {"extra_javascript", "extra_css", "repo_url"} & set(SITE)
+    assert not {"extra_javascript", "repo_url"} & set(SITE)
+    assert all((DOCS / sheet).is_file() for sheet in SITE["extra_css"])
     assert "warn" == SITE["validation"]["anchors"] == SITE["validation"]["links"]["not_found"]
 
 
@@ -56,6 +57,24 @@ def test_a_page_has_the_same_tables_lists_and_blocks_on_the_site_and_in_the_repo
     tags = ("table", "tr", "li", "pre", "h1", "h2", "h3", "h4", "img", "a")
     counts = [Counter(re.findall(rf"<({'|'.join(tags)})[ >]", html)) for html in (here, there)]
     assert counts[0] == counts[1] and counts[0]["h1"] == 1
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        'nla round-trip "The Eiffel Tower',  # explain a text
+        "nla explain acts.npy",  # activations of one's own …
+        "`hidden_states[layer + 1]`",  # … of the right layer
+        "nla explain OWNER/SAE/layers.12#12",  # a row of a dictionary
+        "--set av.max_rows=320",  # train for 20 steps
+        "python -m training.publish --repo ada/cat --checkpoint my-pair --dry-run",
+        "nla serve demo",
+    ],
+)
+def test_what_a_stranger_looks_for_is_on_the_start_page_or_a_click_away(shown):
+    start = (DOCS / "index.md").read_text(encoding="utf-8")
+    linked = re.findall(r"\]\(([\w/-]+\.md)", start)
+    assert any(shown in text for text in [start, *((DOCS / page).read_text(encoding="utf-8") for page in linked)])
 
 
 def test_a_link_out_of_the_site_is_a_files_name_or_a_link_into_the_repository():
