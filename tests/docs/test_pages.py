@@ -86,6 +86,12 @@ def test_a_link_out_of_the_site_is_a_files_name_or_a_link_into_the_repository():
     assert INSIDE(block, "a.md") == block
 
 
+def test_a_notebook_is_downloaded_from_the_site():
+    link, below = "[one](../examples/believe.ipynb)", "[one](../../examples/believe.ipynb)"
+    assert INSIDE(link, "a.md") == "[one](examples/believe.ipynb){: download}"
+    assert INSIDE(below, "how/a.md", "https://host/o/n") == "[one](../examples/believe.ipynb){: download}"
+
+
 def test_a_link_to_what_is_not_there_stops_the_build():
     from mkdocs.exceptions import PluginError
 
