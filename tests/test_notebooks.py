@@ -35,8 +35,8 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-def test_there_are_two():
-    assert [path.stem for path in NOTEBOOKS] == ["believe", "directions"]
+def test_there_are_three():
+    assert [path.stem for path in NOTEBOOKS] == ["believe", "directions", "own_pair"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -71,3 +71,16 @@ def test_directions(run):
     assert shown["pair.steer(prompt, sea, [0.0, 0.5, 1.0], max_new_tokens=12)"].count("steered") == 3
     asked, words = shown["print(pair.explain(loaded)[0])"].strip().split("\n", 1)
     assert "kind" in asked and words.strip() in shown["pair.steer(prompt, words, [0.0, 0.5, 1.0], max_new_tokens=12)"]
+
+
+@pytest.mark.timeout(900)
+def test_a_pair_of_ones_own(run, monkeypatch):
+    monkeypatch.setenv("NLA_QUICK", "1")
+    shown = run("own_pair")
+    stages = next(text for text in shown.values() if "done after" in text)
+    assert [line.partition(":")[0] for line in stages.splitlines()] == [
+        *("pipeline", "fit.av", "fit.on_policy", "fit.ar", "evaluate")
+    ]
+    assert any("heldout_loss_shuffled" in text for text in shown.values())
+    assert "RoundTrip(" in shown['pair.round_trip("Return a list of the names of all modules that")']
+    assert "nothing was sent (--dry-run)" in shown["print(done.stdout or done.stderr)"]
