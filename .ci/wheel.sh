@@ -59,6 +59,7 @@ used() { # what an extra is for, in the environment that has it alone
     eval) "$2" -c 'import jinja2, matplotlib, scipy, sentence_transformers, sklearn' &&
         "$2" -m training.evaluate --help ;;
     engines) "$2" -c 'import tenacity, nla_sdk.engines.verbalizer' && "$2" -m nla_sdk.cli explain --help ;;
+    cluster) "$2" -c 'import ray, nla_sdk.jobs.cluster.connection' && "$2" -m nla_sdk.cli explain --help ;;
     publish) "$2" -c 'import jinja2, tenacity; import cards.sandbox; cards.sandbox._environment()' ;;
     serve) "$2" -c 'import uvicorn, nla_sdk.serve.app' && "$2" -m nla_sdk.cli serve --help ;;
     notebook) "$2" -c 'import anywidget, nla_sdk.serve.widget' ;;

@@ -14,6 +14,7 @@ from . import boundary
 from .options import (
     AnsweringOptions,
     Check,
+    EngineOptions,
     FileOptions,
     Input,
     Layer,
@@ -61,6 +62,7 @@ def round_trip(
     output: OutputOptions,
     writing: WritingOptions,
     vectors: VectorOptions,
+    engine: EngineOptions,
     positions: Positions = "-1",
     layer: Layer = None,
     check: Check = False,
@@ -74,7 +76,8 @@ def round_trip(
     text), .txt, - (text or JSON lines), or vectors of another tool (see nla vectors).
     """
     summary = Summary()
-    process("round_trip", input, pair, output, positions, at_layer(writing, layer), summary.add, vectors, check=check)
+    said = at_layer(writing, layer)
+    process("round_trip", input, pair, output, engine, positions, said, summary.add, vectors, check=check)
     if summary.rows > 1 or not output.json:
         how_to_read = HOW_TO_READ_DIRECTIONS if summary.directions else HOW_TO_READ
         say(str(summary) if summary.rows > 1 else how_to_read)
@@ -88,6 +91,7 @@ def explain(
     output: OutputOptions,
     writing: WritingOptions,
     vectors: VectorOptions,
+    engine: EngineOptions,
     positions: Positions = "-1",
     layer: Layer = None,
     check: Check = False,
@@ -97,7 +101,7 @@ def explain(
     INPUT: as for round-trip. Other columns are carried to the output, api_explanation and explanation_status added.
     Large files stream; a killed run with -o goes on where it was when it is started again.
     """
-    process("explain", input, pair, output, positions, at_layer(writing, layer), vectors=vectors, check=check)
+    process("explain", input, pair, output, engine, positions, at_layer(writing, layer), vectors=vectors, check=check)
 
 
 @app.command()
@@ -129,14 +133,14 @@ def ask(
 
 @app.command()
 @expand
-def reconstruct(input: Input, pair: PairOptions, output: OutputOptions) -> None:
+def reconstruct(input: Input, pair: PairOptions, output: OutputOptions, engine: EngineOptions) -> None:
     """Explanations → activations.
 
     The result is a column `reconstruction`, or a .npy file [n, d].
 
     INPUT: a text, .parquet or .jsonl with a column api_explanation, .txt (one a line), or - (lines or JSON lines).
     """
-    process("reconstruct", input, pair, output)
+    process("reconstruct", input, pair, output, engine)
 
 
 @app.command()
@@ -145,6 +149,7 @@ def extract(
     input: Input,
     pair: PairOptions,
     output: OutputOptions,
+    engine: EngineOptions,
     positions: Positions = "-1",
     layer: Annotated[int | None, typer.Option(min=0, help="[default: the pair's]")] = None,
 ) -> None:
@@ -154,7 +159,7 @@ def extract(
 
     INPUT: a text, .txt (one text), .parquet or .jsonl with a column text, or - (one text, or JSON lines).
     """
-    process("extract", input, pair, output, positions, {"layer": layer})
+    process("extract", input, pair, output, engine, positions, {"layer": layer})
 
 
 @app.command()

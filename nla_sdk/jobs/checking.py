@@ -12,7 +12,7 @@ import torch
 from ..claims.receipts import Check
 from ..claims.telling import told
 from ..errors import InputError
-from ..io.rows.sources import TEXTS, RowSource
+from ..io.rows.sources import TEXTS, Rows
 from ..io.tables import usable_vectors
 from ..model.extraction import resolve_positions, tokenize
 from ..pair import NLAPair
@@ -26,7 +26,7 @@ CLAIMS, SUPPORT, WHY = "claims", "support", "why_no_support"
 
 def checked(
     pair: NLAPair,
-    source: RowSource,
+    source: Rows,
     work: Work,
     positions: int | str | Sequence[int] = -1,
     layer: int | None = None,

@@ -1,15 +1,17 @@
 """Long work on a file, in pieces that are kept: kill it at any moment, run it again, and it goes on.
 
 Results are chunks in `<out>.chunks/` (`nla_sdk.io.chunks`), with a manifest of what they are made from. When the last
-one is there they are merged into OUT, which appears whole or not at all, and the folder goes.
+one is there they are merged into OUT, which appears whole or not at all, and the folder goes. Who makes a chunk, this
+process or one of a cluster, is nothing that folder or OUT know of: what one began the other finishes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,11 +27,43 @@ from ..io.progress import progress_bar, say
 from ..io.rows.formats import write_tables
 from ..io.rows.sources import RowSource
 from ..io.tables import conform, unified
-from .work import Work
+from .faults import SetAsideError
+
+if TYPE_CHECKING:
+    from .work import Work
 
 MADE_FROM = "manifest.json"
-RESULTS = "results"
+RESULTS, SET_ASIDE = "results", "set_aside"
 Watch = Callable[[pa.Table], None]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished chunk.
+
+    Attributes:
+        number: which one.
+        rows: of INPUT.
+        table: the results.
+        set_aside: rows of INPUT that have none, and why; see `aside`.
+        note: what the progress bar says beside rate and time left.
+    """
+
+    number: int
+    rows: int
+    table: pa.Table
+    set_aside: Mapping[int, str] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def outputs(self) -> dict[str, pa.Table]:
+        """As a folder of chunks keeps it."""
+        row, error = pa.array(list(self.set_aside), pa.int64()), pa.array(self.set_aside.values(), pa.string())
+        return {RESULTS: self.table, SET_ASIDE: pa.table({"row": row, "error": error})}
+
+
+Making = Callable[[Iterator[tuple[int, pa.Table]]], Iterator[Made]]
+"""(number, rows of INPUT) of each chunk that is missing, to those chunks made, in any order."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +89,11 @@ class Target:
         """The folder of unfinished work."""
         return self.out.with_name(f"{self.out.name}.chunks")
 
+    @property
+    def aside(self) -> Path:
+        """The file that lists the rows without results; there is none where there are none."""
+        return self.out.with_name(f"{self.out.name}.failed.jsonl")
+
     def refuse_early(self) -> None:
         """Say at once what would only fail after the work is done.
 
@@ -79,33 +118,50 @@ def run(
     work: Work,
     target: Target,
     *,
+    making: Callable[[int], Making] | None = None,
     chunk_rows: int,
     made_from: dict,
     about: Contract,
     origin: Origin | None = None,
     watch: Watch | None = None,
-) -> None:
+) -> int:
     """Work through `source` and write `target`.
 
     Args:
         rows: how many there are.
+        making: who does the work, told the rows of a chunk; None: this process, chunk after chunk.
         chunk_rows: input rows a chunk; what is lost at most when the process is killed.
         made_from: whatever decides the results, JSON-able; chunks made from something else are not mixed in.
         about: a contract of the pair, for the sidecar of a parquet file.
         origin: where the activations were read, for the same; None: as the contract says.
         watch: is shown all results, whichever run made them.
+    Returns:
+        How many rows have no results; `Target.aside` names them.
     Raises:
         InputError: the folder holds unfinished work of another kind, or of a process that still runs.
+        SetAsideError: no row has results.
     """
     target.refuse_early()
     facts = {"rows": rows, "chunk_rows": chunk_rows, "nla_sdk": __version__} | made_from
     busy = f"Another process is writing {target.out}; wait for it, or pass another -o."
     with locked(target.chunks, busy):
         _claim(target, facts)
-        chunks = ChunkFolder(target.chunks, "{index:08d}.parquet", "Run the same command again.")
-        _work(source, work, target, chunks, rows, chunk_rows)
+        chunks = ChunkFolder(target.chunks, "{index:08d}.{output}.parquet", "Run the same command again.")
+        make = here(work, chunk_rows) if making is None else making(chunk_rows)
+        _work(source, make, target, chunks, rows, chunk_rows)
         _merge(target, chunks, made_from, about, origin or _promised(about), watch)
         chunks.remove()
+    return chunks.rows(SET_ASIDE)
+
+
+def here(work: Work, chunk_rows: int) -> Making:
+    """Chunk after chunk in this process."""
+
+    def make(given: Iterator[tuple[int, pa.Table]]) -> Iterator[Made]:
+        for number, table in given:
+            yield Made(number, table.num_rows, work(table, number * chunk_rows))
+
+    return make
 
 
 def _claim(target: Target, facts: dict) -> None:
@@ -157,7 +213,7 @@ def _differences(there: dict, here: dict, path: str = "") -> Iterator[str]:
             yield f"{path}{key}: {was} there, {now} here"
 
 
-def _work(source: RowSource, work: Work, target: Target, chunks: ChunkFolder, rows: int, chunk_rows: int) -> None:
+def _work(source: RowSource, make: Making, target: Target, chunks: ChunkFolder, rows: int, chunk_rows: int) -> None:
     """Make the chunks that are not there yet."""
     missing = [number for number in range(-(-rows // chunk_rows)) if not chunks.is_whole(number)]
     if not missing:
@@ -169,13 +225,13 @@ def _work(source: RowSource, work: Work, target: Target, chunks: ChunkFolder, ro
         if done:
             say(f"{done} of {rows} rows are there already; going on")
         wanted = set(missing)
+        numbered = enumerate(source.batches(chunk_rows, start), missing[0])
         try:
-            for number, table in enumerate(source.batches(chunk_rows, start), missing[0]):
-                if number not in wanted:
-                    continue
-                chunks.write(number, {RESULTS: work(table, number * chunk_rows)})
-                done += table.num_rows
-                bar.update(table.num_rows)
+            for made in make((number, table) for number, table in numbered if number in wanted):
+                chunks.write(made.number, made.outputs)
+                done += made.rows
+                bar.set_postfix_str(made.note, refresh=False)
+                bar.update(made.rows)
         except KeyboardInterrupt:
             kept = f"{done} of {rows} rows are kept in {target.chunks}. Run the same command again to go on."
             raise KeyboardInterrupt(
@@ -190,7 +246,8 @@ def _promised(about: Contract) -> Origin:
 def _merge(
     target: Target, chunks: ChunkFolder, made_from: dict, about: Contract, origin: Origin, watch: Watch | None
 ) -> None:
-    """Chunks → OUT and, beside a parquet file, its sidecar."""
+    """Chunks → OUT and, beside a parquet file, its sidecar; rows without results are listed beside them."""
+    _list_aside(target, chunks)
     schemas = [pq.read_schema(file) for file in chunks.files(RESULTS)]
     schema = unified(schemas, f"{target.out} cannot be one table, a column changes its type")
     rows = chunks.rows(RESULTS)
@@ -200,8 +257,23 @@ def _merge(
         if target.form == "parquet":  # the sidecar first, as a table without one has no history
             facts = {**origin.facts(), "d_model": about.d_model}
             about_file = {"rows": rows, "sha256": sha256_of(sibling), "code_version": f"nla-sdk {__version__}"}
+            about_file |= {"rows_set_aside": aside} if (aside := chunks.rows(SET_ASIDE)) else {}
             sidecar = {"kind": "nla_dataset", **facts, "provenance": made_from, **about_file}
             Contract.from_dict({key: value for key, value in sidecar.items() if value is not None}).save(target.out)
+
+
+def _list_aside(target: Target, chunks: ChunkFolder) -> None:
+    """Write which rows have no results; where all have some, an older list goes."""
+    if not (count := chunks.rows(SET_ASIDE)):
+        target.aside.unlink(missing_ok=True)
+        return
+    with atomic(target.aside) as sibling:
+        write_tables(sibling, "jsonl", chunks.tables(SET_ASIDE), rows=count, vectors=None)
+    if not chunks.rows(RESULTS):
+        chunks.remove()  # so that the same command tries again
+        raise SetAsideError(
+            f"None of {count} rows could be done; {target.out} is not written, {target.aside} says why."
+        )
 
 
 def _shown(table: pa.Table, watch: Watch | None) -> pa.Table:

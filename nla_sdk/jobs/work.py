@@ -6,12 +6,9 @@ along. No result depends on the rows beside it, so a file may be worked through 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,11 +16,10 @@ import torch
 
 from ..calls.held import facts_of, refuse_foreign
 from ..contract.prompts.tokens import check_embedded, encode
-from ..engines.verbalizer import ServedVerbalizer
 from ..errors import InputError, NonFiniteOutputError, PositionError, TextError
 from ..halves.hub.naming import other_names
 from ..io.origins import COLUMNS, Origin, RowFacts, check_origin, common, facts_of_sidecar
-from ..io.rows.sources import TEXTS, RowSource
+from ..io.rows.sources import TEXTS, Rows, RowSource
 from ..io.tables import usable_vectors, vector_column
 from ..model.extraction import resolve_positions, tokenize
 from ..model.injection import as_vectors
@@ -37,12 +33,9 @@ Work = Callable[[pa.Table, int], pa.Table]
 """Rows, and the number of the first one, to rows."""
 
 
-def extract(
-    pair: NLAPair, source: RowSource, positions: int | str | Sequence[int] = -1, layer: int | None = None
-) -> Work:
+def extract(pair: NLAPair, source: Rows, positions: int | str | Sequence[int] = -1, layer: int | None = None) -> Work:
     """Texts → activations in the reference pipeline's columns, one row for each position read."""
     tokenizer = pair.source.tokenizer
-    name = source.path.stem if source.path and source.name != "stdin" else source.name.removeprefix("the ")
 
     def work(table: pa.Table, first: int) -> pa.Table:
         texts = table[source.column].to_pylist()
@@ -58,7 +51,8 @@ def extract(
         reached = [rows[text][: position + 1] for text, position in zip(read.texts, read.positions, strict=True)]
         of_text = pa.array(read.texts, pa.int64())
         carried = {column: table[column].take(of_text) for column in table.column_names if column != source.column}
-        new = {} if "doc_id" in table.column_names else {"doc_id": [f"{name}:{first + text}" for text in read.texts]}
+        ids = [f"{source.stem}:{first + text}" for text in read.texts]
+        new: dict[str, Any] = {} if "doc_id" in table.column_names else {"doc_id": ids}
         new |= {
             "n_raw_tokens": pa.array([len(ids) for ids in reached], pa.int32()),
             "activation_layer": pa.array([read.layer] * len(read), pa.int32()),
@@ -75,11 +69,19 @@ def extract(
 
 
 def origin_of(
-    pair: NLAPair, source: RowSource, said: Sequence[RowFacts], *, layer: int | None = None, force: bool = False
+    reads: Origin,
+    source: RowSource,
+    said: Sequence[RowFacts],
+    *,
+    types: Iterable[str] = (),
+    layer: int | None = None,
+    force: bool = False,
 ) -> Origin:
-    """Where the activations of INPUT were read, held against the pair; those of texts are read here.
+    """Where the activations of INPUT were read, held against what the pair reads; those of texts are read here.
 
     Args:
+        reads: what the pair reads.
+        types: the model types of its base.
         said: what its rows say of themselves (`facts_of_rows`).
         layer: of texts, if not the pair's; of activations, what they are said to be of.
         force: warn where activations of another layer or model would be refused.
@@ -87,26 +89,25 @@ def origin_of(
         ForeignActivationError: INPUT says that its activations are not the pair's kind; names the rows.
     """
     if source.holds == TEXTS:
-        return pair.origin if layer is None else replace(pair.origin, layer=layer)
+        return reads if layer is None else replace(reads, layer=layer)
     if isinstance(source, VectorRows):
-        return _origin_of_vectors(pair, source.vectors, force)
+        return _origin_of_vectors(reads, types, source.vectors, force)
     said = [*facts_of_sidecar(source.path), *said]
-    also = other_names(pair.origin.model, (facts.get("model") for _, facts in said))
-    reads = replace(pair.origin, also=pair.origin.also + also)
+    also = other_names(reads.model, (facts.get("model") for _, facts in said))
+    reads = replace(reads, also=reads.also + also)
     if layer is not None:  # the prompt would say it of all rows
         reads = replace(reads, layer=layer, layers=None)
     check_origin(said, reads, source.name, force=force)
     return common(said)
 
 
-def _origin_of_vectors(pair: NLAPair, vectors: Vectors, force: bool) -> Origin:
-    also = other_names(pair.origin.model, [vectors.model])
-    reads = replace(pair.origin, also=pair.origin.also + also)
-    refuse_foreign(vectors, reads, pair.model_types, force=force)
+def _origin_of_vectors(reads: Origin, types: Iterable[str], vectors: Vectors, force: bool) -> Origin:
+    also = other_names(reads.model, [vectors.model])
+    refuse_foreign(vectors, replace(reads, also=reads.also + also), types, force=force)
     return common(facts_of(vectors))
 
 
-def layers_of(pair: NLAPair, source: RowSource, table: pa.Table) -> list[int] | None:
+def layers_of(pair: NLAPair, source: Rows, table: pa.Table) -> list[int] | None:
     """The block that each row's activation was read from, as column or sidecar say, where the pair may be told.
 
     Raises:
@@ -115,7 +116,7 @@ def layers_of(pair: NLAPair, source: RowSource, table: pa.Table) -> list[int] | 
     contract = pair.contract
     if contract.layers is None:
         return None
-    of_all = common([*facts_of_sidecar(source.path)]).layer if source.holds != TEXTS else None
+    of_all = source.layer
     column = COLUMNS["layer"]
     said = table[column].to_pylist() if column in table.column_names else [None] * table.num_rows
     said = [of_all if one is None else one for one in said]
@@ -128,7 +129,7 @@ def layers_of(pair: NLAPair, source: RowSource, table: pa.Table) -> list[int] | 
 
 def explain(
     pair: NLAPair,
-    source: RowSource,
+    source: Rows,
     positions: int | str | Sequence[int] = -1,
     layer: int | None = None,
     **writing: Any,
@@ -156,7 +157,7 @@ def explain(
 
 def round_trip(
     pair: NLAPair,
-    source: RowSource,
+    source: Rows,
     positions: int | str | Sequence[int] = -1,
     layer: int | None = None,
     **writing: Any,
@@ -180,7 +181,7 @@ def _told(writing: dict[str, Any], kind: Kind) -> dict[str, Any]:
     return writing | {"kind": kind} | ({"force": True} if kind == "activation" else {})
 
 
-def reconstruct(pair: NLAPair, source: RowSource) -> Work:
+def reconstruct(pair: NLAPair, source: Rows) -> Work:
     """Explanations → `reconstruction`, FixedSizeList<float32>[d]."""
 
     def work(table: pa.Table, first: int) -> pa.Table:
@@ -203,7 +204,7 @@ def reconstruct(pair: NLAPair, source: RowSource) -> Work:
 
 def _on_vectors(
     pair: NLAPair,
-    source: RowSource,
+    source: Rows,
     positions: int | str | Sequence[int],
     work: Callable[[torch.Tensor, int | list[int] | None, Kind], dict],
     *,
@@ -265,13 +266,13 @@ def score_columns(scores: Sequence[Score]) -> dict:
     }
 
 
-def vectors_of(table: pa.Table, source: RowSource) -> torch.Tensor:
+def vectors_of(table: pa.Table, source: Rows) -> torch.Tensor:
     """INPUT's activations, float32 [rows, d]."""
     return torch.tensor(usable_vectors(table, source.column, name=source.name))
 
 
 @contextmanager
-def _rows_of(source: RowSource, first: int) -> Iterator[None]:
+def _rows_of(source: Rows, first: int) -> Iterator[None]:
     """Rows that a model gives no numbers for are named as those of INPUT, whose row `first` is the first one here."""
     try:
         yield
@@ -292,39 +293,3 @@ def add_columns(carried: dict, new: dict) -> pa.Table:
             name += "_in"
         columns[name] = values
     return pa.table(columns | new)
-
-
-def identify(pair: NLAPair) -> dict:
-    """What decides a pair's results: the files of its halves, and how they are run."""
-    backbone = (pair.verbalizer or pair.reconstructor).backbone
-    found = {
-        "quantization": backbone.quantization,
-        "dtype": str(backbone.dtype).removeprefix("torch."),
-        "device": backbone.device.type,
-        "base": backbone.ref,
-    }
-    if isinstance(pair.verbalizer, ServedVerbalizer):
-        found["engine"] = pair.verbalizer.server.identity
-    if pair.read_from is not None:  # found, not loaded: a job that goes on may have no text left to read
-        files = pair.read_from.find()
-        found["source"] = f"{files.ref} at {files.commit or _listing(files.path)}"
-    for role, half in (("av", pair.av), ("ar", pair.ar)):
-        if half is None:
-            continue
-        found[role] = f"{half.ref} at {half.commit or _listing(half.folder)}"
-        for number, folder in enumerate(half.adapters, 1):
-            if folder != half.folder:
-                found[f"{role}_adapter_{number}"] = _listing(folder)
-        if half.parent is not None:
-            found[f"{role}_parent"] = f"{half.parent.ref} at {half.parent.commit or _listing(half.parent.path)}"
-        origins = half.contract.origins
-        if given := {name: getattr(half.contract, name) for name, origin in origins.items() if origin == "given"}:
-            found[f"{role}_contract"] = given
-    return found
-
-
-def _listing(folder: Path) -> str:
-    """What changes when a file of a folder does."""
-    stats = {file.name: file.stat() for file in sorted(folder.iterdir()) if file.is_file()}
-    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()]
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]

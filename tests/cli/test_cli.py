@@ -273,7 +273,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(
     # What a crash of the machine might leave: half a chunk under a temporary name, and a chunk cut short.
     chunks = tmp_path / f"out.{suffix}.chunks"
     (chunks / "00000002.tmp").write_bytes(b"PAR1")
-    (chunks / "00000001.parquet").write_bytes((chunks / "00000001.parquet").read_bytes()[:50])
+    (chunks / "00000001.results.parquet").write_bytes((chunks / "00000001.results.parquet").read_bytes()[:50])
 
     seen = stop_after(-1, RuntimeError())
     code, _, err = nla("explain", table_file, "--av", av, "-o", out)

@@ -12,6 +12,10 @@ import yaml
 from nla_sdk.cli import rows as cli_rows
 from nla_sdk.engines.connection import KEY
 from nla_sdk.io.tables import vector_column
+from nla_sdk.jobs.cluster.actors import Worker
+from nla_sdk.jobs.facts import Told
+from nla_sdk.jobs.identity import Lying
+from nla_sdk.jobs.unit import Unit
 from tests import tiny
 from tests.commands import run_nla
 
@@ -43,7 +47,7 @@ def test_a_file_is_explained_as_here_and_a_broken_job_goes_on(made, serve, table
     code, _, err = run_nla(capsys, words)
     assert code == 2 and "HTTP 400" in err and "Traceback" not in err
     chunks = tmp_path / "out.parquet.chunks"
-    assert [file.name for file in sorted(chunks.glob("*.parquet"))] == ["00000000.parquet"]
+    assert [file.name for file in sorted(chunks.glob("*.parquet"))] == ["00000000.results.parquet"]
     server.faults.clear()
     asked, kept = len(server.bodies), {body["cache_salt"] for body in server.bodies[3:11]}
     assert run_nla(capsys, words)[0] == 0
@@ -80,6 +84,15 @@ def test_a_job_is_not_gone_on_with_by_another_server(made, serve, table, tmp_pat
     assert explain(servers[0])[0] == 2
     code, _, err = explain(servers[1])
     assert code == 2 and "pair.engine.server: vLLM there, SGLang here" in err
+
+
+def test_actors_of_a_cluster_hold_the_halves_that_are_named(made, serve):
+    """An AV whose server writes; its partner, which nobody named, is not looked for on their nodes."""
+    told = {"av": str(made.folder), "av_engine": serve(made.folder / "av").url}
+    rows = Told("acts.parquet", "activation_vector", "vectors", "acts", None)
+    _, _, identity = Worker(Unit("explain", rows, told, {}), 1, ".").load().value
+    assert identity["engine"]["server"] == "vLLM" and "ar" not in identity
+    assert Lying.find(told).identity().items() <= identity.items()
 
 
 def test_a_round_trip_takes_the_ar_that_is_named(made, serve, table, capsys):

@@ -16,7 +16,8 @@ from nla_sdk.errors import InputError
 from nla_sdk.io.chunks import LOCK, MANIFEST
 from nla_sdk.io.rows.sources import RowSource, open_source
 from nla_sdk.io.tables import vector_column
-from nla_sdk.jobs.local import MADE_FROM, Target, run
+from nla_sdk.jobs.faults import SetAsideError
+from nla_sdk.jobs.local import MADE_FROM, Made, Target, run
 
 ABOUT = Contract.from_dict({"kind": "nla_dataset", "base_model": "owner/base", "d_model": 4, "layer": 2})
 
@@ -57,7 +58,7 @@ def stopped(source: RowSource, out: Path, at: int = 6) -> Path:
 def test_what_is_not_whole_is_made_again(source, tmp_path, damage):
     work_on(source, tmp_path / "undisturbed.parquet", Doubling())
     out = tmp_path / "out.parquet"
-    chunk = stopped(source, out) / "00000001.parquet"
+    chunk = stopped(source, out) / "00000001.results.parquet"
     if damage == "no line":  # as a kill between a chunk and its line leaves it
         manifest = chunk.with_name(MANIFEST)
         manifest.write_text(manifest.read_text().splitlines(keepends=True)[0])
@@ -108,7 +109,7 @@ def test_work_made_from_something_else_is_refused_then_cleared_away_if_told_to(s
     facts = json.loads((chunks / MADE_FROM).read_text())
     with pytest.raises(InputError, match="something else .options: None there, {'seed': 1} here.. Repeat"):
         work_on(source, out, Doubling(), options={"seed": 1})
-    assert json.loads((chunks / MADE_FROM).read_text()) == facts and (chunks / "00000001.parquet").exists()
+    assert json.loads((chunks / MADE_FROM).read_text()) == facts and (chunks / "00000001.results.parquet").exists()
     again = Doubling()
     work_on(source, out, again, overwrite=True, options={"seed": 1})
     assert again.firsts == [0, 3, 6, 9] and not chunks.exists()
@@ -157,3 +158,47 @@ def test_somebodys_folder_of_that_name_is_left_alone(source, tmp_path, name):
                 about=ABOUT,
             )
         assert theirs.exists()
+
+
+def aside_of(rows: set[int]):
+    """Chunks made last to first, without these rows."""
+
+    def making(chunk_rows: int):
+        def make(given):
+            for number, table in reversed(list(given)):
+                first = number * chunk_rows
+                numbers = range(first, first + table.num_rows)
+                kept = [row - first for row in numbers if row not in rows]
+                results = Doubling()(table, first).take(pa.array(kept, pa.int64()))
+                yield Made(number, table.num_rows, results, {row: "it died" for row in numbers if row in rows})
+
+        return make
+
+    return making
+
+
+def test_rows_that_are_set_aside_are_listed_beside_the_file_until_all_are_done(source, tmp_path):
+    target = Target(tmp_path / "out.parquet", "parquet", overwrite=True)
+    how = {"chunk_rows": 3, "made_from": {}, "about": ABOUT}
+    assert run(source, 10, Doubling(), target, making=aside_of({1, 9}), **how) == 2
+    assert pq.read_table(target.out)["row"].to_pylist() == [0, 2, 3, 4, 5, 6, 7, 8]
+    lines = [json.loads(line) for line in target.aside.read_text().splitlines()]
+    assert lines == [{"row": 1, "error": "it died"}, {"row": 9, "error": "it died"}]
+    assert Contract.load(target.out).extras["rows_set_aside"] == 2
+    assert run(source, 10, Doubling(), target, **how) == 0
+    assert not target.aside.exists() and "rows_set_aside" not in Contract.load(target.out).extras
+
+
+def test_where_no_row_can_be_done_there_is_no_file_and_the_command_may_try_again(source, tmp_path):
+    target = Target(tmp_path / "out.parquet", "parquet")
+    how = {"chunk_rows": 3, "made_from": {}, "about": ABOUT}
+    with pytest.raises(SetAsideError, match="None of 10 rows could be done"):
+        run(source, 10, Doubling(), target, making=aside_of(set(range(10))), **how)
+    assert len(target.aside.read_text().splitlines()) == 10
+    assert not target.out.exists() and not target.chunks.exists()
+    assert run(source, 10, Doubling(), target, **how) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "in.parquet",
+        "out.parquet",
+        "out.parquet.nla_meta.yaml",
+    ]

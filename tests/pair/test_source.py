@@ -12,7 +12,7 @@ from nla_sdk.contract import Contract
 from nla_sdk.errors import ForeignActivationError, MismatchedHalvesError, MissingFileError, MissingParentError
 from nla_sdk.halves.memory.bases import Base
 from nla_sdk.halves.memory.source import Source
-from nla_sdk.jobs.work import identify
+from nla_sdk.jobs.identity import identify
 from tests import reference, tiny
 from tests.conftest import DEPTHS
 from tests.merged import merged

@@ -15,7 +15,7 @@ from nla_sdk.contract import Contract, known_release
 from nla_sdk.errors import ContractError, InputError, MismatchedHalvesError, UnstatedFactError, UnstatedPromptError
 from nla_sdk.halves.half import Half, read_contract
 from nla_sdk.halves.inspection import describe
-from nla_sdk.jobs.work import identify
+from nla_sdk.jobs.identity import identify
 from tests import tiny
 
 

@@ -12,11 +12,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 
 from ...errors import ActivationShapeError, EmptyBatchError, InputError
 from ..files import sha256_of
+from ..origins import common, facts_of_sidecar
 from ..tables import (
     holds_texts,
     holds_vectors,
@@ -33,6 +35,32 @@ from .kinds import AS_TEXT, file_of, is_json
 from .readers import ROWS_PER_READ, Reader, json_rows, npy_rows, parquet_rows, text_rows
 
 VECTORS, TEXTS = "vectors", "texts"
+
+
+class Rows(Protocol):
+    """What work is told of the rows that it is given, one table after another.
+
+    Attributes:
+        name: what to call them in messages.
+        column: holds the vectors or the texts.
+        holds: VECTORS or TEXTS.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def column(self) -> str: ...
+    @property
+    def holds(self) -> str: ...
+    @property
+    def stem(self) -> str:
+        """The first part of the ids of rows that have none."""
+        ...
+
+    @property
+    def layer(self) -> int | None:
+        """The block that all vectors were read from, as the sidecar says; None: it does not, or they are texts."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -52,6 +80,16 @@ class RowSource:
     column: str
     holds: str
     read: Reader
+
+    @property
+    def stem(self) -> str:
+        """See `Rows`."""
+        return self.path.stem if self.path and self.name != "stdin" else self.name.removeprefix("the ")
+
+    @property
+    def layer(self) -> int | None:
+        """See `Rows`."""
+        return None if self.holds == TEXTS else common(facts_of_sidecar(self.path)).layer
 
     def batches(self, size: int, start: int = 0) -> Iterator[pa.Table]:
         """Tables of `size` rows (the last one of fewer), from row `start`; vectors as FixedSizeList<float32>."""
