@@ -73,7 +73,8 @@ def round_trip(
     than none say so.
 
     INPUT: a text (its last token is read), .npy [d] or [n, d], .parquet or .jsonl with a column activation_vector (or
-    text), .txt, - (text or JSON lines), or vectors of another tool (see nla vectors).
+    text), .txt, - (text or JSON lines), or vectors of another tool (see nla vectors). Files may be many, by a pattern
+    ('acts/*.parquet'), and lie at s3://, gs:// or hf:// too.
     """
     summary = Summary()
     said = at_layer(writing, layer)
@@ -139,6 +140,7 @@ def reconstruct(input: Input, pair: PairOptions, output: OutputOptions, engine: 
     The result is a column `reconstruction`, or a .npy file [n, d].
 
     INPUT: a text, .parquet or .jsonl with a column api_explanation, .txt (one a line), or - (lines or JSON lines).
+    Many files, and files in stores: as for round-trip.
     """
     process("reconstruct", input, pair, output, engine)
 
@@ -157,7 +159,8 @@ def extract(
 
     The result has the reference pipeline's columns (activation_vector: raw), or is a .npy file [n, d].
 
-    INPUT: a text, .txt (one text), .parquet or .jsonl with a column text, or - (one text, or JSON lines).
+    INPUT: a text, .txt (one text), .parquet or .jsonl with a column text, or - (one text, or JSON lines). Many files,
+    and files in stores: as for round-trip.
     """
     process("extract", input, pair, output, engine, positions, {"layer": layer})
 

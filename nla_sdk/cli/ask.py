@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
@@ -55,7 +56,10 @@ def ask(
     shown = shown_as(source, vector_options)
     form = form_of(output)
     if output.out is not None:
-        Target(output.out, str(form), overwrite=output.overwrite).refuse_early()
+        target = Target.at(output.out, str(form), None, (), output.overwrite)
+        if target.store is not None:
+            raise InputError(f"{target}: answers are written to files here; name one with -o.")
+        target.refuse_early()
     said: list[RowFacts] = []
     count = source.check(watch=lambda table, first: said.extend(facts_of_rows(table, first)))
     table = pa.concat_tables(source.batches(count))
@@ -88,7 +92,7 @@ def show(answers: list[dict[str, Any]], output: OutputOptions, form: str | None)
 
     table = pa.Table.from_pylist(answers)
     if output.out is not None:
-        with atomic(output.out) as sibling:
+        with atomic(Path(output.out)) as sibling:
             formats.write_tables(sibling, str(form), iter([table]), rows=table.num_rows, vectors=None)
         say(f"wrote {output.out}")
     elif form == "jsonl":

@@ -140,7 +140,13 @@ class OutputOptions:
     """Where results go, and in what form."""
 
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="A .parquet, .jsonl, .json, .csv or .npy file; else stdout.")
+        str | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="PATH",
+            help="A .parquet, .jsonl, .json, .csv or .npy file, here or at s3://, gs://, hf://; else stdout.",
+        ),
     ] = None
     format: Annotated[Format | None, typer.Option(help="Instead of what the suffix of -o says.")] = None
     json: Annotated[bool, typer.Option("--json", help="JSON lines: the same as --format jsonl.")] = False
@@ -175,7 +181,7 @@ class EngineOptions:
         """Of an actor, as `nla_sdk.jobs.cluster` takes it."""
         return {"cpus": self.cpus_per_actor, "gpus": self.gpus_per_actor}
 
-    def refuse_early(self, out: Path | None) -> bool:
+    def refuse_early(self, out: str | None) -> bool:
         """Whether a cluster is asked for; what makes no sense is said.
 
         Raises:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ..io.origins import Origin, RowFacts
-    from ..io.rows.sources import RowSource
+    from ..io.rows.row_source import RowSource
     from ..jobs.cluster.pool import Pool
     from ..jobs.local import Target
     from ..jobs.unit import Unit
@@ -115,7 +115,7 @@ def process(
     hidden = sorted(hidden - {result})
     form, target = form_of(output), None
     if output.out is not None:
-        target = jobs.Target(output.out, str(form), result, hidden, output.overwrite)
+        target = jobs.Target.at(output.out, str(form), result, hidden, output.overwrite)
         target.refuse_early()
     spread = engine.refuse_early(output.out)
     said: list[RowFacts] = []

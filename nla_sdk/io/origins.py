@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path, PureWindowsPath
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -199,7 +199,13 @@ def facts_of_rows(table: pa.Table, first: int = 0) -> Iterator[RowFacts]:
 
 def facts_of_sidecar(path: Path | None) -> Iterator[RowFacts]:
     """("its sidecar", what the sidecar beside a table says of all its rows); nothing where there is none."""
-    if path is not None and (about := read_sidecar(path)):
+    if path is not None:
+        yield from facts_of_record(read_sidecar(path))
+
+
+def facts_of_record(about: Mapping[str, Any]) -> Iterator[RowFacts]:
+    """The same of a sidecar that was read."""
+    if about:
         extraction = about.get("extraction") if isinstance(about.get("extraction"), dict) else {}
         said = {what: about.get(key, extraction.get(key)) for what, key in SIDECAR.items()}
         said["model"] = about.get(SOURCE) or said["model"]

@@ -21,6 +21,10 @@ PRECISIONS = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": 
 """What other files call a dtype, and its name."""
 
 
+SIDECAR = ".nla_meta.yaml"
+"""What a table's name is followed by in its sidecar's."""
+
+
 def precision_of(name: str) -> str:
     """A precision by its name: `torch.BF16` → `bfloat16`; what is known under no other name as it is, in lower case."""
     name = name.strip().lower().removeprefix("torch.")
@@ -29,7 +33,7 @@ def precision_of(name: str) -> str:
 
 def sidecar_of(path: Path) -> Path:
     """Where the contract of the table `path` is."""
-    return path.with_name(path.name + ".nla_meta.yaml")
+    return path.with_name(path.name + SIDECAR)
 
 
 def write_sidecar(path: Path, meta: Mapping) -> None:
@@ -58,15 +62,26 @@ def read_sidecar(path: Path) -> dict:
     """
     sidecar = sidecar_of(path)
     try:
-        record = parse_yaml(sidecar.read_bytes())
+        data = sidecar.read_bytes()
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise InputError(f"{sidecar} cannot be read: {error.strerror}.") from error
+    return parsed(data, str(sidecar))
+
+
+def parsed(data: bytes, name: str) -> dict:
+    """What a sidecar's bytes say.
+
+    Raises:
+        InputError: they are none.
+    """
+    try:
+        record = parse_yaml(data)
     except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{sidecar} is not valid YAML: {first_line(error)}. Make the table again.") from error
+        raise InputError(f"{name} is not valid YAML: {first_line(error)}. Make the table again.") from error
     if not isinstance(record, dict):
-        raise InputError(f"{sidecar} holds a {type(record).__name__}; expected keys and values. Make the table again.")
+        raise InputError(f"{name} holds a {type(record).__name__}; expected keys and values. Make the table again.")
     return record
 
 

@@ -12,7 +12,7 @@ import torch
 from ..claims.receipts import Check
 from ..claims.telling import told
 from ..errors import InputError
-from ..io.rows.sources import TEXTS, Rows
+from ..io.rows.row_source import TEXTS, Rows
 from ..io.tables import usable_vectors
 from ..model.extraction import resolve_positions, tokenize
 from ..pair import NLAPair

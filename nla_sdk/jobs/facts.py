@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ..claims.calibration import Calibration
     from ..contract import Contract
     from ..io.origins import Origin
-    from ..io.rows.sources import Rows
+    from ..io.rows.row_source import Rows
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ process or one of a cluster, is nothing that folder or OUT know of: what one beg
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,9 +25,10 @@ from ..io.origins import Origin
 from ..io.parsing import parse_json
 from ..io.progress import progress_bar, say
 from ..io.rows.formats import write_tables
-from ..io.rows.sources import RowSource
+from ..io.rows.row_source import RowSource
 from ..io.tables import conform, unified
 from .faults import SetAsideError
+from .target import Target
 
 if TYPE_CHECKING:
     from .work import Work
@@ -66,52 +67,6 @@ Making = Callable[[Iterator[tuple[int, pa.Table]]], Iterator[Made]]
 """(number, rows of INPUT) of each chunk that is missing, to those chunks made, in any order."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where results go.
-
-    Attributes:
-        out: the final file.
-        form: its format: "parquet", "jsonl", "json", "csv" or "npy".
-        vectors: the column that a .npy file holds; None if there is none.
-        hidden: columns left out of JSON and CSV.
-        overwrite: replace `out`, and unfinished work on something else.
-    """
-
-    out: Path
-    form: str
-    vectors: str | None = None
-    hidden: Sequence[str] = ()
-    overwrite: bool = False
-
-    @property
-    def chunks(self) -> Path:
-        """The folder of unfinished work."""
-        return self.out.with_name(f"{self.out.name}.chunks")
-
-    @property
-    def aside(self) -> Path:
-        """The file that lists the rows without results; there is none where there are none."""
-        return self.out.with_name(f"{self.out.name}.failed.jsonl")
-
-    def refuse_early(self) -> None:
-        """Say at once what would only fail after the work is done.
-
-        Raises:
-            InputError: the file exists, its folder does not, or its format cannot hold the results.
-        """
-        if self.form == "npy" and self.vectors is None:
-            raise InputError(f"{self.out}: .npy holds vectors only; write explanations to .parquet, .jsonl or .csv.")
-        if self.form == "csv" and self.vectors is not None:
-            raise InputError(f"{self.out}: CSV holds no vectors; write them to .npy, .parquet or .jsonl.")
-        if self.out.is_dir():
-            raise InputError(f"{self.out} is a folder; expected a file name.")
-        if self.out.exists() and not self.overwrite:
-            raise InputError(f"{self.out} exists already. Pass --overwrite to replace it, or another -o.")
-        if not self.out.absolute().parent.is_dir():
-            raise InputError(f"The folder {self.out.parent} does not exist; make it first.")
-
-
 def run(
     source: RowSource,
     rows: int,
@@ -143,14 +98,16 @@ def run(
     """
     target.refuse_early()
     facts = {"rows": rows, "chunk_rows": chunk_rows, "nla_sdk": __version__} | made_from
-    busy = f"Another process is writing {target.out}; wait for it, or pass another -o."
+    busy = f"Another process is writing {target}; wait for it, or pass another -o."
     with locked(target.chunks, busy):
         _claim(target, facts)
         chunks = ChunkFolder(target.chunks, "{index:08d}.{output}.parquet", "Run the same command again.")
         make = here(work, chunk_rows) if making is None else making(chunk_rows)
         _work(source, make, target, chunks, rows, chunk_rows)
         _merge(target, chunks, made_from, about, origin or _promised(about), watch)
+        target.deliver()
         chunks.remove()
+    target.clear()
     return chunks.rows(SET_ASIDE)
 
 
@@ -249,7 +206,7 @@ def _merge(
     """Chunks → OUT and, beside a parquet file, its sidecar; rows without results are listed beside them."""
     _list_aside(target, chunks)
     schemas = [pq.read_schema(file) for file in chunks.files(RESULTS)]
-    schema = unified(schemas, f"{target.out} cannot be one table, a column changes its type")
+    schema = unified(schemas, f"{target} cannot be one table, a column changes its type")
     rows = chunks.rows(RESULTS)
     tables = (_shown(conform(table, schema), watch) for table in chunks.tables(RESULTS))
     with atomic(target.out) as sibling:
@@ -271,9 +228,7 @@ def _list_aside(target: Target, chunks: ChunkFolder) -> None:
         write_tables(sibling, "jsonl", chunks.tables(SET_ASIDE), rows=count, vectors=None)
     if not chunks.rows(RESULTS):
         chunks.remove()  # so that the same command tries again
-        raise SetAsideError(
-            f"None of {count} rows could be done; {target.out} is not written, {target.aside} says why."
-        )
+        raise SetAsideError(f"None of {count} rows could be done; {target} is not written, {target.aside} says why.")
 
 
 def _shown(table: pa.Table, watch: Watch | None) -> pa.Table:

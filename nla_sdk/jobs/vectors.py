@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ..errors import InputError
-from ..io.rows.sources import VECTORS, RowSource
+from ..io.rows.row_source import VECTORS, RowSource
 from ..io.tables import holds_texts, vector_column
 from ..vectors.kinds import KINDS, Kind, Vectors, as_kind
 

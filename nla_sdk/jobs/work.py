@@ -18,8 +18,8 @@ from ..calls.held import facts_of, refuse_foreign
 from ..contract.prompts.tokens import check_embedded, encode
 from ..errors import InputError, NonFiniteOutputError, PositionError, TextError
 from ..halves.hub.naming import other_names
-from ..io.origins import COLUMNS, Origin, RowFacts, check_origin, common, facts_of_sidecar
-from ..io.rows.sources import TEXTS, Rows, RowSource
+from ..io.origins import COLUMNS, Origin, RowFacts, check_origin, common
+from ..io.rows.row_source import TEXTS, Rows, RowSource
 from ..io.tables import usable_vectors, vector_column
 from ..model.extraction import resolve_positions, tokenize
 from ..model.injection import as_vectors
@@ -92,7 +92,7 @@ def origin_of(
         return reads if layer is None else replace(reads, layer=layer)
     if isinstance(source, VectorRows):
         return _origin_of_vectors(reads, types, source.vectors, force)
-    said = [*facts_of_sidecar(source.path), *said]
+    said = [*source.beside, *said]
     also = other_names(reads.model, (facts.get("model") for _, facts in said))
     reads = replace(reads, also=reads.also + also)
     if layer is not None:  # the prompt would say it of all rows

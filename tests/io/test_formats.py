@@ -44,10 +44,11 @@ def test_nan_becomes_null_in_json():
 
 
 def test_a_suffix_says_the_format_unless_one_is_asked_for():
-    assert [pick_format(Path(f"a{end}"), None) for end in (".PARQUET", ".ndjson")] == ["parquet", "jsonl"]
-    assert pick_format(Path("a.parquet"), "json") == "json"
+    assert [pick_format(f"a{end}", None) for end in (".PARQUET", ".ndjson")] == ["parquet", "jsonl"]
+    assert pick_format("a.parquet", "json") == "json"
+    assert pick_format("s3://bucket/a.parquet?region=x", None) == "parquet"
     with pytest.raises(InputError, match="no suffix that says its format"):
-        pick_format(Path("a.xlsx"), None)
+        pick_format("a.xlsx", None)
 
 
 def test_a_stream_is_one_file_with_its_rows_and_hash_beside_it(tmp_path):

@@ -15,6 +15,7 @@ from nla_sdk.io.rows.kinds import (
     READ_SUFFIXES,
     VECTOR_SUFFIXES,
     file_of,
+    files_of,
     looks_like_a_path,
     names_a_data_file,
 )
@@ -101,13 +102,14 @@ def test_what_stands_there_decides_before_what_it_looks_like():
         ("Paris", "Paris is a folder; it holds acts.npy. Pass a file"),
         (".", "is a folder"),
         ("plain", "plain is a file of a kind that is not read here; .* pass - and redirect it: - < plain"),
-        ("Paris/*.npy", "matches 1 file, the first is Paris/acts.npy: pass one of them"),
+        ("Paris/*.txt", "is a pattern that matches no file here"),
         ("/dev/null", "is no regular file. .*redirect: - < /dev/null"),
         (" Paris/acts.npy", r"pass 'Paris/acts.npy'"),
     ):
         with pytest.raises(InputError, match=says):
             file_of(name)
     assert file_of("Paris/acts.npy") == Path("Paris/acts.npy")
+    assert files_of("Paris/*.npy") == [Path("Paris/acts.npy")] and not files_of("Paris/acts.npy")
     assert file_of("Paris and Rome") is None
 
 

@@ -10,7 +10,7 @@ from ...errors import InputError, RepositoryError
 from ...io.rows.kinds import AS_TEXT, READ_SUFFIXES, VECTOR_SUFFIXES
 
 if TYPE_CHECKING:
-    from ...io.rows.sources import RowSource
+    from ...io.rows.row_source import RowSource
     from ...jobs.vectors import VectorRows
     from ...vectors.kinds import Vectors
     from ..options import VectorOptions
@@ -92,7 +92,7 @@ def shown_as(source: RowSource, options: VectorOptions) -> dict[str, Any]:
     Raises:
         InputError: something is said of vectors, and INPUT holds texts.
     """
-    from ...io.rows.sources import TEXTS
+    from ...io.rows.row_source import TEXTS
 
     if source.holds != TEXTS:
         return options.shown()

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -18,18 +18,19 @@ from ...errors import ChunkError, InputError
 from ..files import atomic, sha256_of
 from ..sidecars import write_sidecar
 from ..tables import holds_vectors, rechunk, usable_vectors
+from .stores import name_of
 
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".npy": "npy"}
 ROWS_PER_GROUP = 4096
 
 
-def pick_format(out: Path, asked: str | None) -> str:
+def pick_format(out: str, asked: str | None) -> str:
     """The format to write: what was asked for, else what the suffix says.
 
     Raises:
         InputError: neither says one.
     """
-    form = asked or FORMATS.get(out.suffix.lower())
+    form = asked or FORMATS.get(PurePath(name_of(out)).suffix.lower())
     if form is None:
         raise InputError(f"{out} has no suffix that says its format; use {', '.join(FORMATS)}, or --format.")
     return form

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ..parsing import parse_json
+from ..sidecars import SIDECAR
 
 VECTOR_SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".ckpt", ".gguf", ".pkl", ".pickle")
 """Files of other tools' vectors: `nla_sdk.vectors.load` reads them, or says how they are exported."""
@@ -42,6 +43,7 @@ _ENDS_LIKE_DATA = re.compile(rf"[^\s.]\.({'|'.join(_DATA)})$", re.IGNORECASE)
 _ENDS_LIKE_A_FILE = re.compile(rf"[^\s.]\.({'|'.join(_DATA + _OTHER)})$", re.IGNORECASE)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _STORE = re.compile(r"(file|s3|gs|gcs|az|abfss?|hf|hdfs|dbfs)://", re.IGNORECASE)
+STORES = "s3://, gs:// and hf://"
 _ROOTED = re.compile(r"(\.{1,2}|~)[/\\]|[A-Za-z]:[/\\]|\\\\\w")
 _PATTERN = re.compile(r"\*|\[[^\]]*\w-\w[^\]]*\]")
 _STARRED = re.compile(r"(\*+)[^*]+\1[.,;:!?]*$")  # *sigh*: a word, not a pattern
@@ -74,19 +76,31 @@ def file_of(given: str) -> Path | None:
     if not looks_like_a_path(name):
         return None
     if _STORE.match(name) or _ADDRESS.match(name):
-        raise InputError(f"{given} is on another machine; only files here are read: download it first. {AS_TEXT}")
-    if _PATTERN.search(name) and not _STARRED.match(name):
-        try:
-            found = glob.glob(name, recursive=True)
-        except (OSError, ValueError, re.error):
-            found = []
-        files = (
-            f"{len(found)} file{'s' * (len(found) > 1)}, the first is {min(found)}: pass one of them"
-            if found
-            else "no file here"
+        raise InputError(
+            f"{given} is on another machine; files are read here and from {STORES}: download it first. {AS_TEXT}"
         )
-        raise InputError(f"{given} is a pattern that matches {files}. {AS_TEXT}")
+    if _is_pattern(name):
+        raise InputError(f"{given} is a pattern that matches no file here. {AS_TEXT}")
     raise InputError(f"{given} does not exist; expected a file ({', '.join(READ_SUFFIXES)}) or a text. {AS_TEXT}")
+
+
+def files_of(given: str) -> list[Path]:
+    """The files here that a pattern (`acts/*.parquet`) matches, in the order of their names; none of what is none.
+
+    Raises:
+        InputError: one of them is of a kind that is not read here.
+    """
+    if not _is_pattern(given) or _exists(Path(given)) or not looks_like_a_path(given):
+        return []
+    try:
+        found = sorted(glob.glob(given, recursive=True))
+    except (OSError, ValueError, re.error):
+        return []
+    return [_readable(one, Path(one)) for one in found if not one.endswith(SIDECAR) and not Path(one).is_dir()]
+
+
+def _is_pattern(name: str) -> bool:
+    return bool(_PATTERN.search(name)) and not _STARRED.match(name)
 
 
 def looks_like_a_path(given: str) -> bool:
@@ -103,8 +117,8 @@ def looks_like_a_path(given: str) -> bool:
     if _ROOTED.match(given) or _ENDS_LIKE_DATA.search(given):
         return True
     if not any(map(str.isspace, given)):
-        pattern = _PATTERN.search(given) and not _STARRED.match(given)
-        return bool(pattern) or "/" in given or "\\" in given or given[0] == "~" or bool(_NAMES_A_FILE.search(given))
+        parted = _is_pattern(given) or "/" in given or "\\" in given or given[0] == "~"
+        return parted or bool(_NAMES_A_FILE.search(given))
     if given[0] == "/" or _ENDS_LIKE_A_FILE.search(given):
         # With spaces it may be either; where its folder is there, or the root's folder that it begins with, it is a
         # path. "Please read notes.txt" is a text.

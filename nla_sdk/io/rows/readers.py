@@ -6,6 +6,7 @@ Each function here takes the file and its `name` in messages. What is malformed 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
@@ -18,6 +19,7 @@ from ...errors import ActivationShapeError, InputError, TextError, first_line
 from ..parsing import parse_json
 from ..tables import vector_column, why_unreadable
 from ..text import BOM, ENCODING, half_in, not_utf8, refuse_pointer
+from .stores import READ_AHEAD, Stored
 
 ROWS_PER_READ = 256
 
@@ -55,13 +57,17 @@ def npy_rows(path: Path, name: str) -> Reader:
     return read
 
 
-def parquet_rows(path: Path, name: str) -> Reader:
+def parquet_rows(path: Path | Stored, name: str) -> Reader:
     """The columns as they are; rows before the first one wanted are skipped by row groups."""
+    buffer = READ_AHEAD if isinstance(path, Stored) else 1 << 20
 
     def read(start: int) -> Iterator[pa.Table]:
         try:
             # Buffered and unbuffered-ahead, a file of one huge row group is read page by page.
-            with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+            with (
+                nullcontext(path) if isinstance(path, Path) else path.opened() as source,
+                pq.ParquetFile(source, buffer_size=buffer, pre_buffer=False) as file,
+            ):
                 group = 0
                 while group < file.num_row_groups and start >= file.metadata.row_group(group).num_rows:
                     start -= file.metadata.row_group(group).num_rows

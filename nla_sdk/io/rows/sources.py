@@ -6,144 +6,23 @@ A row's vector is always FixedSizeList<float32>[d]; columns this package knows n
 from __future__ import annotations
 
 import atexit
-import hashlib
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow as pa
 
-from ...errors import ActivationShapeError, EmptyBatchError, InputError
-from ..files import sha256_of
-from ..origins import common, facts_of_sidecar
-from ..tables import (
-    holds_texts,
-    holds_vectors,
-    promises_vectors,
-    rechunk,
-    texts_of,
-    unified,
-    usable_vectors,
-    vector_column,
-    why_not_vectors,
-)
+from ...errors import EmptyBatchError, InputError
+from ..tables import holds_texts, holds_vectors, promises_vectors, texts_of, why_not_vectors
 from ..text import BOM, check_text
-from .kinds import AS_TEXT, file_of, is_json
-from .readers import ROWS_PER_READ, Reader, json_rows, npy_rows, parquet_rows, text_rows
-
-VECTORS, TEXTS = "vectors", "texts"
-
-
-class Rows(Protocol):
-    """What work is told of the rows that it is given, one table after another.
-
-    Attributes:
-        name: what to call them in messages.
-        column: holds the vectors or the texts.
-        holds: VECTORS or TEXTS.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def column(self) -> str: ...
-    @property
-    def holds(self) -> str: ...
-    @property
-    def stem(self) -> str:
-        """The first part of the ids of rows that have none."""
-        ...
-
-    @property
-    def layer(self) -> int | None:
-        """The block that all vectors were read from, as the sidecar says; None: it does not, or they are texts."""
-        ...
-
-
-@dataclass(frozen=True)
-class RowSource:
-    """Rows to work on.
-
-    Attributes:
-        name: what to call it in messages.
-        path: the file it is read from; None for a text of the command line.
-        column: holds the vectors or the texts.
-        holds: VECTORS or TEXTS.
-        read: its rows.
-    """
-
-    name: str
-    path: Path | None
-    column: str
-    holds: str
-    read: Reader
-
-    @property
-    def stem(self) -> str:
-        """See `Rows`."""
-        return self.path.stem if self.path and self.name != "stdin" else self.name.removeprefix("the ")
-
-    @property
-    def layer(self) -> int | None:
-        """See `Rows`."""
-        return None if self.holds == TEXTS else common(facts_of_sidecar(self.path)).layer
-
-    def batches(self, size: int, start: int = 0) -> Iterator[pa.Table]:
-        """Tables of `size` rows (the last one of fewer), from row `start`; vectors as FixedSizeList<float32>."""
-        row = start
-        for table in rechunk(self.read(start), size):
-            if self.column not in table.column_names:
-                raise InputError(f"{self.name}: rows {row} to {row + table.num_rows - 1} have no {self.column}.")
-            if self.holds == VECTORS:
-                column = vector_column(usable_vectors(table, self.column, name=self.name, first=row))
-                table = table.set_column(table.column_names.index(self.column), self.column, column)
-            yield table
-            row += table.num_rows
-
-    def check(self, *, empty_texts: bool = False, watch: Callable[[pa.Table, int], None] | None = None) -> int:
-        """Read all of it once and count the rows, so that what is malformed is refused before any work is done.
-
-        Args:
-            empty_texts: whether the empty string is a text.
-            watch: is shown every table, with the number of its first row.
-        Raises:
-            InputError, and its kinds: each names the row.
-        """
-        rows, width, schema = 0, None, None
-        for table in self.batches(ROWS_PER_READ):
-            if self.path and self.path.suffix != ".parquet":
-                schemas = [schema or table.schema, table.schema]
-                schema = unified(schemas, f"{self.name}: a column changes its type from row to row")
-            if self.holds == VECTORS:
-                here = table[self.column].type.list_size
-                if width not in (None, here):
-                    raise ActivationShapeError(
-                        f"{self.name}: the vectors have {width} numbers before row {rows} and {here} after it; "
-                        "expected one d_model throughout."
-                    )
-                width = here
-            else:
-                for number, text in enumerate(texts_of(table, self.column, name=self.name, first=rows), rows):
-                    if text is None or not (text or empty_texts):
-                        found = "null" if text is None else "empty"
-                        raise InputError(f"{self.name}, row {number}: {self.column} is {found}; expected a text.")
-                    check_text(text, f"{self.name}, row {number}: {self.column}")
-            if watch is not None:
-                watch(table, rows)
-            rows += table.num_rows
-        if not rows:
-            raise EmptyBatchError(f"{self.name} holds no rows; expected at least one.")
-        return rows
-
-    def identity(self) -> dict[str, int | str]:
-        """Size and SHA-256 of what is read."""
-        if self.path is None:
-            content = "".join(text for table in self.read(0) for text in table[self.column].to_pylist()).encode()
-            return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        return {"bytes": self.path.stat().st_size, "sha256": sha256_of(self.path)}
+from .kinds import AS_TEXT, file_of, files_of, is_json
+from .many import ManyRows
+from .readers import Reader, json_rows, npy_rows, parquet_rows, text_rows
+from .row_source import TEXTS, VECTORS, RowSource
+from .stores import Stored, is_address
 
 
 def open_source(
@@ -158,7 +37,7 @@ def open_source(
     """Find out what a command was given: a file by its suffix, `-` for stdin, a text; what may be either is refused.
 
     Args:
-        given: INPUT as typed.
+        given: INPUT as typed; an address of a store, or a pattern of files here or there, too.
         columns: names under which the rows' content is looked for, in this order.
         column: the name, if the user says it.
         holds: what is accepted.
@@ -167,41 +46,75 @@ def open_source(
     Raises:
         InputError: no such file, not readable, no such column, or it holds something else than its name promises.
     """
-    default = column or next((name for name in columns if name != "activation_vector"), "text")
+    wanted = _Wanted(columns, column, holds, lines, as_text)
     if given == "-":
-        path, suffix, name = *_spool_stdin(as_text), "stdin"
-    else:
-        if not given:
-            raise InputError("The text is empty. Pass a text, a file or - for stdin.")
-        path = None if as_text else file_of(given)
-        if path is None:
-            check_text(given, "The text")
-            return RowSource("the text", None, default, TEXTS, _rows_of([pa.table({default: [given]})]))
-        suffix, name = path.suffix.lower(), given
-    if suffix == ".npy":
-        read, column = npy_rows(path, name), "activation_vector"
-    elif suffix == ".parquet":
-        read = parquet_rows(path, name)
-    elif suffix == ".txt":
-        read, column = text_rows(path, name, default, lines), default
-    else:
-        read = json_rows(path, name)
-    first = next(read(0), None)
-    if first is None:
-        raise EmptyBatchError(f"{name} holds no rows; expected at least one.")
-    column, said = _pick(first.schema, name, column, columns), column is not None
-    field = first.schema.field(column)
-    kind = _kind(field)
-    if pa.types.is_null(field.type):
-        raise InputError(f"{name}, row 0: column {column!r} is null; expected {' or '.join(holds)}.")
-    if kind not in holds:
-        raise InputError(
-            f"{name}: column {column!r} holds {kind or field.type}; expected {' or '.join(holds)}."
-            f"{why_not_vectors(field)} Name another one with --column."
-        )
+        path, suffix = _spool_stdin(as_text)
+        return wanted.open(path, "stdin", suffix)
+    if not given:
+        raise InputError("The text is empty. Pass a text, a file or - for stdin.")
+    files: Sequence[Path | Stored] = ()
     if not as_text:
-        _keep_promise(first, name, column, kind, said, holds)
-    return RowSource(name, path, column, kind, read)
+        files = Stored.at(given).files() if is_address(given) else files_of(given) or [*filter(None, [file_of(given)])]
+    if not files:
+        check_text(given, "The text")
+        text = pa.table({wanted.default: [given]})
+        return RowSource("the text", None, wanted.default, TEXTS, _rows_of([text]))
+    alone = len(files) == 1 and isinstance(files[0], Path)
+    first = wanted.open(files[0], given if alone else str(files[0]))
+    if len(files) == 1:
+        return first
+    others = [replace(first, name=str(file), path=file, read=wanted.reader(file, str(file))) for file in files[1:]]
+    return ManyRows.of(given, [first, *others])
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a command looks for in files; see `open_source`."""
+
+    columns: Sequence[str]
+    column: str | None
+    holds: Sequence[str]
+    lines: bool
+    as_text: bool
+
+    @property
+    def default(self) -> str:
+        """The column of plain texts."""
+        return self.column or next((name for name in self.columns if name != "activation_vector"), "text")
+
+    def reader(self, path: Path | Stored, name: str, suffix: str | None = None) -> Reader:
+        """Its rows, by its suffix."""
+        suffix = suffix or path.suffix.lower()
+        if suffix == ".parquet":
+            return parquet_rows(path, name)
+        if isinstance(path, Stored):  # not read by ranges, so fetched, once and when it is its turn
+            here = cache(lambda: self.reader(path.fetched(), name, suffix))
+            return lambda start: here()(start)
+        if suffix == ".npy":
+            return npy_rows(path, name)
+        return text_rows(path, name, self.default, self.lines) if suffix == ".txt" else json_rows(path, name)
+
+    def open(self, path: Path | Stored, name: str, suffix: str | None = None) -> RowSource:
+        """A file's rows, its column chosen."""
+        suffix = suffix or path.suffix.lower()
+        read = self.reader(path, name, suffix)
+        fixed = {".npy": "activation_vector", ".txt": self.default}.get(suffix, self.column)
+        first = next(read(0), None)
+        if first is None:
+            raise EmptyBatchError(f"{name} holds no rows; expected at least one.")
+        column, said = _pick(first.schema, name, fixed, self.columns), fixed is not None
+        field = first.schema.field(column)
+        kind = _kind(field)
+        if pa.types.is_null(field.type):
+            raise InputError(f"{name}, row 0: column {column!r} is null; expected {' or '.join(self.holds)}.")
+        if kind not in self.holds:
+            raise InputError(
+                f"{name}: column {column!r} holds {kind or field.type}; expected {' or '.join(self.holds)}."
+                f"{why_not_vectors(field)} Name another one with --column."
+            )
+        if not self.as_text:
+            _keep_promise(first, name, column, kind, said, self.holds)
+        return RowSource(name, path, column, kind, read)
 
 
 def _rows_of(tables: Sequence[pa.Table]) -> Reader:

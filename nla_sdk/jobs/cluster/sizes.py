@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import NLAError
 from ...halves.fetch import fetch_base
 from ...halves.half import Half
-from ...io.rows.sources import TEXTS
+from ...io.rows.row_source import TEXTS
 from ..identity import Lying
 
 PROCESS = 800_000_000

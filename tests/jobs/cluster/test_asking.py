@@ -14,7 +14,7 @@ from safetensors import safe_open
 from nla_sdk import __version__
 from nla_sdk.cli.doctor import _cluster_lines
 from nla_sdk.errors import InputError, NLAError, NonFiniteOutputError
-from nla_sdk.io.rows.sources import VECTORS
+from nla_sdk.io.rows.row_source import VECTORS
 from nla_sdk.io.tables import vector_column
 from nla_sdk.jobs.cluster import connection
 from nla_sdk.jobs.cluster.actors import Answer, Worker, packed
