@@ -86,7 +86,7 @@ def test_it_is_built_of_its_own_files_and_the_index_by_a_user_who_is_not_root(de
     assert (demo / "nla_sdk" / "serve" / "page" / "index.html").is_file()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_what_it_runs_serves_the_pair_to_everybody_and_ends_when_told(demo, unused_port):
     """The Dockerfile's CMD, in its folder, with nothing else of this tree to import; only the port is another."""
     words = json.loads(run_of((demo / "Dockerfile").read_text(), "CMD")[0])
