@@ -12,15 +12,17 @@ import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import first_line
 from ...io.progress import say
 from ..faults import ClusterError
-from ..identity import Lying
-from ..unit import Unit
 from .pool import Pool
 from .sizes import Fit, Machine, fit
+
+if TYPE_CHECKING:
+    from ..identity import Lying
+    from ..unit import Unit
 
 EXTRA = "--engine ray needs Ray, which is not installed: pip install 'nla-sdk[cluster]'."
 STORE = 500_000_000
