@@ -66,11 +66,11 @@ def connected(address: str | None) -> Iterator[Any]:
     if own:
         how |= {"num_cpus": _cores(), "include_dashboard": False, "object_store_memory": STORE}
     try:
-        ray.init(**how)
-    except Exception as error:  # Ray has nothing more special for a node that does not come up in time
-        where = "this machine" if own else address
-        raise ClusterError(f"No Ray cluster at {where}: {first_line(error)}") from error
-    try:
+        try:
+            ray.init(**how)
+        except Exception as error:  # Ray has nothing more special for a node that does not come up in time
+            where = "this machine" if own else address
+            raise ClusterError(f"No Ray cluster at {where}: {first_line(error)}") from error
         yield ray
     finally:
         ray.shutdown()
