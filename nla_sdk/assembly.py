@@ -16,7 +16,7 @@ import torch
 from .contract import Contract
 from .contract.releases.known import family_of
 from .errors import MismatchedHalvesError, NonFiniteOutputError, UnmatchedPairWarning
-from .halves.half import Half, check_halves, find_halves
+from .halves.half import Half, check_halves, find_halves, present
 from .halves.hub.references import local_folder
 from .halves.measured import statistics_of
 from .halves.memory.bases import Base, holds_tokenizer
@@ -146,8 +146,7 @@ class Assembly:
         """
         if self._statistics is None and not self._unmeasurable:
             try:
-                halves = [half for half in (self.av, self.ar) if half is not None]
-                self._statistics = statistics_of(halves, self.base, wait=wait)
+                self._statistics = statistics_of(present(self.av, self.ar), self.base, wait=wait)
             except NonFiniteOutputError as error:  # which explaining says better, as an error
                 self._unmeasurable = str(error)
         if self._statistics is None:
@@ -184,7 +183,7 @@ class Assembly:
         Example:
             >>> AutoConfig.from_pretrained(pair.base_path)  # doctest: +SKIP
         """
-        return self.base.path or next(half.folder for half in (self.av, self.ar) if half is not None)
+        return self.base.path or present(self.av, self.ar)[0].folder
 
     def __repr__(self) -> str:
         facts = self._facts()
@@ -235,7 +234,7 @@ def assemble(
     """Find and load a pair; arguments, errors and warnings are those of `NLAPair.from_pretrained`."""
     alone = {"given": contract, "alone": load_av is not None}
     av_half, ar_half, missing = find_halves(av, ar, revision=revision, subfolder=subfolder, **alone, **where)
-    halves = [half for half in (av_half, ar_half) if half is not None]
+    halves = present(av_half, ar_half)
     matched = True
     if av_half is not None and ar_half is not None:
         check_halves(av_half, ar_half, **where)

@@ -15,7 +15,7 @@ from .assembly import Assembly, assemble
 from .engines.verbalizer import from_server, served
 from .errors import ExportError, InputError, MissingHalfError
 from .exporting.reference import DTYPES, Exported, export
-from .halves.half import Half
+from .halves.half import Half, present
 from .halves.hub.naming import same_repository
 from .halves.saving import save_halves
 from .model.backbone import Backbone
@@ -244,7 +244,7 @@ class OnDisk(Assembly):
 
     def _as_run(self) -> list[Half]:
         """The halves; their contracts name the fine-tune that activations are read from, if there is one."""
-        halves = [half for half in (self.av, self.ar) if half is not None]
+        halves = present(self.av, self.ar)
         if self.read_from is None:
             return halves
         said = {"source_model": self.read_from.ref}
@@ -321,7 +321,7 @@ class OnDisk(Assembly):
 
     def _pair_id(self) -> str | None:
         """What puts on record that both halves belong together, where they do not say so themselves."""
-        halves = [half for half in (self.av, self.ar) if half is not None]
+        halves = present(self.av, self.ar)
         ids = {half.contract.provenance.get("pair_id") for half in halves}
         if not self.matched or len(halves) < 2 or not (len(ids) > 1 or None in ids):
             return None

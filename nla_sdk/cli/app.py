@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
 from ..errors import InputError
 from ..io.progress import say
 from . import boundary
@@ -48,10 +47,7 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and its commit, and exit.")] = False,
 ) -> None:
     if version:
-        from ..__about__ import commit
-
-        print(f"nla-sdk {__version__} (commit {commit() or 'unknown'})")
-        raise typer.Exit
+        boundary.end_with_version()
 
 
 @app.command("round-trip")

@@ -30,6 +30,15 @@ STYLE = {
 LESS_MEMORY = "Try --quantization nf4, another --device, or a smaller model; see nla doctor."
 
 
+def end_with_version() -> NoReturn:
+    """Print the version and the commit behind it, and exit."""
+    from .. import __version__
+    from ..__about__ import commit
+
+    print(f"nla-sdk {__version__} (commit {commit() or 'unknown'})")
+    raise typer.Exit
+
+
 def run(
     command: typer.Typer | Callable[..., object],
     argv: Sequence[str] | None = None,

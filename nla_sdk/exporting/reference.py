@@ -21,7 +21,7 @@ from ..assembly import Assembly
 from ..contract import SIDECAR_NAME, Contract
 from ..contract.file import write
 from ..errors import ExportError
-from ..halves.half import Half
+from ..halves.half import Half, present
 from ..halves.saving import free_places
 from ..io.files import atomic
 from ..model.quiet import quiet
@@ -90,7 +90,7 @@ def export(
         pair_id: put on record in both halves.
     """
     refuse(pair.verbalizer, pair.reconstructor, caller_subtracts_mean=caller_subtracts_mean)
-    halves = [half for half in (pair.av, pair.ar) if half is not None]
+    halves = present(pair.av, pair.ar)
     places = free_places(halves, folder, overwrite=overwrite)
     _check_space(pair, folder, DTYPES[dtype])
     notes: list[str] = []

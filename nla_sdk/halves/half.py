@@ -156,6 +156,11 @@ class Half:
         contract.save(folder)
 
 
+def present(*halves: Half | None) -> list[Half]:
+    """Those of a pair's halves that there are, in their order."""
+    return [half for half in halves if half is not None]
+
+
 def copy_files(source: Path, folder: Path, *left_out: str) -> None:
     """Copy the files of a folder (not of folders inside it, and not its contract)."""
     folder.mkdir(parents=True, exist_ok=True)

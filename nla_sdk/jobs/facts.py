@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Told:
-    """What is said of rows (`nla_sdk.io.rows.sources.Rows`), without the means to read them."""
+    """What is said of rows (`nla_sdk.io.rows.row_source.Rows`), without the means to read them."""
 
     name: str
     column: str

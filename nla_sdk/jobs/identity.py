@@ -13,7 +13,7 @@ from ..assembly import Assembly
 from ..engines.verbalizer import ServedVerbalizer
 from ..halves.beside.digests import half_digests
 from ..halves.fetch import Files, fetch_half
-from ..halves.half import Half, check_halves, find_halves
+from ..halves.half import Half, check_halves, find_halves, present
 from ..io.origins import Origin
 
 
@@ -45,7 +45,7 @@ class Lying:
         first = {name: told.get(name) for name in ("revision", "subfolder")}
         how = {"given": told.get("contract"), "alone": told.get("av_engine") is not None}
         av, ar, _ = find_halves(told.get("av"), told.get("ar"), **first, **how, **where)
-        halves = [half for half in (av, ar) if half is not None]
+        halves = present(av, ar)
         if av is not None and ar is not None:
             check_halves(av, ar, **where)
         stated = told.get("source") or next((one for half in halves if (one := half.contract.source_model)), None)
@@ -55,7 +55,7 @@ class Lying:
     @property
     def halves(self) -> list[Half]:
         """Those that there are, the AV first."""
-        return [half for half in (self.av, self.ar) if half is not None]
+        return present(self.av, self.ar)
 
     @property
     def origin(self) -> Origin:
@@ -82,7 +82,7 @@ class Lying:
 def identify(pair: Assembly) -> dict[str, Any]:
     """What decides a pair's results: the files of its halves, and how they are run."""
     found = pair.read_from and pair.read_from.find()  # found, not loaded: a job that goes on may have no text to read
-    return running(pair) | files_of([half for half in (pair.av, pair.ar) if half is not None], found)
+    return running(pair) | files_of(present(pair.av, pair.ar), found)
 
 
 def running(pair: Assembly) -> dict[str, Any]:

@@ -40,8 +40,10 @@ class Target:
         """What `-o` names. Work for a store is kept in this SDK's cache folder until it is there.
 
         Raises:
-            InputError: it is no address of a file.
+            InputError: it is no address of a file, and no file's name.
         """
+        if "\0" in given:
+            raise InputError(f"-o {given!r} holds a NUL character, which no file's name may have.")
         if not STORE.match(given):
             return cls(Path(given), form, *rest)
         store = Stored.at(given)

@@ -14,6 +14,7 @@ from ..evaluation.parts import Figure, Subject
 from ..evaluation.reading import load
 from ..evaluation.schema import EVALUATION, Evaluation
 from ..evaluation.verdict import SAYS
+from ..halves.half import present
 
 if TYPE_CHECKING:
     from ..halves.half import Half
@@ -80,12 +81,13 @@ def without_places(error: NLAError, pair: NLAPair) -> NLAError:
 
 def placeless(pair: NLAPair) -> Callable[[Any], Any]:
     """What is said, without where the pair's files lie."""
-    places = {str(half.folder): called(half) for half in (pair.av, pair.ar) if half is not None}
-    beside = [Path(half.folder).parent / CLAIMS for half in (pair.av, pair.ar) if half is not None]
+    halves = present(pair.av, pair.ar)
+    places = {str(half.folder): called(half) for half in halves}
+    beside = [Path(half.folder).parent / CLAIMS for half in halves]
     places |= {str(file): file.name for file in beside}
-    named = [half.parent for half in (pair.av, pair.ar) if half is not None and half.parent is not None]
+    named = [half.parent for half in halves if half.parent is not None]
     places |= {str(files.path): without_folders(files.ref) for files in named}
-    refs = [pair.base.ref, *(half.ref for half in (pair.av, pair.ar) if half is not None)]
+    refs = [pair.base.ref, *(half.ref for half in halves)]
     places |= {ref: without_folders(ref) for ref in refs if Path(ref).is_absolute()}
     if pair.base.path is not None:
         places[str(pair.base.path)] = without_folders(pair.base.ref)
@@ -122,8 +124,8 @@ def questions_of(pair: NLAPair) -> list[str]:
 
 def evaluation_beside(pair: NLAPair) -> Evaluation | None:
     """The evaluation that lies beside the halves; None: there is none, it does not hold, or it is of another pair."""
-    for half in (pair.av, pair.ar):
-        for folder in () if half is None else (Path(half.folder), Path(half.folder).parent):
+    for half in present(pair.av, pair.ar):
+        for folder in (Path(half.folder), Path(half.folder).parent):
             if (folder / EVALUATION).is_file():
                 try:
                     found = load(folder / EVALUATION)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +22,7 @@ from nla_sdk.io.tables import read_vectors
 from nla_sdk.model.decoding.repeats import items
 from nla_sdk.model.output import parse_output
 from nla_sdk.sampling import Sampling
+from tests.fit.launching import launch
 from tests.fit.test_training import config_file, text
 from training import pipeline
 from training.configs.config import Config
@@ -39,8 +37,6 @@ from training.fit.engine.rows import label_tokens
 from training.label.readout import stage as readout
 from training.label.readout.probes import Probes
 from training.label.readout.words import same_stem, spellings, usual
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -456,18 +452,9 @@ def test_two_processes_train_the_pair_of_one(trained, tmp_path):
     settings["grpo"] |= {"batch_size": 3, "max_rows": 9, "kl": 0.1, "ar_lr": 1e-4}
     trained.with_name("two.yaml").write_text(yaml.safe_dump(settings))
     grpo.run(Config.load(trained.with_name("two.yaml")), name="alone")
-    launch = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "training.fit.grpo"]
-    done = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", *launch]
-        + ["--config", str(trained.with_name("two.yaml")), "--name", "together"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
+    launch(
+        ["-m", "training.fit.grpo", "--config", str(trained.with_name("two.yaml")), "--name", "together"], 1, tmp_path
     )
-    assert done.returncode == 0, done.stderr[-3000:]
     out = Config.load(trained).out
     logs = [
         [json.loads(line) for line in (out / name / "log.jsonl").read_text().splitlines()]

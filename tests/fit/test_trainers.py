@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from nla_sdk.io.tables import read_vectors
 from nla_sdk.model.backbone import Backbone
 from tests import configs, tiny
 from tests.engines.server import Loopback
+from tests.fit.launching import launch
 from tests.fit.test_training import config_file, text
 from training import pipeline
 from training.configs.config import Config
@@ -153,36 +153,6 @@ def test_two_processes_walk_the_loss_curve_of_one(built, tmp_path, role, machine
     assert facts["processes"] == 2
     for name, tensor in weights(one, role).items():
         torch.testing.assert_close(weights(two, role)[name], tensor, rtol=1e-3, atol=1e-3)
-
-
-def launch(command: list[str], machines: int, folder: Path) -> None:
-    """Run a trainer in two processes: of one `accelerate launch`, or of one on each of two machines."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    start = [sys.executable, "-m", "accelerate.commands.launch"]
-    start += ["--multi_gpu", "--num_processes", "2", "--num_machines", str(machines)]
-    start += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(port if machines > 1 else 0)]
-    start += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    said = [folder / f"machine-{rank}.log" for rank in range(machines)]
-    running = []
-    for rank, log in enumerate(said):
-        with log.open("w", encoding="utf-8") as stream:
-            running.append(
-                subprocess.Popen(
-                    [*start, "--machine_rank", str(rank), *command],
-                    cwd=ROOT,
-                    env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-                    stdout=stream,
-                    stderr=stream,
-                )
-            )
-    try:
-        codes = [each.wait(timeout=300) for each in running]
-    finally:
-        for each in running:
-            each.kill()
-    assert codes == [0] * machines, "\n".join(log.read_text(encoding="utf-8")[-3000:] for log in said)
 
 
 @pytest.mark.parametrize("role", ["av", "ar"])

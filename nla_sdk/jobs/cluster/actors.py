@@ -70,10 +70,11 @@ class Worker:
 
     def digests(self) -> Answer:
         """SHA-256s of the pair's files here."""
+        from ...halves.half import present
         from ..identity import digests_of
 
         pair = self.unit.load()
-        return _answered(lambda: digests_of(half for half in (pair.av, pair.ar) if half is not None))
+        return _answered(lambda: digests_of(present(pair.av, pair.ar)))
 
     def work(self, stream: bytes, first: int) -> Answer:
         """Rows to rows."""

@@ -12,15 +12,17 @@ import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import first_line
 from ...io.progress import say
 from ..faults import ClusterError
-from ..identity import Lying
-from ..unit import Unit
 from .pool import Pool
 from .sizes import Fit, Machine, fit
+
+if TYPE_CHECKING:
+    from ..identity import Lying
+    from ..unit import Unit
 
 EXTRA = "--engine ray needs Ray, which is not installed: pip install 'nla-sdk[cluster]'."
 STORE = 500_000_000
@@ -64,11 +66,11 @@ def connected(address: str | None) -> Iterator[Any]:
     if own:
         how |= {"num_cpus": _cores(), "include_dashboard": False, "object_store_memory": STORE}
     try:
-        ray.init(**how)
-    except Exception as error:  # Ray has nothing more special for a node that does not come up in time
-        where = "this machine" if own else address
-        raise ClusterError(f"No Ray cluster at {where}: {first_line(error)}") from error
-    try:
+        try:
+            ray.init(**how)
+        except Exception as error:  # Ray has nothing more special for a node that does not come up in time
+            where = "this machine" if own else address
+            raise ClusterError(f"No Ray cluster at {where}: {first_line(error)}") from error
         yield ray
     finally:
         ray.shutdown()

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import NLAError
 from ...halves.fetch import fetch_base
-from ...halves.half import Half
 from ...io.rows.row_source import TEXTS
-from ..identity import Lying
+
+if TYPE_CHECKING:
+    from ...halves.half import Half
+    from ..identity import Lying
 
 PROCESS = 800_000_000
 """Bytes of Python, libraries and activations beside the weights: the demo pair at work takes 1.85 GB, its weights 1.07

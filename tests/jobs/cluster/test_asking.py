@@ -61,7 +61,7 @@ def test_gpus_are_taken_where_there_are_some_and_hold_half_precision(full_folder
 
 
 def test_an_av_that_a_server_holds_takes_no_memory_of_an_actor(full_folder):
-    told = {"av": str(full_folder), "av_engine": "http://127.0.0.1:9"}
+    told = {"av": str(full_folder / "av"), "av_engine": "http://127.0.0.1:9"}
     found = fit(Lying.find(told), told, VECTORS, TWO)
     assert (found.weights, found.size.gpus) == (0, 0.0)
     told["ar"] = str(full_folder / "ar")

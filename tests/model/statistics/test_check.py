@@ -143,7 +143,7 @@ def test_statistics_are_measured_once_for_a_base(lora_folders, monkeypatch):
 
 
 def test_the_bundled_pair_is_checked_on_its_held_out_rows_without_its_base():
-    """The statistics are shipped: right vectors are never suspect, and moved ones are."""
+    """The statistics are shipped: 416 right vectors are never suspect, and moved ones are."""
     from importlib import resources
 
     import pyarrow.parquet as pq

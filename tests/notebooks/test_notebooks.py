@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
-
-
-def printed(cell) -> str:
-    """What a cell shows, as text."""
-    texts = [one.get("text") or one.get("data", {}).get("text/plain", "") for one in cell.outputs]
-    return "".join(texts)
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """A notebook run in an empty folder; what each code cell shows, by its last line."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    def run(name: str) -> dict[str, str]:
-        kept = nbformat.read(ROOT / "examples" / f"{name}.ipynb", as_version=4)
-        where = {"metadata": {"path": str(tmp_path)}}
-        client = NotebookClient(copy.deepcopy(kept), timeout=840, kernel_name="python3", resources=where)
-        cells = [cell for cell in client.execute().cells if cell.cell_type == "code"]
-        return {cell.source.split("\n")[-1].strip(): printed(cell) for cell in cells}
-
-    return run
 
 
 def test_there_are_three():
@@ -71,16 +47,3 @@ def test_directions(run):
     assert shown["pair.steer(prompt, sea, [0.0, 0.5, 1.0], max_new_tokens=12)"].count("steered") == 3
     asked, words = shown["print(pair.explain(loaded)[0])"].strip().split("\n", 1)
     assert "kind" in asked and words.strip() in shown["pair.steer(prompt, words, [0.0, 0.5, 1.0], max_new_tokens=12)"]
-
-
-@pytest.mark.timeout(900)
-def test_a_pair_of_ones_own(run, monkeypatch):
-    monkeypatch.setenv("NLA_QUICK", "1")
-    shown = run("own_pair")
-    stages = next(text for text in shown.values() if "done after" in text)
-    assert [line.partition(":")[0] for line in stages.splitlines()] == [
-        *("pipeline", "fit.av", "fit.on_policy", "fit.ar", "evaluate")
-    ]
-    assert any("heldout_loss_shuffled" in text for text in shown.values())
-    assert "RoundTrip(" in shown['pair.round_trip("Return a list of the names of all modules that")']
-    assert "nothing was sent (--dry-run)" in shown["print(done.stdout or done.stderr)"]
