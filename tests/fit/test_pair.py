@@ -31,6 +31,15 @@ def test_stages_run_in_order_and_the_evaluation_is_of_the_halves_that_they_leave
     assert asked["--data"] == str(config.out / "eval.parquet")
 
 
+@pytest.mark.parametrize(("sources", "begins"), [(["readout"], []), (["readout", "expert"], ["fit.expert"])])
+def test_a_round_after_another_run_makes_no_tables(config, sources, begins, tmp_path):
+    av = config.av.model_copy(update={"sources": sources})
+    again = config.model_copy(update={"after": config.out, "out": tmp_path / "round2", "av": av})
+    made = pair.stages(again, [], processes=1)
+    assert list(made) == [*begins, "fit.av", "fit.on_policy", "fit.ar", "evaluate"]
+    assert made["evaluate"][made["evaluate"].index("--data") + 1] == str(config.out / "eval.parquet")
+
+
 def test_only_training_is_shared_among_processes_and_they_share_the_cores(config, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 8)

@@ -29,7 +29,7 @@ from training.configs.config import Config
 from training.configs.data import Readout
 from training.fit import ar as sft_ar
 from training.fit import av as sft_av
-from training.fit import expert, grpo
+from training.fit import expert, grpo, on_policy
 from training.fit.engine import checkpoints, collapse
 from training.fit.engine.base import load_base
 from training.fit.engine.losses import in_turn, response_states
@@ -266,6 +266,27 @@ def test_expert_rows_are_the_best_of_their_groups_and_train_the_av(trained, tmp_
     made = sft_av.run(config.model_copy(update={"av": settings}), name="with_expert")
     facts = yaml.safe_load((made / "nla_meta.yaml").read_text())["provenance"]["training"]
     assert facts["rows"] == 16 and facts["tables_sha256"]["expert.parquet"] == sha256_of(config.out / "expert.parquet")
+
+
+def test_a_second_round_trains_on_the_tables_and_from_the_halves_of_the_first(trained, tmp_path):
+    """Nothing of the first run is written to, and what is made says what it was made from."""
+    first = Config.load(trained)
+    values = {"extends": str(trained), "out": str(tmp_path / "out"), "after": str(first.out)}
+    again = tmp_path / "round2.yaml"
+    again.write_text(yaml.safe_dump(values | {"av": {"sources": ["readout", "expert"], "max_rows": 8}}), "utf-8")
+    before = {file: file.stat().st_mtime_ns for file in first.out.rglob("*")}
+    second = Config.load(again, {"ar.sources": ["readout", "on_policy"], "ar.on_policy_rows": 4, "ar.max_rows": 8})
+    expert.run(second)
+    sft_av.run(second)
+    on_policy.run(second)
+    sft_ar.run(second)
+    assert {file: file.stat().st_mtime_ns for file in first.out.rglob("*")} == before
+    for role, table in {"av": "expert.parquet", "ar": "on_policy.parquet"}.items():
+        made = yaml.safe_load((second.half(role) / "nla_meta.yaml").read_text())["provenance"]["training"]
+        assert made["parent"]["adapter_sha256"] == sha256_of(first.half(role) / "adapter_model.safetensors")
+        assert made["tables_sha256"][table] == sha256_of(second.out / table)
+    av = sha256_of(second.half("av") / "adapter_model.safetensors")[:12]
+    assert set(pq.read_table(second.out / "on_policy.parquet")["labeler_model"].to_pylist()) == {f"av:{av}"}
 
 
 # --- GRPO ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 
 from nla_sdk.errors import ChunkError, InputError
 from nla_sdk.io.files import sha256_of
-from nla_sdk.io.rows.formats import json_lines, pick_format, write_stream, write_tables
+from nla_sdk.io.rows.formats import encoding_of, json_lines, pick_format, write_stream, write_tables
 from nla_sdk.io.sidecars import read_sidecar
 from nla_sdk.io.tables import vector_column
 
@@ -63,3 +63,21 @@ def test_a_stream_of_nothing_needs_a_schema(tmp_path):
         write_stream(tmp_path / "a.parquet", [], {"drops": {"short": 3}})
     assert list(tmp_path.iterdir()) == []
     assert pq.read_table(write_stream(tmp_path / "a.parquet", [], {}, TABLE.schema)).schema.equals(TABLE.schema)
+
+
+@pytest.mark.parametrize("kind", [pa.list_, pa.large_list, lambda of: pa.list_(of, 64)])
+@pytest.mark.parametrize("of", [pa.float32(), pa.float16()])
+def test_vectors_of_float32_are_split_into_their_bytes_and_all_come_back_as_they_were(kind, of, tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((2000, 64)).astype(of.to_pandas_dtype())
+    names = [["a", "b"]] * 2000
+    table = pa.table({"v": pa.array(list(vectors), kind(of)), "names": names, "nothing": pa.nulls(2000, kind(of))})
+    plain, split = tmp_path / "plain.parquet", tmp_path / "split.parquet"
+    pq.write_table(table, plain, compression="zstd", use_dictionary=False)
+    pq.write_table(table, split, **encoding_of(table.schema))
+    assert pq.read_table(split).equals(table)
+    columns = pq.read_metadata(split).row_group(0)
+    found = {columns.column(at).path_in_schema.split(".")[0]: columns.column(at).encodings for at in range(3)}
+    assert ("BYTE_STREAM_SPLIT" in found["v"]) == (of == pa.float32()) and "BYTE_STREAM_SPLIT" not in found["names"]
+    if of == pa.float32():
+        assert split.stat().st_size < 0.97 * plain.stat().st_size

@@ -215,8 +215,10 @@ class Grpo(Train):
     `batch_size` is in activations; each gets `samples` explanations.
     """
 
-    av: Path | None = Field(None, description="Half to start from; default: <out>/av/final.")
-    ar: Path | None = Field(None, description="Half to start from; default: <out>/ar/final.")
+    av: Path | None = Field(
+        None, description="Half to start from; default: the run's own (<out>/av/final), or that of `after`."
+    )
+    ar: Path | None = Field(None, description="Half to start from; default: as of the AV.")
     samples: int = Field(8, ge=2, description="Explanations of one activation: the group that is compared.")
     temperature: float = Field(1.0, gt=0, description="Of the sampling.")
     kl: float = Field(0.05, ge=0, description="Weight of the divergence from the AV that training started from.")

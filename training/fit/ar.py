@@ -49,14 +49,14 @@ class ARTrainer:
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
         self.config, self.backbone, settings = config, backbone, config.ar
-        self.statistics = Statistics.load(config.out)
+        self.statistics = Statistics.load(config.tables_from)
         self.contract = self.statistics.contract(config, backbone, ADAPTER)
         mean = self.statistics.mean if settings.centred else None
         means = {} if mean is None else {None: mean}
         transform = Transform(backbone.d_model, means, centred_norm=self.contract.centred_norm)
         self.reconstructor = Reconstructor(backbone, ADAPTER, self.contract, self._head(), transform)
         self.head = self.reconstructor.head
-        self.tables = [config.out / f"{name}.parquet" for name in settings.tables]
+        self.tables = [config.tables_from / f"{name}.parquet" for name in settings.tables]
         drawn = {"max_rows": settings.max_rows, "weights": settings.family_weights}
         parts = [load_rows(table, settings.sources, **drawn) for table in self.tables]
         if "on_policy" in settings.sources:
@@ -66,7 +66,7 @@ class ARTrainer:
         self.rows = [row for part in parts for row in part[1]]
         self.targets = vectors if mean is None else vectors - mean
         self.prompts = self._tokenize([row["api_explanation"] for row in self.rows])
-        self.chosen_by = choosing_table(config.out)
+        self.chosen_by = choosing_table(config.tables_from)
         self.eval_vectors, self.eval_rows = load_rows(self.chosen_by, settings.sources, settings.eval_rows)
         lora = add_adapter(backbone, ADAPTER, settings, config.seed, self.contract.ar_num_blocks)
         head = {"head.weight": self.head.weight, "head.bias": self.head.bias}

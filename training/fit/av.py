@@ -37,17 +37,17 @@ class AVTrainer:
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
         self.config, self.backbone, settings = config, backbone, config.av
-        self.statistics = Statistics.load(config.out)
+        self.statistics = Statistics.load(config.tables_from)
         self.contract = self.statistics.contract(config, backbone, ADAPTER)
         transform = Transform(backbone.d_model, {None: self.statistics.mean}) if config.centred else None
         self.verbalizer = Verbalizer(backbone, ADAPTER, self.contract, transform)
-        self.tables = [config.out / "av_sft.parquet"]
+        self.tables = [config.tables_from / "av_sft.parquet"]
         vectors, rows = load_rows(self.tables[0], settings.sources, settings.max_rows, weights=settings.family_weights)
         if "expert" in settings.sources:
             self.tables.append(config.out / "expert.parquet")
             own, chosen = load_rows(self.tables[-1], ["expert"])
             vectors, rows = torch.cat([vectors, own]), rows + chosen
-        self.chosen_by = choosing_table(config.out)
+        self.chosen_by = choosing_table(config.tables_from)
         held_out, self.eval_rows = load_rows(self.chosen_by, settings.sources, settings.eval_rows)
         layers = Layers(config)
         vectors, held_out = layers.stacked(vectors, rows), layers.stacked(held_out, self.eval_rows)

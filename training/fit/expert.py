@@ -37,7 +37,7 @@ def run(config: Config) -> Path:
         InputError: a table or a half is missing; support is rewarded by another pair's calibration.
         MissingFileError: support is rewarded, and there is no calibration.
     """
-    settings, halves = config.expert, {"av": config.half("av"), "ar": config.half("ar")}
+    settings, halves = config.expert, {role: config.half_before(role) for role in ("av", "ar")}
     facts = {"best_of": settings.best_of, "temperature": settings.temperature, "seed": config.seed}
     best = _nearest(config)
     if settings.reward.support:
@@ -49,7 +49,7 @@ def run(config: Config) -> Path:
     return explain_rows(
         config,
         "expert",
-        config.out / "rl.parquet",
+        config.tables_from / "rl.parquet",
         rows=settings.rows,
         halves=halves,
         labeler="expert",
@@ -95,7 +95,7 @@ class _Rewarded:
         parts = Parts.of(pair)
         if "replacement" not in self.calibration.needed:
             return Support(self.calibration, parts)
-        vectors = load_vectors(self.config.out / "rl.parquet", PARTNERS)
+        vectors = load_vectors(self.config.tables_from / "rl.parquet", PARTNERS)
         return Support(self.calibration, parts, (vectors.float(), [str(one) for one in pair.explain(vectors)]))
 
 

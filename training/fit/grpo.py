@@ -120,7 +120,7 @@ class GRPOTrainer:
     ) -> None:
         self.config, self.settings, self.backbone, self.accelerator = config, _settings(config), backbone, accelerator
         refuse_several(config, "training.fit.grpo")
-        self.statistics = Statistics.load(config.out)
+        self.statistics = Statistics.load(config.tables_from)
         self.contracts: dict[str, Contract] = {
             role: half.contract.verify(backbone.tokenizer, backbone.vocabulary) for role, half in halves.items()
         }
@@ -136,9 +136,9 @@ class GRPOTrainer:
         self.reconstructor = Reconstructor(backbone, "ar", ar, head, transform)
         self.end = min(self.verbalizer.end_ids)
         self.layer = halves["av"].contract.layer
-        self.tables = [config.out / "rl.parquet"]
+        self.tables = [config.tables_from / "rl.parquet"]
         self.vectors = load_vectors(self.tables[0], self.settings.max_rows)
-        self.chosen_by = choosing_table(config.out)
+        self.chosen_by = choosing_table(config.tables_from)
         self.eval_vectors = load_vectors(self.chosen_by, self.settings.eval_rows)
         self.lengths = [0] * len(self.vectors)
         lora = {"av": backbone.adapter_parameters("av"), "ar": backbone.adapter_parameters("ar")}
@@ -351,7 +351,7 @@ def run(config: Config, *, name: str = "grpo") -> Path:
     if settings.shard_base:
         raise InputError("grpo.shard_base: every process samples texts of its own length, so blocks cannot be shared.")
     accelerator, device = processes()
-    halves = {role: Half.find(str(getattr(settings, role) or config.half(role)), role) for role in ("av", "ar")}
+    halves = {role: Half.find(str(getattr(settings, role) or config.half_before(role)), role) for role in ("av", "ar")}
     for half in halves.values():
         if not half.is_adapter:
             raise InputError(f"{half.ref} is a whole model; GRPO trains adapters on one base.")

@@ -33,7 +33,7 @@ def run(config: Config) -> Path:
     return explain_rows(
         config,
         "on_policy",
-        config.out / "ar_sft.parquet",
+        config.tables_from / "ar_sft.parquet",
         rows=settings.on_policy_rows,
         halves={"av": config.half("av")},
         labeler="av",

@@ -1,6 +1,9 @@
 """From text to a measured pair, in one command and in legs: `python -m training.fit.pair --config mine.yaml`
 
-pipeline → fit.av → fit.on_policy → fit.ar → evaluate, each in a process of its own, exactly as its own command runs.
+pipeline → fit.av → fit.on_policy → fit.ar → evaluate, each in a process of its own, exactly as its own command runs. A
+config that says `after:` is another round, on the tables and from the halves of a finished run: it makes no tables, and
+begins with fit.expert where `av.sources` asks for it.
+
 With `--minutes 8` a leg ends after about so long: the step in flight is saved, and the same command goes on. A stage
 that is finished says so and is passed by in seconds.
 """
@@ -41,13 +44,19 @@ def stages(config: Config, given: Sequence[str], processes: int, embedder: str =
         embedder: for the evaluation; empty: none.
     """
     found = {}
-    for name in ("pipeline", "fit.av", "fit.on_policy", "fit.ar"):
+    first = ("fit.expert",) if "expert" in config.av.sources else ()
+    for name in (*(first if config.after else ("pipeline",)), "fit.av", "fit.on_policy", "fit.ar"):
         start = [sys.executable, "-m"]
         if name in TRAINERS and processes > 1:
             start += ["torch.distributed.run", "--nproc_per_node", str(processes), "-m"]
         found[name] = [*start, f"training.{name}", *given]
     halves = [text for role in ("av", "ar") for text in (f"--{role}", str(config.half(role)))]
-    asked = ["--data", str(config.out / "eval.parquet"), "--out", str(config.results / config.out.name / "evaluation")]
+    asked = [
+        "--data",
+        str(config.tables_from / "eval.parquet"),
+        "--out",
+        str(config.results / config.out.name / "evaluation"),
+    ]
     asked += ["--embedder", embedder] if embedder else []
     found["evaluate"] = [sys.executable, "-m", "training.evaluate", *halves, *asked]
     return found

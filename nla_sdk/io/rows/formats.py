@@ -143,6 +143,17 @@ def write_stream(
 
 
 def encoding_of(schema: pa.Schema) -> dict[str, Any]:
-    """How a table is written: compressed, and vectors without a dictionary, which makes them half as large again."""
+    """How a table is written: compressed, and vectors byte by byte and without a dictionary.
+
+    A dictionary makes vectors half as large again. All first bytes, then all second ones (BYTE_STREAM_SPLIT) compress
+    better than number by number, values that were bfloat16 most of all, and take no longer. Not float16, which DuckDB
+    cannot read so (findings/duckdb-half-floats-split.sh).
+    """
     flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
-    return {"compression": "zstd", "use_dictionary": flat}
+    split = {f"{field.name}.list.element": "BYTE_STREAM_SPLIT" for field in schema if _in_bytes(field.type)}
+    return {"compression": "zstd", "use_dictionary": flat, "column_encoding": split or None}
+
+
+def _in_bytes(kind: pa.DataType) -> bool:
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return lists and pa.types.is_floating(kind.value_type) and not pa.types.is_float16(kind.value_type)

@@ -70,7 +70,7 @@ def explain_rows(
     prompt = prompt_column(config.av.template)
     facts = {"inputs": inputs, "picked": picked, "rows_per_chunk": ROWS_PER_CHUNK, "prompt": prompt, **settings}
     if closed:
-        facts["vocabulary"] = [sha256_of(config.out / "av_sft.parquet"), config.av.sources]
+        facts["vocabulary"] = [sha256_of(config.tables_from / "av_sft.parquet"), config.av.sources]
     path = config.out / f"{stage}.parquet"
     chunks, pair = Chunks(config.out / "chunks", stage, facts), None
     if is_finished(path, chunks.identity, overwrite=True):  # another AV's words are of no further use

@@ -119,7 +119,7 @@ def kind_of(labeler: str) -> str:
 
 def label_tokens(config: Config, tokenizer: Any) -> set[int]:
     """Every token of the responses that the AV is trained on: those of its `sources`."""
-    rows = read_table(config.out / "av_sft.parquet", TEXTS[1:], TEXTS[1:]).to_pylist()
+    rows = read_table(config.tables_from / "av_sft.parquet", TEXTS[1:], TEXTS[1:]).to_pylist()
     own = [row["response"] for row in rows if kind_of(row["labeler_model"]) in config.av.sources]
     texts = [target_text(response, config.av.template) for response in own]
     return {token for ids in tokenizer(texts, add_special_tokens=False).input_ids for token in ids}
