@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -110,8 +111,8 @@ def meaning(kind: type) -> str:
 
 
 def cell(text: str) -> str:
-    """Text inside a table."""
-    return text.replace("|", "\\|")
+    """Text inside a table; the pages that it names are links."""
+    return re.sub(r"docs/([\w/-]+\.md)", r"[docs/\1](\1)", text.replace("|", "\\|"))
 
 
 if __name__ == "__main__":

@@ -8,17 +8,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nla_sdk import NLAPair, metrics
 from nla_sdk.claims.cutting import claims_of
 from nla_sdk.errors import InputError, NonFiniteOutputError
 from nla_sdk.halves.half import Half
-from nla_sdk.io.files import sha256_of
+from nla_sdk.io.files import hash64, sha256_of
 from nla_sdk.io.tables import read_vectors
+from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.decoding.repeats import items
 from nla_sdk.model.output import parse_output
 from nla_sdk.sampling import Sampling
@@ -33,7 +37,7 @@ from training.fit import expert, grpo, on_policy
 from training.fit.engine import checkpoints, collapse
 from training.fit.engine.base import load_base
 from training.fit.engine.losses import in_turn, response_states
-from training.fit.engine.rows import label_tokens
+from training.fit.engine.rows import held_apart, label_tokens
 from training.label.readout import stage as readout
 from training.label.readout.probes import Probes
 from training.label.readout.words import same_stem, spellings, usual
@@ -265,7 +269,39 @@ def test_expert_rows_are_the_best_of_their_groups_and_train_the_av(trained, tmp_
     settings = config.av.model_copy(update={"sources": ["readout", "expert"], "max_rows": 10, "epochs": 0.5})
     made = sft_av.run(config.model_copy(update={"av": settings}), name="with_expert")
     facts = yaml.safe_load((made / "nla_meta.yaml").read_text())["provenance"]["training"]
-    assert facts["rows"] == 16 and facts["tables_sha256"]["expert.parquet"] == sha256_of(config.out / "expert.parquet")
+    kept = [hash64(doc_id) % 8 > 0 for doc_id in table["doc_id"].to_pylist()]
+    assert facts["rows"] == 10 + (sum(kept) or len(kept))
+    assert facts["tables_sha256"]["expert.parquet"] == sha256_of(config.out / "expert.parquet")
+
+
+def test_an_av_of_expert_rows_is_chosen_by_such_rows_too(trained, tmp_path, base):
+    """By labels alone the half that training starts from would always be the best."""
+    config = Config.load(trained)
+    expert.run(config)
+    found = pq.read_table(config.out / "expert.parquet")
+    held = ["doc3", "doc20"]  # those of an eighth of all documents
+    documents = pa.array([["doc1", *held][at % 3] for at in range(len(found))])
+    (tmp_path / "out").mkdir()
+    own = found.set_column(found.schema.get_field_index("doc_id"), "doc_id", documents)
+    pq.write_table(own, tmp_path / "out" / "expert.parquet")
+    settings = config.av.model_copy(update={"sources": ["readout", "expert"], "max_rows": 10})
+    changes = {"av": settings, "out": tmp_path / "out", "tables": config.out}
+    trainer = sft_av.AVTrainer(config.model_copy(update=changes), Backbone.load(base, device="cpu", dtype="float32"))
+    documents = {
+        name: {row["doc_id"] for row in rows if row["labeler_model"].startswith("expert")}
+        for name, rows in {"trained on": trainer.rows, "chosen by": trainer.eval_rows}.items()
+    }
+    assert documents == {"trained on": {"doc1"}, "chosen by": set(held)}
+    assert len(trainer.eval_inputs) == len(trainer.eval_rows) and len(trainer.inputs) == len(trainer.rows)
+
+
+@given(st.lists(st.integers(0, 40).map(str), max_size=30), st.integers(1, 8))
+def test_rows_to_choose_by_are_of_documents_that_are_not_trained_on(documents, wanted):
+    kept, apart = held_apart([{"doc_id": one} for one in documents], wanted)
+    assert not {documents[at] for at in kept} & {documents[at] for at in apart}
+    assert len(apart) <= wanted and (kept or not documents)
+    sides = {hash64(one) % 8 == 0 for one in documents}
+    assert bool(apart) == (len(sides) == 2)
 
 
 def test_a_second_round_trains_on_the_tables_and_from_the_halves_of_the_first(trained, tmp_path):
