@@ -18,7 +18,7 @@ WHEEL = {
     *("training/__init__.py", "cards/__init__.py", "nla_sdk/py.typed"),
     *(f"cards/templates/{name}.jinja2" for name in ("claims.md", "model.md", "code/sdk.py")),
     *(f"nla_sdk/demo/{name}" for name in ("evaluation.json", "rows.parquet", "claims.json", "claims.parquet")),
-    *("nla_sdk/demo/activation_statistics.safetensors", "nla_sdk/model/statistics/texts.txt"),
+    *("nla_sdk/demo/av/activation_statistics.safetensors", "nla_sdk/model/statistics/texts.txt"),
     *(
         f"nla_sdk/demo/{role}/{name}"
         for role in ("av", "ar")

@@ -13,7 +13,7 @@ from ..io.files import atomic
 from ..io.progress import say
 from ..model.backbone import Backbone
 from ..model.statistics.measure import TEXTS, measure
-from ..model.statistics.states import FORMAT, STATISTICS_FILE, ActivationStatistics
+from ..model.statistics.states import FORMAT, ActivationStatistics
 from .demo_base import cache_root
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def kept(
 
 
 def statistics_of(halves: Sequence[Half], base: Base, *, wait: bool) -> ActivationStatistics | None:
-    """Those that a half's contract names, else those bundled or cached, else measured if the base is in memory.
+    """Those that a half's contract names, else those cached, else measured if the base is in memory.
 
     Args:
         wait: for a large base on a CPU.
@@ -70,9 +70,6 @@ def statistics_of(halves: Sequence[Half], base: Base, *, wait: bool) -> Activati
             contract = half.contract
             found.belongs(contract.base_model, cast(int, contract.layer), cast(int, contract.d_model), str(file))
             return found
-    bundled = halves[0].folder.parent / STATISTICS_FILE
-    if halves[0].ref == "demo" and bundled.is_file():
-        return ActivationStatistics.load(bundled)
     if any(half.contract.activation_map or half.contract.reconstruction_map for half in halves):
         return None  # what is read is mapped from another model's space, of which the base knows nothing
     return statistics_at(base, cast(int, halves[0].contract.layer), wait=wait)

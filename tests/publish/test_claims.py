@@ -10,12 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cards.figures.curves import heldout_curves
 from nla_sdk.claims.calibration import CLAIMS, Calibration, Weight, Weights, load_calibration
 from nla_sdk.errors import InputError
 from nla_sdk.evaluation.reading import dumps, load
 from nla_sdk.evaluation.schema import CLAIMS_TABLE, EVALUATION
 from nla_sdk.halves.beside.digests import half_digests
 from nla_sdk.io.files import sha256_of
+from nla_sdk.io.logs import read_log, read_losses
 from tests.publish.conftest import request_of
 from training.evaluate import verify
 from training.publish import bundle
@@ -160,6 +162,17 @@ def demo(claimed, tmp_path, monkeypatch) -> Path:
     real = bundle.verify
     monkeypatch.setattr(bundle, "verify", lambda path, **named: real(path, av=named["av"], ar=named["ar"]))
     return folder
+
+
+def test_a_bundled_log_shows_what_the_whole_one_does(tmp_path):
+    whole = [{"step": step, "loss": 1 / (step + 1), "lr": 0.1, "seconds": 1.5} for step in range(5)]
+    whole[4] |= {"heldout_loss": 1.0, "heldout_loss_shuffled": 2.0, "peak_memory_gib": 3.0}
+    log, thin = tmp_path / "log.jsonl", tmp_path / "thin.jsonl"
+    log.write_text("".join(json.dumps(record) + "\n" for record in whole))
+    thin.write_text("".join(f"{line}\n" for line in bundle.thinned(log)))
+    assert read_losses(thin) == read_losses(log) and heldout_curves(thin, "av") == heldout_curves(log, "av")
+    assert [record["seconds"] for record in read_log(thin)] == [1.5] * 5 and read_log(thin)[4] == whole[4]
+    assert thin.stat().st_size < log.stat().st_size
 
 
 def test_bundling_an_evaluation_puts_its_claims_beside_it_and_takes_old_ones_away(claimed, demo):

