@@ -295,6 +295,24 @@ def test_an_av_of_expert_rows_is_chosen_by_such_rows_too(trained, tmp_path, base
     assert len(trainer.eval_inputs) == len(trainer.eval_rows) and len(trainer.inputs) == len(trainer.rows)
 
 
+def test_an_ar_of_what_the_av_writes_is_chosen_by_that_too(trained, tmp_path, base, monkeypatch):
+    """On activations that it was shown with no label either."""
+    monkeypatch.setattr("training.fit.engine.rows.hash64", lambda doc_id: int(int(doc_id[3:]) % 3 > 0))
+    config = Config.load(trained)
+    settings = config.ar.model_copy(update={"sources": ["readout", "on_policy"], "on_policy_rows": 1000})
+    config = config.model_copy(update={"ar": settings, "after": config.out, "out": tmp_path / "out"})
+    config.half("av").parent.mkdir(parents=True)
+    config.half("av").symlink_to(config.half_before("av"))
+    on_policy.run(config)
+    trainer = sft_ar.ARTrainer(config, Backbone.load(base, device="cpu", dtype="float32"))
+    assert len(trainer.eval_rows) == len(trainer.eval_vectors) and len(trainer.rows) == len(trainer.targets)
+    apart = {row["doc_id"] for row in trainer.eval_rows if row["labeler_model"].startswith("av:")}
+    assert apart and all(int(doc_id[3:]) % 3 == 0 for doc_id in apart)
+    assert any(row["labeler_model"].startswith("readout") for row in trainer.eval_rows)
+    assert {row["doc_id"] for row in trainer.rows if row["labeler_model"].startswith("av:")}
+    assert not apart & {row["doc_id"] for row in trainer.rows}
+
+
 @given(st.lists(st.integers(0, 40).map(str), max_size=30), st.integers(1, 8))
 def test_rows_to_choose_by_are_of_documents_that_are_not_trained_on(documents, wanted):
     kept, apart = held_apart([{"doc_id": one} for one in documents], wanted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,11 @@ def balanced(families: Sequence[str | None], wanted: int) -> list[int]:
     return sorted(picked)
 
 
-def load_rows(
-    path: Path, sources: Sequence[str], max_rows: int | None = None, *, weights: str = "none"
-) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+Loaded = tuple[torch.Tensor, list[dict[str, Any]]]
+"""Vectors float32 [n, d], raw, and the n rows' other columns."""
+
+
+def load_rows(path: Path, sources: Sequence[str], max_rows: int | None = None, *, weights: str = "none") -> Loaded:
     """Rows of a training table whose label is of one of `sources`.
 
     Args:
@@ -103,6 +105,28 @@ def held_apart(rows: Sequence[Mapping[str, Any]], wanted: int) -> tuple[list[int
     if not kept or not apart:
         return list(range(len(rows))), []
     return kept, [apart[place] for place in evenly(len(apart), wanted)]
+
+
+def load_written(path: Path, kind: str, wanted: int) -> tuple[Loaded, Loaded]:
+    """What an AV wrote: rows to train on, and at most `wanted` of other documents to choose by.
+
+    Where it is trained on, it is chosen by too. By labels alone every step away from them is a step back, and the best
+    half is what training started from.
+
+    Args:
+        kind: "expert" or "on_policy".
+    """
+    vectors, rows = load_rows(path, [kind])
+    sides = held_apart(rows, wanted)
+    trained, apart = ((vectors[side], [rows[at] for at in side]) for side in sides)
+    return trained, apart
+
+
+def without(loaded: Loaded, documents: Container[str]) -> Loaded:
+    """The rows that are of none of the documents."""
+    vectors, rows = loaded
+    kept = [at for at, row in enumerate(rows) if row["doc_id"] not in documents]
+    return vectors[kept], [rows[at] for at in kept]
 
 
 def choosing_table(folder: Path) -> Path:
