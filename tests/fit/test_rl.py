@@ -37,7 +37,7 @@ from training.fit import expert, grpo, on_policy
 from training.fit.engine import checkpoints, collapse
 from training.fit.engine.base import load_base
 from training.fit.engine.losses import in_turn, response_states
-from training.fit.engine.rows import held_apart, label_tokens
+from training.fit.engine.rows import held_apart, label_texts, label_tokens
 from training.label.readout import stage as readout
 from training.label.readout.probes import Probes
 from training.label.readout.words import same_stem, spellings, usual
@@ -262,7 +262,7 @@ def test_expert_rows_are_the_best_of_their_groups_and_train_the_av(trained, tmp_
     table = pq.read_table(config.out / "expert.parquet")
     vectors, texts = read_vectors(table).copy(), table["api_explanation"].to_pylist()
     pair = NLAPair.from_pretrained(config.half("av"), config.half("ar"), base=config.base)
-    pair.verbalizer.restrict(label_tokens(config, pair.verbalizer.backbone.tokenizer))
+    pair.verbalizer.restrict(label_tokens(label_texts(config), pair.verbalizer.backbone.tokenizer))
     greedy = pair.reconstruct([one or " " for one in pair.explain(vectors)])
     chosen = metrics.cosine(pair.reconstruct(texts), torch.from_numpy(vectors))
     assert len(texts) == 6 and (chosen >= metrics.cosine(greedy, torch.from_numpy(vectors)) - 1e-5).all()

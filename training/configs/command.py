@@ -81,11 +81,11 @@ def spread_of(engine: EngineOptions) -> Spread | None:
     return spread
 
 
-def run_stage(run: Callable[[Config], object]) -> Callable[..., object]:
-    """A command for the stage function `run(config)`."""
+def cluster_stage(run: Callable[..., object]) -> Callable[..., object]:
+    """A command for the stage function `run(config, spread=…)`, whose chunks the actors of a cluster may make."""
 
-    def command(config: ConfigOptions) -> None:
-        print(run(config.load()))
+    def command(config: ConfigOptions, engine: EngineOptions) -> None:
+        print(run(config.load(), spread=spread_of(engine)))
 
     return _named(command, run)
 
