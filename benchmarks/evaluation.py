@@ -24,9 +24,10 @@ from nla_sdk.evaluation.parts import Settings
 from nla_sdk.evaluation.schema import ROWS
 from nla_sdk.io.chunks import Chunks
 from nla_sdk.io.rows.formats import write_stream
-from training.evaluate import heldout, measure
+from training.evaluate import heldout
 from training.evaluate.measures import compute
 from training.evaluate.measures.collapse import collapse
+from training.evaluate.measuring.rows import Rows
 from training.evaluate.run import _with_shuffled
 
 RECONSTRUCTIONS = 5
@@ -59,14 +60,13 @@ def main() -> None:
             pair.reconstruct(said)
 
     with tempfile.TemporaryDirectory() as folder:
-        chunks, rows = Chunks(Path(folder), "evaluate", {}), measure.Rows(pair, data, settings)
+        chunks, rows = Chunks(Path(folder), "evaluate", {}), Rows(data, settings)
+        rows.pair = pair
 
         def ours(part: range, index: int) -> None:
-            clock = measure.Clock()
-            chunks.write(index, {"rows": rows._chunk(part, clock), "timing": clock.table()})
+            chunks.write(index, rows(index))
 
-        for index, first in enumerate(range(0, len(data), measure.ROWS_PER_CHUNK)):
-            part = range(first, min(first + measure.ROWS_PER_CHUNK, len(data)))
+        for index, part in enumerate(rows.parts):
             sides = [("explain and five reconstructs", least, (part,)), ("evaluation", ours, (part, index))]
             for name, work, arguments in sides if index % 2 else reversed(sides):
                 start = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -17,6 +18,9 @@ from typing_extensions import get_type_hints  # Python 3.10's own makes an optio
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    from ..jobs.cluster.pool import Pool
+    from ..jobs.identity import Lying
+    from ..jobs.unit import Loaded
     from ..pair import NLAPair
 
 
@@ -176,11 +180,6 @@ class EngineOptions:
         bool, typer.Option("--dry-run", help="Say how many actors of which size fit; work on nothing.")
     ] = False
 
-    @property
-    def size(self) -> dict[str, float | None]:
-        """Of an actor, as `nla_sdk.jobs.cluster` takes it."""
-        return {"cpus": self.cpus_per_actor, "gpus": self.gpus_per_actor}
-
     def refuse_early(self, out: str | None) -> bool:
         """Whether a cluster is asked for; what makes no sense is said.
 
@@ -195,6 +194,22 @@ class EngineOptions:
         if said:
             raise InputError(f"--{said[0].replace('_', '-')} is of a cluster; add --engine ray, or leave it out.")
         return False
+
+    def opened(self, unit: Loaded, lying: Lying) -> AbstractContextManager[Pool]:
+        """The actors of the cluster, each with the unit's pair; a dry run ends here.
+
+        Args:
+            lying: the pair as it lies here.
+        Raises:
+            ClusterError: there is no such cluster, or no room in it.
+        """
+        from ..jobs.cluster import connection
+
+        size = {"cpus": self.cpus_per_actor, "gpus": self.gpus_per_actor}
+        if self.dry_run:
+            print(connection.fitting(unit, lying, self.address, **size))
+            raise typer.Exit
+        return connection.opened(unit, lying, self.address, actors=self.actors, **size)
 
 
 @dataclass(frozen=True)

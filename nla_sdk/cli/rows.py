@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from ..errors import InputError
 from ..imports import uncollected
 from ..io.progress import progress_bar, say
@@ -189,7 +187,6 @@ def opened(unit: Unit, engine: EngineOptions, read_by: Callable[[Origin], object
         read_by: holds INPUT against what a pair reads.
     """
     with uncollected():
-        from ..jobs.cluster import connection
         from ..jobs.identity import Lying
         from ..model.statistics.means import ActivationMean
 
@@ -197,12 +194,9 @@ def opened(unit: Unit, engine: EngineOptions, read_by: Callable[[Origin], object
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said again once a pair is loaded, and more is known of it
         read_by(lying.origin)
-    if engine.dry_run:
-        print(connection.fitting(unit, lying, engine.address, **engine.size))
-        raise typer.Exit
     if mean := unit.options.get("mean"):  # a file of this machine
         unit = replace(unit, options={**unit.options, "mean": ActivationMean.load(mean)})
-    return connection.opened(unit, lying, engine.address, actors=engine.actors, **engine.size)
+    return engine.opened(unit, lying)
 
 
 def _watched_by(*watches: Callable[[pa.Table], None] | None) -> Callable[[pa.Table], None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,23 +44,26 @@ class Made:
 
     Attributes:
         number: which one.
-        rows: of INPUT.
-        table: the results.
-        set_aside: rows of INPUT that have none, and why; see `aside`.
+        rows: that it is of.
+        outputs: its tables by name, as a folder of chunks keeps them.
         note: what the progress bar says beside rate and time left.
     """
 
     number: int
     rows: int
-    table: pa.Table
-    set_aside: Mapping[int, str] = field(default_factory=dict)
+    outputs: Mapping[str, pa.Table]
     note: str = ""
 
-    @property
-    def outputs(self) -> dict[str, pa.Table]:
-        """As a folder of chunks keeps it."""
-        row, error = pa.array(list(self.set_aside), pa.int64()), pa.array(self.set_aside.values(), pa.string())
-        return {RESULTS: self.table, SET_ASIDE: pa.table({"row": row, "error": error})}
+
+def outputs_of(table: pa.Table, set_aside: Mapping[int, str] | None = None) -> dict[str, pa.Table]:
+    """The outputs of a chunk of INPUT.
+
+    Args:
+        table: the results.
+        set_aside: rows of INPUT that have none, and why; see `Target.aside`.
+    """
+    row, error = pa.array(set_aside or (), pa.int64()), pa.array((set_aside or {}).values(), pa.string())
+    return {RESULTS: table, SET_ASIDE: pa.table({"row": row, "error": error})}
 
 
 Making = Callable[[Iterator[tuple[int, pa.Table]]], Iterator[Made]]
@@ -116,7 +119,7 @@ def here(work: Work, chunk_rows: int) -> Making:
 
     def make(given: Iterator[tuple[int, pa.Table]]) -> Iterator[Made]:
         for number, table in given:
-            yield Made(number, table.num_rows, work(table, number * chunk_rows))
+            yield Made(number, table.num_rows, outputs_of(work(table, number * chunk_rows)))
 
     return make
 

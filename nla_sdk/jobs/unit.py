@@ -7,11 +7,12 @@ runs here is the same value with a pair behind it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
+from ..io.rows.row_source import VECTORS
 from ..pair import NLAPair
 from . import work as commands
 from .checking import checked
@@ -23,8 +24,46 @@ CHECKED_BY = ("positions", "layer", "seed")
 """Options of the writing that the checking of its words is told too."""
 
 
+class Loaded:
+    """A pair as a value: told how it is loaded, which each process that it is sent to does once.
+
+    Attributes:
+        pair: as `NLAPair.from_pretrained` is told.
+    """
+
+    pair: Mapping[str, Any]
+    _pair: NLAPair | None = None
+
+    @property
+    def holds(self) -> str:
+        """What it is worked on with (`nla_sdk.io.rows.row_source`): for texts the base is loaded too."""
+        return VECTORS
+
+    def load(self) -> NLAPair:
+        """The pair, loaded when it is first asked for."""
+        if self._pair is None:
+            self._pair = NLAPair.from_pretrained(**self.pair)
+        return self._pair
+
+    def about(self) -> Any:
+        """What the pair says of itself."""
+        pair = self.load()
+        return About(pair.contract, pair.origin, pair.model_types)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its results, see `nla_sdk.jobs.identity`."""
+        return identify(self.load())
+
+    def prepare(self) -> object:
+        """Get ready for the first rows."""
+        return self.load()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_pair": None}  # each process loads its own
+
+
 @dataclass(eq=False)
-class Unit:
+class Unit(Loaded):
     """Rows to rows: called with a table and the number of its first row.
 
     Args:
@@ -43,24 +82,17 @@ class Unit:
     pair: Mapping[str, Any]
     options: Mapping[str, Any]
     check: bool = False
-    _pair: NLAPair | None = field(default=None, init=False, repr=False)
     _work: Work | None = field(default=None, init=False, repr=False)
 
-    def load(self) -> NLAPair:
-        """The pair, loaded when it is first asked for."""
-        if self._pair is None:
-            self._pair = NLAPair.from_pretrained(**self.pair)
-        return self._pair
+    @property
+    def holds(self) -> str:
+        """What the rows hold."""
+        return self.rows.holds
 
     def about(self) -> About:
         """What the pair says of itself."""
-        pair = self.load()
-        calibration = pair.calibration if self.check else None
-        return About(pair.contract, pair.origin, pair.model_types, calibration)
-
-    def identity(self) -> dict[str, Any]:
-        """What decides its results, see `nla_sdk.jobs.identity`."""
-        return identify(self.load())
+        calibration = self.load().calibration if self.check else None
+        return replace(super().about(), calibration=calibration)
 
     def prepare(self) -> Work:
         """What each table is handed to.
@@ -81,4 +113,4 @@ class Unit:
         return self.prepare()(table, first)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_pair": None, "_work": None}  # each process loads its own
+        return super().__getstate__() | {"_work": None}

@@ -28,7 +28,7 @@ def without_time(path) -> dict:
 
 @pytest.mark.parametrize("death", range(4))
 def test_killed_at_any_chunk_it_gives_the_same_file_and_tables(tmp_path, data, monkeypatch, death):
-    monkeypatch.setattr("training.evaluate.measure.ROWS_PER_CHUNK", 32)  # four chunks of these rows
+    monkeypatch.setattr("training.evaluate.measuring.rows.ROWS_PER_CHUNK", 32)  # four chunks of these rows
     found = Oracle(data)
     pair = PlantedPair(tmp_path / "pair", found.say, found.hear)
     evaluate(pair, data, tmp_path / "whole")

@@ -37,7 +37,7 @@ from training.fit import expert, grpo, on_policy
 from training.fit.engine import checkpoints, collapse
 from training.fit.engine.base import load_base
 from training.fit.engine.losses import in_turn, response_states
-from training.fit.engine.rows import held_apart, label_tokens
+from training.fit.engine.rows import held_apart, label_texts, label_tokens
 from training.label.readout import stage as readout
 from training.label.readout.probes import Probes
 from training.label.readout.words import same_stem, spellings, usual
@@ -262,7 +262,7 @@ def test_expert_rows_are_the_best_of_their_groups_and_train_the_av(trained, tmp_
     table = pq.read_table(config.out / "expert.parquet")
     vectors, texts = read_vectors(table).copy(), table["api_explanation"].to_pylist()
     pair = NLAPair.from_pretrained(config.half("av"), config.half("ar"), base=config.base)
-    pair.verbalizer.restrict(label_tokens(config, pair.verbalizer.backbone.tokenizer))
+    pair.verbalizer.restrict(label_tokens(label_texts(config), pair.verbalizer.backbone.tokenizer))
     greedy = pair.reconstruct([one or " " for one in pair.explain(vectors)])
     chosen = metrics.cosine(pair.reconstruct(texts), torch.from_numpy(vectors))
     assert len(texts) == 6 and (chosen >= metrics.cosine(greedy, torch.from_numpy(vectors)) - 1e-5).all()
@@ -293,6 +293,24 @@ def test_an_av_of_expert_rows_is_chosen_by_such_rows_too(trained, tmp_path, base
     }
     assert documents == {"trained on": {"doc1"}, "chosen by": set(held)}
     assert len(trainer.eval_inputs) == len(trainer.eval_rows) and len(trainer.inputs) == len(trainer.rows)
+
+
+def test_an_ar_of_what_the_av_writes_is_chosen_by_that_too(trained, tmp_path, base, monkeypatch):
+    """On activations that it was shown with no label either."""
+    monkeypatch.setattr("training.fit.engine.rows.hash64", lambda doc_id: int(int(doc_id[3:]) % 3 > 0))
+    config = Config.load(trained)
+    settings = config.ar.model_copy(update={"sources": ["readout", "on_policy"], "on_policy_rows": 1000})
+    config = config.model_copy(update={"ar": settings, "after": config.out, "out": tmp_path / "out"})
+    config.half("av").parent.mkdir(parents=True)
+    config.half("av").symlink_to(config.half_before("av"))
+    on_policy.run(config)
+    trainer = sft_ar.ARTrainer(config, Backbone.load(base, device="cpu", dtype="float32"))
+    assert len(trainer.eval_rows) == len(trainer.eval_vectors) and len(trainer.rows) == len(trainer.targets)
+    apart = {row["doc_id"] for row in trainer.eval_rows if row["labeler_model"].startswith("av:")}
+    assert apart and all(int(doc_id[3:]) % 3 == 0 for doc_id in apart)
+    assert any(row["labeler_model"].startswith("readout") for row in trainer.eval_rows)
+    assert {row["doc_id"] for row in trainer.rows if row["labeler_model"].startswith("av:")}
+    assert not apart & {row["doc_id"] for row in trainer.rows}
 
 
 @given(st.lists(st.integers(0, 40).map(str), max_size=30), st.integers(1, 8))

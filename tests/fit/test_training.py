@@ -20,7 +20,7 @@ from tests import configs, tiny
 from tests.commands import invoke
 from tests.configs import WORDS
 from training import pipeline
-from training.configs.command import run_stage, trainer_command
+from training.configs.command import data_stage, trainer_command
 from training.configs.config import Config
 from training.configs.fit import Train
 from training.data import build
@@ -28,7 +28,7 @@ from training.fit import ar as sft_ar
 from training.fit import av as sft_av
 from training.fit import on_policy
 from training.fit.engine import checkpoints, loop, losses, schedule
-from training.fit.engine.rows import kind_of, label_tokens
+from training.fit.engine.rows import kind_of, label_texts, label_tokens
 from training.label import extractive
 
 
@@ -151,7 +151,7 @@ def test_a_restricted_av_has_the_tokens_of_its_own_labels_only(tables):
     for row in rows:
         texts[kind_of(row["labeler_model"])].append(row["api_explanation"] + "</explanation>")
     tokens = {kind: {one for text in own for one in tokenizer(text).input_ids} for kind, own in texts.items()}
-    found = label_tokens(config, tokenizer)
+    found = label_tokens(label_texts(config), tokenizer)
     assert config.av.sources == ["extractive"] and found <= tokens["extractive"]
     assert tokens["written"] - tokens["extractive"] and not found & (tokens["written"] - tokens["extractive"])
 
@@ -398,7 +398,7 @@ def test_an_impossible_date_in_a_config_is_no_yaml(tmp_path):
 
 
 def test_a_stage_with_bad_input_says_so_in_one_line_and_exits_2(tmp_path, base, corpus):
-    missing = invoke(run_stage(build.run), "--config", tmp_path / "none.yaml")
+    missing = invoke(data_stage(build.run), "--config", tmp_path / "none.yaml")
     assert missing.exit_code == 2 and len(missing.stderr.splitlines()) == 1 and missing.stdout == ""
     assert missing.stderr.startswith("error: Cannot read the config") and "Traceback" not in missing.stderr
 

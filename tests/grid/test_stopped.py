@@ -21,7 +21,10 @@ STOPS = {
     "fit.plan": ("training.fit.plan.estimate.read_base_config", "stopped; nothing was changed"),
     "label_report": ("training.data.tables.report.report", "stopped; nothing was changed"),
     "publish": ("training.publish.stage.prepared", "stopped; nothing was published"),
-    "evaluate": ("training.evaluate.measure.Rows.measure", "stopped in measuring the rows; nothing was done yet"),
+    "evaluate": (
+        "training.evaluate.run.make",
+        "stopped in measuring the rows; nothing was done yet",
+    ),
     "verify": ("training.evaluate.verify.verify", "stopped"),
 }
 

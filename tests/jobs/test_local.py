@@ -17,7 +17,7 @@ from nla_sdk.io.chunks import LOCK, MANIFEST
 from nla_sdk.io.rows.sources import RowSource, open_source
 from nla_sdk.io.tables import vector_column
 from nla_sdk.jobs.faults import SetAsideError
-from nla_sdk.jobs.local import MADE_FROM, Made, Target, run
+from nla_sdk.jobs.local import MADE_FROM, Made, Target, outputs_of, run
 
 ABOUT = Contract.from_dict({"kind": "nla_dataset", "base_model": "owner/base", "d_model": 4, "layer": 2})
 
@@ -170,7 +170,8 @@ def aside_of(rows: set[int]):
                 numbers = range(first, first + table.num_rows)
                 kept = [row - first for row in numbers if row not in rows]
                 results = Doubling()(table, first).take(pa.array(kept, pa.int64()))
-                yield Made(number, table.num_rows, results, {row: "it died" for row in numbers if row in rows})
+                aside = {row: "it died" for row in numbers if row in rows}
+                yield Made(number, table.num_rows, outputs_of(results, aside))
 
         return make
 

@@ -17,6 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from nla_sdk.__about__ import commit
 from nla_sdk.errors import InputError
 from tests.publish.conftest import ROOT, TOKEN, command, go, request_of
 from training.publish import space as spaces
@@ -84,6 +85,12 @@ def test_it_is_built_of_its_own_files_and_the_index_by_a_user_who_is_not_root(de
     assert run_of(text, "EXPOSE") == [str(spaces.PORT)]
     assert (demo / "nla_sdk" / "serve" / "app.py").is_file() and not list(demo.rglob("__pycache__"))
     assert (demo / "nla_sdk" / "serve" / "page" / "index.html").is_file()
+
+
+def test_it_knows_the_commit_of_the_code_that_it_runs(demo):
+    asked = "from nla_sdk.__about__ import commit; print(commit())"
+    said = subprocess.run([sys.executable, "-c", asked], cwd=demo, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == str(commit())
 
 
 @pytest.mark.timeout(480)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from nla_sdk.cli import boundary
-from nla_sdk.cli.options import expand
+from nla_sdk.cli.options import EngineOptions, expand
 
 from . import overrides
 from .config import Config
+
+if TYPE_CHECKING:
+    from nla_sdk.jobs.cluster.pool import Pool
+    from nla_sdk.jobs.cluster.stages import Spread
+    from nla_sdk.jobs.unit import Loaded
 
 STOPPED = "stopped; what was finished before is kept. Run the same command again to go on."
 UNCHANGED = "stopped; nothing was changed. Run the same command again."
@@ -58,11 +64,28 @@ def run_command(command: typer.Typer | Callable[..., object], *, stopped: str = 
     boundary.run(command, stopped=stopped, less_memory=LESS_MEMORY)
 
 
-def run_stage(run: Callable[[Config], object]) -> Callable[..., object]:
-    """A command for the stage function `run(config)`."""
+def spread_of(engine: EngineOptions) -> Spread | None:
+    """What gives a stage its actors; None: it works here.
 
-    def command(config: ConfigOptions) -> None:
-        print(run(config.load()))
+    Raises:
+        InputError: options of a cluster without one.
+    """
+    if not engine.refuse_early(""):  # a stage has its own place to write to
+        return None
+
+    def spread(unit: Loaded) -> AbstractContextManager[Pool]:
+        from nla_sdk.jobs.identity import Lying
+
+        return engine.opened(unit, Lying.find(unit.pair))
+
+    return spread
+
+
+def cluster_stage(run: Callable[..., object]) -> Callable[..., object]:
+    """A command for the stage function `run(config, spread=…)`, whose chunks the actors of a cluster may make."""
+
+    def command(config: ConfigOptions, engine: EngineOptions) -> None:
+        print(run(config.load(), spread=spread_of(engine)))
 
     return _named(command, run)
 

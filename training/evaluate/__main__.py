@@ -5,12 +5,13 @@
     python -m training.evaluate compare A/evaluation.json B/evaluation.json               side by side, paired tests
 
 Writes `evaluation.json` (every figure with n, interval and p, and the verdict), `rows.parquet` and `variants.parquet`
-(whole outputs), figures and a one-page `report.md`. Killed, it goes on where it was. docs/evaluation.md explains every
-figure.
+(whole outputs), figures and a one-page `report.md`. Killed, it goes on where it was. `--engine ray` has the actors of a
+cluster measure. docs/evaluation.md explains every figure.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -18,16 +19,17 @@ from typing import Annotated
 import typer
 
 from nla_sdk.cli.boundary import STYLE, readable
-from nla_sdk.cli.options import Stated, stated
+from nla_sdk.cli.options import EngineOptions, Stated, expand, stated
 from nla_sdk.errors import InputError
 
-from ..configs.command import run_command
+from ..configs.command import run_command, spread_of
 
 app = typer.Typer(**STYLE, help=readable(__doc__))
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="An evaluation.json.")]
 
 
 @app.callback(invoke_without_command=True)
+@expand
 def evaluate(
     context: typer.Context,
     av: Annotated[str, typer.Option(help="The AV: Hub id, folder, or 'demo'.")] = "demo",
@@ -72,6 +74,8 @@ def evaluate(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an evaluation of something else.")] = False,
     contract: Stated = None,
+    *,
+    engine: EngineOptions,
 ) -> None:
     if context.invoked_subcommand is not None:
         return
@@ -93,6 +97,7 @@ def evaluate(
     from ..runs.machine import check_installed
     from . import extras, heldout, outputs
     from .claims import given
+    from .measuring.known import Measured, known_of
     from .record import record as write_record
     from .run import Job, run
 
@@ -102,42 +107,43 @@ def evaluate(
     embed = extras.embedder(embedder) if embedder else None
     paraphrase = extras.paraphraser(paraphraser) if paraphraser else None
     others = given.published(published) if published else []
-    quantised = None if quantization == "none" else quantization
-    pair = NLAPair.from_pretrained(
-        av, ar, base=base, quantization=quantised, device=device, dtype=dtype, contract=stated(contract)
-    )
-    if record and (foreign := [half.ref for half in (pair.av, pair.ar) if half is not None and half.commit]):
-        raise InputError(f"--record writes into the checkpoints, and {foreign[0]} is a copy of a Hub repository.")
-    settings = Settings(
-        seed=seed,
-        floor=floor,
-        max_new_tokens=max_new_tokens or pair.contract.max_new_tokens or DEFAULT_NEW_TOKENS,
-        controls_n=controls,
-        signal_n=signal,
-        claims_n=claims,
-        permutations=5000,
-        bootstrap_draws=2000,
-        embedder=embed and embed.name,
-        paraphraser=paraphrase and paraphrase.name,
-    )
-    folder = out or Path("results") / Path(av).name
-    held = heldout.read(data, pair.contract, limit, force=force)
-    job = Job(
-        pair,
-        held,
-        settings,
-        folder,
-        with_texts=with_texts,
-        overwrite=overwrite,
-        embed=embed,
-        paraphrase=paraphrase,
-        texts=given.texts_for(held, texts),
-        published=others,
-    )
-    found = run(job)
-    outputs.write(found, folder, pair)
+    told = {"av": av, "ar": ar, "base": base, "device": device, "dtype": dtype, "contract": stated(contract)}
+    told["quantization"] = None if quantization == "none" else quantization
+    spread, folder = spread_of(engine), out or Path("results") / Path(av).name
+    with ExitStack() as stack:
+        pair = stack.enter_context(spread(Measured(told))) if spread else NLAPair.from_pretrained(**told)
+        known = known_of(pair)
+        if record and (foreign := [half.ref for half in (known.av, known.ar) if half.commit]):
+            raise InputError(f"--record writes into the checkpoints, and {foreign[0]} is a copy of a Hub repository.")
+        settings = Settings(
+            seed=seed,
+            floor=floor,
+            max_new_tokens=max_new_tokens or known.contract.max_new_tokens or DEFAULT_NEW_TOKENS,
+            controls_n=controls,
+            signal_n=signal,
+            claims_n=claims,
+            permutations=5000,
+            bootstrap_draws=2000,
+            embedder=embed and embed.name,
+            paraphraser=paraphrase and paraphrase.name,
+        )
+        held = heldout.read(data, known.contract, limit, force=force)
+        job = Job(
+            pair,
+            held,
+            settings,
+            folder,
+            with_texts=with_texts,
+            overwrite=overwrite,
+            embed=embed,
+            paraphrase=paraphrase,
+            texts=given.texts_for(held, texts),
+            published=others,
+        )
+        found = run(job)
+    outputs.write(found, folder, known)
     if record:
-        write_record(found, folder / EVALUATION, {"av": pair.av.folder, "ar": pair.ar.folder})
+        write_record(found, folder / EVALUATION, {"av": known.av.folder, "ar": known.ar.folder})
     print(summary(found))
     print(folder / EVALUATION)
 

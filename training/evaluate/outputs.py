@@ -11,10 +11,12 @@ from nla_sdk.evaluation.schema import ROWS, Evaluation
 from nla_sdk.io.files import atomic
 from nla_sdk.io.tables import read_table
 
+from .measuring.known import Known
+
 LOGS = ("log.jsonl", "training_log_{role}.jsonl")
 
 
-def write(evaluation: Evaluation, folder: Path, pair: NLAPair) -> list[Path]:
+def write(evaluation: Evaluation, folder: Path, pair: Known | NLAPair) -> list[Path]:
     """Write the report and draw the figures; both are made again from the file whenever it is evaluated."""
 
     rows = read_table(folder / ROWS)

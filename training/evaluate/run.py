@@ -16,7 +16,7 @@ import pyarrow as pa
 from nla_sdk import NLAPair
 from nla_sdk.claims.calibration import CLAIMS
 from nla_sdk.contract.prompts.tokens import check_embedded, encode
-from nla_sdk.errors import InputError, MissingFileError, MissingHalfError
+from nla_sdk.errors import InputError, MissingFileError
 from nla_sdk.evaluation.claims import PublishedFigure
 from nla_sdk.evaluation.parts import Cost, Settings, Subject
 from nla_sdk.evaluation.reading import EvaluationError, load, save
@@ -27,16 +27,20 @@ from nla_sdk.io.chunks import Chunks, is_finished
 from nla_sdk.io.files import sha256_of
 from nla_sdk.io.rows.formats import write_stream
 from nla_sdk.io.sidecars import code_version
+from nla_sdk.jobs.cluster.pool import Pool
+from nla_sdk.jobs.cluster.stages import make, missing
 
-from ..runs.machine import NUMERICS, check_installed, hardware, libraries, peak_memory_gib
-from . import measure
+from ..runs.machine import NUMERICS, check_installed, libraries, peak_memory_gib
 from .claims import classes, figures, given, judging, measuring
 from .extras import Embedder, Paraphraser
 from .heldout import Heldout
 from .measures import compute, matching
 from .measures.tables import numbers_or_null
+from .measuring.known import Known, known_of
+from .measuring.rows import Rows
+from .measuring.variants import Variants
 
-CHUNK_FORMAT = 4  # of what `measure` writes: chunks of another are not gone on from
+CHUNK_FORMAT = 4  # of what `measuring` writes: chunks of another are not gone on from
 END_TOKENS = 8  # labels may quote the end of their text: a source text is a candidate without it
 
 
@@ -45,6 +49,7 @@ class Job:
     """What is evaluated, how, and where to.
 
     Attributes:
+        pair: in memory here, or in the actors of a pool, who then measure it.
         out: the folder of the results.
         with_texts: keep source texts in rows.parquet.
         embed: for retrieval by meaning; None: not at hand.
@@ -53,7 +58,7 @@ class Job:
         published: what others published, to be read beside.
     """
 
-    pair: NLAPair
+    pair: NLAPair | Pool
     heldout: Heldout
     settings: Settings
     out: Path
@@ -77,20 +82,17 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
     """
     if job.texts is None:
         job = dataclasses.replace(job, texts=given.texts_for(job.heldout, None))
-    pair, heldout = job.pair, job.heldout
-    if pair.verbalizer is None or pair.reconstructor is None:
-        role = "AV" if pair.verbalizer is None else "AR"
-        raise MissingHalfError(f"An evaluation needs both halves, and this pair has no {role}: {pair.missing}")
-    if (markers := pair.av.contract.injection_markers) != 1:
+    known, heldout = known_of(job.pair), job.heldout
+    if (markers := known.av.contract.injection_markers) != 1:
         raise InputError(
-            f"The AV {pair.av.ref} takes {markers} vectors a prompt, and a row of an evaluation's table has one: such "
+            f"The AV {known.av.ref} takes {markers} vectors a prompt, and a row of an evaluation's table has one: such "
             "an AV is not evaluated here. pair.explain takes [rows, markers, d_model]."
         )
     check_installed()
     code = code_version()  # of the code that is loaded, not of what the tree holds hours later
     made_from = {
-        **half_digests("av", pair.av.folder, pair.av.contract),
-        **half_digests("ar", pair.ar.folder, pair.ar.contract),
+        **half_digests("av", known.av.folder, known.av.contract),
+        **half_digests("ar", known.ar.folder, known.ar.contract),
         heldout.path.name: heldout.sha256,
     }
     if job.paraphrase is not None:
@@ -99,7 +101,7 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
         made_from["embedder"] = job.embed.digest
     if job.texts is not None and job.texts.digest is not None:
         made_from[given.INPUT] = job.texts.digest
-    facts = _facts(job, made_from)
+    facts = _facts(job, known, made_from)
     stages = [Chunks(job.out / "chunks", stage, facts) for stage in ("evaluate", "variants", "claims")]
     chunks, variant_chunks, claim_chunks = stages
     rows_there = is_finished(job.out / ROWS, chunks.identity, overwrite=job.overwrite)
@@ -107,17 +109,21 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
         for one in stages:
             one.remove()
         return found
-    _check_embedded(pair, heldout)
-    sources = without_end(pair, heldout)
+    _check_embedded(known, heldout)
+    sources = without_end(known, heldout)
     with chunks.kept_on_stop("measuring the rows"):
-        measure.Rows(pair, heldout, job.settings, sources if job.with_texts else None, code).measure(chunks, progress)
+        stage = Rows(heldout, job.settings, sources if job.with_texts else None, code)
+        make(stage, chunks, job.pair, "round trips", shown=progress)
     rows = _with_shuffled(pa.concat_tables(chunks.tables("rows")), job.settings)
     if job.texts is not None:
-        names = job.texts.classes(pair.verbalizer.backbone.tokenizer)
+        names = job.texts.classes(known.av_tokenizer)
         rows = rows.append_column(classes.COLUMN, pa.array(names, pa.string()))
     tables = compute.Tables(rows, None, job.settings)
     with variant_chunks.kept_on_stop("measuring the variants, the rows are done"):
-        measure.Variants(pair, rows, job.settings, job.paraphrase, code).measure(variant_chunks, progress)
+        stage = Variants(rows, job.settings, job.paraphrase, code)
+        if isinstance(job.pair, Pool):
+            stage.paraphrase_here(missing(stage, variant_chunks))
+        make(stage, variant_chunks, job.pair, "controls and signal", shown=progress)
     found = list(variant_chunks.tables("variants"))
     variants = pa.concat_tables(found) if found else None
     claims = None
@@ -143,7 +149,7 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
         if kept.calibration is not None:
             kept.calibration.save(job.out / CLAIMS)
     timing = [row for one in stages for row in one.tables("timing")]
-    evaluation = assemble(job, made_from, code, parts, timing)
+    evaluation = assemble(job, known, made_from, code, parts, timing)
     save(evaluation, job.out / EVALUATION)
     for one in stages:
         one.remove()
@@ -153,7 +159,7 @@ def run(job: Job, *, progress: bool = True) -> Evaluation:
 def _claims(job: Job, tables: compute.Tables, chunks: Chunks, code: str, progress: bool) -> pa.Table:
     """The claims of all rows, each with its receipts and whether it holds."""
     texts = None if job.texts is None else job.texts.of_rows
-    measuring.Claims(job.pair, tables, job.settings, texts, code).measure(chunks, progress)
+    make(measuring.Claims(tables, job.settings, texts, code), chunks, job.pair, "claims", shown=progress)
     found = measuring.table_of(list(chunks.tables("claims")), tables.rows)
     return judging.judged(found, tables, texts, job.settings, job.embed)
 
@@ -175,33 +181,31 @@ def _digests(folder: Path) -> dict[str, str]:
     return {name: sha256_of(folder / name) for name in names if (folder / name).is_file()}
 
 
-def _facts(job: Job, made_from: Mapping[str, str]) -> dict[str, Any]:
+def _facts(job: Job, known: Known, made_from: Mapping[str, str]) -> dict[str, Any]:
     """Everything the chunks depend on."""
-    backbones = (job.pair.verbalizer.backbone, job.pair.reconstructor.backbone)
     return {
         "format": CHUNK_FORMAT,
         "inputs": made_from,
         "rows": len(job.heldout),
         "settings": job.settings.model_dump(mode="json"),
         "with_texts": job.with_texts,
-        "running": [f"{one.quantization or one.dtype} on {one.device.type}" for one in backbones],
-        "matched": job.pair.matched,
+        "running": known.running,
+        "matched": known.matched,
     }
 
 
-def _check_embedded(pair: NLAPair, heldout: Heldout) -> None:
+def _check_embedded(known: Known, heldout: Heldout) -> None:
     """That the AR has an embedding for every token of the labels, before hours are spent. TextError: names the row."""
-    backbone = pair.reconstructor.backbone
-    for row_id, ids in zip(heldout.row_ids, encode(backbone.tokenizer, heldout.labels or []), strict=False):
+    for row_id, ids in zip(heldout.row_ids, encode(known.ar_tokenizer, heldout.labels or []), strict=False):
         where = f"{heldout.path.name}, row_id {row_id}: api_explanation"
-        check_embedded(backbone.tokenizer, ids, backbone.vocabulary, where)
+        check_embedded(known.ar_tokenizer, ids, known.vocabulary, where)
 
 
-def without_end(pair: NLAPair, heldout: Heldout) -> list[str] | None:
+def without_end(known: Known, heldout: Heldout) -> list[str] | None:
     """The source texts without their last tokens; None where the data have no texts."""
     if heldout.texts is None:
         return None
-    tokenizer = pair.verbalizer.backbone.tokenizer
+    tokenizer = known.av_tokenizer
     tokens = tokenizer(heldout.texts, add_special_tokens=False)["input_ids"]
     return [tokenizer.decode(ids[:-END_TOKENS], skip_special_tokens=True) for ids in tokens]
 
@@ -213,21 +217,25 @@ def _with_shuffled(rows: pa.Table, settings: Settings) -> pa.Table:
 
 
 def assemble(
-    job: Job, made_from: Mapping[str, str], code: str, parts: Mapping[str, Any], timing: Sequence[pa.Table]
+    job: Job,
+    known: Known,
+    made_from: Mapping[str, str],
+    code: str,
+    parts: Mapping[str, Any],
+    timing: Sequence[pa.Table],
 ) -> Evaluation:
     """The evaluation of what was computed, verdict included."""
-    pair = job.pair
     everything = {name: parts.get(name) for name in ("round_trip", "ablation", "identity", "collapse", "token_classes")}
-    contract, data = pair.contract, job.heldout.about()
+    contract, data = known.contract, job.heldout.about()
     return Evaluation(
         origin="measured",
         subject=Subject(
-            av=_public_name(pair.av),
-            ar=_public_name(pair.ar),
+            av=_public_name(known.av),
+            ar=_public_name(known.ar),
             base_model=_without_folders(contract.base_model),
             layer=contract.layer,
             d_model=contract.d_model,
-            matched=pair.matched,
+            matched=known.matched,
         ),
         data=data,
         settings=job.settings,
@@ -235,7 +243,7 @@ def assemble(
         versions={"code": code, "python": platform.python_version(), **libraries(*NUMERICS)},
         measured_by=sorted({row["code"] for table in timing for row in table.select(["code"]).to_pylist()}),
         **parts,
-        cost=_cost(pair, len(job.heldout), timing),
+        cost=_cost(job, known, timing),
         published=list(job.published) or None,
         verdict=decide(everything | {"data": data}),
         files=_digests(job.out),
@@ -264,7 +272,8 @@ def _without_folders(base: str | None) -> str | None:
     return Path(base).name if base and Path(base).is_absolute() else base
 
 
-def _cost(pair: NLAPair, rows: int, timing: Sequence[pa.Table]) -> Cost:
+def _cost(job: Job, known: Known, timing: Sequence[pa.Table]) -> Cost:
+    """Of actors seconds are theirs together, and rates so each one's; what memory they took is not asked."""
     seconds: dict[str, float] = {}
     tokens = 0
     for table in timing:
@@ -275,8 +284,8 @@ def _cost(pair: NLAPair, rows: int, timing: Sequence[pa.Table]) -> Cost:
     total = sum(seconds.values())
     return Cost(
         seconds={part: round(value, 2) for part, value in seconds.items()},
-        rows_per_second=round(rows / total, 4) if total else None,
+        rows_per_second=round(len(job.heldout) / total, 4) if total else None,
         tokens_per_second=round(tokens / explain, 2) if explain else None,
-        peak_memory_gib=round(peak_memory_gib(), 3),
-        hardware=hardware(pair.verbalizer.backbone.device),
+        peak_memory_gib=None if isinstance(job.pair, Pool) else round(peak_memory_gib(), 3),
+        hardware=known.hardware,
     )

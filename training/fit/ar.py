@@ -32,7 +32,7 @@ from ..label.extractive import prose
 from .engine.base import add_adapter
 from .engine.checkpoints import kept_on_stop
 from .engine.losses import contrastive_loss, direction_loss
-from .engine.rows import choosing_table, load_rows
+from .engine.rows import choosing_table, load_rows, load_written, without
 from .engine.supervised import train
 
 ADAPTER = "ar"
@@ -59,15 +59,20 @@ class ARTrainer:
         self.tables = [config.tables_from / f"{name}.parquet" for name in settings.tables]
         drawn = {"max_rows": settings.max_rows, "weights": settings.family_weights}
         parts = [load_rows(table, settings.sources, **drawn) for table in self.tables]
+        self.chosen_by = choosing_table(config.tables_from)
+        chosen = [load_rows(self.chosen_by, settings.sources, settings.eval_rows)]
         if "on_policy" in settings.sources:
             self.tables.append(config.out / "on_policy.parquet")
-            parts.append(load_rows(self.tables[-1], ["on_policy"]))
+            own, apart = load_written(self.tables[-1], "on_policy", settings.eval_rows)
+            # Of the same documents there are labels, which would have shown the activations that it is chosen by.
+            parts = [without(part, {row["doc_id"] for row in apart[1]}) for part in [*parts, own]]
+            chosen.append(apart)
         vectors = torch.cat([part[0] for part in parts])
         self.rows = [row for part in parts for row in part[1]]
         self.targets = vectors if mean is None else vectors - mean
         self.prompts = self._tokenize([row["api_explanation"] for row in self.rows])
-        self.chosen_by = choosing_table(config.tables_from)
-        self.eval_vectors, self.eval_rows = load_rows(self.chosen_by, settings.sources, settings.eval_rows)
+        self.eval_vectors = torch.cat([part[0] for part in chosen])
+        self.eval_rows = [row for part in chosen for row in part[1]]
         lora = add_adapter(backbone, ADAPTER, settings, config.seed, self.contract.ar_num_blocks)
         head = {"head.weight": self.head.weight, "head.bias": self.head.bias}
         for parameter in head.values():
@@ -129,7 +134,7 @@ class ARTrainer:
         return sum(len(self.prompts[row]) for row in batch)
 
     def evaluate(self) -> dict[str, float]:
-        """FVE on held-out rows with true, empty and shuffled labels, against both baselines of those rows."""
+        """FVE on held-out rows with their own, empty and shuffled texts, against both baselines of those rows."""
         texts = [row["api_explanation"] for row in self.eval_rows]
         baselines = metrics.mean_baselines(self.eval_vectors)
         self.backbone.model.eval()

@@ -26,7 +26,7 @@ from ..data.tables.columns import target_text
 from .engine.base import add_adapter
 from .engine.checkpoints import kept_on_stop
 from .engine.losses import ResponseLoss, response_states
-from .engine.rows import Layers, choosing_table, held_apart, load_rows
+from .engine.rows import Layers, choosing_table, load_rows, load_written
 from .engine.supervised import train
 
 ADAPTER = "av"
@@ -43,16 +43,13 @@ class AVTrainer:
         self.verbalizer = Verbalizer(backbone, ADAPTER, self.contract, transform)
         self.tables = [config.tables_from / "av_sft.parquet"]
         vectors, rows = load_rows(self.tables[0], settings.sources, settings.max_rows, weights=settings.family_weights)
-        if "expert" in settings.sources:
-            self.tables.append(config.out / "expert.parquet")
-            own, chosen = load_rows(self.tables[-1], ["expert"])
-            kept, apart = held_apart(chosen, settings.eval_rows)
-            vectors, rows = torch.cat([vectors, own[kept]]), rows + [chosen[at] for at in kept]
         self.chosen_by = choosing_table(config.tables_from)
         held_out, self.eval_rows = load_rows(self.chosen_by, settings.sources, settings.eval_rows)
         if "expert" in settings.sources:
-            # By labels alone each step away from them would be a step back, and `final/` what training started from.
-            held_out, self.eval_rows = torch.cat([held_out, own[apart]]), self.eval_rows + [chosen[at] for at in apart]
+            self.tables.append(config.out / "expert.parquet")
+            own, apart = load_written(self.tables[-1], "expert", settings.eval_rows)
+            vectors, rows = torch.cat([vectors, own[0]]), rows + own[1]
+            held_out, self.eval_rows = torch.cat([held_out, apart[0]]), self.eval_rows + apart[1]
         layers = Layers(config)
         vectors, held_out = layers.stacked(vectors, rows), layers.stacked(held_out, self.eval_rows)
         targets, self.eval_targets = self._tokenize(rows), self._tokenize(self.eval_rows)

@@ -6,12 +6,14 @@ sampled, keeps the one from which the AR in `<out>/ar/final` comes nearest to th
 Tian and Barber 2017; as "ReST", Gulcehre et al. 2023). Killed, it goes on.
 
 With `reward: {mse: 1, support: w}` the one is kept whose −mse + w · (mean calibrated probability of its claims) is
-largest, by the `claims.json` of this pair (`training.fit.reward`).
+largest, by the `claims.json` of this pair (`training.fit.reward`). With `--engine ray` the actors of a cluster write
+and choose (docs/howto/cluster.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,25 +23,28 @@ from nla_sdk import NLAPair, metrics
 from nla_sdk.checking.parts import Parts
 from nla_sdk.claims.calibration import Calibration
 from nla_sdk.halves.half import Half
+from nla_sdk.jobs.cluster.stages import Spread
 from nla_sdk.results import Explanation
 
-from ..configs.command import run_command, run_stage
+from ..configs.command import cluster_stage, run_command
 from ..configs.config import Config
 from .engine.rollout import explain_rows
 from .engine.rows import load_vectors
 from .reward.support import PARTNERS, Support, find_calibration
 
 
-def run(config: Config) -> Path:
+def run(config: Config, *, spread: Spread | None = None) -> Path:
     """Write, choose, keep; returns the table's path.
 
+    Args:
+        spread: gives the actors that write and choose; None: this process does.
     Raises:
         InputError: a table or a half is missing; support is rewarded by another pair's calibration.
         MissingFileError: support is rewarded, and there is no calibration.
     """
     settings, halves = config.expert, {role: config.half_before(role) for role in ("av", "ar")}
     facts = {"best_of": settings.best_of, "temperature": settings.temperature, "seed": config.seed}
-    best = _nearest(config)
+    best = _Nearest(settings.best_of, settings.temperature, config.seed)
     if settings.reward.support:
         calibration = find_calibration(
             "expert", settings.claims, {role: Half.find(str(half), role) for role, half in halves.items()}
@@ -56,16 +61,20 @@ def run(config: Config) -> Path:
         closed=settings.vocabulary == "labels",
         explain=best,
         settings=facts,
+        spread=spread,
     )
 
 
-def _nearest(config: Config):
-    settings = config.expert
+@dataclass(frozen=True)
+class _Nearest:
+    """Of several explanations of each activation the one from which the AR comes nearest."""
 
-    def explain(pair: NLAPair, vectors: np.ndarray) -> Sequence[Explanation]:
-        return pair.explain(vectors, best_of=settings.best_of, temperature=settings.temperature, seed=config.seed)
+    best_of: int
+    temperature: float
+    seed: int
 
-    return explain
+    def __call__(self, pair: NLAPair, vectors: np.ndarray) -> Sequence[Explanation]:
+        return pair.explain(vectors, best_of=self.best_of, temperature=self.temperature, seed=self.seed)
 
 
 class _Rewarded:
@@ -100,4 +109,4 @@ class _Rewarded:
 
 
 if __name__ == "__main__":
-    run_command(run_stage(run))
+    run_command(cluster_stage(run))

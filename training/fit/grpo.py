@@ -59,7 +59,7 @@ from .engine.checkpoints import kept_on_stop, parent_facts, run_facts, save_half
 from .engine.collapse import Seen, Watch, total
 from .engine.loop import fit
 from .engine.losses import direction_loss, in_turn, response_states
-from .engine.rows import choosing_table, evenly, label_tokens, load_vectors, refuse_several
+from .engine.rows import choosing_table, evenly, label_texts, label_tokens, load_vectors, refuse_several
 from .reward.support import PARTNERS, Support, find_calibration
 
 REFERENCE = "reference"
@@ -131,7 +131,7 @@ class GRPOTrainer:
             backbone.load_adapter(REFERENCE, halves["av"].folder)
         self.verbalizer = Verbalizer(backbone, "av", av, Transform.load(halves["av"].folder, av))
         if self.settings.vocabulary == "labels":
-            self.verbalizer.restrict(label_tokens(config, backbone.tokenizer))
+            self.verbalizer.restrict(label_tokens(label_texts(config), backbone.tokenizer))
         head, transform = read_heads(halves["ar"].folder, ar), Transform.load(halves["ar"].folder, ar)
         self.reconstructor = Reconstructor(backbone, "ar", ar, head, transform)
         self.end = min(self.verbalizer.end_ids)

@@ -7,26 +7,33 @@ below zero). This explains `on_policy_rows` of the AR's activations with the AV 
 The AV writes tokens that occur in the labels it was trained on (`ar.on_policy_vocabulary: all` takes that away): the
 softmax over all of a vocabulary is most of a token's cost on a CPU, and most texts are the same without it. A share of
 the rows (`ar.on_policy_sampled`) is sampled. With `ar.on_policy_engine` an inference server writes; the AV is loaded
-here all the same, and the server's first texts are held against it.
+here all the same, and the server's first texts are held against it. With `--engine ray` the actors of a cluster write
+(docs/howto/cluster.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nla_sdk import NLAPair
+from nla_sdk.jobs.cluster.stages import Spread
 from nla_sdk.results import Explanation
 
-from ..configs.command import run_command, run_stage
+from ..configs.command import cluster_stage, run_command
 from ..configs.config import Config
 from .engine.rollout import explain_rows
 
 
-def run(config: Config) -> Path:
-    """Explain the AR's activations; returns the table's path."""
+def run(config: Config, *, spread: Spread | None = None) -> Path:
+    """Explain the AR's activations; returns the table's path.
+
+    Args:
+        spread: gives the actors that do it; None: this process does.
+    """
     settings, share = config.ar, config.ar.on_policy_sampled
     # Nothing where all is greedy and written here: tables that were made so before are the same.
     more = {"sampled": [share, settings.on_policy_temperature, config.seed]} if share else {}
@@ -38,25 +45,29 @@ def run(config: Config) -> Path:
         halves={"av": config.half("av")},
         labeler="av",
         closed=settings.on_policy_vocabulary == "labels",
-        explain=_writer(config),
+        explain=_Writer(share, settings.on_policy_temperature, config.seed),
         settings=more | ({"engine": True} if settings.on_policy_engine else {}),
         engine=settings.on_policy_engine,
+        spread=spread,
     )
 
 
-def _writer(config: Config):
-    share, temperature = config.ar.on_policy_sampled, config.ar.on_policy_temperature
+@dataclass(frozen=True)
+class _Writer:
+    """One explanation of each activation, a share of them sampled."""
 
-    def write(pair: NLAPair, vectors: np.ndarray) -> Sequence[Explanation]:
-        drawn = sampled(len(vectors), share)
+    share: float
+    temperature: float
+    seed: int
+
+    def __call__(self, pair: NLAPair, vectors: np.ndarray) -> Sequence[Explanation]:
+        drawn = sampled(len(vectors), self.share)
         texts: dict[int, Explanation] = {}
-        for rows, settings in ((~drawn, {}), (drawn, {"temperature": temperature, "seed": config.seed})):
+        for rows, settings in ((~drawn, {}), (drawn, {"temperature": self.temperature, "seed": self.seed})):
             places = np.flatnonzero(rows).tolist()
             if places:
                 texts.update(zip(places, pair.explain(vectors[places], **settings), strict=True))
         return [texts[at] for at in range(len(vectors))]
-
-    return write
 
 
 def sampled(count: int, share: float) -> np.ndarray:
@@ -71,4 +82,4 @@ def sampled(count: int, share: float) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    run_command(run_stage(run))
+    run_command(cluster_stage(run))

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from cards import space
 from cards.metadata import PORT
+from nla_sdk.__about__ import BUILT, commit
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError, MissingFileError, MissingRepositoryError
 from nla_sdk.evaluation.reading import load
@@ -154,6 +155,8 @@ def staged(found: Looked, folder: Path) -> SpacePublication:
     place.mkdir(parents=True)
     package = own_package()
     shutil.copytree(package, place / "nla_sdk", ignore=LEFT_OUT)
+    if (code := commit()) is not None:  # the copy lies in no checkout that could be asked
+        (place / "nla_sdk" / BUILT).write_text(f"{code}\n", encoding="utf-8", newline="\n")
     if request.pair != "demo":
         shutil.rmtree(place / "nla_sdk" / "demo")  # 20 MB of another pair
     pins = pinned(own_needs(package, ("demo", "serve") if request.pair == "demo" else ("serve",)))

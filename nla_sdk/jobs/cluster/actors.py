@@ -1,4 +1,4 @@
-"""What runs in a Ray actor: a unit of work, its pair loaded once; and how tables and errors travel.
+"""What runs in a Ray actor: a unit of work or a stage, the pair loaded once; and how tables and errors travel.
 
 Tables travel as Arrow's own stream: a pickled slice of a table would take all of the table along, and no library
 between has a say in what type a column of vectors is.
@@ -12,7 +12,7 @@ import pickle
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,8 @@ from ... import __version__
 from ...errors import NLAError, NLAWarning
 
 if TYPE_CHECKING:
-    from ..unit import Unit
+    from ..unit import Loaded
+    from .stages import Stage
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,18 @@ class Answer:
 
 
 class Worker:
-    """A unit of work in a process of its own.
+    """A pair in a process of its own, and what is done with it.
 
     Args:
-        unit: what is done.
+        unit: the pair, and where rows are handed to it (a `Unit`) what is done to them.
         threads: that torch runs on. Ray sets OMP_NUM_THREADS to the actor's CPUs only where nobody has set it, and 1 is
             what shells and containers often set.
         folder: where the driver is, for folders that are named from there.
     """
 
-    def __init__(self, unit: Unit, threads: int, folder: str) -> None:
+    def __init__(self, unit: Loaded, threads: int, folder: str) -> None:
         self.unit, self.threads = unit, threads
+        self._stage: tuple[Any, Stage] | None = None
         with contextlib.suppress(OSError):  # a node that has no such folder has the pair by another name
             os.chdir(folder)
 
@@ -79,6 +81,21 @@ class Worker:
     def work(self, stream: bytes, first: int) -> Answer:
         """Rows to rows."""
         return _answered(lambda: packed(self.unit(unpacked(stream), first)))
+
+    def make(self, stage: Sequence[Any], number: int) -> Answer:
+        """Chunk `number` of a stage: its tables by name.
+
+        Args:
+            stage: a reference to it in a list, so that it is fetched once, not with every chunk.
+        """
+        (reference,) = stage
+        if self._stage is None or self._stage[0] != reference:
+            import ray
+
+            self._stage = reference, ray.get(reference)
+            self._stage[1].pair = self.unit.load()
+        make = self._stage[1]
+        return _answered(lambda: {name: packed(table) for name, table in make(number).items()})
 
 
 def packed(table: pa.Table) -> bytes:

@@ -22,7 +22,7 @@ from .sizes import Fit, Machine, fit
 
 if TYPE_CHECKING:
     from ..identity import Lying
-    from ..unit import Unit
+    from ..unit import Loaded
 
 EXTRA = "--engine ray needs Ray, which is not installed: pip install 'nla-sdk[cluster]'."
 STORE = 500_000_000
@@ -139,7 +139,7 @@ def machines(ray: Any) -> list[Machine]:
 
 @contextlib.contextmanager
 def opened(
-    unit: Unit,
+    unit: Loaded,
     lying: Lying,
     address: str | None = None,
     *,
@@ -147,7 +147,7 @@ def opened(
     cpus: float | None = None,
     gpus: float | None = None,
 ) -> Iterator[Pool]:
-    """Actors at work on a unit's chunks, until the block ends.
+    """Actors at work on a unit's chunks, or a stage's, until the block ends.
 
     Args:
         lying: the unit's pair as it lies here.
@@ -158,7 +158,7 @@ def opened(
         ClusterError: there is no such cluster, or it has no room for an actor.
     """
     with connected(address) as ray:
-        fits = fit(lying, unit.pair, unit.rows.holds, machines(ray), cpus=cpus, gpus=gpus)
+        fits = fit(lying, unit.pair, unit.holds, machines(ray), cpus=cpus, gpus=gpus)
         if not fits.actors:
             raise ClusterError(f"No machine of the cluster has room for one actor.\n{fits}")
         count = actors or fits.actors
@@ -170,13 +170,13 @@ def opened(
 
 
 def fitting(
-    unit: Unit, lying: Lying, address: str | None = None, *, cpus: float | None = None, gpus: float | None = None
+    unit: Loaded, lying: Lying, address: str | None = None, *, cpus: float | None = None, gpus: float | None = None
 ) -> Fit:
     """What would fit, asked of the cluster, or of this machine without starting anything."""
     if address is None and not os.environ.get("RAY_ADDRESS"):
-        return fit(lying, unit.pair, unit.rows.holds, [this_machine()], cpus=cpus, gpus=gpus)
+        return fit(lying, unit.pair, unit.holds, [this_machine()], cpus=cpus, gpus=gpus)
     with connected(address) as ray:
-        return fit(lying, unit.pair, unit.rows.holds, machines(ray), cpus=cpus, gpus=gpus)
+        return fit(lying, unit.pair, unit.holds, machines(ray), cpus=cpus, gpus=gpus)
 
 
 def this_machine() -> Machine:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..local import Made
+from ..local import Made, outputs_of
 
 
 @dataclass(eq=False)
@@ -17,15 +17,17 @@ class Piece:
 
     Attributes:
         number: of the chunk; `first`: of its first row in INPUT.
-        stream: the rows.
+        stream: the rows; of a stage's chunk empty, as its number is enough.
+        stage: a reference to the stage; None: the actors' unit does it.
         deaths: how many actors have died of it.
         lost: how often its results were lost with a node.
     """
 
     number: int
-    first: int
     rows: int
-    stream: bytes
+    first: int = 0
+    stream: bytes = b""
+    stage: Any = None
     deaths: int = 0
     lost: int = 0
     alone: bool = False
@@ -58,7 +60,7 @@ class Apart:
         """All rows together, in their order."""
         tables = [self.tables[row] for row in sorted(self.tables)]
         table = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
-        return Made(self.whole.number, self.whole.rows, table, dict(sorted(self.errors.items())))
+        return Made(self.whole.number, self.whole.rows, outputs_of(table, dict(sorted(self.errors.items()))))
 
 
 @dataclass(eq=False)

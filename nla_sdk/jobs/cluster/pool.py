@@ -8,6 +8,9 @@ driver reads INPUT, hands chunks out, writes what comes back, and holds two chun
 An actor that dies is replaced, and its chunk done again. Of a chunk in which two have died each row is done by itself,
 wherever there is a place: halving it would cost an actor, and a pair loaded anew, for every half. A row that ends two
 more of them, alone with each, is set aside with what Ray says of it.
+
+Beside rows of an INPUT, which the driver reads, actors make the chunks of stages (`stages`), which need no more than
+their number. What a stage's chunks are put together to needs all of them: two deaths of one end the stage.
 """
 
 from __future__ import annotations
@@ -20,23 +23,23 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from ... import __version__
 from ...io.progress import say
-from ..facts import About
 from ..faults import ClusterError
-from ..local import Made, Making
+from ..local import Made, Making, outputs_of
 from .actors import Answer, Worker, packed, unpacked
 from .pieces import Apart, Piece, Seat
 
 if TYPE_CHECKING:
     from ..identity import Lying
-    from ..unit import Unit
+    from ..unit import Loaded
     from .sizes import ActorSize
+    from .stages import Stage
 
 AHEAD = 2
 """Chunks an actor has: one that it works on, and one that waits, so that it need not."""
@@ -55,7 +58,7 @@ class Pool:
 
     Args:
         ray: the module, connected.
-        unit: what each does.
+        unit: the pair that each loads, and what each does to rows.
         size: what each is given.
         count: how many.
         lying: the pair as the driver has it; actors must hold the same.
@@ -63,7 +66,7 @@ class Pool:
         identity: what decides the results of the first loaded pair, under the driver's names of its files.
     """
 
-    def __init__(self, ray: Any, unit: Unit, size: ActorSize, count: int, lying: Lying) -> None:
+    def __init__(self, ray: Any, unit: Loaded, size: ActorSize, count: int, lying: Lying) -> None:
         self.ray, self.lying = ray, lying
         threads = max(1, int(size.cpus))
         how = {"num_cpus": size.cpus, "num_gpus": size.gpus, "memory": size.memory, "max_restarts": 0}
@@ -73,7 +76,7 @@ class Pool:
         self._apart: dict[int, Apart] = {}
         self._told: set[str] = set()
         self._digests: dict[str, str] = {}
-        self._about: About | None = None
+        self._about: Any = None
         self.identity: dict[str, Any] = {}
         self._since, self._said_waiting = time.monotonic(), False
         self.seats = [self._seated() for _ in range(count)]
@@ -91,8 +94,8 @@ class Pool:
         self._stdout.__exit__(None, None, None)
 
     @property
-    def about(self) -> About:
-        """What the first loaded pair says of itself; waits until there is one.
+    def about(self) -> Any:
+        """What the first loaded pair says of itself (`Loaded.about`); waits until there is one.
 
         Raises:
             NLAError: it cannot be loaded. ClusterError: no actor lives that long.
@@ -106,12 +109,26 @@ class Pool:
         """See `nla_sdk.jobs.local.run`."""
 
         def make(given: Iterator[tuple[int, pa.Table]]) -> Iterator[Made]:
-            ended = False
-            while not ended or self._again or any(seat.waiting for seat in self.seats):
-                ended = self._hand_out(given, chunk_rows)
-                yield from self._collected()
+            return self._made(
+                Piece(number, table.num_rows, number * chunk_rows, packed(table)) for number, table in given
+            )
 
         return make
+
+    def stage(self, stage: Stage, numbers: Sequence[int]) -> Iterator[Made]:
+        """These chunks of a stage, in any order; it goes to the actors once.
+
+        Raises:
+            ClusterError: a chunk has ended two actors.
+        """
+        reference = self.ray.put(stage)
+        return self._made(Piece(number, stage.sizes[number], stage=reference) for number in numbers)
+
+    def _made(self, pieces: Iterator[Piece]) -> Iterator[Made]:
+        ended = False
+        while not ended or self._again or any(seat.waiting for seat in self.seats):
+            ended = self._hand_out(pieces)
+            yield from self._collected()
 
     def summary(self) -> str:
         """Rows a second of each actor that has done some; of many the middle one, the slowest and the fastest."""
@@ -126,21 +143,21 @@ class Pool:
         actor = self._kind.remote(*self._arguments)
         return Seat(actor, actor.load.remote())
 
-    def _hand_out(self, given: Iterator[tuple[int, pa.Table]], chunk_rows: int) -> bool:
+    def _hand_out(self, pieces: Iterator[Piece]) -> bool:
         """Fill every loaded actor's hands, those with the least first; whether there was no more to give."""
         ready = [seat for seat in self.seats if seat.loading is None]
         for full in range(AHEAD):
             for seat in ready:
                 if len(seat.waiting) > full or (seat.waiting and self._to_be_sure(seat)):
                     continue
-                if self._again:
-                    piece = self._again.popleft()
-                elif (following := next(given, None)) is not None:
-                    number, table = following
-                    piece = Piece(number, number * chunk_rows, table.num_rows, packed(table))
-                else:
+                piece = self._again.popleft() if self._again else next(pieces, None)
+                if piece is None:
                     return True
-                seat.waiting.append((seat.actor.work.remote(piece.stream, piece.first), piece))
+                if piece.stage is None:
+                    asked = seat.actor.work.remote(piece.stream, piece.first)
+                else:
+                    asked = seat.actor.make.remote([piece.stage], piece.number)
+                seat.waiting.append((asked, piece))
         return False
 
     def _to_be_sure(self, seat: Seat) -> bool:
@@ -240,23 +257,37 @@ class Pool:
             self._again.extendleft(other for _, other in reversed(seat.waiting))
             self._replace(seat)
             return self._died(piece, why(error))
-        table = unpacked(self._told_by(answer))
+        made = self._told_by(answer)
         seat.waiting.popleft()
         seat.rows, seat.seconds = seat.rows + piece.rows, seat.seconds + answer.seconds
+        if piece.stage is not None:
+            outputs = {name: unpacked(stream) for name, stream in made.items()}
+            return Made(piece.number, piece.rows, outputs, self._note())
+        table = unpacked(made)
         if not piece.alone:
             self._apart.pop(piece.number, None)
-            return Made(piece.number, piece.rows, table, note=self._note())
+            return Made(piece.number, piece.rows, outputs_of(table), self._note())
         apart = self._apart[piece.number]
         apart.tables[piece.first] = table
         return self._put_together(apart)
 
     def _died(self, piece: Piece, error: str) -> Made | None:
-        """An actor has died at work on `piece`."""
+        """An actor has died at work on `piece`.
+
+        Raises:
+            ClusterError: it is a stage's, and not the first to die of it.
+        """
         piece.deaths += 1
         if piece.number in self._apart and not piece.alone:  # each row went well, all together do not
             return self._apart.pop(piece.number).made()
         if piece.deaths < DEATHS:
             self._again.appendleft(piece)
+        elif piece.stage is not None:
+            raise ClusterError(
+                f"Chunk {piece.number} ({piece.rows} rows) has ended {piece.deaths} actors, and the others are of no "
+                f"use without it: {error}. What is done is kept; give actors more memory, or finish it without a "
+                "cluster."
+            )
         elif piece.alone:
             apart = self._apart[piece.number]
             apart.errors[piece.first] = error
@@ -267,7 +298,7 @@ class Pool:
             table = unpacked(piece.stream)
             for at in reversed(range(piece.rows)):
                 row = packed(table.slice(at, 1))
-                self._again.appendleft(Piece(piece.number, piece.first + at, 1, row, alone=True))
+                self._again.appendleft(Piece(piece.number, 1, piece.first + at, row, alone=True))
         return None
 
     def _put_together(self, apart: Apart) -> Made | None:

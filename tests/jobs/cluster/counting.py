@@ -51,6 +51,9 @@ class Counting:
 
     def prepare(self) -> None: ...
 
+    def load(self) -> str:
+        return "the actor's pair"
+
     def about(self) -> About:
         return About(ABOUT, Origin(), ())
 
@@ -84,6 +87,31 @@ class Counting:
         """(first row, rows) of every table that it was handed."""
         lines = (self.folder / "calls").read_text().splitlines()
         return [(int(line.split()[0]), int(line.split()[1])) for line in lines]
+
+
+@dataclass
+class Numbers:
+    """A stage whose chunks hold their number, and what the copy that made them was given.
+
+    Attributes:
+        folder: where it leaves a note of each chunk.
+        once, fatal: the chunk that ends the process when it comes first, and the one that always does.
+    """
+
+    folder: Path
+    sizes: tuple[int, ...]
+    once: int | None = None
+    fatal: int | None = None
+    pair: object = None
+
+    def __call__(self, number: int) -> dict[str, pa.Table]:
+        with (self.folder / "calls").open("a") as calls:
+            calls.write(f"{number} {self.sizes[number]} {os.getpid()}\n")
+        if number == self.fatal or (number == self.once and not (self.folder / "seen").exists()):
+            (self.folder / "seen").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        table = pa.table({"number": [number] * self.sizes[number], "pair": [str(self.pair)] * self.sizes[number]})
+        return {"rows": table, "timing": pa.table({"seconds": [0.5]})}
 
 
 class Here:

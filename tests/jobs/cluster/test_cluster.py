@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -21,53 +19,18 @@ import pytest
 from nla_sdk.errors import InputError, SuspectActivationsWarning
 from nla_sdk.io.chunks import MANIFEST
 from nla_sdk.io.tables import vector_column
-from nla_sdk.jobs.cluster.connection import ALONE
+from nla_sdk.jobs.cluster.pool import Pool
+from nla_sdk.jobs.cluster.sizes import ActorSize
+from nla_sdk.jobs.cluster.stages import made
+from nla_sdk.jobs.faults import ClusterError
 from nla_sdk.jobs.local import Target, run
 from tests import tiny
 from tests.commands import run_nla
-from tests.jobs.cluster.counting import ABOUT, CHUNK_ROWS, NEEDS_RAY, Counting, spread, write_rows
+from tests.jobs.cluster.conftest import NODE
+from tests.jobs.cluster.counting import ABOUT, CHUNK_ROWS, NEEDS_RAY, Counting, Here, Numbers, spread, write_rows
 
 pytestmark = NEEDS_RAY
 ROOT = Path(__file__).parents[3]
-NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """Two nodes of one CPU, on the loopback device."""
-    folder = tempfile.mkdtemp(prefix="nla-ray-")  # sockets have short names only
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**ALONE, "RAY_AUTH_TOKEN": "0" * 64, "NLA_CACHE": folder, "OMP_NUM_THREADS": "1"}.items():
-            patch.setenv(name, value)
-        patch.setenv("PYTHONPATH", str(ROOT))
-        from ray._private import ray_constants
-        from ray._raylet import AuthenticationTokenLoader, Config
-        from ray.cluster_utils import Cluster
-
-        def told() -> None:  # what Ray reads when it is imported, which another test may have done
-            Config.initialize("")
-            AuthenticationTokenLoader.instance().reset_cache()
-
-        patch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)
-        told()
-        nodes = Cluster(initialize_head=True, head_node_args={**NODE, "temp_dir": folder})
-        try:
-            nodes.add_node(**NODE)
-            yield nodes
-        finally:
-            nodes.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
-    told()
-
-
-@pytest.fixture(scope="module")
-def ray(cluster):
-    """The module, connected to it."""
-    import ray
-
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    yield ray
-    ray.shutdown()
 
 
 def plainly(source, unit: Counting, out: Path) -> bytes:
@@ -122,6 +85,27 @@ def test_actors_that_die_are_replaced_and_a_row_that_ends_them_is_set_aside(ray,
     assert calls.count((40, 10)) >= 2
     captured = capfd.readouterr()
     assert captured.out == "" and "row 13 has ended 2 actors and is set aside" in captured.err
+
+
+def test_the_chunks_of_stages_are_the_local_ones_and_one_that_ends_two_actors_ends_its_stage(ray, tmp_path):
+    folders = [tmp_path / name for name in ("here", "first", "second")]
+    for folder in folders:
+        folder.mkdir()
+    here = dict(plain(made(Numbers(folders[0], (3, 3, 2)), [0, 1, 2], "the actor's pair")))
+    with Pool(ray, Counting(tmp_path), ActorSize(), 2, Here()) as pool:
+        stage = Numbers(folders[1], (3, 3, 2), once=1)
+        assert dict(plain(made(stage, [0, 1, 2], pool))) == here and stage.pair is None
+        calls = [int(line.split()[0]) for line in (folders[1] / "calls").read_text().splitlines()]
+        assert calls.count(1) == 2 and set(calls) == {0, 1, 2}
+        stage = Numbers(folders[2], (5, 5), fatal=1)
+        with pytest.raises(ClusterError, match=r"Chunk 1 \(5 rows\) has ended 2 actors"):
+            list(made(stage, [0, 1], pool))
+
+
+def plain(chunks):
+    """(number, its tables as lists) of each chunk."""
+    for one in chunks:
+        yield one.number, {name: table.to_pydict() for name, table in one.outputs.items()}
 
 
 def test_a_node_is_lost_and_the_others_do_its_chunks(cluster, ray, tmp_path):

@@ -20,11 +20,9 @@ from nla_sdk.claims.cutting import claims_of
 from nla_sdk.claims.receipts import RECEIPTS, CheckedClaim, ReceiptName
 from nla_sdk.claims.truth import supported
 from nla_sdk.evaluation.parts import Settings
-from nla_sdk.io.chunks import Chunks
-from nla_sdk.io.progress import progress_bar
 
-from ..measure import Clock
 from ..measures.tables import Tables, drawn, next_of_another
+from ..measuring.clock import Clock
 
 FREE: tuple[ReceiptName, ...] = ("lens", "repeats", "alone")
 # The lens tells next tokens apart far better (AUROC 0.83 on the bundled pair); of registers it tells nothing (0.49).
@@ -54,7 +52,9 @@ CLAIM = pa.schema(
 
 
 class Claims:
-    """Claims of every evaluated row, with their receipts.
+    """Claims of every evaluated row, with their receipts: a stage.
+
+    A chunk has the outputs "claims" and "timing".
 
     Args:
         tables: the finished rows.
@@ -62,28 +62,22 @@ class Claims:
         code: version of the code that runs.
     """
 
-    def __init__(
-        self, pair: NLAPair, tables: Tables, settings: Settings, texts: Sequence[str] | None, code: str = ""
-    ) -> None:
-        self.pair, self.tables, self.texts, self.code = pair, tables, texts, code
+    def __init__(self, tables: Tables, settings: Settings, texts: Sequence[str] | None, code: str = "") -> None:
+        self.tables, self.texts, self.code = tables, texts, code
         self.row_ids, self.said = (tables.rows[name].to_pylist() for name in ("row_id", "explanation"))
         # Rows of one document are apart in this order.
         order = np.array(drawn(np.flatnonzero(tables.evaluated).tolist(), settings.seed), dtype=np.int64)
         read = min(settings.claims_n or 0, len(order))
         self.parts = [(rows, True) for rows in _split(order[:read], READ_PER_CHUNK)]
         self.parts += [(rows, False) for rows in _split(order[read:], PER_CHUNK)]
-        self.rows = len(order)
+        self.sizes = [len(rows) for rows, _ in self.parts]
+        self.pair: NLAPair | None = None
         self._models: Parts | None = None
 
-    def measure(self, chunks: Chunks, progress: bool = True) -> None:
-        """Make the chunks that are missing: outputs "claims" and "timing"."""
-        with progress_bar(self.rows, "row", "claims", shown=progress) as bar:
-            for index, (rows, read) in enumerate(self.parts):
-                if not chunks.has(index):
-                    clock = Clock(self.code)
-                    table = self._chunk(rows, read, clock)
-                    chunks.write(index, {"claims": table, "timing": clock.table()})
-                bar.update(len(rows))
+    def __call__(self, number: int) -> dict[str, pa.Table]:
+        clock = Clock(self.code)
+        table = self._chunk(*self.parts[number], clock)
+        return {"claims": table, "timing": clock.table()}
 
     def _chunk(self, rows: np.ndarray, read: bool, clock: Clock) -> pa.Table:
         if self._models is None:

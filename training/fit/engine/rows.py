@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,11 @@ def balanced(families: Sequence[str | None], wanted: int) -> list[int]:
     return sorted(picked)
 
 
-def load_rows(
-    path: Path, sources: Sequence[str], max_rows: int | None = None, *, weights: str = "none"
-) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+Labelled = tuple[torch.Tensor, list[dict[str, Any]]]
+"""Vectors float32 [n, d], raw, and the n rows' other columns."""
+
+
+def load_rows(path: Path, sources: Sequence[str], max_rows: int | None = None, *, weights: str = "none") -> Labelled:
     """Rows of a training table whose label is of one of `sources`.
 
     Args:
@@ -105,6 +107,28 @@ def held_apart(rows: Sequence[Mapping[str, Any]], wanted: int) -> tuple[list[int
     return kept, [apart[place] for place in evenly(len(apart), wanted)]
 
 
+def load_written(path: Path, kind: str, wanted: int) -> tuple[Labelled, Labelled]:
+    """What an AV wrote: rows to train on, and at most `wanted` of other documents to choose by.
+
+    Where it is trained on, it is chosen by too. By labels alone every step away from them is a step back, and the best
+    half is what training started from.
+
+    Args:
+        kind: "expert" or "on_policy".
+    """
+    vectors, rows = load_rows(path, [kind])
+    sides = held_apart(rows, wanted)
+    trained, apart = ((vectors[side], [rows[at] for at in side]) for side in sides)
+    return trained, apart
+
+
+def without(given: Labelled, documents: Container[str]) -> Labelled:
+    """The rows that are of none of the documents."""
+    vectors, rows = given
+    kept = [at for at, row in enumerate(rows) if row["doc_id"] not in documents]
+    return vectors[kept], [rows[at] for at in kept]
+
+
 def choosing_table(folder: Path) -> Path:
     """The table that trainers measure on, and choose `final/` by: `validation.parquet` of a run that has one, else the
     one that figures are reported on."""
@@ -134,12 +158,16 @@ def kind_of(labeler: str) -> str:
     return "on_policy" if labeler.startswith("av:") else "written"
 
 
-def label_tokens(config: Config, tokenizer: Any) -> set[int]:
-    """Every token of the responses that the AV is trained on: those of its `sources`."""
+def label_texts(config: Config) -> list[str]:
+    """The responses that the AV is trained on, those of its `sources`, as it has learnt to write them."""
     rows = read_table(config.tables_from / "av_sft.parquet", TEXTS[1:], TEXTS[1:]).to_pylist()
     own = [row["response"] for row in rows if kind_of(row["labeler_model"]) in config.av.sources]
-    texts = [target_text(response, config.av.template) for response in own]
-    return {token for ids in tokenizer(texts, add_special_tokens=False).input_ids for token in ids}
+    return [target_text(response, config.av.template) for response in own]
+
+
+def label_tokens(texts: Sequence[str], tokenizer: Any) -> set[int]:
+    """Every token of such texts."""
+    return {token for ids in tokenizer(list(texts), add_special_tokens=False).input_ids for token in ids}
 
 
 def refuse_several(config: Config, stage: str) -> None:
