@@ -53,21 +53,22 @@ def test_threads_get_what_they_would_have_got_one_after_the_other(lora_pair):
 
 
 def test_an_adapter_is_never_switched_under_a_running_forward(lora_pair):
-    backbone = lora_pair("shared").source
+    pair = lora_pair("shared")  # whose adapters leave the base with it, and may have other names beside another pair's
+    backbone, av, ar = pair.source, pair.verbalizer.adapter, pair.reconstructor.adapter
     inside, seen = threading.Event(), []
 
     def other():
         inside.wait()
-        with backbone.using("ar"):
+        with backbone.using(ar):
             seen.append("ar")
 
     thread = threading.Thread(target=other)
     thread.start()
-    with backbone.using("av"):
+    with backbone.using(av):
         inside.set()
         thread.join(0.2)
         seen.append("av")
-        assert backbone._active == "av"
+        assert backbone._active == av
     thread.join()
     assert seen == ["av", "ar"]
 
