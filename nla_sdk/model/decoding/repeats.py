@@ -24,9 +24,10 @@ def items(text: str) -> tuple[list[str], int]:
     """The items of a text, as they are compared, and where the last one began if it may go on; else −1.
 
     A piece of a list ends at a comma, the list at a line break or a full stop that white space or the text's end
-    follows; a piece with nothing in it is "". An opening quote mark has a character behind it that closes nothing, so
-    that three in a row are the item of one. What is still open is an item as far as it is there. A register's own words
-    are none ("A narrative about a person about cats"), and in a sentence that begins with "Style: " there is none.
+    follows; a piece with nothing in it is "". An opening quote mark has a character behind it that closes nothing, and
+    of several in a row the last closes: three are the item of one. What is still open is an item as far as it is there.
+    A register's own words are none ("A narrative about a person about cats"), and in a sentence that begins with
+    "Style: " there is none.
 
     Example:
         >>> items('Next: "Paris" (or "the"). About: french, Tower. Style: narrative about a person.')[0]
@@ -43,6 +44,8 @@ def items(text: str) -> tuple[list[str], int]:
             if end < 0:
                 key = _key(text[at:])
                 return ([*found, key], at) if key else (found, at)
+            while text.startswith('"', end + 1):  # of several marks in a row the last closes: a token may end in one
+                end += 1
             found.append(_key(text[at:end]) or _BLANK)
             at = end + 1
         elif opens[0] == "Style: ":

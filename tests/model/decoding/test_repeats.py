@@ -35,7 +35,7 @@ def plain_items(text: str) -> list[str]:
         while at < len(text):
             character, following = text[at], text[at + 1 : at + 2]
             at += 1
-            if opening == '"' and character == '"' and item:
+            if opening == '"' and character == '"' and item and following != '"':
                 found.append(item.strip().casefold() or " ")
                 item = ""
                 break
@@ -100,6 +100,10 @@ def test_whatever_tokens_are_offered_no_text_says_an_item_twice(tokens):
     [
         ('Next: "Paris" (or "New", "the"). About: french, Tower.', ["paris", "new", "the", "french", "tower"]),
         ('Next: a line break (or """, ",", ".").', ['"', ",", "."]),
+        (
+            'Next: "."" (or """"", ";"). About: sea, cats',
+            ['."', '"""', ";", "sea", "cats"],
+        ),  # tokens that end in a mark
         ('"was" or " " comes next. A worked sum about 1.5, u.s. law, x.', ["was", " ", "1.5", "u.s"]),
         ("A narrative about a person about cats, mats.", ["cats", "mats"]),
         ("A narrative about a per", []),
@@ -128,6 +132,11 @@ def test_items_of_the_forms_that_are_written(text, expected):
         (["About:", " sea", ","], ",", False),  # nothing is no item
         (["About:", " sea"], ".", True),
         (["About:", " sea", "."], " About: sea", False),
+        (
+            ['Next: "', '."', '" (or "', ";", '"). About:', " sea", ","],
+            " sea",
+            False,
+        ),  # behind a token that ends in a mark
         (['"', "a", '" or "', "the", '" comes next. A', " narrative"], " about a", True),  # of a register's name
         (['"', "a", '" or "', "the", '" comes next. A', " narrative", " about a"], ",", False),
     ],
