@@ -89,7 +89,9 @@ def test_it_is_built_of_its_own_files_and_the_index_by_a_user_who_is_not_root(de
 
 def test_it_knows_the_commit_of_the_code_that_it_runs(demo):
     asked = "from nla_sdk.__about__ import commit; print(commit())"
-    said = subprocess.run([sys.executable, "-c", asked], cwd=demo, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-B", "-c", asked], cwd=demo, capture_output=True, text=True, check=True
+    ).stdout
     assert said.strip() == str(commit())
 
 
