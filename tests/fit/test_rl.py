@@ -267,6 +267,9 @@ def test_expert_rows_are_the_best_of_their_groups_and_train_the_av(trained, tmp_
     chosen = metrics.cosine(pair.reconstruct(texts), torch.from_numpy(vectors))
     assert len(texts) == 6 and (chosen >= metrics.cosine(greedy, torch.from_numpy(vectors)) - 1e-5).all()
     settings = config.av.model_copy(update={"sources": ["readout", "expert"], "max_rows": 10, "epochs": 0.5})
+    written = (config.out / "expert.parquet").stat().st_mtime_ns
+    expert.run(config.model_copy(update={"av": settings}))  # as who mixes them in then runs it again
+    assert (config.out / "expert.parquet").stat().st_mtime_ns == written
     made = sft_av.run(config.model_copy(update={"av": settings}), name="with_expert")
     facts = yaml.safe_load((made / "nla_meta.yaml").read_text())["provenance"]["training"]
     kept = [hash64(doc_id) % 8 > 0 for doc_id in table["doc_id"].to_pylist()]

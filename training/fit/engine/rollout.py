@@ -81,7 +81,8 @@ def explain_rows(
     prompt = prompt_column(config.av.template)
     facts = {"inputs": inputs, "picked": picked, "rows_per_chunk": ROWS_PER_CHUNK, "prompt": prompt, **settings}
     if closed:
-        facts["vocabulary"] = [sha256_of(config.tables_from / "av_sft.parquet"), config.av.sources]
+        labels = [source for source in config.av.sources if source != "expert"]  # which are in no table of labels
+        facts["vocabulary"] = [sha256_of(config.tables_from / "av_sft.parquet"), labels]
     path = config.out / f"{stage}.parquet"
     chunks = Chunks(config.out / "chunks", stage, facts)
     if is_finished(path, chunks.identity, overwrite=True):  # another AV's words are of no further use
