@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cards.text import number, percent
 from nla_sdk.evaluation.parts import Figure
 from nla_sdk.evaluation.reading import load
 from nla_sdk.evaluation.schema import EVALUATION, Evaluation
@@ -45,7 +46,7 @@ def conditions(found: Evaluation) -> list[str]:
         one = found.ablation.conditions[name]
         bold = "**" if name == "real" else ""
         lines.append(f"| {bold}{said}{bold} | {bold}{_number(one.fve)}{bold} | {_number(one.cosine)} |")
-    nearest = "" if pool is None else f"; own activation nearest of {pool.size} in {100 * pool.top1:.0f} %"
+    nearest = "" if pool is None else f"; own activation nearest of {pool.size} in {percent(pool.top1)}"
     lines += [
         "",
         f"{trip.evaluated} activations of {found.data.documents} documents that nobody trained on, "
@@ -72,11 +73,11 @@ def words(found: Evaluation) -> list[str]:
 
 
 def _number(figure: Figure | None) -> str:
-    return "–" if figure is None else f"{figure.value:.3f}".replace("-", "−")
+    return number(None if figure is None else figure.value)
 
 
 def _share(figure: Figure | None) -> str:
-    return "–" if figure is None else f"{100 * figure.value:.0f} %"
+    return "–" if figure is None else percent(figure.value)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ class Config(Section):
         for role in ("av", "ar"):
             settings = getattr(self, role)
             if settings.continue_from is None:
-                started = settings.model_copy(update={"continue_from": self.after / role / "final"})
+                started = settings.model_copy(update={"continue_from": self.half_before(role)})
                 setattr(self, role, started)
         return self
 

@@ -55,7 +55,12 @@ def _without_nan(value: Any) -> Any:
 
 def _is_vector(field: pa.Field) -> bool:
     """Whether a column holds vectors, rather than lists of ids."""
-    return holds_vectors(field) and pa.types.is_floating(getattr(field.type, "storage_type", field.type).value_type)
+    return holds_vectors(field) and pa.types.is_floating(_numbers(field))
+
+
+def _numbers(field: pa.Field) -> pa.DataType:
+    """Of what type the numbers of a column of vectors or lists are."""
+    return getattr(field.type, "storage_type", field.type).value_type
 
 
 def _cell(value: Any) -> Any:
@@ -150,10 +155,6 @@ def encoding_of(schema: pa.Schema) -> dict[str, Any]:
     cannot read so (findings/duckdb-half-floats-split.sh).
     """
     flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
-    split = {f"{field.name}.list.element": "BYTE_STREAM_SPLIT" for field in schema if _in_bytes(field.type)}
+    wide = [field.name for field in schema if _is_vector(field) and not pa.types.is_float16(_numbers(field))]
+    split = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in wide}
     return {"compression": "zstd", "use_dictionary": flat, "column_encoding": split or None}
-
-
-def _in_bytes(kind: pa.DataType) -> bool:
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return lists and pa.types.is_floating(kind.value_type) and not pa.types.is_float16(kind.value_type)
