@@ -18,9 +18,8 @@ from typing_extensions import get_type_hints  # Python 3.10's own makes an optio
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    from ..jobs.cluster.held import Held, Lies
     from ..jobs.cluster.pool import Pool
-    from ..jobs.identity import Lying
-    from ..jobs.unit import Loaded
     from ..pair import NLAPair
 
 
@@ -195,11 +194,11 @@ class EngineOptions:
             raise InputError(f"--{said[0].replace('_', '-')} is of a cluster; add --engine ray, or leave it out.")
         return False
 
-    def opened(self, unit: Loaded, lying: Lying) -> AbstractContextManager[Pool]:
-        """The actors of the cluster, each with the unit's pair; a dry run ends here.
+    def opened(self, unit: Held, lying: Lies) -> AbstractContextManager[Pool]:
+        """The actors of the cluster, each with what the unit holds; a dry run ends here.
 
         Args:
-            lying: the pair as it lies here.
+            lying: that as it lies here.
         Raises:
             ClusterError: there is no such cluster, or no room in it.
         """

@@ -51,7 +51,7 @@ _HALF_FILES = (
     "claims.json",
     *TOKENIZER_FILES,
 )
-_BASE_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
+BASE_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,7 @@ def fetch_base(
     token: str | bool | None = None,
     local_files_only: bool = False,
     progress: bool = True,
+    weights: bool = True,
 ) -> Files:
     """The files of a base model: config, tokenizer and safetensors weights, nothing else.
 
@@ -133,6 +134,7 @@ def fetch_base(
         ref: a folder, `owner/name` on the Hub, or "demo" (as well as `DEMO_BASE_ID`) for the demo pair's base.
         revision, cache_dir, token, local_files_only: as in `fetch_half`.
         progress: show a bar on stderr while the demo base is made, which happens once.
+        weights: False: config and tokenizer will do, and a repository's weights stay where they are.
     Raises:
         MissingRepositoryError, GatedRepositoryError, MissingFileError, OfflineError, DemoBaseError: see the message.
     Example:
@@ -145,11 +147,12 @@ def fetch_base(
         files, what = Files(name, folder), f"The folder {folder}"
     else:
         repo, subfolder = split_repo(name, None)
-        snapshot = download_folder(repo, _BASE_FILES, revision, subfolder, cache_dir, token, local_files_only)
+        wanted = [one for one in BASE_FILES if weights or "safetensors" not in one]
+        snapshot = download_folder(repo, wanted, revision, subfolder, cache_dir, token, local_files_only)
         name = named_now(name, {repo: present_name(repo)})
         files, what = Files(name, snapshot / (subfolder or ""), snapshot.name, subfolder), name
     names = file_names(files.path)
-    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+    if "config.json" not in names or (weights and not any(name.endswith(".safetensors") for name in names)):
         if files.commit:
             names = repository_names(repo, snapshot, cache_dir)
         raise MissingFileError(

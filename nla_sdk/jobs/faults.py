@@ -12,6 +12,6 @@ class SetAsideError(NLAError):
 
 
 class ClusterError(NLAError):
-    """A Ray cluster cannot be reached, has no room for an actor, or its nodes do not hold the same pair."""
+    """A Ray cluster cannot be reached, has no room for an actor, or its nodes do not hold the same pair or base."""
 
     remedy = "See nla doctor, and --dry-run for what fits; what was done is kept."

@@ -1,4 +1,4 @@
-"""Which pair it is that rows are worked on with: what decides its results, as a manifest and a sidecar say it."""
+"""Which pair or base it is that is worked with: what decides its results, as a manifest and a sidecar say it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..assembly import Assembly
 from ..engines.verbalizer import ServedVerbalizer
 from ..halves.beside.digests import half_digests
-from ..halves.fetch import Files, fetch_half
+from ..halves.fetch import BASE_FILES, Files, fetch_base, fetch_half
 from ..halves.half import Half, check_halves, find_halves, present
+from ..io.files import sha256_of
 from ..io.origins import Origin
+
+if TYPE_CHECKING:
+    from ..model.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,12 @@ class Lying:
     Attributes:
         av, ar: None for one that is not there.
         source: a fine-tune of the base that activations are read from; None: the base.
-        base: the base as it is called.
+        base: the base as it is called; "": none is needed.
+        what, told_by: for messages: what it is, and what says how it is run.
     """
+
+    what: ClassVar[str] = "pair"
+    told_by: ClassVar[str] = "--device, --dtype, --quantization"
 
     av: Half | None
     ar: Half | None
@@ -79,6 +88,35 @@ class Lying:
         return digests_of(self.halves)
 
 
+@dataclass(frozen=True)
+class BaseLying(Lying):
+    """A base alone, as it lies on this disk or, where it is the Hub's, without its weights."""
+
+    what: ClassVar[str] = "base"
+    told_by: ClassVar[str] = "dtype and quantization in the config, and --gpus-per-actor 0 for CPUs alone"
+    files: Files
+
+    @classmethod
+    def at(cls, base: str, revision: str | None = None) -> BaseLying:
+        """The base of that name; of a Hub id its small files are fetched.
+
+        Raises:
+            RepositoryError: as `fetch_base`.
+        """
+        return cls(None, None, None, base, fetch_base(base, revision=revision, weights=False))
+
+    def identity(self) -> dict[str, Any]:
+        """Its commit; of a folder what changes when a file of it does."""
+        return {"base": f"{self.base} at {self.files.commit or _listing(self.files.path)}"}
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256s of its files; of a Hub id its commit, which says as much."""
+        if self.files.commit is not None:
+            return {"commit": self.files.commit}
+        files = (file for file in sorted(self.files.path.iterdir()) if file.is_file())
+        return {file.name: sha256_of(file) for file in files if any(fnmatch(file.name, one) for one in BASE_FILES)}
+
+
 def identify(pair: Assembly) -> dict[str, Any]:
     """What decides a pair's results: the files of its halves, and how they are run."""
     found = pair.read_from and pair.read_from.find()  # found, not loaded: a job that goes on may have no text to read
@@ -89,16 +127,20 @@ def running(pair: Assembly) -> dict[str, Any]:
     """How it is run, on which base, and which server writes its texts."""
     half = pair.verbalizer or pair.reconstructor
     assert half is not None, "a pair has at least one half"
-    backbone = half.backbone
-    found = {
+    found = run_as(half.backbone)
+    if isinstance(half, ServedVerbalizer):
+        found["engine"] = half.server.identity
+    return found
+
+
+def run_as(backbone: Backbone) -> dict[str, Any]:
+    """How a base is run."""
+    return {
         "quantization": backbone.quantization,
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "device": backbone.device.type,
         "base": backbone.ref,
     }
-    if isinstance(half, ServedVerbalizer):
-        found["engine"] = half.server.identity
-    return found
 
 
 def files_of(halves: Iterable[Half], source: Files | None) -> dict[str, Any]:

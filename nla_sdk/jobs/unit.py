@@ -8,24 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..io.rows.row_source import VECTORS
+from ..halves.fetch import Files, fetch_base
+from ..halves.half import present
+from ..io.rows.row_source import TEXTS
 from ..pair import NLAPair
 from . import work as commands
 from .checking import checked
+from .cluster.held import Held
 from .facts import About, Told
-from .identity import identify
+from .identity import BaseLying, Lying, digests_of, identify, run_as
 from .work import Work
+
+if TYPE_CHECKING:
+    from ..model.backbone import Backbone
 
 CHECKED_BY = ("positions", "layer", "seed")
 """Options of the writing that the checking of its words is told too."""
 
 
-class Loaded:
-    """A pair as a value: told how it is loaded, which each process that it is sent to does once.
+class Loaded(Held):
+    """A pair as a value.
 
     Attributes:
         pair: as `NLAPair.from_pretrained` is told.
@@ -35,9 +41,13 @@ class Loaded:
     _pair: NLAPair | None = None
 
     @property
-    def holds(self) -> str:
-        """What it is worked on with (`nla_sdk.io.rows.row_source`): for texts the base is loaded too."""
-        return VECTORS
+    def told(self) -> Mapping[str, Any]:
+        """As `NLAPair.from_pretrained` is."""
+        return self.pair
+
+    def lying(self) -> Lying:
+        """Its halves, fetched if need be, and held against each other."""
+        return Lying.find(self.pair)
 
     def load(self) -> NLAPair:
         """The pair, loaded when it is first asked for."""
@@ -54,12 +64,68 @@ class Loaded:
         """What decides its results, see `nla_sdk.jobs.identity`."""
         return identify(self.load())
 
-    def prepare(self) -> object:
-        """Get ready for the first rows."""
-        return self.load()
+    def digests(self) -> dict[str, str]:
+        """SHA-256s of its files."""
+        pair = self.load()
+        return digests_of(present(pair.av, pair.ar))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_pair": None}  # each process loads its own
+
+
+class LoadedBase(Held):
+    """A base alone as a value.
+
+    Attributes:
+        base: Hub id, folder or "demo"; `ref`: as it is called.
+        revision: its commit, of a Hub id.
+        dtype, quantization: as `Backbone.load` is told.
+    """
+
+    base: str
+    ref: str
+    revision: str | None
+    dtype: str
+    quantization: str | None
+    _backbone: Backbone | None = None
+    _files: Files | None = None
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """Dtype and quantization."""
+        return {"dtype": self.dtype, "quantization": self.quantization}
+
+    @property
+    def holds(self) -> str:
+        """A base reads texts."""
+        return TEXTS
+
+    @property
+    def files(self) -> Files:
+        """Where it lies, fetched if need be."""
+        if self._files is None:
+            self._files = fetch_base(self.base, revision=self.revision)
+        return self._files
+
+    def lying(self) -> BaseLying:
+        """The base; of a Hub id without its weights."""
+        return BaseLying.at(self.base, self.revision)
+
+    def load(self) -> Backbone:
+        """The base, loaded when it is first asked for."""
+        if self._backbone is None:
+            from ..model.backbone import Backbone
+
+            how = {"dtype": self.dtype, "quantization": self.quantization}
+            self._backbone = Backbone.load(self.files.path, ref=self.ref, **how)
+        return self._backbone
+
+    def identity(self) -> dict[str, Any]:
+        """How it is run, and which files it is of."""
+        return run_as(self.load()) | super().identity()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_backbone": None, "_files": None}
 
 
 @dataclass(eq=False)

@@ -169,7 +169,9 @@ def test_a_finished_table_is_left_alone_unless_told_otherwise(tmp_path, base, co
     made = extract.run(config)[0]
     before = made.stat().st_mtime_ns
     with monkeypatch.context() as patch:
-        patch.setattr(extract.Backbone, "load", lambda *a, **k: pytest.fail("loaded the base for nothing"))
+        patch.setattr(
+            "nla_sdk.model.backbone.Backbone.load", lambda *a, **k: pytest.fail("loaded the base for nothing")
+        )
         assert extract.run(config) == [made]
     assert made.stat().st_mtime_ns == before
     changed = config.model_copy(update={"seed": 1})

@@ -19,9 +19,9 @@ from . import overrides
 from .config import Config
 
 if TYPE_CHECKING:
+    from nla_sdk.jobs.cluster.held import Held
     from nla_sdk.jobs.cluster.pool import Pool
     from nla_sdk.jobs.cluster.stages import Spread
-    from nla_sdk.jobs.unit import Loaded
 
 STOPPED = "stopped; what was finished before is kept. Run the same command again to go on."
 UNCHANGED = "stopped; nothing was changed. Run the same command again."
@@ -73,10 +73,8 @@ def spread_of(engine: EngineOptions) -> Spread | None:
     if not engine.refuse_early(""):  # a stage has its own place to write to
         return None
 
-    def spread(unit: Loaded) -> AbstractContextManager[Pool]:
-        from nla_sdk.jobs.identity import Lying
-
-        return engine.opened(unit, Lying.find(unit.pair))
+    def spread(unit: Held) -> AbstractContextManager[Pool]:
+        return engine.opened(unit, unit.lying())
 
     return spread
 

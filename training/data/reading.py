@@ -2,15 +2,19 @@
 
 The base runs to the highest layer wanted and stops there. For the extractive labeler the base's likeliest next tokens
 are recorded too, which costs the later blocks and the lm_head.
+
+Where the base is in memory, here or in an actor of a cluster, an `Extraction` is what reads.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +22,26 @@ import pyarrow as pa
 import torch
 
 from nla_sdk.errors import InputError
+from nla_sdk.halves.fetch import Files
+from nla_sdk.halves.measured import kept
 from nla_sdk.io.tables import vector_column
+from nla_sdk.io.text import FAULTS
+from nla_sdk.jobs.unit import LoadedBase
 from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.batches import by_length, pad_right
 from nla_sdk.model.extraction import tokenize
+from nla_sdk.model.weights.loading import pick_device, pick_dtype
 
 from ..configs.config import Config
-from ..configs.data import CorpusSource
+from ..configs.data import CorpusSource, Extract
 from .corpus import Text
+
+Part = Sequence[tuple[int, Text]]
+"""Texts, each with the place of its source among `extract.sources`."""
+LOOKS = -1
+"""In the place of a chunk's number: what activations of the pair's layer look like is asked."""
+STATES, DROPS = "states", "drops"
+"""Tables of an actor beside the layers': the file of statistics, and what of the texts was dropped."""
 
 
 @dataclass(frozen=True)
@@ -223,3 +239,112 @@ def extract_chunk(
             schema=wanted,
         )
     return tables
+
+
+def precision_of(settings: Extract) -> str:
+    """What the base runs at on this machine, as a contract's `extraction_precision` says it."""
+    return settings.quantization or str(pick_dtype(settings.dtype, pick_device())).removeprefix("torch.")
+
+
+@dataclass(eq=False)
+class Extraction(LoadedBase):
+    """Texts to activations, by a base that each process loads once.
+
+    Args:
+        config: of the run.
+        layers: whose output is read.
+        found: the base where this is made; another process finds it by its name and commit.
+    """
+
+    config: Config
+    layers: Sequence[int]
+    found: Files
+
+    def __post_init__(self) -> None:
+        settings = self.config.extract
+        self.base, self.ref = self.config.base, self.config.base_id
+        self.revision, self._files = self.found.commit, self.found
+        self.dtype, self.quantization = settings.dtype, settings.quantization
+
+    def load(self) -> Backbone:
+        """The base.
+
+        Raises:
+            InputError: it has no such layer.
+        """
+        backbone = super().load()
+        if max(self.layers) >= backbone.num_blocks:
+            raise InputError(
+                f"Layer {max(self.layers)} does not exist: {self.ref} has layers 0 to {backbone.num_blocks - 1}."
+            )
+        return backbone
+
+    def about(self) -> str:
+        """At what precision it runs where this is."""
+        return precision_of(self.config.extract)
+
+    def look(self, file: Path) -> None:
+        """While the base is in memory: what activations of the pair's layer look like, for the halves to carry along.
+
+        Other shards, and a run that goes on, find it measured.
+        """
+        kept(self.load(), self.config.layer, self.files.path, told=False).save(file)
+
+    def windows(self, part: Part) -> tuple[list[Reading], Counter[str], list[str]]:
+        """The windows of some texts, what was dropped, and a line for each document that is dropped whole."""
+        readings: list[Reading] = []
+        drops: Counter[str] = Counter()
+        lines = []
+        backbone, sources = self.load(), self.config.extract.sources
+        for source, text in part:
+            more, dropped = windows(text, sources[source], self.config, backbone.tokenizer, backbone.vocabulary)
+            if faults := [FAULTS[name] for name in dropped if name in FAULTS]:
+                lines.append(f"{text.where} dropped: {ascii(text.doc_id)} holds {faults[0]}")
+            readings += more
+            drops += dropped
+        return readings, drops, lines
+
+    def __call__(self, texts: pa.Table, number: int) -> dict[str, pa.Table]:
+        """A chunk for the driver of a cluster: `L<layer>` tables and DROPS; of LOOKS STATES.
+
+        Args:
+            texts: as `sent` makes them.
+        """
+        if number == LOOKS:
+            with tempfile.TemporaryDirectory() as folder:
+                self.look(file := Path(folder) / STATES)
+                return {STATES: pa.table({"file": pa.array([file.read_bytes()], pa.large_binary())})}
+        readings, drops, lines = self.windows(received(texts))
+        tables = extract_chunk(self.load(), readings, self.layers, self.config) if readings else {}
+        said = [_coded(line) for line in lines]
+        dropped = pa.table({"reason": [*drops, *[None] * len(said)], "count": [*drops.values(), *[0] * len(said)]})
+        dropped = dropped.append_column("said", pa.array([None] * len(drops) + said, pa.large_binary()))
+        return {f"L{layer}": table for layer, table in tables.items()} | {DROPS: dropped}
+
+
+def sent(part: Part) -> pa.Table:
+    """Texts as they travel to an actor: as bytes, since half a surrogate pair is no text to Arrow."""
+    fields = ("doc_id", "text", "family", "where")
+    columns = {name: pa.array([_coded(getattr(text, name)) for _, text in part], pa.large_binary()) for name in fields}
+    return pa.table({"source": pa.array([source for source, _ in part], pa.int32()), **columns})
+
+
+def received(texts: pa.Table) -> Part:
+    """What was `sent`."""
+    columns = [[_decoded(value) for value in column.to_pylist()] for column in texts.columns[1:]]
+    return list(zip(texts["source"].to_pylist(), map(Text, *columns), strict=True))
+
+
+def told_of(dropped: pa.Table) -> tuple[dict[str, int], list[str]]:
+    """Of a DROPS table: how many by reason, and the lines that are to be said."""
+    rows = dropped.to_pylist()
+    lines = [line for row in rows if (line := _decoded(row["said"])) is not None]
+    return {row["reason"]: row["count"] for row in rows if row["reason"] is not None}, lines
+
+
+def _coded(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("utf-8", "surrogatepass")
+
+
+def _decoded(text: bytes | None) -> str | None:
+    return None if text is None else text.decode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""What runs in a Ray actor: a unit of work or a stage, the pair loaded once; and how tables and errors travel.
+"""What runs in a Ray actor: a unit of work or a stage, what it takes loaded once; and how tables and errors travel.
 
 Tables travel as Arrow's own stream: a pickled slice of a table would take all of the table along, and no library
 between has a say in what type a column of vectors is.
@@ -22,7 +22,7 @@ from ... import __version__
 from ...errors import NLAError, NLAWarning
 
 if TYPE_CHECKING:
-    from ..unit import Loaded
+    from .held import Held
     from .stages import Stage
 
 
@@ -44,23 +44,24 @@ class Answer:
 
 
 class Worker:
-    """A pair in a process of its own, and what is done with it.
+    """A pair or a base in a process of its own, and what is done with it.
 
     Args:
-        unit: the pair, and where rows are handed to it (a `Unit`) what is done to them.
+        unit: it, and where rows are handed to it what is done to them: to a table of results (`work`; a `Unit`), or to
+            tables by name (`feed`).
         threads: that torch runs on. Ray sets OMP_NUM_THREADS to the actor's CPUs only where nobody has set it, and 1 is
             what shells and containers often set.
         folder: where the driver is, for folders that are named from there.
     """
 
-    def __init__(self, unit: Loaded, threads: int, folder: str) -> None:
+    def __init__(self, unit: Held, threads: int, folder: str) -> None:
         self.unit, self.threads = unit, threads
         self._stage: tuple[Any, Stage] | None = None
         with contextlib.suppress(OSError):  # a node that has no such folder has the pair by another name
             os.chdir(folder)
 
     def load(self) -> Answer:
-        """(this version of nla-sdk, what the pair says of itself, what decides its results), the pair loaded."""
+        """(this version of nla-sdk, what the unit says of itself, what decides its results), once it is loaded."""
 
         def load() -> tuple[str, Any, Any]:
             if (torch := sys.modules.get("torch")) is not None:  # the unit has brought it along
@@ -68,19 +69,19 @@ class Worker:
             self.unit.prepare()
             return __version__, self.unit.about(), self.unit.identity()
 
-        return _answered(load)
+        return answered(load)
 
     def digests(self) -> Answer:
-        """SHA-256s of the pair's files here."""
-        from ...halves.half import present
-        from ..identity import digests_of
-
-        pair = self.unit.load()
-        return _answered(lambda: digests_of(present(pair.av, pair.ar)))
+        """SHA-256s of its files here."""
+        return answered(self.unit.digests)
 
     def work(self, stream: bytes, first: int) -> Answer:
         """Rows to rows."""
-        return _answered(lambda: packed(self.unit(unpacked(stream), first)))
+        return answered(lambda: packed(self.unit(unpacked(stream), first)))
+
+    def feed(self, stream: bytes, number: int) -> Answer:
+        """What the driver has read of chunk `number`, to its tables by name."""
+        return answered(lambda: {name: packed(table) for name, table in self.unit(unpacked(stream), number).items()})
 
     def make(self, stage: Sequence[Any], number: int) -> Answer:
         """Chunk `number` of a stage: its tables by name.
@@ -95,7 +96,7 @@ class Worker:
             self._stage = reference, ray.get(reference)
             self._stage[1].pair = self.unit.load()
         make = self._stage[1]
-        return _answered(lambda: {name: packed(table) for name, table in make(number).items()})
+        return answered(lambda: {name: packed(table) for name, table in make(number).items()})
 
 
 def packed(table: pa.Table) -> bytes:
@@ -111,7 +112,7 @@ def unpacked(stream: bytes) -> pa.Table:
     return pa.ipc.open_stream(stream).read_all()
 
 
-def _answered(call: Callable[[], Any]) -> Answer:
+def answered(call: Callable[[], Any]) -> Answer:
     """What a call gives or refuses, with what it warned of. What is no refusal, a bug, goes its way."""
     start, value, refusal = time.perf_counter(), None, None
     with warnings.catch_warnings(record=True) as caught:

@@ -21,8 +21,7 @@ from .pool import Pool
 from .sizes import Fit, Machine, fit
 
 if TYPE_CHECKING:
-    from ..identity import Lying
-    from ..unit import Loaded
+    from .held import Held, Lies
 
 EXTRA = "--engine ray needs Ray, which is not installed: pip install 'nla-sdk[cluster]'."
 STORE = 500_000_000
@@ -139,8 +138,8 @@ def machines(ray: Any) -> list[Machine]:
 
 @contextlib.contextmanager
 def opened(
-    unit: Loaded,
-    lying: Lying,
+    unit: Held,
+    lying: Lies,
     address: str | None = None,
     *,
     actors: int | None = None,
@@ -150,7 +149,7 @@ def opened(
     """Actors at work on a unit's chunks, or a stage's, until the block ends.
 
     Args:
-        lying: the unit's pair as it lies here.
+        lying: what it is loaded from, as that lies here.
         address: of the cluster; None: RAY_ADDRESS, or this machine.
         actors: how many; None: as many as fit.
         cpus, gpus: of each; see `sizes.fit`.
@@ -158,7 +157,7 @@ def opened(
         ClusterError: there is no such cluster, or it has no room for an actor.
     """
     with connected(address) as ray:
-        fits = fit(lying, unit.pair, unit.holds, machines(ray), cpus=cpus, gpus=gpus)
+        fits = fit(lying, unit.told, unit.holds, machines(ray), cpus=cpus, gpus=gpus)
         if not fits.actors:
             raise ClusterError(f"No machine of the cluster has room for one actor.\n{fits}")
         count = actors or fits.actors
@@ -170,13 +169,13 @@ def opened(
 
 
 def fitting(
-    unit: Loaded, lying: Lying, address: str | None = None, *, cpus: float | None = None, gpus: float | None = None
+    unit: Held, lying: Lies, address: str | None = None, *, cpus: float | None = None, gpus: float | None = None
 ) -> Fit:
     """What would fit, asked of the cluster, or of this machine without starting anything."""
     if address is None and not os.environ.get("RAY_ADDRESS"):
-        return fit(lying, unit.pair, unit.holds, [this_machine()], cpus=cpus, gpus=gpus)
+        return fit(lying, unit.told, unit.holds, [this_machine()], cpus=cpus, gpus=gpus)
     with connected(address) as ray:
-        return fit(lying, unit.pair, unit.holds, machines(ray), cpus=cpus, gpus=gpus)
+        return fit(lying, unit.told, unit.holds, machines(ray), cpus=cpus, gpus=gpus)
 
 
 def this_machine() -> Machine:

@@ -19,6 +19,7 @@ class Piece:
         number: of the chunk; `first`: of its first row in INPUT.
         stream: the rows; of a stage's chunk empty, as its number is enough.
         stage: a reference to the stage; None: the actors' unit does it.
+        needed: it is made to tables by name, and the others are of no use without it: no row of it is set aside.
         deaths: how many actors have died of it.
         lost: how often its results were lost with a node.
     """
@@ -28,6 +29,7 @@ class Piece:
     first: int = 0
     stream: bytes = b""
     stage: Any = None
+    needed: bool = False
     deaths: int = 0
     lost: int = 0
     alone: bool = False

@@ -1,4 +1,4 @@
-"""Chunks made by the actors of a Ray cluster, a pair in each.
+"""Chunks made by the actors of a Ray cluster, a pair or a base in each.
 
 What Ray runs are plain actors, not a Ray dataset. A dataset's operators try a block again for as long as its actor
 dies, so that one row which ends its process keeps a job from ever ending (findings/ray-data-killed-actor.sh), and
@@ -9,8 +9,9 @@ An actor that dies is replaced, and its chunk done again. Of a chunk in which tw
 wherever there is a place: halving it would cost an actor, and a pair loaded anew, for every half. A row that ends two
 more of them, alone with each, is set aside with what Ray says of it.
 
-Beside rows of an INPUT, which the driver reads, actors make the chunks of stages (`stages`), which need no more than
-their number. What a stage's chunks are put together to needs all of them: two deaths of one end the stage.
+Beside rows of an INPUT, which the driver reads, actors make the chunks of stages: of some (`stages`) they need no more
+than the number, of others (`Pool.fed`) the driver reads what is in them. What a stage's chunks are put together to
+needs all of them: two deaths of one end the stage.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -36,8 +37,7 @@ from .actors import Answer, Worker, packed, unpacked
 from .pieces import Apart, Piece, Seat
 
 if TYPE_CHECKING:
-    from ..identity import Lying
-    from ..unit import Loaded
+    from .held import Held, Lies
     from .sizes import ActorSize
     from .stages import Stage
 
@@ -58,15 +58,15 @@ class Pool:
 
     Args:
         ray: the module, connected.
-        unit: the pair that each loads, and what each does to rows.
+        unit: what each loads, a pair or a base, and what each does to rows.
         size: what each is given.
         count: how many.
-        lying: the pair as the driver has it; actors must hold the same.
+        lying: it as the driver has it; actors must hold the same.
     Attributes:
-        identity: what decides the results of the first loaded pair, under the driver's names of its files.
+        identity: what decides the results of the first that is loaded, under the driver's names of its files.
     """
 
-    def __init__(self, ray: Any, unit: Loaded, size: ActorSize, count: int, lying: Lying) -> None:
+    def __init__(self, ray: Any, unit: Held, size: ActorSize, count: int, lying: Lies) -> None:
         self.ray, self.lying = ray, lying
         threads = max(1, int(size.cpus))
         how = {"num_cpus": size.cpus, "num_gpus": size.gpus, "memory": size.memory, "max_restarts": 0}
@@ -79,6 +79,7 @@ class Pool:
         self._about: Any = None
         self.identity: dict[str, Any] = {}
         self._since, self._said_waiting = time.monotonic(), False
+        self._idle: Callable[[], object] = lambda: None
         self.seats = [self._seated() for _ in range(count)]
 
     def __enter__(self) -> Pool:
@@ -95,7 +96,7 @@ class Pool:
 
     @property
     def about(self) -> Any:
-        """What the first loaded pair says of itself (`Loaded.about`); waits until there is one.
+        """What the first that is loaded says of itself (`Held.about`); waits until there is one.
 
         Raises:
             NLAError: it cannot be loaded. ClusterError: no actor lives that long.
@@ -122,7 +123,25 @@ class Pool:
             ClusterError: a chunk has ended two actors.
         """
         reference = self.ray.put(stage)
-        return self._made(Piece(number, stage.sizes[number], stage=reference) for number in numbers)
+        return self._made(Piece(number, stage.sizes[number], stage=reference, needed=True) for number in numbers)
+
+    def fed(self, given: Iterator[tuple[int, pa.Table]], idle: Callable[[], object] = lambda: None) -> Iterator[Made]:
+        """What the unit makes of these chunks, tables by name, in any order.
+
+        Args:
+            given: (number, what is in it) of each; taken when an actor has a hand free.
+            idle: called about once a second while nothing comes.
+        Raises:
+            ClusterError: a chunk has ended two actors.
+        """
+        self._idle = idle
+        return self._made(Piece(number, table.num_rows, 0, packed(table), needed=True) for number, table in given)
+
+    def drain(self, seconds: float) -> None:
+        """Wait until every actor is done with the chunk that it works on, but no longer than that."""
+        heads = [seat.waiting[0][0] for seat in self.seats if seat.waiting]
+        if heads:
+            self.ray.wait(heads, num_returns=len(heads), timeout=seconds)
 
     def _made(self, pieces: Iterator[Piece]) -> Iterator[Made]:
         ended = False
@@ -153,10 +172,12 @@ class Pool:
                 piece = self._again.popleft() if self._again else next(pieces, None)
                 if piece is None:
                     return True
-                if piece.stage is None:
-                    asked = seat.actor.work.remote(piece.stream, piece.first)
-                else:
+                if piece.stage is not None:
                     asked = seat.actor.make.remote([piece.stage], piece.number)
+                elif piece.needed:
+                    asked = seat.actor.feed.remote(piece.stream, piece.number)
+                else:
+                    asked = seat.actor.work.remote(piece.stream, piece.first)
                 seat.waiting.append((asked, piece))
         return False
 
@@ -187,9 +208,10 @@ class Pool:
                     yield made
         if not heard:
             self._say_waiting()
+            self._idle()
 
     def _loaded(self, seat: Seat) -> None:
-        """An actor has loaded its pair, or died of it."""
+        """An actor has loaded its unit, or died of it."""
         try:
             version, about, identity = self._told_by(self.ray.get(seat.loading))
             self._hold_alike(seat, version, identity)
@@ -201,15 +223,15 @@ class Pool:
                 self._replace(seat)
                 return
             self.seats.remove(seat)
-            say(f"An actor could not be kept alive while it loaded the pair: {why(error)}")
+            say(f"An actor could not be kept alive while it loaded the {self.lying.what}: {why(error)}")
             if not self.seats:
-                raise ClusterError(f"No actor lives long enough to load the pair: {why(error)}") from None
+                raise ClusterError(f"No actor lives long enough to load the {self.lying.what}: {why(error)}") from None
             return
         self._about = self._about or about
         seat.loading, seat.strikes = None, 0
 
     def _hold_alike(self, seat: Seat, version: str, identity: dict[str, Any]) -> None:
-        """Every actor runs this code and has the pair that the driver has.
+        """Every actor runs this code and holds what the driver has.
 
         Raises:
             ClusterError: it does not.
@@ -225,16 +247,16 @@ class Pool:
             theirs = self._told_by(self.ray.get(seat.actor.digests.remote()))
             if different := sorted(name for name in self._digests if theirs.get(name) != self._digests[name]):
                 raise ClusterError(
-                    f"An actor's node holds another pair: {', '.join(different)} differ from the files here. Copy the "
-                    "pair to every node again, or keep it in a folder that all share."
+                    f"An actor's node holds another {self.lying.what}: {', '.join(different)} differ from the files "
+                    f"here. Copy the {self.lying.what} to every node again, or keep it in a folder that all share."
                 )
         identity = running | ours
         first = self.identity = self.identity or identity
         if different := [name for name in first | identity if identity.get(name) != first.get(name)]:
             ways = "; ".join(f"{name} {first.get(name)} and {identity.get(name)}" for name in different)
             raise ClusterError(
-                f"Actors run the pair in two ways: {ways}. Their results would be mixed; say --device, --dtype, "
-                "--quantization."
+                f"Actors run the {self.lying.what} in two ways: {ways}. Their results would be mixed; say "
+                f"{self.lying.told_by}."
             )
 
     def _finished(self, seat: Seat) -> Made | None:
@@ -260,7 +282,7 @@ class Pool:
         made = self._told_by(answer)
         seat.waiting.popleft()
         seat.rows, seat.seconds = seat.rows + piece.rows, seat.seconds + answer.seconds
-        if piece.stage is not None:
+        if piece.needed:
             outputs = {name: unpacked(stream) for name, stream in made.items()}
             return Made(piece.number, piece.rows, outputs, self._note())
         table = unpacked(made)
@@ -282,7 +304,7 @@ class Pool:
             return self._apart.pop(piece.number).made()
         if piece.deaths < DEATHS:
             self._again.appendleft(piece)
-        elif piece.stage is not None:
+        elif piece.needed:
             raise ClusterError(
                 f"Chunk {piece.number} ({piece.rows} rows) has ended {piece.deaths} actors, and the others are of no "
                 f"use without it: {error}. What is done is kept; give actors more memory, or finish it without a "
@@ -348,7 +370,7 @@ class Pool:
         placed = any(seat.loading is None for seat in self.seats)
         if not placed and not self._said_waiting and time.monotonic() - self._since > PATIENCE:
             self._said_waiting = True
-            say("No actor has loaded the pair yet; the cluster may have no free place (ray status).")
+            say(f"No actor has loaded the {self.lying.what} yet; the cluster may have no free place (ray status).")
 
 
 def why(error: Exception) -> str:

@@ -14,7 +14,7 @@ from ...io.rows.row_source import TEXTS
 
 if TYPE_CHECKING:
     from ...halves.half import Half
-    from ..identity import Lying
+    from .held import Lies
 
 PROCESS = 800_000_000
 """Bytes of Python, libraries and activations beside the weights: the demo pair at work takes 1.85 GB, its weights 1.07
@@ -95,7 +95,7 @@ class Fit:
 
 
 def fit(
-    lying: Lying,
+    lying: Lies,
     told: Mapping[str, Any],
     holds: str,
     machines: Sequence[Machine],
@@ -124,7 +124,7 @@ def fit(
     return Fit(ActorSize(1.0 if cpus is None else cpus, gpus, memory, on_gpu), machines, weights, unknown)
 
 
-def _bytes_of(lying: Lying, told: Mapping[str, Any], holds: str, *, on_gpu: bool) -> int:
+def _bytes_of(lying: Lies, told: Mapping[str, Any], holds: str, *, on_gpu: bool) -> int:
     """Bytes that the pair's weights take in memory.
 
     Raises:
@@ -147,7 +147,7 @@ def _bytes_of(lying: Lying, told: Mapping[str, Any], holds: str, *, on_gpu: bool
     return int(total / 8) + sum(file.stat().st_size for one in adapters for file in one.glob("*.safetensors"))
 
 
-def _in_memory(lying: Lying, told: Mapping[str, Any]) -> list[Half]:
+def _in_memory(lying: Lies, told: Mapping[str, Any]) -> list[Half]:
     """The halves whose weights an actor loads: not an AV that a server holds."""
     return [half for half in lying.halves if half.role != "av" or told.get("av_engine") is None]
 

@@ -14,15 +14,15 @@ import pyarrow as pa
 
 from ...io.progress import progress_bar
 from ..local import Made
-from ..unit import Loaded
+from .held import Held
 from .pool import Pool
 
 if TYPE_CHECKING:
     from ...io.chunks import ChunkFolder
     from ...pair import NLAPair
 
-Spread = Callable[[Loaded], AbstractContextManager[Pool]]
-"""Actors for a pair, as an `--engine ray` asks for them."""
+Spread = Callable[[Held], AbstractContextManager[Pool]]
+"""Actors for a pair or a base, as an `--engine ray` asks for them."""
 
 
 class Stage(Protocol):

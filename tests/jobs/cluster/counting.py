@@ -117,6 +117,8 @@ class Numbers:
 class Here:
     """A pair of no files."""
 
+    what = "pair"
+
     def identity(self) -> dict:
         return {}
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +16,7 @@ from safetensors import safe_open
 from nla_sdk import __version__
 from nla_sdk.cli.doctor import _cluster_lines
 from nla_sdk.errors import InputError, NLAError, NonFiniteOutputError
-from nla_sdk.io.rows.row_source import VECTORS
+from nla_sdk.io.rows.row_source import TEXTS, VECTORS
 from nla_sdk.io.tables import vector_column
 from nla_sdk.jobs.cluster import connection
 from nla_sdk.jobs.cluster.actors import Answer, Worker, packed
@@ -22,10 +24,12 @@ from nla_sdk.jobs.cluster.pool import Pool, why
 from nla_sdk.jobs.cluster.sizes import PROCESS, ActorSize, Machine, fit
 from nla_sdk.jobs.facts import Told
 from nla_sdk.jobs.faults import ClusterError
-from nla_sdk.jobs.identity import Lying, identify
+from nla_sdk.jobs.identity import BaseLying, Lying, identify
 from nla_sdk.jobs.unit import Unit
-from tests.commands import run_nla
+from tests import configs
+from tests.commands import invoke, run_nla
 from tests.jobs.cluster.counting import NEEDS_RAY, Counting
+from training.data import extract
 
 TWO = [Machine("a", 4, 0, 8e9), Machine("b", 8, 2, 4e9)]
 ROWS = Told("in.parquet", "activation_vector", VECTORS, "in", None)
@@ -187,6 +191,51 @@ def test_actors_hold_the_same_pair_whatever_the_times_of_its_files(lora_folders,
         pool._hold_alike(here, __version__, here.identity("cuda"))
     with pytest.raises(ClusterError, match="An actor has nla-sdk 0.0.1"):
         pool._hold_alike(here, "0.0.1", here.identity())
+
+
+def test_actors_hold_the_same_base_whatever_the_times_of_its_files(gemma_base, tmp_path, monkeypatch):
+    lying = BaseLying.at(str(gemma_base))
+    shutil.copytree(gemma_base, tmp_path / "copy", copy_function=shutil.copyfile)
+    copy = BaseLying.at(str(tmp_path / "copy"))
+    assert copy.identity() != lying.identity() and copy.digests() == lying.digests() and "config.json" in copy.digests()
+    there = replace(lying, files=replace(lying.files, path=tmp_path / "copy"))  # under one name on two machines
+    seat = SimpleNamespace(actor=SimpleNamespace(digests=SimpleNamespace()))
+    seat.actor.digests.remote = lambda: Answer(there.digests(), None, (), 0.0)
+    pool = object.__new__(Pool)
+    pool.lying, pool.identity, pool._digests, pool._told = lying, {}, {}, set()
+    pool.ray = SimpleNamespace(get=lambda answer: answer)
+    run = {"device": "cpu", "dtype": "float32"}
+    pool._hold_alike(seat, __version__, run | there.identity())
+    with pytest.raises(
+        ClusterError, match="run the base in two ways: dtype float32 and bfloat16.*dtype .* in the config"
+    ):
+        pool._hold_alike(seat, __version__, run | {"dtype": "bfloat16"} | there.identity())
+    (tmp_path / "copy" / "config.json").write_text("{}")
+    with pytest.raises(ClusterError, match="holds another base: config.json differ"):
+        pool._hold_alike(seat, __version__, run | there.identity())
+    lying = replace(lying, files=replace(lying.files, commit="a" * 40))  # of the Hub: the commit says it
+    pool.lying, pool._digests = lying, {}
+    there = replace(there, files=replace(there.files, commit="b" * 40))
+    with pytest.raises(ClusterError, match="holds another base: commit differ"):
+        pool._hold_alike(seat, __version__, run | there.identity())
+
+
+def test_a_base_takes_its_weights_of_an_actor_and_a_dry_run_says_so(gemma_base, tmp_path, monkeypatch):
+    corpus = tmp_path / "texts.txt"
+    corpus.write_text("The cat sat on a mat.")
+    config = configs.write(
+        tmp_path, configs.sections(tmp_path, gemma_base, extract={"sources": [{"corpus": str(corpus)}]})
+    )
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(connection, "this_machine", lambda: TWO[0])
+    before = sorted(tmp_path.rglob("*"))
+    done = invoke(extract.main, "--config", config, "--engine", "ray", "--dry-run")
+    assert done.exit_code == 0 and "a: 4 CPUs, 8.0 GB RAM: 4 actors" in done.stdout, done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    found = fit(BaseLying.at(str(gemma_base)), {"dtype": "bfloat16"}, TEXTS, TWO)
+    assert (found.weights, found.size.gpus) == (bytes_of(gemma_base, width=2), 1.0)
+    done = invoke(extract.main, "--config", config, "--merge", "--engine", "ray")
+    assert done.exit_code == 2 and "leave --engine ray out" in done.stderr
 
 
 def test_of_what_ray_says_of_a_death_the_reason_is_kept():

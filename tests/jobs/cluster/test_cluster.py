@@ -92,14 +92,27 @@ def test_the_chunks_of_stages_are_the_local_ones_and_one_that_ends_two_actors_en
     for folder in folders:
         folder.mkdir()
     here = dict(plain(made(Numbers(folders[0], (3, 3, 2)), [0, 1, 2], "the actor's pair")))
-    with Pool(ray, Counting(tmp_path), ActorSize(), 2, Here()) as pool:
+    with Pool(ray, Feeding(tmp_path, fatal=(900,)), ActorSize(), 2, Here()) as pool:
         stage = Numbers(folders[1], (3, 3, 2), once=1)
         assert dict(plain(made(stage, [0, 1, 2], pool))) == here and stage.pair is None
         calls = [int(line.split()[0]) for line in (folders[1] / "calls").read_text().splitlines()]
         assert calls.count(1) == 2 and set(calls) == {0, 1, 2}
+        rows = next(write_rows(tmp_path, 2).batches(2))
+        with pytest.warns(SuspectActivationsWarning):
+            fed = {one.number: one.outputs["rows"]["row"].to_pylist() for one in pool.fed((n, rows) for n in (1, 2, 3))}
+        assert fed == {1: [100, 101], 2: [200, 201], 3: [300, 301]}
+        with pytest.raises(ClusterError, match=r"Chunk 9 \(2 rows\) has ended 2 actors"):
+            list(pool.fed(iter([(9, rows)])))
         stage = Numbers(folders[2], (5, 5), fatal=1)
         with pytest.raises(ClusterError, match=r"Chunk 1 \(5 rows\) has ended 2 actors"):
             list(made(stage, [0, 1], pool))
+
+
+class Feeding(Counting):
+    """Its driver reads what is in a chunk; tables by name come back."""
+
+    def __call__(self, table: pa.Table, number: int) -> dict[str, pa.Table]:
+        return {"rows": super().__call__(table, 100 * number)}
 
 
 def plain(chunks):

@@ -1,12 +1,15 @@
-"""Stages of training and evaluation on a real Ray cluster have the tables of the local run, whoever is killed."""
+"""Stages of data, training and evaluation on a real Ray cluster have the tables of the local run, whoever is killed."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
+import signal
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,11 +17,13 @@ import pytest
 from nla_sdk.evaluation.schema import CLAIMS_TABLE, EVALUATION, ROWS, VARIANTS
 from nla_sdk.io.chunks import Chunks
 from nla_sdk.io.tables import vector_column
+from nla_sdk.model.statistics.states import STATISTICS_FILE, ActivationStatistics
 from tests import configs
 from tests.commands import invoke
 from tests.jobs.cluster.counting import NEEDS_RAY
 from training.configs.command import cluster_stage
 from training.configs.config import Config
+from training.data import extract
 from training.data.tables.columns import response_of
 from training.evaluate import extras
 from training.evaluate.__main__ import app
@@ -40,6 +45,14 @@ def killed_after(count: int):
     patch = pytest.MonkeyPatch()
     patch.setattr(Chunks, "write", write)
     return patch
+
+
+def kill_an_actor() -> None:
+    """As a machine without memory does."""
+    for part in psutil.Process().children(recursive=True):
+        if part.name().startswith("ray::Worker"):
+            return part.send_signal(signal.SIGKILL)
+    raise AssertionError("no actor is there")
 
 
 def chunks_kept(out) -> int:
@@ -168,3 +181,55 @@ def test_what_the_av_writes_is_the_same_table_whoever_wrote_it(ray, cluster, con
         pq.read_table(Config.load(configured["there"]).out / f"{stage}.parquet")["api_explanation"].to_pylist()
     )
     assert written and set(written) <= set(response_of(LABEL)), "actors write the tokens of labels only"
+
+
+BROKEN = '{"doc_id": "half", "text": "caf\\ud83d the cat sat on a mat", "family": "\\udfff"}'
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """60 texts, one of which is none, and a config to read them with, in two places."""
+    rng = random.Random(0)
+    lines = [{"doc_id": f"d{at // 3}", "text": " ".join(rng.choices(configs.WORDS, k=16))} for at in range(59)]
+    lines = [json.dumps(line | {"family": None if at % 2 else "a"}) for at, line in enumerate(lines)]
+    (tmp_path / "texts.jsonl").write_text("\n".join([*lines[:20], BROKEN, *lines[20:]]))
+
+    def config(name: str, base, **settings):
+        sources = [{"corpus": str(tmp_path / "texts.jsonl"), "limit": 40}]
+        sources += [{"corpus": str(tmp_path / "texts.jsonl"), "positions": "last"}]
+        settings = {"sources": sources, "min_context": 6, "max_tokens": 40, "texts_per_chunk": 8, **settings}
+        return configs.write(tmp_path / name, configs.sections(tmp_path / name, base, extract=settings))
+
+    return config
+
+
+def files_of(path) -> dict[str, object]:
+    """All that a run leaves in `out:`; of the statistics, whose header is in any order, what they say."""
+    out = Config.load(path).out
+    files = {str(file.relative_to(out)): file.read_bytes() for file in sorted(out.rglob("*")) if file.is_file()}
+    looks = vars(ActivationStatistics.load(out / STATISTICS_FILE))
+    return files | {
+        STATISTICS_FILE: {name: getattr(one, "tolist", lambda one=one: one)() for name, one in looks.items()}
+    }
+
+
+def test_activations_are_the_same_files_whoever_ran_the_base(ray, cluster, corpus, base, monkeypatch):
+    here, there = (corpus(name, base, layers=[2]) for name in ("here", "there"))
+    done = invoke(extract.main, "--config", here)
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.count("row 21 dropped: 'half' holds half a surrogate pair") == 2
+
+    monkeypatch.setattr("nla_sdk.model.backbone.Backbone.load", None)  # the driver loads no model
+    spread = ("--engine", "ray", "--address", cluster.address, "--actors", 2)
+    patch = killed_after(4)
+    kept = Chunks.write
+    patch.setattr(Chunks, "write", lambda self, index, *rest: (kept(self, index, *rest), index or kill_an_actor()))
+    first = invoke(extract.main, "--config", there, *spread)
+    patch.undo()
+    assert first.exit_code == 130 and "stopped in extract; 4 finished chunks kept" in first.stderr, first.stderr
+    assert chunks_kept(Config.load(there).out) == 4
+    second = invoke(extract.main, "--config", there, *spread)
+    assert second.exit_code == 0, second.stderr
+    said = first.stderr + second.stderr
+    assert said.count("row 21 dropped: 'half' holds half a surrogate pair") == 2 and "2 actors, each 1 CPU" in said
+    assert files_of(here) == files_of(there) and len(files_of(here)) == 7
