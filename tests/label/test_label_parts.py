@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
 
@@ -290,3 +293,9 @@ def test_a_label_file_with_a_byte_order_mark_is_read_without_it(tmp_path):
 def test_a_label_that_is_no_text_is_asked_for_again(text, says):
     with pytest.raises(Transient, match=says):
         answers.explanation_in(f"<explanation>five words are enough here {text}</explanation>", "㊗")
+
+
+def test_labelling_needs_no_torch():
+    """Nor does an actor of a cluster that only asks providers."""
+    code = "import sys, training.label.stage, training.label.cluster.actors; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

@@ -489,7 +489,7 @@ def test_no_more_calls_are_in_flight_than_the_config_allows(server, tmp_path):
 
 
 def test_ctrl_c_ends_the_stage_soon_and_keeps_what_was_bought(server, tmp_path, monkeypatch):
-    real = stage.in_parallel
+    real = passes.in_parallel
 
     def interrupted(*arguments):
         for count, pair in enumerate(real(*arguments)):
@@ -497,13 +497,13 @@ def test_ctrl_c_ends_the_stage_soon_and_keeps_what_was_bought(server, tmp_path, 
                 raise KeyboardInterrupt
             yield pair
 
-    monkeypatch.setattr(stage, "in_parallel", interrupted)
+    monkeypatch.setattr(passes, "in_parallel", interrupted)
     config = data.config(tmp_path, [api(server)], 40, concurrency=2)
     with pytest.raises(KeyboardInterrupt):
         stage.run(config)
     before = len(server.calls)
     assert before < 40
-    monkeypatch.setattr(stage, "in_parallel", real)
+    monkeypatch.setattr(passes, "in_parallel", real)
     stage.run(config)
     assert len(server.calls) - 40 <= 2 and len(data.rows_of(config)) == 40
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -86,8 +87,24 @@ class Budget:
     def __init__(self, max_usd: float | None = None, max_calls: int | None = None) -> None:
         self.max_usd, self.max_calls = max_usd, max_calls
         self.usd, self.calls, self.faults = 0.0, 0, 0
-        self._reserved = 0.0
+        self._open: dict[int, float] = {}
         self._changed = threading.Condition()
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Budget:
+        """One that goes on from `facts`."""
+        made = cls(facts["max_usd"], facts["max_calls"])
+        made.take(facts)
+        return made
+
+    def facts(self) -> dict[str, Any]:
+        """Caps, and what was spent."""
+        names = ("max_usd", "max_calls", "usd", "calls", "faults")
+        return {name: getattr(self, name) for name in names}
+
+    def take(self, facts: Mapping[str, Any]) -> None:
+        """What was spent is this."""
+        self.usd, self.calls, self.faults = facts["usd"], facts["calls"], facts["faults"]
 
     @contextmanager
     def call(self, dearest: float) -> Iterator[Callable[[float], None]]:
@@ -96,8 +113,8 @@ class Budget:
         Raises:
             LabelError: a cap is reached.
         """
-        self._begin(dearest)
-        cost = 0.0
+        number = self.begin(dearest)
+        cost, failed = 0.0, False
 
         def report(usd: float) -> None:
             nonlocal cost
@@ -106,30 +123,55 @@ class Budget:
         try:
             yield report
         except Fault as fault:
-            cost = dearest if fault.lost else cost + fault.cost_usd
-            with self._changed:
-                self.faults += 1
+            cost, failed = dearest if fault.lost else cost + fault.cost_usd, True
             raise
         finally:
-            with self._changed:
-                self._reserved -= dearest
-                self.usd += cost
-                self._changed.notify_all()
+            self.end(number, cost, failed=failed)
 
-    def _begin(self, dearest: float) -> None:
+    def begin(self, dearest: float) -> int:
+        """Set aside what a call may cost; returns its number, from 1 on.
+
+        Raises:
+            LabelError: a cap is reached.
+        """
         with self._changed:
             # Calls in flight mostly cost less than was set aside for them: wait for those before giving up.
-            while self.max_usd is not None and self.usd + self._reserved + dearest > self.max_usd:
-                if self._reserved <= 1e-12:
-                    raise LabelError(
-                        f"Stopped at ${self.usd:.4f}: another call could pass --max-usd {self.max_usd:g}. Everything "
-                        "done is kept: run the same command again, with another cap, to go on."
-                    )
+            while (number := self.begun(dearest)) is None:
                 self._changed.wait(timeout=1)
+            return number
+
+    def begun(self, dearest: float) -> int | None:
+        """The same; None where calls in flight may leave enough.
+
+        Raises:
+            LabelError: a cap is reached.
+        """
+        with self._changed:
+            reserved = sum(self._open.values())
+            if self.max_usd is not None and self.usd + reserved + dearest > self.max_usd:
+                if reserved > 1e-12:
+                    return None
+                raise LabelError(
+                    f"Stopped at ${self.usd:.4f}: another call could pass --max-usd {self.max_usd:g}. Everything "
+                    "done is kept: run the same command again, with another cap, to go on."
+                )
             if self.max_calls is not None and self.calls >= self.max_calls:
                 raise LabelError(
                     f"Stopped at {self.calls} calls (--max-calls {self.max_calls}). Everything done is kept: run the "
                     "same command again, with another cap, to go on."
                 )
             self.calls += 1
-            self._reserved += dearest
+            self._open[self.calls] = dearest
+            return self.calls
+
+    def set_aside(self, number: int) -> float:
+        """For a call that has not ended."""
+        return self._open[number]
+
+    def end(self, number: int, cost: float, *, failed: bool = False) -> None:
+        """A call has ended."""
+        with self._changed:
+            del self._open[number]
+            self.usd += cost
+            self.faults += failed
+            self._changed.notify_all()

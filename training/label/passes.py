@@ -12,9 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+import pyarrow as pa
 
 from nla_sdk.io.progress import say
 
@@ -24,10 +27,27 @@ from . import answers, extractive
 from .budget import Budget, Price, Prices, price_of
 from .cache import Cache, key_of
 from .faults import Fault, LabelError, NoLabel, QuotaWall, Transient, scrub
-from .parallel import Stopped
+from .parallel import Stopped, in_parallel
 from .prompts import templates
 from .providers.choose import provider_of
 from .providers.protocol import Completion, LabelRequest, Provider
+
+SCHEMA = pa.schema(
+    [
+        pa.field("row_id", pa.string(), nullable=False),
+        pa.field("doc_id", pa.string()),
+        pa.field("api_explanation", pa.string()),
+        pa.field("label_status", pa.string(), nullable=False),
+        pa.field("labeler_model", pa.string()),
+        pa.field("auditor_model", pa.string()),
+        pa.field("prompt_sha256", pa.string(), nullable=False),
+        pa.field("tokens", pa.int32(), nullable=False),
+        pa.field("cost_usd", pa.float64()),
+        pa.field("label_note", pa.string()),
+    ]
+)
+"""A label table: one row per row of the split, in its order. `api_explanation` is null unless the status is accepted or
+repaired; the other statuses are rejected (by the auditor), failed (no provider answered) and none (not in the file)."""
 
 BACKOFF = 1.0
 """Seconds before the second call; doubled with each further one, plus up to as much again at random."""
@@ -86,6 +106,8 @@ class Passes:
     Attributes:
         run: names the table being made; what its rows were given is remembered under it.
         stop: once set, no further call is begun.
+        say: tells a line to whoever runs the command.
+        calls: whether rows may take calls; else each is looked up or made here.
     Raises:
         LabelError: a provider cannot work at all (no key, not installed).
         InputError: a file of labels cannot be read.
@@ -96,14 +118,16 @@ class Passes:
     ) -> None:
         self.settings, self.cache, self.budget, self.marker = settings, cache, budget, marker
         self.run = ""
+        self.say: Callable[[str], object] = say
         self.stop = threading.Event()
         self.labelers = [PassProvider(provider, prices) for provider in label_set.providers]
         self.auditors = [PassProvider(auditor, prices) for auditor in label_set.auditors]
+        self.calls = bool(self.auditors) or not all(labeler.settings.is_offline for labeler in self.labelers)
         self._announced = 0.0
         self._lock = threading.Lock()
 
     def label(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The row's columns (`stage.SCHEMA`, without row_id and doc_id).
+        """The row's columns (`SCHEMA`, without row_id and doc_id).
 
         Raises:
             LabelError: labelling cannot go on: a cap, a quota, a key.
@@ -264,7 +288,7 @@ class Passes:
         with self._lock:
             if self._announced < first.open_at:
                 self._announced = first.open_at
-                say(f"The quota of {names} is used up ({wall}); waiting until {when}.")
+                self.say(f"The quota of {names} is used up ({wall}); waiting until {when}.")
                 sys.stderr.flush()
         while (left := first.open_at - time.time()) > 0:  # by the clock on the wall: a laptop may sleep meanwhile
             self._sleep(min(left, 30.0))
@@ -272,6 +296,19 @@ class Passes:
     def _sleep(self, seconds: float) -> None:
         if self.stop.wait(seconds):
             raise Stopped
+
+
+def label_rows(
+    rows: Sequence[Mapping[str, Any]], passes: Passes, show: Callable[[], object] = lambda: None
+) -> list[dict[str, Any]]:
+    """The finished rows, in their order; `show` is called after each."""
+    made: list[dict] = [{} for _ in rows]
+    threads = passes.settings.concurrency if passes.calls else 1
+    with closing(in_parallel(passes.label, rows, threads, passes.stop)) as done:
+        for index, labelled in done:
+            made[index] = {"row_id": rows[index]["row_id"], "doc_id": rows[index]["doc_id"], **labelled}
+            show()
+    return made
 
 
 def prompt_sha256(labeler: ProviderSettings, auditor: ProviderSettings | None) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,32 +26,16 @@ from nla_sdk.io.files import sha256_of
 from nla_sdk.io.progress import progress_bar
 from nla_sdk.io.sidecars import CARRIED, read_sidecar
 from nla_sdk.io.tables import batches_of, open_parquet, require_texts
+from nla_sdk.jobs.cluster.stages import Spread
 
 from ..configs.config import Config
 from ..configs.label import LabelSet, ProviderSettings
 from ..runs.results import keep
 from .budget import Budget, Prices, check_priced
 from .cache import Cache, default_path
+from .cluster.actors import Labelling, Making, by_actors
 from .faults import LabelError
-from .parallel import in_parallel
-from .passes import Passes, prompt_sha256
-
-SCHEMA = pa.schema(
-    [
-        pa.field("row_id", pa.string(), nullable=False),
-        pa.field("doc_id", pa.string()),
-        pa.field("api_explanation", pa.string()),
-        pa.field("label_status", pa.string(), nullable=False),
-        pa.field("labeler_model", pa.string()),
-        pa.field("auditor_model", pa.string()),
-        pa.field("prompt_sha256", pa.string(), nullable=False),
-        pa.field("tokens", pa.int32(), nullable=False),
-        pa.field("cost_usd", pa.float64()),
-        pa.field("label_note", pa.string()),
-    ]
-)
-"""A label table: one row per row of the split, in its order. `api_explanation` is null unless the status is accepted or
-repaired; the other statuses are rejected (by the auditor), failed (no provider answered) and none (not in the file)."""
+from .passes import SCHEMA, Passes, label_rows, prompt_sha256
 
 READ = ("row_id", "doc_id", "detokenized_text_truncated", "next_tokens")
 NO_LABEL = ("failed", "none")
@@ -68,12 +54,17 @@ class Table:
     chunks: Chunks
 
 
-def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = None) -> Path:
+def run(
+    config: Config, *, overwrite: bool = False, push_dataset: str | None = None, spread: Spread | None = None
+) -> Path:
     """Label; returns the folder of the label sets.
 
+    Args:
+        spread: gives the actors that ask the providers; None: this process does.
     Raises:
         InputError: a split, price or label file is missing or malformed.
         LabelError: labelling cannot go on; what was done is kept, and the same call goes on from there.
+        ClusterError: there are no such actors, or a chunk has ended two of them.
     """
     folder, settings = config.out / "labels", config.label
     prices = Prices.load(settings.prices)
@@ -81,6 +72,7 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
         everyone = (provider for each in settings.sets for provider in (*each.providers, *each.auditors))
         check_priced(everyone, prices, settings.prices)
     budget, cache = Budget(settings.max_usd, settings.max_calls), None
+    file = (settings.cache or default_path()).absolute()
     try:
         for label_set in settings.sets:
             tables = [_table(config, label_set, split) for split in label_set.splits if split in config.split.names]
@@ -93,11 +85,18 @@ def run(config: Config, *, overwrite: bool = False, push_dataset: str | None = N
                     table.chunks.remove()
             if not todo:
                 continue
-            cache = cache or Cache(settings.cache or default_path())
-            with closing(Passes(label_set, settings, prices, cache, budget, config.marker)) as passes:
+            with ExitStack() as stack:
+                if spread is None:
+                    cache = cache or Cache(file)
+                    passes = Passes(label_set, settings, prices, cache, budget, config.marker)
+                    make, answers = partial(_here, stack.enter_context(closing(passes))), cache
+                else:
+                    unit = Labelling(label_set, settings, prices, config.marker)
+                    make, answers = stack.enter_context(by_actors(spread, unit, file, budget))
                 for table in todo:
                     with table.chunks.kept_on_stop(f"label {table.label_set.name}/{table.split}"):
-                        _make(config, table, passes, push_dataset)
+                        _make(config, table, make, push_dataset)
+                    answers.forget(table.chunks.identity)
     finally:
         if cache is not None:
             cache.close()
@@ -141,27 +140,31 @@ def _prompts(label_set: LabelSet) -> list[str]:
     return [prompt_sha256(labeler, auditor) for labeler in label_set.providers for auditor in auditors]
 
 
-def _make(config: Config, table: Table, passes: Passes, push_dataset: str | None) -> None:
+def _make(config: Config, table: Table, make: Making, push_dataset: str | None) -> None:
     """One table, chunk by chunk."""
     file, chunks, name = open_parquet(table.source), table.chunks, f"{table.label_set.name}/{table.split}"
-    passes.run = chunks.identity
+    columns = _columns(file, table.source)
     bar = progress_bar(file.metadata.num_rows, "row", f"label {name}")
-    with closing(bar):
-        columns = _columns(file, table.source)
-        batches = batches_of(table.source, config.label.rows_per_chunk, columns)
-        for index, batch in enumerate(batches):
+
+    def given() -> Iterator[tuple[int, pa.Table]]:
+        first = 0
+        for index, batch in enumerate(batches_of(table.source, config.label.rows_per_chunk, columns)):
             if chunks.has(index):
                 bar.update(batch.num_rows)
-                continue
-            require_texts(batch, columns[:1], str(table.source), bar.n)
-            made = _label(batch.to_pylist(), passes, bar)
-            failed = [row for row in made if row["label_status"] == "failed"]
-            if len(failed) == len(made) and (len(made) >= GIVE_UP or len(made) == file.metadata.num_rows):
+            else:
+                require_texts(batch, columns[:1], str(table.source), first)
+                yield index, pa.table(batch)
+            first += batch.num_rows
+
+    with closing(bar):
+        for index, made in make(chunks.identity, given(), bar):
+            notes = [note for status, note in _statuses(made) if status == "failed"]
+            if len(notes) == len(made) and (len(made) >= GIVE_UP or len(made) == file.metadata.num_rows):
                 raise LabelError(
-                    f"{name}: none of {len(made)} rows could be labelled, the last one because: "
-                    f"{failed[-1]['label_note']}. Everything done before is kept."
+                    f"{name}: none of {len(made)} rows could be labelled, the last one because: {notes[-1]}. "
+                    "Everything done before is kept."
                 )
-            chunks.write(index, {"labels": pa.Table.from_pylist(made, schema=SCHEMA)})
+            chunks.write(index, {"labels": made})
     about = _about(chunks.tables("labels"))
     if about["rows_by_status"] and set(about["rows_by_status"]) == {"failed"}:
         chunks.remove()
@@ -178,8 +181,20 @@ def _make(config: Config, table: Table, passes: Passes, push_dataset: str | None
     chunks.finish("labels", table.target, meta, schema=SCHEMA)
     keep(config, table.target, push_dataset)
     chunks.remove()
-    passes.cache.forget(chunks.identity)
     _report(name, about, table.target)
+
+
+def _here(passes: Passes, run: str, given: Iterator[tuple[int, pa.Table]], bar: tqdm) -> Iterator[tuple[int, pa.Table]]:
+    """Chunks of rows to chunks of labels, in this process."""
+    passes.run = run
+
+    def show() -> None:
+        if passes.calls:
+            bar.set_postfix(usd=f"{passes.budget.usd:.4f}", faults=passes.budget.faults, refresh=False)
+        bar.update(1)
+
+    for index, rows in given:
+        yield index, pa.Table.from_pylist(label_rows(rows.to_pylist(), passes, show), schema=SCHEMA)
 
 
 def _columns(file: pq.ParquetFile, path: Path) -> list[str]:
@@ -187,20 +202,6 @@ def _columns(file: pq.ParquetFile, path: Path) -> list[str]:
     if missing := [name for name in READ if name not in names and name != "next_tokens"]:
         raise InputError(f"{path} has no column {', '.join(missing)} (it has {', '.join(names)}): make it again.")
     return [name for name in READ if name in names]
-
-
-def _label(rows: list[dict], passes: Passes, bar: tqdm) -> list[dict]:
-    """The finished rows, in their order."""
-    made: list[dict] = [{} for _ in rows]
-    calls = bool(passes.auditors) or not all(labeler.settings.is_offline for labeler in passes.labelers)
-    threads = passes.settings.concurrency if calls else 1
-    with closing(in_parallel(passes.label, rows, threads, passes.stop)) as done:
-        for index, labelled in done:
-            made[index] = {"row_id": rows[index]["row_id"], "doc_id": rows[index]["doc_id"], **labelled}
-            if calls:
-                bar.set_postfix(usd=f"{passes.budget.usd:.4f}", faults=passes.budget.faults, refresh=False)
-            bar.update(1)
-    return made
 
 
 def _about(tables: Iterable[pa.Table]) -> dict:
@@ -212,7 +213,7 @@ def _about(tables: Iterable[pa.Table]) -> dict:
     for table in tables:
         statuses.update(table["label_status"].to_pylist())
         labelers.update(name for name in table["labeler_model"].to_pylist() if name)
-        for status, note in zip(table["label_status"].to_pylist(), table["label_note"].to_pylist(), strict=True):
+        for status, note in _statuses(table):
             if status in NO_LABEL:
                 reasons[note] += 1
         tokens += sum(table["tokens"].to_pylist())
@@ -224,6 +225,11 @@ def _about(tables: Iterable[pa.Table]) -> dict:
         "tokens": tokens,
         "cost_usd": round(cost, 6),
     }
+
+
+def _statuses(table: pa.Table) -> Iterator[tuple[str, Any]]:
+    """Of each row, and the note beside it."""
+    return zip(table["label_status"].to_pylist(), table["label_note"].to_pylist(), strict=True)
 
 
 def _report(name: str, about: dict, target: Path) -> None:

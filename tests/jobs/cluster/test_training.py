@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
+import socket
+import time
+from collections import Counter
 
 import numpy as np
 import psutil
@@ -21,6 +25,8 @@ from nla_sdk.model.statistics.states import STATISTICS_FILE, ActivationStatistic
 from tests import configs
 from tests.commands import invoke
 from tests.jobs.cluster.counting import NEEDS_RAY
+from tests.label import data
+from tests.label.server import LabelServer
 from training.configs.command import cluster_stage
 from training.configs.config import Config
 from training.data import extract
@@ -28,6 +34,9 @@ from training.data.tables.columns import response_of
 from training.evaluate import extras
 from training.evaluate.__main__ import app
 from training.fit import expert, on_policy
+from training.label import __main__ as label
+from training.label.budget import Budget
+from training.label.cluster.account import Account
 
 pytestmark = NEEDS_RAY
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "then", "ran", "to", "sea", "by", "noon", "or", "so", "said"]
@@ -233,3 +242,117 @@ def test_activations_are_the_same_files_whoever_ran_the_base(ray, cluster, corpu
     said = first.stderr + second.stderr
     assert said.count("row 21 dropped: 'half' holds half a surrogate pair") == 2 and "2 actors, each 1 CPU" in said
     assert files_of(here) == files_of(there) and len(files_of(here)) == 7
+
+
+KEY = "sk-of-the-driver-0123456789"
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("A_LABEL_KEY", KEY)  # of this process, not of the nodes
+    with LabelServer() as running:
+        running.delay = 0.02
+        yield running
+
+
+def api(server: LabelServer, kind: str = "openai", **more) -> dict:
+    return {"kind": kind, "model": "m", "base_url": server.base_url(kind), "key_env": "A_LABEL_KEY", **more}
+
+
+def table_and_sidecar(path) -> tuple[bytes, str]:
+    table = data.table_of(Config.load(path))
+    return table.read_bytes(), table.with_name(f"{table.name}.nla_meta.yaml").read_text()
+
+
+def test_a_table_is_the_local_one_and_no_row_is_paid_for_twice_whoever_dies(ray, cluster, tmp_path, server):
+    providers, rows = [{"kind": "file", "path": str(tmp_path / "some.jsonl")}, api(server)], 48
+    (tmp_path / "some.jsonl").write_text(f'{{"text": "{data.text_of(3)}", "explanation": "A row of somebody."}}\n')
+    settings = {"rows_per_chunk": 8, "concurrency": 2}
+    paths = [data.config_file(tmp_path / name, providers, rows, [api(server)], **settings) for name in ("a", "b")]
+    done = invoke(label.command, "--config", paths[0])
+    assert done.exit_code == 0, done.stderr
+    server.calls.clear()
+
+    spread = ("--engine", "ray", "--address", cluster.address, "--actors", 2)
+    patch = killed_after(2)
+    done = invoke(label.command, "--config", paths[1], *spread)
+    patch.undo()
+    assert done.exit_code == 130 and "stopped in label t/eval; 2 finished chunks kept" in done.stderr, done.stderr
+    calls = len(server.calls)
+    assert re.search(rf"^{calls} calls, 0 of them faults, ", done.stderr, re.M), (
+        "calls in flight ended, and are counted"
+    )
+    assert {call.key for call in server.calls} == {"none"}, "a key stays where it is"
+
+    seen = iter(range(1000))
+    server.script = lambda call: kill_an_actor() if next(seen) == 9 else None
+    done = invoke(label.command, "--config", paths[1], *spread)
+    assert done.exit_code == 0, done.stderr
+    assert table_and_sidecar(paths[0]) == table_and_sidecar(paths[1])
+    asked = Counter(call.prompt for call in server.calls)
+    assert len(asked) == 2 * rows - 1, "one row has its label from the file"
+    again = sum(asked.values()) - len(asked)
+    assert again <= 2 and calls < len(server.calls), "what was in flight in the actor that died"
+    begun, faults = map(int, re.search(r"^(\d+) calls, (\d+) of them faults", done.stderr, re.M).groups())
+    assert again <= begun - (len(asked) - calls) <= 2 and faults <= 2
+
+
+def test_caps_hold_for_all_actors_together_and_a_node_without_a_key_is_named(ray, cluster, tmp_path, server):
+    spread = ("--engine", "ray", "--address", cluster.address, "--actors", 2)
+    path = data.config_file(tmp_path / "a", [api(server)], 40, rows_per_chunk=5, concurrency=3)
+    done = invoke(label.command, "--config", path, *spread, "--max-calls", 11)
+    assert done.exit_code == 2 and "Stopped at 11 calls (--max-calls 11)" in done.stderr, done.stderr
+    assert len(server.calls) == 11
+    done = invoke(label.command, "--config", path)
+    assert done.exit_code == 0, done.stderr
+    assert len(server.calls) == len({call.prompt for call in server.calls}) == 40, "answers are in this machine's cache"
+
+    path = data.config_file(tmp_path / "b", [api(server, "anthropic")], 4)
+    done = invoke(label.command, "--config", path, *spread[:4], "--actors", 1)
+    wanted = (
+        f"On the node {socket.gethostname()}: anthropic:m: no key. Put it into the environment variable A_LABEL_KEY."
+    )
+    assert done.exit_code == 2 and wanted in done.stderr, done.stderr
+    assert len(server.calls) == 40 and KEY not in done.stderr
+
+
+def test_a_quota_that_actors_wait_for_is_said_by_the_command(ray, cluster, tmp_path, server, monkeypatch):
+    said = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        raise KeyboardInterrupt  # of somebody who will not wait so long
+
+    monkeypatch.setattr("training.label.cluster.actors.say", say)
+    monkeypatch.setattr("training.label.cluster.actors.GRACE", 0.0)
+    server.script = lambda call: "429-long"
+    path = data.config_file(tmp_path, [api(server)], 8, rows_per_chunk=2)
+    spread = ("--engine", "ray", "--address", cluster.address, "--actors", 1)
+    done = invoke(label.command, "--config", path, *spread, "--wait-for-quota")
+    assert done.exit_code == 130 and len(said) == 1, done.stderr
+    assert said[0].startswith("The quota of openai:m is used up (") and "; waiting until 20" in said[0]
+
+
+class Waiting:
+    """An actor that does nothing."""
+
+
+def test_the_calls_of_an_actor_that_died_count_with_their_dearest_outcome(ray, cluster, tmp_path):
+    actor, other = (ray.remote(Waiting).options(num_cpus=0).remote() for _ in range(2))
+    account = Account(tmp_path / "labels.sqlite", Budget(max_usd=1.0).facts(), socket.gethostname())
+    assert account.open().refusal is None
+    assert account.begin("actor", actor, 0.6).value == 1
+    for _ in range(3):  # it may cost less than what is set aside
+        assert account.begin("other", other, 0.6).value is None
+        time.sleep(0.05)
+    ray.kill(actor)
+    deadline = time.monotonic() + 30
+    while (answer := account.begin("other", other, 0.6)).refusal is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "Stopped at $0.6000: another call could pass --max-usd 1" in str(answer.refusal)
+    assert account.begin("other", other, 0.3).value == 2
+    for hour in (10, 11):  # two actors meet with one quota
+        account.tell(f"waiting until {hour}:00")
+    assert account.told().value[0] == ["waiting until 10:00"] and account.told().value[0] == []
+    assert account.end(2, 0.1, False).refusal is None and account.close().value["usd"] == pytest.approx(0.7)
+    assert "not here on elsewhere" in str(Account(tmp_path / "x", Budget().facts(), "elsewhere").open().refusal)
