@@ -33,6 +33,8 @@ ALONE = {
     "RAY_worker_niceness": "0",  # not 15: as fast as this process, which only waits meanwhile
 }
 """What Ray is told of a cluster that is started here, before it is imported."""
+_imported_with: dict[str, str] = {}
+"""What it was told when it was imported here, which it keeps: each further cluster of this process is told the same."""
 ANSWER = 5.0
 """Seconds that a cluster has to answer in; Ray itself waits for one that is not there without end."""
 
@@ -53,8 +55,9 @@ def connected(address: str | None) -> Iterator[Any]:
     if not own:
         address = _answering(address or os.environ["RAY_ADDRESS"])
     # Whoever has imported Ray before has it as it was then: half of this would be a cluster that lets nobody in.
-    alone = ALONE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if own and "ray" not in sys.modules else {}
-    said = {name: value for name, value in alone.items() if name not in os.environ}
+    if own and "ray" not in sys.modules:
+        _imported_with.update(ALONE, RAY_AUTH_TOKEN=secrets.token_hex(32))
+    said = {name: value for name, value in _imported_with.items() if own and name not in os.environ}
     os.environ.update(said)
     import ray
 

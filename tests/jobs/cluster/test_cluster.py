@@ -164,11 +164,13 @@ def test_a_killed_driver_loses_what_was_in_flight_and_no_more(cluster, ray, tmp_
 OWN = """
 import psutil
 from nla_sdk.jobs.cluster.connection import connected, machines
-with connected(None) as ray:
-    assert machines(ray)[0].cpus
-    parts = psutil.Process().children(recursive=True)
-    for found in (one for part in parts for one in part.net_connections() if one.status == psutil.CONN_LISTEN):
-        print(found.laddr.ip)
+for _ in range(2):  # a config with two label sets has one after the other
+    with connected(None) as ray:
+        assert machines(ray)[0].cpus
+        parts = psutil.Process().children(recursive=True)
+        assert "0" in {part.environ().get("RAY_USAGE_STATS_ENABLED") for part in parts if part.name() == "gcs_server"}
+        for found in (one for part in parts for one in part.net_connections() if one.status == psutil.CONN_LISTEN):
+            print(found.laddr.ip)
 """
 
 
