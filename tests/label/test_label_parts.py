@@ -210,7 +210,8 @@ def test_a_damaged_cache_is_named(tmp_path):
         Cache(tmp_path / "labels.sqlite")
 
 
-def test_the_first_error_ends_the_others_after_their_call():
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_first_error_ends_the_others_after_their_call(threads):
     done, stop = [], threading.Event()
 
     def work(item):
@@ -221,7 +222,7 @@ def test_the_first_error_ends_the_others_after_their_call():
         return item
 
     with pytest.raises(ValueError, match="three"):
-        list(in_parallel(work, list(range(1000)), 2, stop))
+        list(in_parallel(work, list(range(1000)), threads, stop))
     assert stop.is_set() and len(done) < 20
 
 

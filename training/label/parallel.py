@@ -25,7 +25,11 @@ def in_parallel(
     an executor, one that hangs doesn't keep the process from ending. With `threads=1` there are none.
     """
     if threads == 1:
-        yield from enumerate(map(work, items))
+        try:
+            yield from enumerate(map(work, items))
+        except BaseException:
+            stop.set()
+            raise
         return
     waiting: queue.SimpleQueue = queue.SimpleQueue()
     results: queue.SimpleQueue = queue.SimpleQueue()

@@ -138,10 +138,13 @@ class Pool:
         return self._made(Piece(number, table.num_rows, 0, packed(table), needed=True) for number, table in given)
 
     def drain(self, seconds: float) -> None:
-        """Wait until every actor is done with the chunk that it works on, but no longer than that."""
-        heads = [seat.waiting[0][0] for seat in self.seats if seat.waiting]
-        if heads:
-            self.ray.wait(heads, num_returns=len(heads), timeout=seconds)
+        """Wait until every actor is done with what it was handed, but no longer than that.
+
+        With all of it: what was done but not heard of is followed by what waited behind it.
+        """
+        handed = [asked for seat in self.seats for asked, _ in seat.waiting]
+        if handed:
+            self.ray.wait(handed, num_returns=len(handed), timeout=seconds)
 
     def _made(self, pieces: Iterator[Piece]) -> Iterator[Made]:
         ended = False

@@ -10,7 +10,8 @@ import shutil
 import signal
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -21,6 +22,9 @@ import pytest
 from nla_sdk.evaluation.schema import CLAIMS_TABLE, EVALUATION, ROWS, VARIANTS
 from nla_sdk.io.chunks import Chunks
 from nla_sdk.io.tables import vector_column
+from nla_sdk.jobs.cluster.actors import answered
+from nla_sdk.jobs.cluster.pieces import Piece, Seat
+from nla_sdk.jobs.cluster.pool import Pool
 from nla_sdk.model.statistics.states import STATISTICS_FILE, ActivationStatistics
 from tests import configs
 from tests.commands import invoke
@@ -35,8 +39,13 @@ from training.evaluate import extras
 from training.evaluate.__main__ import app
 from training.fit import expert, on_policy
 from training.label import __main__ as label
-from training.label.budget import Budget
+from training.label.budget import Budget, Prices
+from training.label.cache import Cache
 from training.label.cluster.account import Account
+from training.label.cluster.actors import RUN, Labelling
+from training.label.faults import LabelError
+from training.label.passes import Passes
+from training.label.stage import READ
 
 pytestmark = NEEDS_RAY
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "then", "ran", "to", "sea", "by", "noon", "or", "so", "said"]
@@ -331,6 +340,37 @@ def test_a_quota_that_actors_wait_for_is_said_by_the_command(ray, cluster, tmp_p
     done = invoke(label.command, "--config", path, *spread, "--wait-for-quota")
     assert done.exit_code == 130 and len(said) == 1, done.stderr
     assert said[0].startswith("The quota of openai:m is used up (") and "; waiting until 20" in said[0]
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_rows_that_a_stopped_run_leaves_are_refused_in_a_line(tmp_path, concurrency):
+    config = data.config(tmp_path, [{"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9"}], 4)
+    settings = config.label.model_copy(update={"concurrency": concurrency})
+    unit = Labelling(settings.sets[0], settings, Prices.load(), config.marker)
+    cache = Cache(tmp_path / "labels.sqlite")
+    unit._passes = Passes(settings.sets[0], settings, unit.prices, cache, Budget(), config.marker)
+    unit._passes.stop.set()
+    rows = pq.read_table(config.out / "split" / "eval.parquet", columns=list(READ)).replace_schema_metadata({RUN: "r"})
+    answer = answered(lambda: unit(rows, 0))
+    assert isinstance(answer.refusal, LabelError) and "no further call is begun" in str(answer.refusal)
+    unit._passes.close(), cache.close()
+
+
+class Sleeping:
+    """An actor that takes its time."""
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def test_what_waited_behind_a_chunk_that_nobody_has_heard_of_is_waited_for_too(ray):
+    actor = ray.remote(Sleeping).options(num_cpus=0).remote()
+    handed = [actor.sleep.remote(seconds) for seconds in (0.0, 0.5)]
+    ray.get(handed[0])
+    seat = Seat(actor, None, deque((asked, Piece(at, 1)) for at, asked in enumerate(handed)))
+    Pool.drain(SimpleNamespace(ray=ray, seats=[seat]), 30.0)
+    assert ray.wait(handed[1:], timeout=0)[0], "calls in it are paid for"
+    ray.kill(actor)
 
 
 class Waiting:

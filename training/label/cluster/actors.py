@@ -24,7 +24,7 @@ from ...configs.label import Label, LabelSet
 from ..budget import Budget, Prices
 from ..cache import Cache
 from ..faults import LabelError
-from ..parallel import GRACE
+from ..parallel import GRACE, Stopped
 from ..passes import SCHEMA, Passes, label_rows
 from .account import Account, Asking, FarBudget, FarCache
 
@@ -124,7 +124,11 @@ class Labelling(Held):
     def __call__(self, rows: pa.Table, number: int) -> dict[str, pa.Table]:
         passes = self.load()
         passes.run = rows.schema.metadata[RUN].decode()
-        return {LABELS: pa.Table.from_pylist(label_rows(rows.to_pylist(), passes), schema=SCHEMA)}
+        try:
+            made = label_rows(rows.to_pylist(), passes)
+        except Stopped:  # nobody asks for it any more: Ray would print a traceback of what is no refusal
+            raise LabelError("The run has stopped, so no further call is begun.") from None
+        return {LABELS: pa.Table.from_pylist(made, schema=SCHEMA)}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_passes": None}
