@@ -137,14 +137,13 @@ class Pool:
         self._idle = idle
         return self._made(Piece(number, table.num_rows, 0, packed(table), needed=True) for number, table in given)
 
-    def drain(self, seconds: float) -> None:
-        """Wait until every actor is done with what it was handed, but no longer than that.
+    def drain(self, seconds: float) -> bool:
+        """Wait until every actor is done with what it was handed, but no longer than that; whether they are.
 
         With all of it: what was done but not heard of is followed by what waited behind it.
         """
         handed = [asked for seat in self.seats for asked, _ in seat.waiting]
-        if handed:
-            self.ray.wait(handed, num_returns=len(handed), timeout=seconds)
+        return not handed or not self.ray.wait(handed, num_returns=len(handed), timeout=seconds)[1]
 
     def _made(self, pieces: Iterator[Piece]) -> Iterator[Made]:
         ended = False

@@ -116,6 +116,10 @@ class Account:
         lines, self._lines = self._lines, []
         return answered(lambda: (lines, self.budget.facts()))
 
+    def in_flight(self) -> Answer:
+        """How many calls have begun and not ended."""
+        return answered(lambda: len(self._owners))
+
     def stop(self) -> Answer:
         """No call is to begin any more."""
         self._stopped = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,10 +27,12 @@ from ..cache import Cache
 from ..faults import LabelError
 from ..parallel import GRACE, Stopped
 from ..passes import SCHEMA, Passes, label_rows
-from .account import Account, Asking, FarBudget, FarCache
+from .account import POLL, Account, Asking, FarBudget, FarCache
 
 RUN = b"run"
 LABELS = "labels"
+KEPT = 1.0
+"""Seconds in which an answer that is there gets into the cache."""
 Labelled = Iterator[tuple[int, pa.Table]]
 Making = Callable[[str, Iterator[tuple[int, pa.Table]], tqdm], Labelled]
 """What its rows are remembered under, and chunks of them, to those chunks labelled."""
@@ -177,7 +180,10 @@ def by_actors(spread: Spread, unit: Labelling, cache: Path, budget: Budget) -> I
         finally:
             with suppress(NLAError):  # of a cluster that is gone
                 ask("stop")
-                pool.drain(longest)
+                deadline = time.monotonic() + longest
+                while not pool.drain(POLL) and ask("in_flight") and time.monotonic() < deadline:
+                    pass
+                pool.drain(KEPT)  # what the last of them was answered; an actor may sleep until a quota resets
                 for line in ask("told")[0]:
                     say(line)
                 budget.take(ask("close"))
