@@ -139,7 +139,7 @@ class Account:
     def _settle(self) -> None:
         """Find the calls of actors that have died, which will not end and may have been billed."""
         import ray
-        from ray.exceptions import RayError
+        from ray.exceptions import ActorUnavailableError, RayError
 
         for number, (name, actor) in list(self._owners.items()):
             question = self._asked_after.get(name) or actor.__ray_ready__.remote()
@@ -148,6 +148,8 @@ class Account:
                 continue  # at work: it answers when it is done
             try:
                 ray.get(question)
+                self._asked_after.pop(name)
+            except ActorUnavailableError:  # out of reach for now, and its call may end: it is asked again
                 self._asked_after.pop(name)
             except RayError:
                 self._lost(number)
