@@ -11,19 +11,25 @@ gated. It stores to disk, so tests can look, and any request can be made to fail
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import socket
 import tempfile
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from tests.hub.application import application
 from tests.hub.faults import Fault, Troubled
 from tests.hub.store import Commit, Store
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -157,30 +163,41 @@ class Hub:
             self._temporary.cleanup()
 
 
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """One event loop for every Hub of this process, in a thread that nobody has to wait for: `uvicorn.Server` looks
+    each tenth of a second whether it shall stop, which every test with a Hub of its own would pay four times."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="hub", daemon=True).start()
+    return loop
+
+
+def _on_loop(work: Coroutine[Any, Any, Result]) -> Result:
+    return asyncio.run_coroutine_threadsafe(work, _loop()).result()
+
+
 class _Port:
-    """One listening port and the thread that serves it."""
+    """One listening port, served by uvicorn's protocol."""
 
     def __init__(self, app) -> None:
         # Named TCP: asyncio turns Nagle's algorithm off for such sockets only, and it costs 40 ms a response.
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._socket.bind(("127.0.0.1", 0))
-        self.number = self._socket.getsockname()[1]
-        config = uvicorn.Config(
-            app,
-            log_level="critical",
-            lifespan="off",
-            access_log=False,
-            timeout_graceful_shutdown=0,
-            http="h11",
-            ws="none",
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            time.sleep(0.005)
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening.bind(("127.0.0.1", 0))
+        self.number = listening.getsockname()[1]
+        self._config = uvicorn.Config(app, log_config=None, log_level="critical", access_log=False, lifespan="off")
+        self._config.load()
+        self._state = ServerState()
+        self._server = _on_loop(self._listen(listening))
+
+    async def _listen(self, listening: socket.socket) -> asyncio.Server:
+        return await _loop().create_server(lambda: H11Protocol(self._config, self._state, {}), sock=listening)
 
     def close(self) -> None:
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join()
-        self._socket.close()
+        _on_loop(self._close())
+
+    async def _close(self) -> None:
+        self._server.close()
+        for task in list(self._state.tasks):
+            task.cancel()
+        for connection in list(self._state.connections):
+            connection.transport.abort()
