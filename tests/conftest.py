@@ -24,6 +24,14 @@ def one_thread():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def unsynced():
+    """No test loses power, so none waits until the disk has a file: 5 ms each, many thousand times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def measured_here(tmp_path_factory):
     """Statistics of the tiny bases are kept in a folder of this run, not in the user's cache."""
     from nla_sdk.halves import measured
