@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from nla_sdk import NLAPair
 from nla_sdk.contract import Contract
 from nla_sdk.evaluation.parts import Settings
 from nla_sdk.evaluation.schema import EVALUATION
+from tests.commands import Ended, invoke
 from tests.fit.test_training import config_file, text
 from tests.hub.fixtures import hub  # noqa: F401
 from training import pipeline
@@ -22,13 +23,39 @@ from training.configs.config import Config
 from training.evaluate import heldout, outputs, run
 from training.fit import ar as sft_ar
 from training.fit import av as sft_av
+from training.publish import copies
+from training.publish.__main__ import main
 from training.publish.push import connect, look, publish
 from training.publish.request import PublishRequest
 from training.publish.stage import prepared
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 TOKEN = "hf_" + "w" * 34
 BASE = "lab/tiny-base"
+DRAW = copies.draw_figures
+_drawn: dict[tuple[str, ...], Path] = {}
+
+
+@pytest.fixture(autouse=True)
+def drawn_once(monkeypatch, tmp_path_factory):
+    """Figures are drawn once a process: they take most of a publication's time. `DRAW` draws them anew."""
+
+    def draw(evaluation, tables, logs, folder):
+        key = tuple(sorted(logs))  # by which there is one more
+        if key not in _drawn:
+            _drawn[key] = DRAW(evaluation, tables, logs, tmp_path_factory.mktemp("drawn") / "figures")
+        return shutil.copytree(_drawn[key], folder)
+
+    monkeypatch.setattr(copies, "draw_figures", draw)
+
+
+@pytest.fixture(autouse=True)
+def offline(request, monkeypatch):
+    """Where there is no Hub of ours, none is asked."""
+    from huggingface_hub import constants
+
+    if "hub" not in request.fixturenames:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
 @dataclass(frozen=True)
@@ -55,10 +82,13 @@ def trained(tmp_path_factory, base) -> Made:
     written = [{**row, "explanation": f"About {row['text'].split()[0]}.", "labeler_model": "m"} for row in rows[:30]]
     (root / "corpus" / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
     config = Config.load(config_file(root / "run", base, root / "corpus"))
-    pipeline.run(config)
-    sft_av.run(config)
-    ar = config.ar.model_copy(update={"sources": ["extractive"]})
-    sft_ar.run(config.model_copy(update={"ar": ar}))
+    with pytest.MonkeyPatch.context() as patch:
+        for drawing in ("runs.curves.render", "data.tables.report.draw"):  # nobody looks at these
+            patch.setattr(f"training.{drawing}", lambda *_: None)
+        pipeline.run(config)
+        sft_av.run(config)
+        ar = config.ar.model_copy(update={"sources": ["extractive"]})
+        sft_ar.run(config.model_copy(update={"ar": ar}))
     for role in ("av", "ar"):
         shutil.copytree(config.half(role), root / "pair" / role)
         shutil.copyfile(config.out / role / "log.jsonl", root / "pair" / role / "log.jsonl")
@@ -68,11 +98,13 @@ def trained(tmp_path_factory, base) -> Made:
         adapter.write_text(json.dumps(json.loads(adapter.read_text()) | {"base_model_name_or_path": BASE}))
     pair = NLAPair.from_pretrained(root / "pair", base=base)
     settings = Settings(
-        seed=0, floor=0.3, max_new_tokens=16, controls_n=4, signal_n=4, permutations=99, bootstrap_draws=100
+        seed=0, floor=0.3, max_new_tokens=8, controls_n=4, signal_n=4, permutations=19, bootstrap_draws=20
     )
     data = heldout.read(config.out / "eval.parquet", pair.contract)
     found = run.run(run.Job(pair, data, settings, root / "evaluation"), progress=False)
-    outputs.write(found, root / "evaluation", pair)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outputs, "draw", lambda *_: [])
+        outputs.write(found, root / "evaluation", pair)
     tables = [config.out / "eval.parquet", config.out / "av_sft.parquet"]
     return Made(root / "pair", root / "evaluation" / EVALUATION, tables, base)
 
@@ -105,6 +137,31 @@ def writable(hub, trained, monkeypatch):  # noqa: F811
     return hub
 
 
+_left: dict[tuple[bool, bool], tuple[dict, Path]] = {}
+
+
+@pytest.fixture
+def published(writable, made, tmp_path_factory):
+    """Have the Hub as `go` leaves it: what is published of a pair as it was trained is so once a process."""
+
+    def put(*, evaluation: bool = False, tables: bool = False) -> None:
+        store = writable.store
+        if (evaluation, tables) not in _left:
+            measured = made.evaluation if evaluation else None
+            go(request_of(made, evaluation=measured, tables=made.tables if tables else ()))
+            ours = {key: one for key, one in store.repositories.items() if one.id.startswith("owner/")}
+            objects = shutil.copytree(store.folder / "objects", tmp_path_factory.mktemp("left") / "objects")
+            _left[evaluation, tables] = copy.deepcopy(ours), objects
+            return
+        repositories, objects = _left[evaluation, tables]
+        store.repositories |= copy.deepcopy(repositories)
+        for file in objects.iterdir():
+            if not store.has(file.name):
+                os.link(file, store.folder / "objects" / file.name)
+
+    return put
+
+
 def request_of(made: Made, **changes) -> PublishRequest:
     return PublishRequest(**({"repo": "owner/cat", "checkpoint": made.pair, "evaluation": made.evaluation} | changes))
 
@@ -117,13 +174,8 @@ def go(request: PublishRequest, said: list | None = None):
         return publish(api, plan, request, (said if said is not None else []).append)
 
 
-def command(*arguments, **environment) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "training.publish", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=250,
-        stdin=subprocess.DEVNULL,
-    )
+def command(*arguments: object) -> Ended:
+    """`python -m training.publish` with these arguments, in this process; nobody sits at a terminal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdin", io.StringIO())
+        return invoke(main, *arguments)

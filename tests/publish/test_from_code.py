@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import yaml
@@ -17,30 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from nla_sdk import Contract, NLAPair
 from nla_sdk.errors import AccessTokenError, InputError, MissingRepositoryError
-from nla_sdk.evaluation.reading import EvaluationError, digest, load
-from tests.publish.conftest import BASE, TOKEN, go, request_of
-from training.publish import copies
+from nla_sdk.evaluation.reading import EvaluationError, load
+from tests.publish.conftest import BASE, go, request_of
 from training.publish.errors import PublishWarning, RefusedError
 
 AV, AR, DATA = "owner/cat-av", "owner/cat-ar", "owner/cat-data"
 ENTRIES = ".eval_results/nla.yaml"
-
-
-_drawn: dict[tuple, Path] = {}
-
-
-@pytest.fixture(autouse=True)
-def drawn_once(monkeypatch, tmp_path_factory):
-    """Figures are drawn once an evaluation: they take most of a publication's time, and others prove them."""
-    real = copies.draw_figures
-
-    def draw(evaluation, tables, logs, folder):
-        key = (digest(evaluation), *(log.read_bytes() for _, log in sorted(logs.items())))
-        if key not in _drawn:
-            _drawn[key] = real(evaluation, tables, logs, tmp_path_factory.mktemp("drawn") / "figures")
-        return shutil.copytree(_drawn[key], folder)
-
-    monkeypatch.setattr(copies, "draw_figures", draw)
 
 
 @pytest.fixture
@@ -197,8 +177,8 @@ def test_a_card_by_hand_that_marks_what_stays_is_taken_over(writable, made, pair
     assert "By hand." in card and "Verdict" in card
 
 
-def test_a_published_evaluation_is_not_removed_without_a_word(writable, made, pair):
-    go(request_of(made))
+def test_a_published_evaluation_is_not_removed_without_a_word(writable, made, published, pair):
+    published(evaluation=True)
     with pytest.raises(RefusedError, match="holds an evaluation, none was passed"), pytest.warns(PublishWarning):
         pair.push_to_hub("owner/cat")
     assert "evaluation/evaluation.json" in writable.files(AV)
@@ -252,8 +232,8 @@ def test_a_contract_alone_is_put_beside_weights_and_a_card_by_hand_stays(writabl
     assert not contract.push_to_hub(AV).changed
 
 
-def test_a_contract_is_held_against_the_weights_that_are_there(writable, made):
-    go(request_of(made, evaluation=None))
+def test_a_contract_is_held_against_the_weights_that_are_there(writable, made, published):
+    published()
     head = writable.head(AV)
     for wrong, message in (
         ({"layer": 99}, "layer is 99, lab/tiny-base has 4 blocks"),
@@ -284,8 +264,8 @@ def test_a_changed_contract_renders_the_card_anew_with_the_notes_and_keeps_the_r
     assert "### Mine" in new and "license: mit" in new
 
 
-def test_a_contract_that_an_evaluation_there_was_not_measured_with_is_refused(writable, made):
-    go(request_of(made))
+def test_a_contract_that_an_evaluation_there_was_not_measured_with_is_refused(writable, made, published):
+    published(evaluation=True)
     contract = Contract.load(made.pair / "av").replace(pair=AR)
     with pytest.raises(RefusedError, match="av/nla_meta.yaml is not the one that was measured"):
         contract.replace(max_new_tokens=11).push_to_hub(AV)
@@ -320,8 +300,8 @@ def test_an_evaluation_is_put_beside_the_weights_of_both_halves(writable, made):
     )
 
 
-def test_what_the_evaluation_before_had_and_this_one_has_not_goes(writable, made):
-    go(request_of(made))
+def test_what_the_evaluation_before_had_and_this_one_has_not_goes(writable, made, published):
+    published(evaluation=True)
     repository = writable.store.find("model", AV)
     names = [*json.loads(writable.files(AV)[".nla-files.json"]), "evaluation/old.parquet", "old.txt"]
     more = {
@@ -337,8 +317,8 @@ def test_what_the_evaluation_before_had_and_this_one_has_not_goes(writable, made
     assert files["old.txt"] == b"z" and "old.txt" in json.loads(files[".nla-files.json"]), "of no evaluation"
 
 
-def test_an_evaluation_of_other_weights_or_other_tables_is_refused(writable, made):
-    go(request_of(made, evaluation=None))
+def test_an_evaluation_of_other_weights_or_other_tables_is_refused(writable, made, published):
+    published()
     heads = writable.head(AV), writable.head(AR)
     evaluation = load(made.evaluation)
     other = evaluation.model_copy(update={"created": "2020-01-01T00:00:00Z"})
@@ -370,8 +350,8 @@ def test_an_evaluation_does_not_replace_a_card_by_hand(writable, made):
     assert writable.files(AV)["README.md"] == b"# By hand"
 
 
-def test_somebody_elses_commit_after_the_check_is_not_built_on(writable, made, monkeypatch):
-    go(request_of(made, evaluation=None))
+def test_somebody_elses_commit_after_the_check_is_not_built_on(writable, made, published, monkeypatch):
+    published()
     from training.publish.from_code import pushing
 
     real = pushing.connect
@@ -422,9 +402,6 @@ except InputError as error:
 
 
 def test_the_sdk_knows_the_publisher_by_name_alone():
-    code = (
-        "import nla_sdk, nla_sdk.contract, nla_sdk.pair, sys; print('training' in sys.modules, 'cards' in sys.modules)"
-    )
+    code = "import sys; from nla_sdk.publishing import publisher, pushed; print({'training', 'cards'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.split() == ["False", "False"], done.stderr
-    assert TOKEN not in done.stdout
+    assert done.stdout == "set()\n", done.stderr

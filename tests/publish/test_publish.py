@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from nla_sdk import NLAPair
 from nla_sdk.errors import AccessTokenError, InputError, NLAError
 from nla_sdk.evaluation.reading import dumps, load
 from tests.hub.faults import Fault
-from tests.publish.conftest import BASE, TOKEN, command, go, request_of
+from tests.publish.conftest import BASE, ROOT, TOKEN, command, go, request_of
 from training.publish.errors import PublishError, RefusedError
 from training.publish.push import connect, look, publish
 from training.publish.request import PublishRequest
@@ -27,30 +28,23 @@ from training.publish.stage import prepared
 
 
 # --- the full circle --------------------------------------------------------------------------------------------------
-def test_trained_evaluated_published_and_loaded_by_somebody_else(writable, made, tmp_path):
+def test_trained_evaluated_published_and_loaded_by_somebody_else(writable, made):
     vector = np.random.default_rng(0).normal(size=64).astype(np.float32)
     before = NLAPair.from_pretrained(made.pair, base=made.base)
     said = before.explain(vector, max_new_tokens=8)
     heard = before.reconstruct(said).numpy()
-    np.save(tmp_path / "vector.npy", vector)
     arguments = ["--repo", "owner/name", "--checkpoint", made.pair, "--evaluation", made.evaluation, "--tag", "v0.1.0"]
     arguments += [part for table in made.tables for part in ("--dataset", table)]
-    done = command(*arguments, "--yes")
+    command = [sys.executable, "-m", "training.publish", *map(str, arguments), "--yes"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=250, stdin=subprocess.DEVNULL, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'NLAPair.from_pretrained("owner/name-av")' in done.stdout and TOKEN not in done.stdout + done.stderr
-    code = f"""
-import json, numpy as np
-from nla_sdk import NLAPair
-pair = NLAPair.from_pretrained("owner/name-av")
-vector = np.load({str(tmp_path / "vector.npy")!r})
-trip = pair.round_trip(vector, max_new_tokens=8)
-print(json.dumps([trip.explanation, trip.matched, trip.reconstruction.tolist()]))
-"""
-    loaded = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
-    assert loaded.returncode == 0, loaded.stderr[-2000:]
-    explanation, matched, reconstruction = json.loads(loaded.stdout.splitlines()[-1])
-    assert explanation == said and matched
-    np.testing.assert_allclose(reconstruction, heard, rtol=1e-5, atol=1e-6)
+    trip = NLAPair.from_pretrained("owner/name-av").round_trip(vector, max_new_tokens=8)
+    assert trip.explanation == said and trip.matched
+    assert all("adapter_model.safetensors" in writable.downloads(f"owner/name-{role}") for role in ("av", "ar"))
+    np.testing.assert_allclose(trip.reconstruction, heard, rtol=1e-5, atol=1e-6)
     for repo, kind in (("owner/name-av", "model"), ("owner/name-ar", "model"), ("owner/name-data", "dataset")):
         assert len(writable.commits(repo, kind=kind)) == 2, "the Hub's first commit and ours"
         assert writable.tags(repo, kind) == {"v0.1.0": writable.head(repo, kind=kind)}
@@ -74,8 +68,8 @@ def test_again_with_nothing_changed_makes_no_commit(writable, made):
     assert all(one.changed for one in first) and not any(one.changed for one in second)
 
 
-def test_a_changed_card_is_one_new_commit_and_kept_sections_stay(writable, made):
-    go(request_of(made, evaluation=None))
+def test_a_changed_card_is_one_new_commit_and_kept_sections_stay(writable, made, published):
+    published()
     card = writable.files("owner/cat-av")["README.md"].decode()
     edited = card.replace("## Provenance", "<!-- keep -->\nBy hand.\n<!-- /keep -->\n\n## Provenance")
     writable.store.commit(writable.store.find("model", "owner/cat-av"), "main", {"README.md": edited.encode()}, "edit")
@@ -129,8 +123,8 @@ def test_one_half_names_the_other_it_is_given(writable, made):
     assert writable.head("owner/solo-ar") is None
 
 
-def test_a_pull_request_is_opened_once_and_main_stays(writable, made):
-    go(request_of(made, evaluation=None))
+def test_a_pull_request_is_opened_once_and_main_stays(writable, made, published):
+    published()
     head = writable.head("owner/cat-av")
     notes = made.pair.parent / "notes.md"
     notes.write_text("More.")
@@ -236,8 +230,6 @@ MUTATIONS = [
     (swap_adapter, "av/adapter_model.safetensors is not the one that was measured"),
     (truncate_head, "ar/linear_head.safetensors is not a readable safetensors file"),
     (plant("av/nla_meta.yaml", "hf_" + "Q7" * 17), r"av/nla_meta.yaml|nla_meta.yaml, line \d+: a Hugging Face token"),
-    (plant("ar/nla_meta.yaml", "/home/ada/secret"), r"nla_meta.yaml, line \d+: a home folder"),
-    (plant("ar/nla_meta.yaml", "ada@example.org"), r"nla_meta.yaml, line \d+: an e-mail address"),
     (foreign_adapter, "tensors do not fit"),
     (other_rows, "rows.parquet is not the table"),
     (other_table, "eval.parquet"),
@@ -330,37 +322,51 @@ def passing(at: int) -> Fault:
     return kinds[at % len(kinds)]
 
 
+def troubles(requests) -> list[Fault]:
+    """For each request of a publication trouble that passes, or an outage from then on: what the one half's meets first
+    is not what the same request of the other half meets; both meet a commit. Of files that are sent or read one after
+    the other the first stands for all."""
+    kinds = [(one.method, re.sub(r"[0-9a-f]{40}.*", "", one.path)) for one in requests]
+    firsts = [at for at, kind in enumerate(kinds) if at < 2 or kind != kinds[at - 2]]
+    found = []
+    for number, at in enumerate(firsts):
+        passes, lasts = passing(at), Fault(at, "500", times=10_000)
+        alternating = [passes, lasts][(number + ("-ar" in requests[at].path)) % 2]
+        found += [passes, lasts] if "/commit/" in requests[at].path else [alternating]
+    return found
+
+
 def test_a_fault_at_any_request_leaves_old_or_new_and_a_second_run_finishes(writable, made, monkeypatch):
-    """Every request of a publication meets trouble in turn: trouble that passes, and an outage from then on."""
+    """Every request of a publication meets trouble in turn."""
     calm(monkeypatch)
     request = request_of(made, evaluation=None, tag="v1")
     with prepared(request) as plan:
         api = connect()
         writable.fault()
+        writable.requests.clear()
         publish_once(api, plan, request)
-        requests, nothing = writable.count, dict.fromkeys(state(writable))
-        assert requests > 20
-        for at in range(requests):
-            for fault in (passing(at), Fault(at, "500", times=10_000)):
-                forget(writable)
-                writable.fault(fault)
-                try:
-                    publish_once(api, plan, request)
-                    finished = True
-                except NLAError as error:  # a PublishError once anything was to be sent, before that another
-                    finished = False
-                    assert TOKEN not in str(error)
-                    assert "again to complete" in str(error) or state(writable) == nothing
-                writable.fault()
-                assert finished or fault.kind == "500", f"{fault} was not survived"
-                for name, head in state(writable).items():
-                    if head is not None and len(writable.commits(name)) > 1:
-                        assert whole(writable, name), f"{name} is half published after {fault}"
-                if not finished:
-                    publish_once(api, plan, request)
-                for name in state(writable):
-                    assert whole(writable, name) and len(writable.commits(name)) == 2, "one commit a repository"
-                    assert writable.tags(name) == {"v1": writable.head(name)}
+        nothing = dict.fromkeys(state(writable))
+        assert writable.count == len(writable.requests) > 20
+        for fault in troubles(list(writable.requests)):
+            forget(writable)
+            writable.fault(fault)
+            try:
+                publish_once(api, plan, request)
+                finished = True
+            except NLAError as error:  # a PublishError once anything was to be sent, before that another
+                finished = False
+                assert TOKEN not in str(error)
+                assert "again to complete" in str(error) or state(writable) == nothing
+            writable.fault()
+            assert finished or fault.kind == "500", f"{fault} was not survived"
+            for name, head in state(writable).items():
+                if head is not None and len(writable.commits(name)) > 1:
+                    assert whole(writable, name), f"{name} is half published after {fault}"
+            if not finished:
+                publish_once(api, plan, request)
+            for name in state(writable):
+                assert whole(writable, name) and len(writable.commits(name)) == 2, "one commit a repository"
+                assert writable.tags(name) == {"v1": writable.head(name)}
 
 
 def publish_once(api, plan, request):
@@ -403,8 +409,8 @@ def test_the_second_half_failing_is_told_and_completed(writable, made, monkeypat
     assert [one.changed for one in outcome] == [False, True]
 
 
-def test_somebody_elses_commit_in_between_is_not_overwritten(writable, made, monkeypatch):
-    go(request_of(made, evaluation=None))
+def test_somebody_elses_commit_in_between_is_not_overwritten(writable, made, published, monkeypatch):
+    published()
     (made.pair / "av" / "NOTICE.md").write_text("new")
     with prepared(request_of(made, evaluation=None)) as plan:
         api = connect()
@@ -454,28 +460,24 @@ def test_reading_back_names_what_is_missing_and_what_is_another_file_large_or_sm
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
-def test_dry_run_works_offline_and_shows_what_would_be_sent(made):
-    done = command(
-        *("--repo", "owner/cat", "--checkpoint", made.pair, "--evaluation", made.evaluation, "--dry-run"),
-        HF_HUB_OFFLINE="1",
-        HF_ENDPOINT="http://127.0.0.1:9",
-        TMPDIR=str(made.pair.parent),
-    )
-    assert done.returncode == 0, done.stderr
+def test_dry_run_works_offline_and_shows_what_would_be_sent(made, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(made.pair.parent))
+    done = command("--repo", "owner/cat", "--checkpoint", made.pair, "--evaluation", made.evaluation, "--dry-run")
+    assert done.exit_code == 0, done.stderr
     assert "model owner/cat-av" in done.stdout and "adapter_model.safetensors" in done.stdout
     assert "nothing was sent" in done.stdout
 
 
 def test_nobody_to_ask_and_no_yes_is_an_error_of_one_line(writable, made):
     done = command("--repo", "owner/cat", "--checkpoint", made.pair)
-    assert done.returncode == 2 and "pass --yes" in done.stderr and "Traceback" not in done.stderr
+    assert done.exit_code == 2 and "pass --yes" in done.stderr and "Traceback" not in done.stderr
     assert writable.head("owner/cat-av") is None
 
 
 @pytest.mark.parametrize("form", [["--token", TOKEN], [f"--token={TOKEN}"]])
 def test_a_token_on_the_command_line_is_refused_and_not_repeated(writable, made, form):
     done = command("--repo", "owner/cat", "--checkpoint", made.pair, "--yes", *form)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: Publishing takes no --token") and "HF_TOKEN" in done.stderr
     assert TOKEN not in done.stdout + done.stderr and writable.head("owner/cat-av") is None
     assert "--token" not in command("--help").stdout
@@ -484,5 +486,5 @@ def test_a_token_on_the_command_line_is_refused_and_not_repeated(writable, made,
 def test_a_refusal_is_an_error_of_one_line(writable, made):
     swap_adapter(made)
     done = command("--repo", "owner/cat", "--checkpoint", made.pair, "--evaluation", made.evaluation, "--yes")
-    assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith("error: Not published: ")
+    assert done.exit_code == 2 and done.stderr.strip().splitlines()[-1].startswith("error: Not published: ")
     assert "Traceback" not in done.stderr

@@ -54,8 +54,8 @@ def impatient(monkeypatch):
 
 
 # --- other people's work ----------------------------------------------------------------------------------------------
-def test_an_edit_made_while_the_prompt_waits_is_not_overwritten(writable, made):
-    go(request_of(made))
+def test_an_edit_made_while_the_prompt_waits_is_not_overwritten(writable, made, published):
+    published()
     request = request_of(made, notes=notes(made, "New."))
     with prepared(request) as plan:
         api = connect()
@@ -69,8 +69,8 @@ def test_an_edit_made_while_the_prompt_waits_is_not_overwritten(writable, made):
     assert b"By hand." in card and b"New." in card
 
 
-def test_a_new_branch_begins_with_what_main_has(writable, made):
-    go(request_of(made))
+def test_a_new_branch_begins_with_what_main_has(writable, made, published):
+    published()
     by_hand(writable)
     request = request_of(made, revision="dev", notes=notes(made, "New."))
     with prepared(request) as plan:
@@ -92,8 +92,8 @@ def test_old_steps_of_a_trajectory_go_and_other_folders_stay(writable, made, tmp
     assert {name.split("/")[0] for name in writable.files("owner/run") if "/" in name} == {"step_3", "step_10"}
 
 
-def test_a_table_published_before_stays_beside_a_new_one(writable, made):
-    go(request_of(made, tables=made.tables))
+def test_a_table_published_before_stays_beside_a_new_one(writable, made, published):
+    published(tables=True)
     request = request_of(made, tables=made.tables[:1])
     with prepared(request) as plan:
         change = look(connect(), plan, request)[2][1]
@@ -102,8 +102,8 @@ def test_a_table_published_before_stays_beside_a_new_one(writable, made):
     assert {"data/eval.parquet", "data/av_sft.parquet"} <= set(writable.files("owner/cat-data", kind="dataset"))
 
 
-def test_private_is_not_promised_for_what_is_public(writable, made):
-    go(request_of(made))
+def test_private_is_not_promised_for_what_is_public(writable, made, published):
+    published()
     with pytest.raises(InputError, match="is there and public"):
         go(request_of(made, private=True))
 
@@ -232,8 +232,8 @@ def test_a_tag_that_names_something_else_is_told_before_anything_is_sent(writabl
 
 
 # --- who may write ----------------------------------------------------------------------------------------------------
-def test_write_access_to_both_halves_is_asked_before_either_is_touched(writable, made):
-    go(request_of(made))
+def test_write_access_to_both_halves_is_asked_before_either_is_touched(writable, made, published):
+    published()
     head = writable.head(AV)
     with prepared(request_of(made, notes=notes(made, "New."))) as plan:
         api = connect()
@@ -267,8 +267,8 @@ def test_a_pull_request_can_be_opened_on_somebody_elses_repository(writable, mad
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
-def test_a_long_change_of_a_card_says_how_much_more_there_is(writable, made, capsys):
-    go(request_of(made))
+def test_a_long_change_of_a_card_says_how_much_more_there_is(writable, made, published, capsys):
+    published()
     request = request_of(made, notes=notes(made, "\n\n".join(f"Line {at}." for at in range(100))))
     with prepared(request) as plan:
         _show(plan, look(connect(), plan, request))

@@ -43,8 +43,8 @@ def texts(files: dict[str, bytes]) -> dict[str, str]:
     return {name: data.decode() for name, data in files.items() if name.endswith((".md", ".yaml", ".json"))}
 
 
-def test_a_pair_published_to_an_old_name_says_and_holds_the_present_one_only(writable, made):
-    go(request_of(made, tables=made.tables))
+def test_a_pair_published_to_an_old_name_says_and_holds_the_present_one_only(writable, made, published):
+    published(evaluation=True, tables=True)
     rename(writable)
     notes = made.pair.parent / "notes.md"
     notes.write_text("New.")
@@ -68,9 +68,9 @@ def test_a_pair_published_to_an_old_name_says_and_holds_the_present_one_only(wri
     assert {name for _, name in writable.store.repositories} == {AV, AR, DATA, BASE}
 
 
-def test_no_request_that_writes_goes_to_an_old_name(writable, made):
+def test_no_request_that_writes_goes_to_an_old_name(writable, made, published):
     """A POST that is answered with 301 becomes a GET, and what it was to write is lost without an error."""
-    go(request_of(made))
+    published(evaluation=True)
     for old, new in OLD.items():
         writable.rename(old, new, status=301)
     writable.organisations.append("oldlab")
@@ -121,8 +121,8 @@ def test_an_evaluation_made_before_the_base_was_renamed_is_of_this_base(writable
     assert load(made.evaluation).subject.base_model == BASE  # the author's own file stays as it is
 
 
-def test_the_other_half_is_named_by_its_present_name(writable, made):
-    go(request_of(made))
+def test_the_other_half_is_named_by_its_present_name(writable, made, published):
+    published(evaluation=True)
     rename(writable)
     request = request_of(made, repo=AV, checkpoint=made.pair / "av", evaluation=None, pair="oldlab/cat-ar")
     assert words(go, request) == ["oldlab/cat-ar is now owner/cat-ar"]
@@ -138,8 +138,8 @@ def test_a_trajectory_goes_to_the_present_name(writable, made, tmp_path):
     assert not outcome.changed and "owner/walk" not in outcome.loads
 
 
-def test_two_names_that_have_become_one_repository_are_refused(writable, made):
-    go(request_of(made))
+def test_two_names_that_have_become_one_repository_are_refused(writable, made, published):
+    published(evaluation=True)
     for role in ("av", "ar"):
         writable.rename(f"oldlab/cat-{role}", AV)
     head = writable.head(AV)
@@ -164,18 +164,20 @@ def test_a_dry_run_asks_nobody_for_a_name_to_publish_to(writable, made):
     assert not [one for one in writable.requests if "cat" in one.path]
 
 
-def test_the_command_says_the_present_name_and_shows_it(writable, made):
-    go(request_of(made))
+def test_the_command_says_the_present_name_and_shows_it(writable, made, published):
+    published(evaluation=True)
     rename(writable)
     done = command("--repo", "oldlab/cat", "--checkpoint", made.pair, "--yes")
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.exit_code == 0, done.stderr[-2000:]
     assert done.stderr.count("oldlab/cat-av is now owner/cat-av") == 1
     assert 'NLAPair.from_pretrained("owner/cat-av")' in done.stdout and "oldlab" not in done.stdout
 
 
 # --- names that git takes ---------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["v 0.1", "v..1", "v^", "v1.lock", "-v", "a//b", "v1.", "@{1}", "", "v\\1"])
-@pytest.mark.parametrize("option", ["tag", "revision"])
+UNTAKEN = ["v 0.1", "v..1", "v^", "v1.lock", "-v", "a//b", "v1.", "@{1}", "", "v\\1"]
+
+
+@pytest.mark.parametrize(("option", "name"), [*(("tag", name) for name in UNTAKEN), ("revision", "a//b")])
 def test_a_tag_or_branch_that_git_does_not_take_is_told_before_anything_is_read(writable, made, option, name):
     with pytest.raises(InputError, match=f"--{option} .* is no name that git takes: "):
         go(request_of(made, **{option: name}))

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 from nla_sdk.__about__ import commit
 from nla_sdk.errors import InputError
-from tests.publish.conftest import ROOT, TOKEN, command, go, request_of
+from tests.publish.conftest import ROOT, TOKEN, command
 from training.publish import space as spaces
 from training.publish.push import connect, look, publish
 from training.publish.request import PublishRequest
@@ -157,8 +157,10 @@ def push(request: SpaceRequest, said: list):
         return compared, publish(api, publication, request.publish, said.append)
 
 
-def test_a_published_pairs_space_is_one_commit_read_back_and_none_when_nothing_changed(writable, made, small):
-    go(request_of(made, repo="owner/cat"))
+def test_a_published_pairs_space_is_one_commit_read_back_and_none_when_nothing_changed(
+    writable, made, published, small
+):
+    published(evaluation=True)
     [(remote, change, _)], [outcome] = push(asked("owner/cat-av"), said := [])
     files = writable.files(SPACE, kind="space")
     assert outcome.changed and change.fresh and "read back" in said[0] and remote.url.endswith(f"/spaces/{SPACE}")
@@ -178,8 +180,8 @@ def test_a_published_pairs_space_is_one_commit_read_back_and_none_when_nothing_c
     assert TOKEN not in str(files)
 
 
-def test_what_was_never_measured_is_said_to_be_so(writable, made, small):
-    go(request_of(made, repo="owner/cat", evaluation=None))
+def test_what_was_never_measured_is_said_to_be_so(writable, made, published, small):
+    published()
     with prepared_space(asked("owner/cat-av")) as publication:
         text = files_of(publication)["README.md"].read_text()
     assert text.index("**Not evaluated.**") < text.index("```") and "nla-verdict" not in text
@@ -188,7 +190,7 @@ def test_what_was_never_measured_is_said_to_be_so(writable, made, small):
 
 def test_a_dry_run_shows_what_would_be_there_and_sends_nothing(writable):
     done = command("--space", SPACE, "--pair", "demo", "--dry-run")
-    assert done.returncode == 0, done.stderr[-1000:]
+    assert done.exit_code == 0, done.stderr[-1000:]
     assert f"space {SPACE}" in done.stdout and "Dockerfile" in done.stdout and "nothing was sent" in done.stdout
     assert writable.store.find("space", SPACE) is None
 
@@ -205,7 +207,7 @@ def test_a_dry_run_shows_what_would_be_there_and_sends_nothing(writable):
 )
 def test_a_request_that_makes_no_sense_is_told(arguments, said):
     done = command(*arguments, "--dry-run")
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert done.exit_code == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
 def test_what_is_not_installed_cannot_be_pinned():
