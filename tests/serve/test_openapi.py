@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
 
-EXAMPLES = int(os.environ.get("NLA_EXAMPLES", 8))  # of each call and mode: every one is HTTP and a tiny pair at work
+EXAMPLES = int(os.environ.get("NLA_EXAMPLES", 4))  # of each call and mode: every one is HTTP and a tiny pair at work
 # A request may be as its schema says and ask for what is not there: a position behind the text, another source.
 MEANT = [200, 400, 403, 404, 413, 415, 422, 503]
 REFUSED = [400, 401, 403, 404, 405, 406, 413, 415, 422]

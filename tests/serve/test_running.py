@@ -51,15 +51,11 @@ def test_of_two_that_begin_at_one_port_the_second_is_told_which():
             bound("127.0.0.1", port)
 
 
-def test_a_folder_is_called_by_its_last_part(started, full_folder):
-    _, wire = started()
-    assert wire.get("/v1/pair").json()["name"] == full_folder.name
-    assert str(full_folder.parent) not in wire.get("/v1/pair").text + wire.get("/api/nla/sources").text
-
-
-def test_it_finishes_what_it_can_tells_the_rest_and_ends_with_0(started, slow, tmp_path):
+def test_it_finishes_what_it_can_tells_the_rest_and_ends_with_0(started, slow, tmp_path, full_folder):
     process, wire = started("--grace", "600")
     assert wire.get("/").json()["status"] == "ok"
+    assert wire.get("/v1/pair").json()["name"] == full_folder.name, "a folder is called by its last part"
+    assert str(full_folder.parent) not in wire.get("/v1/pair").text + wire.get("/api/nla/sources").text
     asked_for_the_log(wire)
     short, long, late = [], [], []
     body = {"activations": slow["activations"], "max_new_tokens": 900}
@@ -98,13 +94,16 @@ def log_holds_no_text(log: str) -> None:
     asked = [line.split(" ", 2)[2].split(" ")[:3] for line in lines]
     assert [one for one in asked if one[1] not in ("/metrics", "/healthz", "/describe")] == [
         ["GET", "/", "200"],
+        ["GET", "/v1/pair", "200"],
+        ["GET", "/v1/pair", "200"],
+        ["GET", "/api/nla/sources", "200"],
         ["POST", "/tokenize", "200"],
         ["POST", "/v1/explain", "200"],
         ["POST", "/v1/explain", "200"],
         ["POST", "/v1/explain", "422"],
         ["GET", "other", "404"],
     ]
-    assert "rows=1" in lines[2] and "tokens=2" in lines[2]
+    assert "rows=1" in lines[5] and "tokens=2" in lines[5]
     assert ["POST", "/describe", "200"] in asked and ["POST", "/describe", "503"] in asked
     assert "stopped=stop" in log
     assert not [word for word in (*SECRET_TEXT.split(), "Traceback") if word in log]

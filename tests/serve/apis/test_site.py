@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nla_sdk.serve.apis import inference
 from tests.serve.wire import CHAT, TEXT, TOKEN, Wire, fields_are
 
 SOURCE = {
@@ -21,6 +22,12 @@ SOURCE = {
     "model": dict,
 }
 BASE = "/api/nla"
+NEW_TOKENS = inference.NEW_TOKENS  # of which no test but one says anything
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(inference, "NEW_TOKENS", 12)
 
 
 @pytest.fixture
@@ -49,7 +56,8 @@ def test_explanations_are_sorted_by_position_and_known_by_a_key(wire: Wire, full
     assert [one["position"] for one in found["results"]] == [1, 3, 5]
     for one in found["results"]:
         fields_are(one, {**TOKEN, "description": str, "l2_norm": float, "mse": float, "cosine_similarity": float})
-    own = full_pair.explain(full_pair.extract(TEXT["text"], [1, 3, 5]), max_new_tokens=200)
+    own = full_pair.explain(full_pair.extract(TEXT["text"], [1, 3, 5]), max_new_tokens=12)
+    assert NEW_TOKENS == 200, "what the site's own server writes at most"
     assert [one["description"] for one in found["results"]] == [str(text) for text in own]
     assert found["layer_index"] == full_pair.layer
     assert found["prompt_length"] == wire.ask("/tokenize", TEXT)["prompt_length"]
