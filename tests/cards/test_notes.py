@@ -92,7 +92,7 @@ PIECES += ["<!-- /notes -->", "[a]:", "[a", "b]: /x", "[!WARNING]: /x", "| a |",
 PIECES += ["\n", "\n\n", "\r"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
 def test_no_notes_break_out(notes):
     holds(notes)
