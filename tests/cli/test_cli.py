@@ -510,8 +510,10 @@ def test_info_of_the_demo_pair_prepares_no_base(nla, monkeypatch, tmp_path):
 
 
 # --- doctor -------------------------------------------------------------------------------------------------------
-def test_doctor_says_what_runs_and_never_the_token(nla, monkeypatch):
+def test_doctor_says_what_runs_and_never_the_token(nla, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", "hf_verysecretvalue")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # another test's cluster is nothing to be looked at
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     code, out, err = nla("doctor", "--json")
     found = json.loads(out)
     assert (code, err) == (0, "")
