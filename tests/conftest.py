@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 # There are as many workers as cores. Read by numpy and torch at their first import, also in commands that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As in commands (`nla_sdk.cli.boundary`): to look through all that torch and transformers keep takes 0.3 s, each time.
+gc.set_threshold(50_000, 10, 10)
 
 # (layer read, AR blocks run) of the LoRA pairs on the tiny Gemma 4, whose KV-shared blocks start at 3
 DEPTHS = {"below": (1, 2), "shared": (4, 5), "last": (5, 6)}
