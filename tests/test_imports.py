@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import inspect
+import subprocess
 import sys
+import textwrap
 import threading
-import weakref
 
 import pytest
 
@@ -18,15 +19,7 @@ def as_it_was():
     was = gc.isenabled()
     gc.enable()
     yield
-    gc.unfreeze()
     (gc.enable if was else gc.disable)()
-
-
-class Knot:
-    """An object that only the collector can free."""
-
-    def __init__(self) -> None:
-        self.me = self
 
 
 def test_the_collector_waits_and_goes_on_afterwards():
@@ -70,29 +63,47 @@ def test_threads_that_overlap_leave_it_on():
     assert gc.isenabled()
 
 
-def test_what_was_made_meanwhile_is_old_and_can_still_be_freed():
-    with uncollected():
-        kept, knot = [[] for _ in range(1000)], Knot()
-    young = {id(one) for generation in (0, 1) for one in gc.get_objects(generation)}
-    assert not young & set(map(id, kept))
+def alone(code: str) -> None:
+    """Run code in a process of its own, where there is little for a collector to look through."""
+    head = "import gc, weakref\nfrom nla_sdk.imports import uncollected\n"
+    subprocess.run([sys.executable, "-c", head + textwrap.dedent(code)], check=True, timeout=60)
 
-    gone = weakref.ref(knot)
-    del knot
-    gc.collect()
-    assert gone() is None
+
+def test_what_was_made_meanwhile_is_old_and_can_still_be_freed():
+    alone(
+        """
+        class Knot:
+            '''An object that only the collector can free.'''
+
+            def __init__(self):
+                self.me = self
+
+        with uncollected():
+            kept, knot = [[] for _ in range(1000)], Knot()
+        young = {id(one) for generation in (0, 1) for one in gc.get_objects(generation)}
+        assert not young & set(map(id, kept))
+
+        gone = weakref.ref(knot)
+        del knot
+        gc.collect()
+        assert gone() is None
+        """
+    )
 
 
 def test_what_somebody_has_frozen_stays_frozen():
-    # Not by gc.get_freeze_count(): what was frozen and is freed meanwhile makes it less.
-    own: list[list[int]] = [[]]
-    gc.freeze()
-    try:
+    alone(
+        """
+        # Not by gc.get_freeze_count(): what was frozen and is freed meanwhile makes it less.
+        own = [[]]
+        gc.freeze()
         with uncollected():
             pass
         assert not any(one is own for one in gc.get_objects())  # which does not list what is frozen
-    finally:
         gc.unfreeze()
-    assert any(one is own for one in gc.get_objects())
+        assert any(one is own for one in gc.get_objects())
+        """
+    )
 
 
 # --- put off ------------------------------------------------------------------------------------------------------

@@ -57,15 +57,11 @@ def change(file: Path, work) -> None:
 # --- nla ----------------------------------------------------------------------------------------------------------
 COMMANDS = {
     "explain": ["explain", "acts.parquet"],
-    "explain, sampled": ["explain", "acts.parquet", "--temperature", "0.7"],
     "explain, the best": ["explain", "acts.parquet", "--best-of", "2"],
-    "explain, JSON": ["explain", "acts.parquet", "--json"],
     "explain, a file": ["explain", "acts.parquet", "-o", "out.parquet"],
     "round-trip": ["round-trip", "acts.parquet"],
     "round-trip of a text": ["round-trip", "a cat"],
-    "extract": ["extract", "a cat"],
     "extract, a file": ["extract", "a cat", "--positions", "all", "-o", "out.npy"],
-    "reconstruct": ["reconstruct", "a cat"],
     "reconstruct, JSON": ["reconstruct", "a cat", "--json"],
 }
 
