@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -85,6 +86,7 @@ def parsed(data: bytes, name: str) -> dict:
     return record
 
 
+@cache  # of the code that is loaded; asking git takes three processes, and every chunk of a long run writes a sidecar
 def code_version() -> str:
     """The commit this code is of, "+changes" if it differs from it; the package's version if no commit is known."""
     return commit() or f"nla-sdk {__version__}"

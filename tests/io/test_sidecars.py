@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from nla_sdk import __version__
 from nla_sdk.contract import Contract
 from nla_sdk.errors import InputError
 from nla_sdk.io import sidecars
@@ -40,6 +41,14 @@ def test_what_yaml_cannot_hold_leaves_the_old_file(tmp_path):
     with pytest.raises(yaml.YAMLError):
         write_yaml(tmp_path / "a.yaml", {"a": object()})
     assert [path.read_text() for path in tmp_path.iterdir()] == ["a: 1\n"]
+
+
+def test_git_is_asked_once_a_process(monkeypatch):
+    asked = []
+    monkeypatch.setattr(sidecars, "commit", lambda: asked.append(1))
+    code_version.cache_clear()
+    assert code_version() == code_version() == f"nla-sdk {__version__}" and asked == [1]
+    code_version.cache_clear()
 
 
 def test_the_code_version_is_a_commit_or_the_packages():
