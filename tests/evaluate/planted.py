@@ -22,8 +22,11 @@ from training.evaluate import heldout, run
 
 D = 24
 SETTINGS = Settings(
-    seed=0, floor=0.3, max_new_tokens=40, controls_n=12, signal_n=12, permutations=499, bootstrap_draws=300
+    seed=0, floor=0.3, max_new_tokens=40, controls_n=12, signal_n=12, permutations=199, bootstrap_draws=50
 )
+"""As few draws as tell p < 0.01, by which a pair reads content."""
+FEW = SETTINGS.model_copy(update={"permutations": 19, "bootstrap_draws": 5})
+"""Where neither a p nor an interval is asked about."""
 COMMON = {"base_model": "tiny/base", "d_model": D, "layer": 3, "provenance": {"pair_id": "planted"}}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from nla_sdk.evaluation.reading import EvaluationError, load
 from nla_sdk.evaluation.schema import EVALUATION
 from nla_sdk.io.files import sha256_of
 from tests.commands import invoke
-from tests.evaluate.planted import Oracle, PlantedPair, evaluate, random_of, table
+from tests.evaluate.planted import FEW, Oracle, PlantedPair, evaluate, random_of, table
 from training.evaluate.__main__ import app
 from training.evaluate.compare import lines, paired
 from training.evaluate.record import record
@@ -66,7 +67,7 @@ def test_rows_of_other_data_are_not_paired(two, tmp_path):
     renamed = rows.set_column(0, "row_id", pa.array([f"other-{at}" for at in range(len(rows))]))
     pq.write_table(renamed, data)
     found = Oracle(data)
-    evaluate(PlantedPair(tmp_path, found.say, found.hear), data, tmp_path / "out")
+    evaluate(PlantedPair(tmp_path, found.say, found.hear), data, tmp_path / "out", FEW)
     text = "\n".join(lines(two / "good" / "out" / EVALUATION, tmp_path / "out" / EVALUATION))
     assert "no rows in common" in text and "no row_id" in text and "same config and seed" in text
 
@@ -81,7 +82,7 @@ def test_without_common_rows_the_comparison_says_how_to_get_some(two, tmp_path):
         kept = rows.drop_columns([column]) if column in rows.column_names else rows
         pq.write_table(kept.append_column(column, pa.array([values(at) for at in range(len(rows))])), data)
         found = Oracle(data)
-        evaluate(PlantedPair(tmp_path / name, found.say, found.hear), data, tmp_path / name / "out")
+        evaluate(PlantedPair(tmp_path / name, found.say, found.hear), data, tmp_path / name / "out", FEW)
         return tmp_path / name / "out" / EVALUATION
 
     first, later = (measured(f"from{start}", "n_raw_tokens", lambda at, start=start: start + at) for start in (0, 900))
@@ -122,7 +123,7 @@ def test_rows_without_a_direction_have_nothing_to_pair(two, tmp_path):
     alike = vector_column(np.ones((len(rows), 24)))
     known = Oracle(data)
     pq.write_table(rows.set_column(at, "activation_vector", alike), data)
-    evaluate(PlantedPair(tmp_path, known.say, known.hear), data, tmp_path / "out")
+    evaluate(PlantedPair(tmp_path, known.say, known.hear), data, tmp_path / "out", FEW)
     text = "\n".join(lines(two / "good" / "out" / EVALUATION, tmp_path / "out" / EVALUATION))
     assert "No paired test: B has no FVE" in text
 
@@ -137,17 +138,15 @@ def test_rows_that_were_only_numbered_are_paired_by_their_place_in_the_text_too(
         rows = pq.read_table(data).drop_columns(["row_id"])
         tokens = [7 + at % 2 + (shift if at % 4 < 2 else 0) for at in range(len(rows))]
         pq.write_table(rows.append_column("n_raw_tokens", pa.array(tokens, pa.int32())), tmp_path / f"{name}.parquet")
-        evaluate(
-            PlantedPair(tmp_path / name, known.say, known.hear), tmp_path / f"{name}.parquet", tmp_path / name / "o"
-        )
+        pair = PlantedPair(tmp_path / name, known.say, known.hear)
+        evaluate(pair, tmp_path / f"{name}.parquet", tmp_path / name / "o", FEW)
     found = paired(tmp_path / "a" / "o" / EVALUATION, tmp_path / "b" / "o" / EVALUATION)
     assert found.rows == 30, "the others are as many rows into their document, at other places of it"
 
 
-def test_record_writes_where_the_numbers_came_from_and_the_file_still_verifies(tmp_path):
-    data = table(tmp_path / "heldout.parquet")
-    planted = Oracle(data)
-    found = evaluate(PlantedPair(tmp_path, planted.say, planted.hear), data, tmp_path / "out")
+def test_record_writes_where_the_numbers_came_from_and_the_file_still_verifies(two, tmp_path):
+    shutil.copytree(two / "good", tmp_path, dirs_exist_ok=True)
+    data, found = two / "heldout.parquet", load(tmp_path / "out" / EVALUATION)
     folders = {"av": tmp_path / "av", "ar": tmp_path / "ar"}
     record(found, tmp_path / "out" / EVALUATION, folders)
     for folder in folders.values():
@@ -162,10 +161,9 @@ def test_record_writes_where_the_numbers_came_from_and_the_file_still_verifies(t
     record(found, tmp_path / "out" / EVALUATION, folders)  # again: the same file
 
 
-def test_record_refuses_a_half_that_was_not_measured(tmp_path):
-    data = table(tmp_path / "heldout.parquet")
-    planted = Oracle(data)
-    found = evaluate(PlantedPair(tmp_path, planted.say, planted.hear), data, tmp_path / "out")
+def test_record_refuses_a_half_that_was_not_measured(two, tmp_path):
+    shutil.copytree(two / "good", tmp_path, dirs_exist_ok=True)
+    found = load(tmp_path / "out" / EVALUATION)
     (tmp_path / "av" / "adapter_model.safetensors").write_bytes(np.ones(3).tobytes())
     before = (tmp_path / "ar" / "nla_meta.yaml").read_bytes()
     with pytest.raises(EvaluationError, match="is not the AV that"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,22 +16,29 @@ from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS, Evaluation
 from tests.evaluate.planted import SETTINGS, Oracle, PlantedPair, evaluate, table
 from training.evaluate.verify import verify
 
-QUICK = SETTINGS.model_copy(update={"controls_n": 0, "signal_n": 0, "permutations": 1999})
+QUICK = SETTINGS.model_copy(update={"controls_n": 0, "signal_n": 0})
 OLDER = Path(__file__).parent / "version_1.json"
 """The bundled pair's evaluation as it was before the rule, of schema version 1."""
 
 
-def measured(folder: Path, documents: int, positions: int, silent_from: int | None = None) -> Evaluation:
-    """An oracle's evaluation; from document `silent_from` on the AV writes nothing."""
-    data = table(folder / "heldout.parquet", documents, positions)
-    known = Oracle(data)
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> Callable[..., tuple[Evaluation, Path]]:
+    """An oracle's evaluation and its folder, to be read only; from document `silent_from` on the AV writes nothing."""
 
-    def say(vector):
-        text = known.say(vector)
-        number = text.partition("doc")[2][:3]
-        return "" if silent_from is not None and number.isdigit() and int(number) >= silent_from else text
+    @functools.cache
+    def make(documents: int, positions: int, silent_from: int | None = None) -> tuple[Evaluation, Path]:
+        folder = tmp_path_factory.mktemp("measured")
+        data = table(folder / "heldout.parquet", documents, positions)
+        known = Oracle(data)
 
-    return evaluate(PlantedPair(folder, say, known.hear), data, folder / "out", QUICK)
+        def say(vector):
+            text = known.say(vector)
+            number = text.partition("doc")[2][:3]
+            return "" if silent_from is not None and number.isdigit() and int(number) >= silent_from else text
+
+        return evaluate(PlantedPair(folder, say, known.hear), data, folder / "out", QUICK), folder / "out"
+
+    return make
 
 
 def as_older(found: Evaluation) -> dict:
@@ -41,28 +50,29 @@ def as_older(found: Evaluation) -> dict:
 
 
 @pytest.mark.parametrize(("documents", "verdict"), [(19, "inconclusive"), (20, "reads-content")])
-def test_even_an_oracle_needs_twenty_documents(tmp_path, documents, verdict):
-    found = measured(tmp_path, documents, positions=5)
+def test_even_an_oracle_needs_twenty_documents(measured, documents, verdict):
+    found, out = measured(documents, positions=5)
     assert found.verdict.value == verdict and found.round_trip.evaluated == 5 * documents
     assert ("19 documents, at least 20 needed" in found.verdict.reason) == (documents == 19)
     assert "20 documents" in summary(found) and "of at least 20 documents, reads-content" in report(found)
-    verify(tmp_path / "out" / EVALUATION)
+    verify(out / EVALUATION)
 
 
-def test_documents_of_which_nothing_was_evaluated_do_not_count(tmp_path):
-    found = measured(tmp_path, documents=30, positions=3, silent_from=12)
+def test_documents_of_which_nothing_was_evaluated_do_not_count(measured):
+    found, out = measured(documents=30, positions=3, silent_from=12)
     trip = found.round_trip
     assert (found.data.documents, trip.attempted) == (30, 90) and trip.empty > 40
     assert trip.documents == 12 and found.verdict.value == "inconclusive"
     assert "12 documents, at least 20 needed" in found.verdict.reason
-    verify(tmp_path / "out" / EVALUATION)
+    verify(out / EVALUATION)
 
 
-def test_what_is_said_of_evaluated_documents_is_recomputed(tmp_path):
-    found = measured(tmp_path, documents=30, positions=3, silent_from=25)
+def test_what_is_said_of_evaluated_documents_is_recomputed(measured, tmp_path):
+    found, out = measured(documents=30, positions=3, silent_from=25)
     values = found.model_dump(mode="json", exclude_none=True)
     assert values["round_trip"]["documents"] == 25
     values["round_trip"]["documents"] = 26
+    shutil.copytree(out, tmp_path / "out")
     save(Evaluation.model_validate(values), tmp_path / "out" / EVALUATION)
     with pytest.raises(EvaluationError, match="round_trip.documents is 26, the rows give 25"):
         verify(tmp_path / "out" / EVALUATION)
@@ -79,20 +89,18 @@ def test_an_older_file_keeps_its_hash_its_verdict_and_its_thresholds(tmp_path):
     assert "20 documents" not in summary(found), "a file's own thresholds are shown"
 
 
-def test_an_older_file_that_read_content_in_few_documents_is_refused_with_the_reason(tmp_path):
-    values = as_older(measured(tmp_path, documents=19, positions=5))
+def test_an_older_file_that_read_content_in_few_documents_is_refused_with_the_reason(measured, tmp_path):
+    values = as_older(measured(19, positions=5)[0])
     values["verdict"] |= {"value": "reads-content", "reason": "as it was"}
     (tmp_path / EVALUATION).write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(EvaluationError, match="figures give inconclusive \\(19 documents, at least 20 needed"):
         load(tmp_path / EVALUATION)
 
 
-def older_beside_its_tables(found: Evaluation, folder: Path) -> Path:
-    target = folder / "older"
-    target.mkdir()
+def older_beside_its_tables(found: Evaluation, out: Path, target: Path) -> Path:
     for name in (ROWS, VARIANTS):
-        if (folder / "out" / name).is_file():
-            shutil.copy(folder / "out" / name, target / name)
+        if (out / name).is_file():
+            shutil.copy(out / name, target / name)
     values = as_older(found)
     values["verdict"]["reason"] = verdict_of(values)["reason"]
     values["verdict"]["value"] = verdict_of(values)["value"]
@@ -111,12 +119,12 @@ def verdict_of(values: dict) -> dict:
     return decide(parts).model_dump()
 
 
-def test_an_older_file_whose_rows_are_of_enough_documents_still_verifies(tmp_path):
-    verify(older_beside_its_tables(measured(tmp_path, documents=30, positions=3, silent_from=25), tmp_path))
+def test_an_older_file_whose_rows_are_of_enough_documents_still_verifies(measured, tmp_path):
+    verify(older_beside_its_tables(*measured(documents=30, positions=3, silent_from=25), tmp_path))
 
 
-def test_an_older_file_whose_evaluated_rows_are_of_few_documents_does_not_verify(tmp_path):
-    file = older_beside_its_tables(measured(tmp_path, documents=30, positions=3, silent_from=12), tmp_path)
+def test_an_older_file_whose_evaluated_rows_are_of_few_documents_does_not_verify(measured, tmp_path):
+    file = older_beside_its_tables(*measured(documents=30, positions=3, silent_from=12), tmp_path)
     assert load(file).verdict.value == "reads-content", "it says 30 documents and no more"
     with pytest.raises(EvaluationError, match="the rows give inconclusive \\(12 documents"):
         verify(file)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nla_sdk.errors import InputError
-from tests.evaluate.planted import SETTINGS, Oracle, PlantedPair, evaluate, table
+from tests.evaluate.planted import FEW, Oracle, PlantedPair, evaluate, table
 from training.evaluate import extras
 
 
@@ -26,7 +26,7 @@ def provider(folder, **section):
 
 def test_what_a_paraphrase_loses_is_measured_on_the_rows_that_have_one(tmp_path, data):
     known = Oracle(data)
-    first = evaluate(PlantedPair(tmp_path / "a", known.say, known.hear), data, tmp_path / "first")
+    first = evaluate(PlantedPair(tmp_path / "a", known.say, known.hear), data, tmp_path / "first", FEW)
     import pyarrow.parquet as pq
 
     rows = pq.read_table(tmp_path / "first" / "rows.parquet").to_pylist()
@@ -38,7 +38,7 @@ def test_what_a_paraphrase_loses_is_measured_on_the_rows_that_have_one(tmp_path,
     (tmp_path / "para.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     config = provider(tmp_path, kind="file", path=str(tmp_path / "para.jsonl"))
     paraphrase = extras.paraphraser(config)
-    settings = SETTINGS.model_copy(update={"signal_n": 60, "paraphraser": paraphrase.name})
+    settings = FEW.model_copy(update={"signal_n": 60, "paraphraser": paraphrase.name})
     pair = PlantedPair(tmp_path / "b", known.say, known.hear)
     found = evaluate(pair, data, tmp_path / "second", settings, paraphrase=paraphrase)
     assert first.signal.paraphrased is None
@@ -81,7 +81,7 @@ def test_a_paraphraser_that_asks_for_a_pause_gets_it(tmp_path, monkeypatch):
     from training.label.providers import local
     from training.label.providers.protocol import Completion
 
-    outcomes = [Transient("busy", retry_after=0.3), Completion("In other words.", "m")]
+    outcomes = [Transient("busy", retry_after=0.1), Completion("In other words.", "m")]
 
     def complete(self, request):
         outcome = outcomes.pop(0)
@@ -94,7 +94,7 @@ def test_a_paraphraser_that_asks_for_a_pause_gets_it(tmp_path, monkeypatch):
     say = extras.paraphraser(provider(tmp_path, kind="file", path=str(tmp_path / "para.jsonl")))
     began = time.monotonic()
     assert say("In these words.") == "In other words."
-    assert time.monotonic() - began >= 0.3
+    assert time.monotonic() - began >= 0.1
 
 
 def test_an_embedder_is_a_sentence_transformers_model(tmp_path, base, data):
@@ -108,7 +108,7 @@ def test_an_embedder_is_a_sentence_transformers_model(tmp_path, base, data):
     vectors = embed(["the cat sat", "the cat sat", "on a mat"])
     assert vectors.shape == (3, 64) and np.array_equal(vectors[0], vectors[1])
     known = Oracle(data)
-    named = SETTINGS.model_copy(update={"embedder": embed.name})
+    named = FEW.model_copy(update={"embedder": embed.name})
     found = evaluate(PlantedPair(tmp_path / "pair", known.say, known.hear), data, tmp_path / "out", named, embed=embed)
     assert {"words", "characters", "embeddings"} <= {one.features for one in found.content.retrieval}
     from training.evaluate.verify import verify

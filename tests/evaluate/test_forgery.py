@@ -30,7 +30,7 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def forge(made, tmp_path):
+def forge(made, figures_made_once, tmp_path):
     """Change the file and its tables, make every hash fit, and verify with everything at hand."""
     root, data, found = made
 

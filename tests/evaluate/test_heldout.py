@@ -9,7 +9,7 @@ import pytest
 
 from nla_sdk.errors import InputError
 from nla_sdk.evaluation.schema import EVALUATION
-from tests.evaluate.planted import D, Oracle, PlantedPair, evaluate, table
+from tests.evaluate.planted import FEW, D, Oracle, PlantedPair, evaluate, table
 from training.evaluate import heldout
 from training.evaluate.verify import verify
 
@@ -37,7 +37,7 @@ def test_two_vectors_under_one_row_id_are_refused(tmp_path):
 
 
 def test_a_null_vector_is_a_row_that_fails(tmp_path):
-    data = table(tmp_path / "heldout.parquet")
+    data = table(tmp_path / "heldout.parquet", documents=12)
     rows = pq.read_table(data)
     values = rows["activation_vector"].to_pylist()
     values[3] = None
@@ -46,8 +46,8 @@ def test_a_null_vector_is_a_row_that_fails(tmp_path):
         pq.write_table(rows.set_column(at, "activation_vector", pa.array(values, kind)), tmp_path / f"{name}.parquet")
         known = Oracle(data)
         pair = PlantedPair(tmp_path / name, known.say, known.hear)
-        found = evaluate(pair, tmp_path / f"{name}.parquet", tmp_path / name / "out")
-        assert (found.round_trip.failed, found.round_trip.evaluated) == (1, 59)
+        found = evaluate(pair, tmp_path / f"{name}.parquet", tmp_path / name / "out", FEW)
+        assert (found.round_trip.failed, found.round_trip.evaluated) == (1, 23)
         assert np.isnan(heldout.read(tmp_path / f"{name}.parquet", None).vectors[3]).all()
         verify(tmp_path / name / "out" / EVALUATION, data=tmp_path / f"{name}.parquet")
 

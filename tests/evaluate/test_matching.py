@@ -27,7 +27,7 @@ from training.evaluate.measures.nulls import Documents
 from training.evaluate.measures.tables import Tables
 from training.evaluate.verify import verify
 
-QUICK = SETTINGS.model_copy(update={"controls_n": 0, "signal_n": 0, "permutations": 99, "embedder": "letters"})
+QUICK = SETTINGS.model_copy(update={"controls_n": 0, "signal_n": 0, "permutations": 19, "embedder": "letters"})
 
 
 def by_letters(texts: list[str]) -> np.ndarray:
@@ -201,7 +201,7 @@ def test_it_stands_in_the_file_the_pages_and_the_comparison(made):
 
 
 @pytest.fixture
-def forge(made, tmp_path):
+def forge(made, figures_made_once, tmp_path):
     root, data, found = made
 
     def forged(change, with_data=True):

@@ -14,22 +14,21 @@ import torch
 import yaml
 
 from nla_sdk import metrics
+from nla_sdk.evaluation.parts import Settings
 from nla_sdk.evaluation.reading import load
 from nla_sdk.evaluation.schema import EVALUATION, ROWS, VARIANTS
 from nla_sdk.io.tables import read_vectors, vector_column
+from tests.commands import invoke
+from training.evaluate.__main__ import app
 
 ROOT = Path(__file__).parent.parent.parent
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "then", "ran", "to", "sea", "by", "noon", "or", "so", "said"]
 
 
-def command(*arguments, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "training.evaluate", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+def fewer_draws(**given) -> Settings:
+    """The command's settings, but with as few draws as tell p < 0.01."""
+    assert (given["permutations"], given["bootstrap_draws"]) == (5000, 2000)
+    return Settings(**given | {"permutations": 199, "bootstrap_draws": 50})
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +49,14 @@ def evaluated(tmp_path_factory, lora_folders, lora_pair):
         "api_explanation": [f'Ends in "{text[-9:]}". A list of words.' for text in said],
     }
     pq.write_table(pa.table(table), root / "eval.parquet")
-    done = command(
-        *("--av", root / "pair", "--data", root / "eval.parquet", "--out", root / "out"),
-        *("--controls", 4, "--signal", 4, "--record"),
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nla_sdk.evaluation.parts.Settings", fewer_draws)
+        done = invoke(
+            app,
+            *("--av", root / "pair", "--data", root / "eval.parquet", "--out", root / "out"),
+            *("--controls", 4, "--signal", 4, "--record"),
+        )
+    assert done.exit_code == 0, done.stderr[-2000:]
     return root, done
 
 
@@ -123,44 +125,51 @@ def test_record_answers_in_the_checkpoint_where_a_number_came_from(evaluated):
 
 def test_verify_needs_no_torch_and_says_what_it_checked(evaluated):
     root, _ = evaluated
-    file = root / "out" / EVALUATION
-    done = command("verify", file, "--av", root / "pair/av", "--ar", root / "pair/ar", "--data", root / "eval.parquet")
+    code = "import atexit, runpy, sys; atexit.register(lambda: print('torch' in sys.modules)); "
+    code += "runpy.run_module('training.evaluate', run_name='__main__')"
+    arguments = ("verify", root / "out" / EVALUATION, "--data", root / "eval.parquet")
+    halves = ("--av", root / "pair/av", "--ar", root / "pair/ar")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, (*arguments, *halves))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert "every figure its rows determine" in done.stdout and "not at hand" not in done.stdout
-    imports = "import sys; from pathlib import Path; from training.evaluate.verify import verify; "
-    imports += f"verify(Path({str(file)!r})); assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", imports], cwd=ROOT, check=True, timeout=120)
+    assert done.stdout.endswith("False\n"), "torch was imported"
 
 
 def test_an_edited_file_is_refused_in_one_line_with_exit_code_2(evaluated, tmp_path):
     root, _ = evaluated
     text = (root / "out" / EVALUATION).read_text(encoding="utf-8")
     (tmp_path / EVALUATION).write_text(text.replace('"attempted": 14', '"attempted": 15'), encoding="utf-8")
-    done = command("verify", tmp_path / EVALUATION)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") <= 2
+    done = invoke(app, "verify", tmp_path / EVALUATION)
+    assert done.exit_code == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") <= 2
     assert "Traceback" not in done.stderr
 
 
 def test_compare_prints_two_evaluations(evaluated):
     root, _ = evaluated
     file = root / "out" / EVALUATION
-    done = command("compare", file, file)
-    assert done.returncode == 0 and "shared rows" in done.stdout
+    done = invoke(app, "compare", file, file)
+    assert done.exit_code == 0 and "shared rows" in done.stdout
 
 
 def test_a_pair_without_data_is_told_to_pass_some(evaluated):
     root, _ = evaluated
-    done = command("--av", root / "pair")
-    assert done.returncode == 2 and "Pass --data" in done.stderr
+    done = invoke(app, "--av", root / "pair")
+    assert done.exit_code == 2 and "Pass --data" in done.stderr
 
 
 @pytest.mark.parametrize("floor", ["nan", "1.5"])
 def test_a_floor_that_is_no_cosine_is_refused_before_anything_is_loaded(floor):
-    done = command("--av", "nowhere", "--data", "nowhere.parquet", "--floor", floor)
-    assert done.returncode == 2 and f"--floor is {floor}; expected a cosine" in done.stderr
+    done = invoke(app, "--av", "nowhere", "--data", "nowhere.parquet", "--floor", floor)
+    assert done.exit_code == 2 and f"--floor is {floor}; expected a cosine" in done.stderr
 
 
 def test_an_embedder_or_paraphraser_that_is_none_is_found_before_the_pair_is_loaded(tmp_path):
     (tmp_path / "para.yaml").write_text("{kind: extractive}", encoding="utf-8")
-    done = command("--av", "nowhere", "--data", "nowhere.parquet", "--paraphraser", tmp_path / "para.yaml")
-    assert done.returncode == 2 and "extractive cannot paraphrase" in done.stderr
+    done = invoke(app, "--av", "nowhere", "--data", "nowhere.parquet", "--paraphraser", tmp_path / "para.yaml")
+    assert done.exit_code == 2 and "extractive cannot paraphrase" in done.stderr

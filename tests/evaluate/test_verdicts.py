@@ -13,7 +13,7 @@ from nla_sdk.errors import InputError
 from nla_sdk.evaluation.reading import EvaluationError, dumps, load
 from nla_sdk.evaluation.schema import EVALUATION, ROWS
 from nla_sdk.io.tables import read_vectors
-from tests.evaluate.planted import SETTINGS, Oracle, PlantedPair, evaluate, random_of, table
+from tests.evaluate.planted import FEW, Oracle, PlantedPair, evaluate, random_of, table
 from training.evaluate.verify import verify
 
 
@@ -76,14 +76,14 @@ def test_varied_words_that_say_nothing_of_the_vector_do_not_read_content(tmp_pat
 
 def test_six_rows_are_too_few_even_for_an_oracle(tmp_path, data):
     found = Oracle(data)
-    few = evaluate(PlantedPair(tmp_path, found.say, found.hear), data, tmp_path / "out", limit=6)
+    few = evaluate(PlantedPair(tmp_path, found.say, found.hear), data, tmp_path / "out", FEW, limit=6)
     assert few.verdict.value == "inconclusive" and "6 evaluated rows" in few.verdict.reason
 
 
 @pytest.mark.parametrize("limit", [1, 2])
 def test_one_row_or_one_document_is_no_crash(tmp_path, data, limit):
     found = Oracle(data)
-    few = evaluate(PlantedPair(tmp_path, found.say, found.hear), data, tmp_path / "out", limit=limit)
+    few = evaluate(PlantedPair(tmp_path, found.say, found.hear), data, tmp_path / "out", FEW, limit=limit)
     assert few.verdict.value == "inconclusive" and few.identity is None
     assert few.round_trip.reference.random_pair_cosine is None, "there is no other document to compare with"
     assert (few.round_trip.fve is None) == (limit == 1), "one activation is its own mean direction"
@@ -96,7 +96,7 @@ def test_a_baseline_that_is_rounding_explains_nothing(tmp_path, data, row):
     one = pq.read_table(data).slice(2 * row, 1)
     pq.write_table(one, tmp_path / "one.parquet")
     found = Oracle(data)
-    few = evaluate(PlantedPair(tmp_path, found.say, found.hear), tmp_path / "one.parquet", tmp_path / "out")
+    few = evaluate(PlantedPair(tmp_path, found.say, found.hear), tmp_path / "one.parquet", tmp_path / "out", FEW)
     trip = few.round_trip
     assert trip.fve is trip.fve_raw_variance is trip.fve_all_attempted is few.signal is None and trip.by_family == {}
     assert all(one.fve is None for one in few.ablation.conditions.values())
@@ -149,7 +149,7 @@ def test_the_figures_are_those_of_the_formulas(oracle, data):
 def test_empty_outputs_are_counted_and_scored_as_what_they_are(tmp_path, data):
     found, turn = Oracle(data), iter(range(1000))
     pair = PlantedPair(tmp_path, lambda v: "" if next(turn) % 4 == 0 else found.say(v), found.hear)
-    some = evaluate(pair, data, tmp_path / "out", SETTINGS.model_copy(update={"controls_n": 0, "signal_n": 0}))
+    some = evaluate(pair, data, tmp_path / "out", FEW.model_copy(update={"controls_n": 0, "signal_n": 0}))
     assert (some.round_trip.attempted, some.round_trip.empty, some.round_trip.evaluated) == (60, 15, 45)
     assert some.round_trip.fve_all_attempted.value < some.round_trip.fve.value
     assert some.collapse.n == 45 and some.identity.n == 45
@@ -174,7 +174,7 @@ def test_halves_that_do_not_name_each_other_are_measured_and_it_is_said(tmp_path
     found = Oracle(data)
     pair = PlantedPair(tmp_path, found.say, found.hear)
     pair.matched = False
-    assert evaluate(pair, data, tmp_path / "out", limit=12).subject.matched is False
+    assert evaluate(pair, data, tmp_path / "out", FEW, limit=12).subject.matched is False
 
 
 def test_source_texts_are_kept_only_when_asked_for(tmp_path, oracle, data):
@@ -183,7 +183,7 @@ def test_source_texts_are_kept_only_when_asked_for(tmp_path, oracle, data):
     candidates = {one.candidates for one in found.content.retrieval}
     assert "source texts" in candidates, "they are measured all the same"
     planted = Oracle(data)
-    evaluate(PlantedPair(tmp_path, planted.say, planted.hear), data, tmp_path / "out", with_texts=True)
+    evaluate(PlantedPair(tmp_path, planted.say, planted.hear), data, tmp_path / "out", FEW, with_texts=True)
     rows = pq.read_table(tmp_path / "out" / ROWS)
     full, cut = rows["detokenized_text_truncated"][0].as_py(), rows["text_without_end"][0].as_py()
     assert full.split()[:-8] == cut.split()
@@ -203,7 +203,7 @@ def test_explanations_that_the_ar_cut_are_counted_and_said(tmp_path, data):
     pair = PlantedPair(tmp_path, found.say, found.hear)
     pair.reconstructor.contract = pair.reconstructor.contract.replace(max_length=5)
     pair.ar.contract = pair.reconstructor.contract
-    cut = evaluate(pair, data, tmp_path / "out", limit=12)
+    cut = evaluate(pair, data, tmp_path / "out", FEW, limit=12)
     assert cut.round_trip.ar_cut == 12 and "12 were cut by the AR" in report(cut)
     assert pq.read_table(tmp_path / "out" / ROWS)["ar_cut"].to_pylist() == [True] * 12
 
@@ -236,7 +236,7 @@ def test_an_ar_that_is_misled_is_not_said_to_ignore_its_text(tmp_path, data):
         return f"The text is {found.names[next(turn) * 7 % 30]}. Number {next(turn)}."
 
     pair = PlantedPair(tmp_path, lie, lambda text: found.hear(text) if text else found.mean)
-    misled = evaluate(pair, data, tmp_path / "out", SETTINGS.model_copy(update={"controls_n": 0, "signal_n": 0}))
+    misled = evaluate(pair, data, tmp_path / "out", FEW.model_copy(update={"controls_n": 0, "signal_n": 0}))
     assert misled.verdict.value == "content-blind" and misled.round_trip.gain.value < -0.3
     said = report(misled) + " ".join(useful_for(misled)) + SAYS["content-blind"]
     assert "no better than no text at all" in said
@@ -247,7 +247,7 @@ def test_whole_outputs_are_kept(tmp_path, data):
     found = Oracle(data)
     long = "word " * 2000
     pair = PlantedPair(tmp_path, lambda v: found.say(v) + long, found.hear)
-    evaluate(pair, data, tmp_path / "out", SETTINGS.model_copy(update={"controls_n": 0, "signal_n": 0}), limit=12)
+    evaluate(pair, data, tmp_path / "out", FEW.model_copy(update={"controls_n": 0, "signal_n": 0}), limit=2)
     assert all(len(text) > 10_000 for text in pq.read_table(tmp_path / "out" / ROWS)["explanation"].to_pylist())
 
 
@@ -284,7 +284,10 @@ def test_any_number_changed_by_hand_is_found(oracle, tmp_path):
     values = json.loads((folder / "out" / EVALUATION).read_text(encoding="utf-8"))
     paths = list(numbers_in(values))
     assert len(paths) > 200
-    for path in paths:
+    # One of each name: the entries of a list have the same, and are loaded by the same code.
+    named = {tuple(key for key in path if isinstance(key, str)): path for path in paths}
+    assert len(named) > 100
+    for path in named.values():
         (tmp_path / EVALUATION).write_text(json.dumps(edited(values, path)), encoding="utf-8")
         with pytest.raises(EvaluationError):
             load(tmp_path / EVALUATION)
@@ -314,7 +317,7 @@ RESEALED = [
 
 
 @pytest.mark.parametrize("path", RESEALED, ids=lambda path: ".".join(map(str, path)))
-def test_a_number_changed_with_the_hash_made_to_fit_is_found_from_the_rows(oracle, tmp_path, path):
+def test_a_number_changed_with_the_hash_made_to_fit_is_found_from_the_rows(oracle, figures_made_once, tmp_path, path):
     from nla_sdk.evaluation.schema import Evaluation
 
     folder, found = oracle
@@ -329,7 +332,7 @@ def test_a_number_changed_with_the_hash_made_to_fit_is_found_from_the_rows(oracl
 
 def test_a_verdict_better_than_the_figures_is_refused(tmp_path, data):
     found = Oracle(data)
-    evaluate(PlantedPair(tmp_path, found.say, lambda text: found.mean), data, tmp_path / "out")
+    evaluate(PlantedPair(tmp_path, found.say, lambda text: found.mean), data, tmp_path / "out", FEW)
     text = (tmp_path / "out" / EVALUATION).read_text(encoding="utf-8")
     (tmp_path / "out" / EVALUATION).write_text(text.replace('"content-blind"', '"reads-content"'), encoding="utf-8")
     with pytest.raises(EvaluationError, match="verdict is reads-content, but its figures give content-blind"):
@@ -400,7 +403,7 @@ def test_outputs_in_another_form_are_counted_and_never_as_content(tmp_path, data
     def say(vector):
         return "no tags" if vector is not None and next(calls) % 3 == 0 else found.say(vector)
 
-    mixed = evaluate(PlantedPair(tmp_path, say, found.hear), data, tmp_path / "out")
+    mixed = evaluate(PlantedPair(tmp_path, say, found.hear), data, tmp_path / "out", FEW)
     trip = mixed.round_trip
     assert trip.untagged == 20 and trip.evaluated == 40 and trip.attempted == 60
     assert trip.fve.n == 40 and trip.fve_all_attempted.n == 60

@@ -180,12 +180,24 @@ def test_nothing_of_the_texts_is_kept(made):
     assert "token_class" in pq.read_table(root / "out" / ROWS).column_names
 
 
+@pytest.fixture(scope="module")
+def in_chunks(tmp_path_factory, made):
+    """Chunks of claims of ten rows and twelve, the settings, and the folder of an evaluation that nothing stopped."""
+    root, (_, data, texts, _) = tmp_path_factory.mktemp("chunks"), made
+    settings = CLAIMED.model_copy(update={"permutations": 19, "bootstrap_draws": 5})
+    with pytest.MonkeyPatch.context() as patch:
+        without_models(patch)
+        for name, size in (("READ_PER_CHUNK", 10), ("PER_CHUNK", 12)):
+            patch.setattr(f"training.evaluate.claims.measuring.{name}", size)
+        given = texts_for(read(data, None), texts)
+        evaluate(speaking(root / "pair", data), data, root / "out", settings, texts=given)
+        yield settings, root / "out"
+
+
 @pytest.mark.parametrize("death", range(5))
-def test_killed_at_any_chunk_it_gives_the_same_file_and_tables(tmp_path, made, monkeypatch, death):
-    root, data, texts, _ = made
+def test_killed_at_any_chunk_it_gives_the_same_file_and_tables(tmp_path, made, in_chunks, monkeypatch, death):
+    (_, data, texts, _), (settings, whole) = made, in_chunks
     without_models(monkeypatch)
-    for name, size in (("READ_PER_CHUNK", 10), ("PER_CHUNK", 12)):
-        monkeypatch.setattr(f"training.evaluate.claims.measuring.{name}", size)
     pair, given = speaking(tmp_path / "pair", data), texts_for(read(data, None), texts)
     real, writes = Chunks.write, iter(range(100))
 
@@ -194,15 +206,14 @@ def test_killed_at_any_chunk_it_gives_the_same_file_and_tables(tmp_path, made, m
         if next(writes) == death:
             raise KeyboardInterrupt
 
-    evaluate(pair, data, tmp_path / "whole", CLAIMED, texts=given)
     with monkeypatch.context() as patch:
         patch.setattr(Chunks, "write", dying)
         with pytest.raises(KeyboardInterrupt):
-            evaluate(pair, data, tmp_path / "broken", CLAIMED, texts=given)
-    evaluate(pair, data, tmp_path / "broken", CLAIMED, texts=given)
-    assert without_time(tmp_path / "broken" / EVALUATION) == without_time(tmp_path / "whole" / EVALUATION)
+            evaluate(pair, data, tmp_path / "broken", settings, texts=given)
+    evaluate(pair, data, tmp_path / "broken", settings, texts=given)
+    assert without_time(tmp_path / "broken" / EVALUATION) == without_time(whole / EVALUATION)
     for name in (ROWS, CLAIMS_TABLE, CLAIMS):
-        assert sha256_of(tmp_path / "broken" / name) == sha256_of(tmp_path / "whole" / name)
+        assert sha256_of(tmp_path / "broken" / name) == sha256_of(whole / name)
     assert not (tmp_path / "broken" / "chunks").exists()
 
 
