@@ -16,7 +16,7 @@ from tests import tiny
 from . import plain
 from .bases import D
 
-ROWS = 32
+ROWS = 16
 Prepare = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -100,7 +100,7 @@ class Family:
         return vectors[clear], [found[row][0] for row in clear]
 
     def clear_rows(self) -> tuple[torch.Tensor, list[str]]:
-        """32 rows whose greedy texts are no near ties, and these texts."""
+        """16 rows whose greedy texts are no near ties, and these texts."""
         return self._clear
 
 
