@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from nla_sdk.io.files import sha256_of
+from tests.grid import world
 from tests.grid.damage import ANY, DEEP, GARBAGE, of, remove
 from tests.grid.outcome import refused, run
 
@@ -24,36 +26,55 @@ TORN = {
 }
 
 
-def unfinished(monkeypatch) -> Path:
-    """The folder of a job that was stopped after its chunks, before its file."""
-    with monkeypatch.context() as patch:
+@pytest.fixture(scope="module")
+def stopped(first_world, tmp_path_factory) -> tuple[Path, pa.Table]:
+    """A world with a job that was stopped after its chunks, before its file; and what that file would have held."""
+    folder = world.copy(first_world, tmp_path_factory.mktemp("stopped") / "world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run(*NLA).exit_code == 0
+        expected = pq.read_table("made.parquet")
+        remove("made.parquet", "made.parquet.nla_meta.yaml")
         patch.setattr("nla_sdk.jobs.local._merge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run(*NLA).exit_code == 130
+    return folder, expected
+
+
+@pytest.fixture
+def left(stopped, tmp_path, monkeypatch) -> Path:
+    """The folder of that job, in a world of its own, which is the current folder."""
+    monkeypatch.chdir(world.copy(stopped[0], tmp_path / "left"))
     return Path("made.parquet.chunks")
 
 
+def torn(file: Path, content: bytes) -> None:
+    file.unlink()  # it may be another world's too
+    file.write_bytes(content)
+
+
 @pytest.mark.parametrize("kind", TORN)
-def test_torn_facts_of_a_job_are_refused_and_overwrite_starts_over(kind, here, monkeypatch):
-    (unfinished(monkeypatch) / "manifest.json").write_bytes(TORN[kind])
+def test_torn_facts_of_a_job_are_refused(kind, left):
+    torn(left / "manifest.json", TORN[kind])
     refused(run(*NLA), ["manifest.json is damaged"])
+
+
+def test_overwrite_starts_over_where_the_facts_of_a_job_are_torn(left):
+    torn(left / "manifest.json", TORN["cut"])
     assert run(*NLA, "--overwrite").exit_code == 0
     assert len(pq.read_table("made.parquet")) == 4
 
 
 @pytest.mark.parametrize("kind", TORN)
-def test_torn_lines_of_a_job_are_made_again(kind, here, monkeypatch):
+def test_torn_lines_of_a_job_are_made_again(kind, left, stopped):
+    torn(left / "manifest.jsonl", TORN[kind] + b"\n")
     assert run(*NLA).exit_code == 0
-    expected = pq.read_table("made.parquet")
-    remove("made.parquet", "made.parquet.nla_meta.yaml")
-    (unfinished(monkeypatch) / "manifest.jsonl").write_bytes(TORN[kind] + b"\n")
-    assert run(*NLA).exit_code == 0
-    assert pq.read_table("made.parquet").equals(expected)
+    assert pq.read_table("made.parquet").equals(stopped[1])
 
 
-def test_a_line_that_points_out_of_its_folder_counts_for_nothing(here, monkeypatch):
+def test_a_line_that_points_out_of_its_folder_counts_for_nothing(left):
     output = {"file": "../rows.parquet", "rows": 4, "sha256": sha256_of(Path("rows.parquet"))}
     line = json.dumps({"chunk": 0, "outputs": {"results": output}, "drops": {}})
-    (unfinished(monkeypatch) / "manifest.jsonl").write_text(line + "\n")
+    torn(left / "manifest.jsonl", (line + "\n").encode())
     assert run(*NLA).exit_code == 0
     assert "api_explanation" in pq.read_table("made.parquet").column_names
 
