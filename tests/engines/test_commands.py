@@ -19,7 +19,7 @@ from nla_sdk.jobs.unit import Unit
 from tests import tiny
 from tests.commands import run_nla
 
-COUNT = 20
+COUNT = 11
 
 
 @pytest.fixture

@@ -216,7 +216,7 @@ def test_a_key_is_taken_from_the_environment_only(made, serve, monkeypatch):
         served(made, server)
 
 
-def test_a_server_that_is_not_there(made):
+def test_a_server_that_is_not_there(made, serve):  # whose pauses are short
     with pytest.raises(EngineError, match=r"http://127.0.0.1:9/\w+ cannot be reached: .*Tried 3 times"):
         NLAPair.from_pretrained(made.folder / "av", av_engine="http://127.0.0.1:9/v1")
 

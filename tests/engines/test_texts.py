@@ -11,15 +11,22 @@ from nla_sdk.engines.embeddings import Described
 from tests import tiny
 
 SERVERS = ["vllm", "sglang"]
-PAIRS = ["gemma3-chat", "qwen3-chat", "llama-raw", "full"]
 
 
 def rows(count: int = 5) -> torch.Tensor:
     return tiny.random(count, tiny.D_MODEL, seed=8, scale=2.0)
 
 
-@pytest.mark.parametrize("kind", SERVERS)
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("gemma3-chat", "vllm"),
+        ("gemma3-chat", "sglang"),
+        ("qwen3-chat", "vllm"),
+        ("llama-raw", "sglang"),
+        ("full", "vllm"),
+    ],
+)
 def test_texts_are_those_of_the_pair_in_memory(exports, serve, name, kind):
     made = exports(name)
     served = NLAPair.from_pretrained(made.folder / "av", av_engine=serve(made.folder / "av", kind).url)
@@ -32,8 +39,7 @@ def test_texts_are_those_of_the_pair_in_memory(exports, serve, name, kind):
     assert served.base.in_memory is None and served.reconstructor is None
 
 
-@pytest.mark.parametrize("kind", SERVERS)
-@pytest.mark.parametrize("name", ["gemma3-chat", "qwen3-chat", "llama-raw"])
+@pytest.mark.parametrize(("name", "kind"), [("gemma3-chat", "sglang"), ("qwen3-chat", "sglang"), ("llama-raw", "vllm")])
 def test_an_adapter_takes_its_bases_embeddings(exports, serve, name, kind):
     made = exports(name)
     server = serve(made.folder / "av", kind)
@@ -148,7 +154,7 @@ def test_so_many_requests_are_under_way_and_no_more(exports, serve, monkeypatch)
     made = exports("llama-raw")
     server = serve(made.folder / "av", slow=0.05)
     served = NLAPair.from_pretrained(made.folder / "av", av_engine=server.url)
-    assert served.explain(rows(12)) == made.pair.explain(rows(12))
+    assert served.explain(rows(7)) == made.pair.explain(rows(7))
     assert server.most == 3
 
 
