@@ -5,6 +5,8 @@ Weights are random but scaled so that every block matters. Nothing here imports 
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import math
 import re
@@ -165,10 +167,17 @@ def save_model(folder: Path, config, tokens: PreTrainedTokenizerFast, seed: int)
     return folder
 
 
-def plain_model(folder: Path, **options):
-    """The model as transformers loads it, in fp32 and eval mode."""
-    options = {"dtype": torch.float32} | options
-    return AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+def plain_model(folder: Path):
+    """The model as transformers loads it, in fp32 and eval mode: a copy of what is read once while its files stay."""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return copy.deepcopy(
+        _read(folder, tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _read(folder: Path, files: tuple[tuple[str, int, int], ...]):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 # --- halves -----------------------------------------------------------------------------------------------------
