@@ -20,7 +20,7 @@ D, LAYER, RANK, ALPHA = tiny.D_MODEL, 2, 4, 6
 BLOCKS = 6  # of every base
 TEMPLATE, MARKED = tiny.AR_TEMPLATE, tiny.AR_TEMPLATE + tiny.MARKER
 WITH_DEPTH = "Summary from depth {depth}%: <text>{explanation}</text> <summary>" + tiny.MARKER
-TEXTS = [("a cat sat. " * (row % 5) + chr(97 + row % 26) * (1 + row % 3))[: 4 + row] for row in range(32)]
+TEXTS = [("a cat sat. " * (row % 5) + chr(97 + row % 26) * (1 + row % 3))[: 4 + row] for row in range(8)]
 
 CONFIGS: dict[str, Callable[[], Any]] = {
     "llama": lambda: tiny.llama_config(BLOCKS),

@@ -32,7 +32,6 @@ KINDS = {
     "saved norms": {"target_modules": ONE, "modules_to_save": ["input_layernorm"]},
     "mica": {"target_modules": ONE, "init_lora_weights": "mica"},
     "orthogonal": {"target_modules": ONE, "init_lora_weights": "orthogonal"},
-    "gaussian": {"target_modules": ONE, "init_lora_weights": "gaussian"},
     "eva": {"target_modules": ONE, "init_lora_weights": "eva"},
     "no initialisation": {"target_modules": ONE, "init_lora_weights": False},
     "velora": {"target_modules": ONE, "velora_config": {"num_groups": 8}},
@@ -78,8 +77,17 @@ def tree(model):
     return [(name, id(module)) for name, module in model.named_modules()]
 
 
+def on_bases():
+    """What lies on an embedding or a head, on tied ones and on others; every other kind in turn."""
+    for place, (kind, config) in enumerate(KINDS.items()):
+        words = any(name in str(config) for name in ("embed_tokens", "lm_head", "token_indices"))
+        for tied in (True, False):
+            if words or tied == bool(place % 2):
+                yield pytest.param(tied, kind, id=f"{'tied' if tied else 'untied'}-{kind}")
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("base", "kind"), list(on_bases()), indirect=["base"])
 def test_it_acts_as_peft_makes_it_act_and_the_base_keeps_its_bits(kind, base, tmp_path):
     folder = trained(tmp_path / "adapter", base, **KINDS[kind])
     with torch.no_grad():
@@ -159,6 +167,7 @@ def test_a_lora_on_an_embedding_of_another_base_is_told_by_the_embedding_saved_a
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("base", [True], indirect=True, ids=["tied"])
 @pytest.mark.parametrize(("with_first", "where"), [(False, "PEFT"), (True, "PEFT"), (False, "fill"), (True, "fill")])
 def test_a_failure_inside_peft_or_while_filling_leaves_everything_as_it_was(
     base, tmp_path, monkeypatch, with_first, where
@@ -205,6 +214,7 @@ def test_a_failure_inside_peft_or_while_filling_leaves_everything_as_it_was(
 
 
 @pytest.mark.filterwarnings("ignore:(PiSSA|OLoRA) changes the base weights")  # as it must, to be refused
+@pytest.mark.parametrize("base", [False], indirect=True, ids=["untied"])
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora"])
 def test_what_took_its_first_values_out_of_the_base_is_refused_and_its_conversion_is_taken(base, tmp_path, init):
     model = get_peft_model(

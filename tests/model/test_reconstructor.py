@@ -43,7 +43,7 @@ def same(folder, base: Base, plain: Plain, **stated) -> NLAPair:
     pair = NLAPair.from_pretrained(None, folder, **stated)
     together = pair.reconstruct(TEXTS)
     near(together, torch.stack([plain(base, text) for text in TEXTS]))
-    for row in (0, 7, 31):
+    for row in (0, 7):
         near(pair.reconstruct(TEXTS[row]), together[row])
     return pair
 
@@ -101,7 +101,7 @@ def test_a_norm_of_which_nobody_says_whether_it_was_kept_is_never_guessed(llama,
 
 
 # --- LoRA on the base ----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("blocks", [1, LAYER, BLOCKS])
+@pytest.mark.parametrize("blocks", [LAYER, BLOCKS])
 def test_a_lora_with_a_head_with_bias_may_run_fewer_blocks_than_the_layer_or_all(base, tmp_path, blocks):
     model = ars.write_lora(tmp_path, base, ar_num_blocks=blocks)
     bias = tiny.random(D, seed=8)
@@ -279,10 +279,18 @@ def test_the_depth_in_the_prompt_and_the_mean_are_the_layers_own(base, tmp_path)
 
 
 # --- EasyNLA's file ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("stripped", [True, False, None])
+@pytest.mark.parametrize("stripped", [True, False])
 def test_a_lora_and_its_head_in_one_file_are_rank_stabilised_and_keep_the_norm_unless_it_was_stripped(
     base, tmp_path, stripped
 ):
+    in_one_file(tmp_path, base, stripped)
+
+
+def test_a_file_that_says_nothing_of_the_norm_kept_it(llama, tmp_path):
+    in_one_file(tmp_path, llama, None)
+
+
+def in_one_file(tmp_path, base, stripped):
     model, weight = ars.easy_lora(tmp_path, base, **({} if stripped is None else {"final_norm_stripped": stripped}))
     ars.sidecar(
         tmp_path, base, ar={"bos": False, "final_norm": None, "state": "sqrt_d"}, ar_num_blocks=None, role="critic"

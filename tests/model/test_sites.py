@@ -25,7 +25,7 @@ from tests import tiny
 from tests.model.test_reaching import GEMMA_3
 from training.fit.engine.losses import response_states
 
-D, STEPS = tiny.D_MODEL, 4
+D, STEPS = tiny.D_MODEL, 3
 FOUR = {"num_hidden_layers": 4}
 BASES = {
     "llama": tiny.llama_config(),
@@ -148,12 +148,12 @@ INJECTIONS = [
 
 
 def combinations():
-    """Every injection on Llama with one marker and with three; on the other bases each with one of the two, in turn."""
+    """Every injection on Llama, each third on the other bases in turn, with one marker and with three in turn."""
     for number, base in enumerate(BASES):
         for place, injection in enumerate(INJECTIONS):
             if base == "llama" or place % 3 == number % 3:
-                for markers in (1, 3) if base == "llama" else (1 + 2 * (place % 2),):
-                    yield pytest.param(base, *injection.values, markers, id=f"{base} {injection.id} {markers}")
+                markers = 1 + 2 * ((place + place // (2 * len(NORMS))) % 2)
+                yield pytest.param(base, *injection.values, markers, id=f"{base} {injection.id} {markers}")
 
 
 @pytest.mark.parametrize(("base", "injection", "markers"), list(combinations()))
@@ -161,7 +161,7 @@ def test_texts_are_those_of_full_forwards_with_a_plain_hook(backbones, monkeypat
     backbone, rows = backbones(base), sets(2, markers)
     injection = injection | {"markers": markers}
     seen = first_logits(monkeypatch)
-    for adapter in (None, "av"):
+    for adapter in (None, "av") if base == "llama" else ("av",):
         av = make(backbone, injection, adapter)
         seen.clear()
         written = av.tokens(av.prepare(rows), OPEN)
@@ -175,10 +175,10 @@ def test_texts_are_those_of_full_forwards_with_a_plain_hook(backbones, monkeypat
 
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("base", BASES)
-def test_one_row_and_32_are_alike(backbones, base, site):
-    rows = sets(32, 3)
+def test_one_row_and_12_are_alike(backbones, base, site):
+    rows = sets(12, 3)
     how = {"rule": "add", "norm": "match", "coefficient": 6.0, "markers": 3}
-    av = make(backbones(base), SITES[site] | how, "av")
+    av = make(backbones(base), SITES[site] | how, "av", max_new_tokens=4)
     together = av(rows)
     assert [av(row[None])[0] for row in rows] == together
     assert len(set(together)) > 3
@@ -228,7 +228,7 @@ def test_prompts_that_begin_alike_share_a_cache_and_the_most_recent_few_are_kept
     assert len(ran) == prefixes.KEPT + 2, "it was used first"
 
 
-@pytest.mark.parametrize("size", [1, 2, 64])
+@pytest.mark.parametrize("size", [2, 64])
 def test_rows_with_prompts_of_their_own_are_what_each_is_alone(backbones, monkeypatch, size):
     backbone = backbones("llama")
     av = make(backbone, adapter="av", **ORACLE)
@@ -412,8 +412,7 @@ SEEN = {
 
 
 @pytest.mark.parametrize("way", SEEN)
-@pytest.mark.parametrize("rule", ["add", "replace"])
-@pytest.mark.parametrize("base", ["llama", "gemma 4"])
+@pytest.mark.parametrize(("base", "rule"), [("llama", "add"), ("gemma 4", "replace")])
 def test_a_hook_in_the_wrong_place_is_an_error_that_says_what_was_seen(backbones, monkeypatch, base, rule, way):
     backbone = backbones(base)
     elsewhere(monkeypatch, way)

@@ -13,7 +13,7 @@ from nla_sdk.sampling import Sampling
 from tests import reference, tiny
 from tests.model.fast.backbones import KINDS
 
-LIMIT, ROWS = 8, 3
+LIMIT, ROWS = 6, 3
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
 SHORT = {"sliding_window": 24}  # shorter than the prompt
 CASES = {

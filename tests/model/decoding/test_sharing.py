@@ -118,11 +118,10 @@ def at_once(av, calls) -> list:
 
 
 # --- texts --------------------------------------------------------------------------------------------------------
-@WAYS
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("fast", "seed"), [(True, 0), (True, 1), (False, 2)])
 def test_each_call_of_many_threads_gets_what_it_gets_alone(av, monkeypatch, fast, seed):
     av.fast = fast
-    calls = random_calls(40, seed)
+    calls = random_calls(24, seed)
     alone = [call.run(av) for call in calls]
     monkeypatch.setattr(verbalizer, "ROWS_PER_BATCH", 6)
     todo, lock, failures, cancelled = list(enumerate(calls)), threading.Lock(), [], []
@@ -154,7 +153,7 @@ def test_each_call_of_many_threads_gets_what_it_gets_alone(av, monkeypatch, fast
     for thread in threads:
         thread.join(60)
     assert not failures and not todo
-    assert cancelled and len(cancelled) < 30
+    assert cancelled and len(cancelled) < 16
 
 
 @WAYS

@@ -21,11 +21,15 @@ RELATIVE = 1e-5
 
 def plainly(made, rows, wanted, block):
     """Each row through the model alone."""
-    found = []
-    for ids, positions in zip(rows, wanted, strict=True):
-        states = made.run_to_block(torch.tensor([list(ids)]), block)[0]
-        found.append(states[torch.tensor(list(positions), dtype=torch.long)])
-    return found
+    return at(alone(made, rows, block), wanted)
+
+
+def alone(made, rows, block):
+    return [made.run_to_block(torch.tensor([list(ids)]), block)[0] for ids in rows]
+
+
+def at(states, wanted):
+    return [own[torch.tensor(list(positions), dtype=torch.long)] for own, positions in zip(states, wanted, strict=True)]
 
 
 def check(found, own) -> None:
@@ -56,19 +60,19 @@ ROWS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("lora", [False, True], ids=["plain", "LoRA"])
-@pytest.mark.parametrize("block", [0, 3])
+@pytest.mark.parametrize(("lora", "block"), [(False, 0), (True, 3)], ids=["plain", "LoRA"])
 @torch.no_grad()
 def test_states_are_the_models_own(kind, lora, block):
     made = backbone(kind, lora=lora)
     with made.using("av" if lora else None):
         for rows in ROWS.values():
+            own = alone(made, rows, block)
             for wanted in (
                 [list(range(len(row))) for row in rows],
                 [[len(row) - 1, 0, len(row) // 2, 0] for row in rows],
                 [[] if at else [0] for at in range(len(rows))],
             ):
-                check(read_states(made, rows, wanted, block), plainly(made, rows, wanted, block))
+                check(read_states(made, rows, wanted, block), at(own, wanted))
 
 
 @pytest.fixture(scope="module")

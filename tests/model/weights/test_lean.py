@@ -44,30 +44,21 @@ def adapter(lora_folders) -> Path:
     return Path(lora_folders["shared"]) / "av"
 
 
-def test_bitsandbytes_is_not_imported_and_the_states_are_the_same_bits(gemma_base, adapter):
+def test_bitsandbytes_is_not_imported_whoever_does_it_later_gets_the_real_one_and_states_are_the_same_bits(
+    gemma_base, adapter
+):
     run(
         """
 without = states(loaded())
 assert "bitsandbytes" not in sys.modules
 assert "bitsandbytes.nn" not in sys.modules
-import bitsandbytes
-assert torch.equal(without, states(loaded()))
-""",
-        gemma_base,
-        adapter,
-    )
-
-
-def test_whoever_imports_it_later_gets_the_real_one(gemma_base, adapter):
-    run(
-        """
-loaded()
 import peft.helpers
 assert peft.helpers.bnb.nn.Linear4bit is sys.modules["bitsandbytes"].nn.Linear4bit
 import bitsandbytes
 assert bitsandbytes is sys.modules["bitsandbytes"] and bitsandbytes.__file__
 from peft.import_utils import is_bnb_4bit_available, is_bnb_available
 assert is_bnb_available() and is_bnb_4bit_available()
+assert torch.equal(without, states(loaded()))
 """,
         gemma_base,
         adapter,

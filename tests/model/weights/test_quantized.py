@@ -204,7 +204,10 @@ def test_that_4_bits_on_a_cpu_are_slow_is_said_once(base, monkeypatch):
 
 
 # --- no row depends on its batch ------------------------------------------------------------------------------------
-PRECISIONS = [(kind, dtype) for kind in (None, "nf4", "stored nf4", "stored fp4") for dtype in ROUNDING]
+PRECISIONS = [
+    *((None, dtype) for dtype in ROUNDING),
+    *(("nf4", "float32"), ("stored nf4", "bfloat16"), ("stored fp4", "float16")),
+]
 
 
 @pytest.mark.parametrize(("kind", "dtype"), PRECISIONS)
@@ -218,10 +221,10 @@ def test_no_row_depends_on_its_batch(pair, stored, kind, dtype):
     assert _apart(together, alone) < ROUNDING[dtype]
     together, alone = loaded.reconstruct(TEXTS), torch.stack([loaded.reconstruct(text) for text in TEXTS])
     assert _apart(together, alone) < ROUNDING[dtype]
-    vectors = tiny.random(12, tiny.D_MODEL, seed=3)
+    vectors = tiny.random(6, tiny.D_MODEL, seed=3)
     together, alone = loaded.explain(vectors), [loaded.explain(vector) for vector in vectors]
     same = sum(one == other for one, other in zip(together, alone, strict=True))
-    assert same >= (12 if dtype == "float32" else 9)  # rounding turns a choice between two near equals
+    assert same >= (6 if dtype == "float32" else 4)  # rounding turns a choice between two near equals
 
 
 def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
