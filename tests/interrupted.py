@@ -1,12 +1,13 @@
-"""Run the pipeline, killing it at random moments: `python -m tests.interrupted CONFIG KILLS SEED TOTAL` prints JSON.
+"""Run the pipeline, killing it at random moments: `python -m tests.interrupted CALM ROUGH KILLS SEED` prints JSON.
 
 Moments are counted in writes that matter (a rename or an fsync, just before or just after), so that a kill falls into
-every kind of gap, and are spread over the whole run as an undisturbed one (`KILLS` = 0) counts them. Each attempt is a
-fork of one process that has the libraries loaded: SIGKILL leaves nothing behind but what is on disk.
+every kind of gap, and are spread over the whole run as an undisturbed one (of the config `CALM`) counts them. Each
+attempt is a fork of one process that has the libraries loaded: SIGKILL leaves nothing behind but what is on disk.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import mmap
 import os
@@ -14,6 +15,7 @@ import random
 import signal
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -27,8 +29,12 @@ from training.configs.config import Config
 def attempt(config: Path, die_at: int | None, counter: mmap.mmap) -> int:
     """One run in a fork, killed at its `die_at`-th moment; returns its exit status as `os.waitpid` gives it."""
     counter[:8] = struct.pack("q", 0)
+    told, tell = os.pipe()
     child = os.fork()
     if child:
+        os.close(tell)
+        with open(told) as names:
+            load(names.read().split())
         return os.waitpid(child, 0)[1]
 
     def moment() -> None:
@@ -50,22 +56,32 @@ def attempt(config: Path, die_at: int | None, counter: mmap.mmap) -> int:
     try:
         torch.set_num_threads(1)
         pipeline.run(Config.load(config))
+        with open(tell, "w") as names:
+            names.write(" ".join(sys.modules))
         os._exit(0)
     except BaseException as error:
         print(repr(error), file=sys.stderr, flush=True)
         os._exit(1)
 
 
-def main(config: Path, kills: int, seed: int, total: int) -> dict:
+def load(names: list[str]) -> None:
+    """Import what a whole run imported on its way, so that the next ones need not."""
+    for name in names:
+        if name not in sys.modules:
+            with suppress(Exception):  # some are not there by their name
+                importlib.import_module(name)
+
+
+def main(calm: Path, rough: Path, kills: int, seed: int) -> list[int]:
+    """The exit statuses of all attempts, first that of the undisturbed one."""
     counter = mmap.mmap(-1, 8)
     rng = random.Random(seed)
-    points = sorted(rng.sample(range(1, max(total, kills + 1)), kills)) if kills else []
-    statuses = []
+    statuses = [attempt(calm, None, counter)]
+    points = sorted(rng.sample(range(1, struct.unpack("q", counter[:8])[0]), kills))
     for before, point in zip([0, *points], points, strict=False):
-        statuses.append(attempt(config, point - before, counter))
-    statuses.append(attempt(config, None, counter))
-    return {"statuses": statuses, "moments": struct.unpack("q", counter[:8])[0]}
+        statuses.append(attempt(rough, point - before, counter))
+    return [*statuses, attempt(rough, None, counter)]
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), *map(int, sys.argv[2:5]))))
+    print(json.dumps(main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:5]))))

@@ -27,9 +27,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory) -> Path:
-    """A folder of 60 small documents."""
+    """A folder of 30 small documents."""
     rng, folder = random.Random(4), tmp_path_factory.mktemp("texts")
-    for number in range(60):
+    for number in range(30):
         (folder / f"{number:02d}.txt").write_text(" ".join(rng.choices(WORDS, k=rng.randrange(8, 30))))
     return folder
 
@@ -55,9 +55,10 @@ def tables(out: Path) -> dict[str, str]:
     }
 
 
-def run_interrupted(config: Path, kills: int, total: int = 0) -> dict:
+def test_killed_at_six_random_moments_it_ends_in_the_bytes_of_an_undisturbed_run(tmp_path, base, texts):
+    calm, rough = (config_file(tmp_path / name, base, texts) for name in ("calm", "rough"))
     done = subprocess.run(
-        [sys.executable, "-m", "tests.interrupted", str(config), str(kills), "7", str(total)],
+        [sys.executable, "-m", "tests.interrupted", str(calm), str(rough), "6", "7"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -65,16 +66,8 @@ def run_interrupted(config: Path, kills: int, total: int = 0) -> dict:
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return {**json.loads(done.stdout.splitlines()[-1]), "stderr": done.stderr}
-
-
-def test_killed_at_ten_random_moments_it_ends_in_the_bytes_of_an_undisturbed_run(tmp_path, base, texts):
-    calm = config_file(tmp_path / "calm", base, texts)
-    first = run_interrupted(calm, 0)
-    assert first["statuses"] == [0], first["stderr"][-2000:]
-    rough = config_file(tmp_path / "rough", base, texts)
-    second = run_interrupted(rough, 10, first["moments"])
-    assert second["statuses"] == [signal.SIGKILL] * 10 + [0], second["stderr"][-2000:]
+    statuses = json.loads(done.stdout.splitlines()[-1])
+    assert statuses == [0] + [signal.SIGKILL] * 6 + [0], done.stderr[-2000:]
     expected, found = tables(tmp_path / "calm" / "out"), tables(tmp_path / "rough" / "out")
     assert found == expected
     assert {"av_sft.parquet", "ar_sft.parquet", "eval.parquet", "rl.parquet"} <= set(found)
@@ -87,7 +80,7 @@ def test_killed_at_ten_random_moments_it_ends_in_the_bytes_of_an_undisturbed_run
     assert all(sha256_of(tmp_path / "rough" / "results" / name) == one["sha256"] for name, one in kept.items())
 
 
-def test_one_command_makes_all_tables_and_a_second_one_has_nothing_to_do(tmp_path, base, texts):
+def test_one_command_makes_all_tables_and_further_ones_overwrite_none(tmp_path, base, texts):
     path = config_file(tmp_path / "run", base, texts)
     done = invoke(pipeline.main, "--config", path)
     assert done.exit_code == 0, done.stderr
@@ -105,17 +98,13 @@ def test_one_command_makes_all_tables_and_a_second_one_has_nothing_to_do(tmp_pat
     assert again.exit_code == 0
     assert times == {name: (config.out / name).stat().st_mtime_ns for name in tables(config.out)}
 
-
-def test_changed_settings_do_not_overwrite_finished_tables(tmp_path, base, texts):
-    path = config_file(tmp_path / "run", base, texts)
-    assert invoke(pipeline.main, "--config", path).exit_code == 0
-    before = tables(tmp_path / "run" / "out")
+    # Changed settings do not overwrite finished tables.
     path.write_text(path.read_text().replace("positions: 2", "positions: 3"))
     refused = invoke(pipeline.main, "--config", path)
     assert refused.exit_code == 2 and "Nothing is overwritten" in refused.stderr and "Traceback" not in refused.stderr
-    assert tables(tmp_path / "run" / "out") == before
+    assert tables(config.out) == made
     assert invoke(pipeline.main, "--config", path, "--overwrite").exit_code == 0
-    assert set(tables(tmp_path / "run" / "out").values()).isdisjoint(before[name] for name in ("av_sft.parquet",))
+    assert set(tables(config.out).values()).isdisjoint(made[name] for name in ("av_sft.parquet",))
 
 
 def test_another_corpus_can_be_named_on_the_command_line(base, texts, tmp_path):
