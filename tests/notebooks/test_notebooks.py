@@ -41,9 +41,11 @@ def test_what_to_believe(run):
 @pytest.mark.timeout(600)
 def test_directions(run):
     shown = run("directions")
-    scores = shown['print("random    ", [round(trip.cosine, 2) for trip in pair.round_trip(noise)])']
+    scores = shown['print("random    ", [round(trip.cosine, 2) for trip in trips])']
     assert "sea − land [" in scores and scores.count(", ") == 2
     assert "a − b" in next(text for line, text in shown.items() if line.startswith("pair.compare("))
     assert shown["pair.steer(prompt, sea, [0.0, 0.5, 1.0], max_new_tokens=12)"].count("steered") == 3
-    asked, words = shown["print(pair.explain(loaded)[0])"].strip().split("\n", 1)
-    assert "kind" in asked and words.strip() in shown["pair.steer(prompt, words, [0.0, 0.5, 1.0], max_new_tokens=12)"]
+    words, steered = shown["pair.steer(prompt, str(said[0]), [0.0, 0.5, 1.0], max_new_tokens=12)"].split("\n", 1)
+    assert words in steered and steered.count("steered") == 3
+    asked, loaded = shown['print(str(loaded).replace(folder, "…"))'].strip().split("\n", 1)
+    assert "kind" in asked and "difference" in loaded
