@@ -26,7 +26,7 @@ from nla_sdk.model.backbone import Backbone
 from nla_sdk.model.decoding.repeats import items
 from nla_sdk.model.output import parse_output
 from nla_sdk.sampling import Sampling
-from tests.fit.launching import launch
+from tests.fit.launching import fork
 from tests.fit.test_training import config_file, text
 from training import pipeline
 from training.configs.config import Config
@@ -524,15 +524,13 @@ def test_grpo_of_two_processes_adds_up_to_that_of_one_and_an_empty_share_to_noth
         torch.testing.assert_close(summed[name], gradient, rtol=2e-3, atol=2e-6)
 
 
-def test_two_processes_train_the_pair_of_one(trained, tmp_path):
+def test_two_processes_train_the_pair_of_one(trained):
     """Really two, over gloo."""
     settings = yaml.safe_load(trained.read_text())
     settings["grpo"] |= {"batch_size": 3, "max_rows": 9, "kl": 0.1, "ar_lr": 1e-4}
     trained.with_name("two.yaml").write_text(yaml.safe_dump(settings))
     grpo.run(Config.load(trained.with_name("two.yaml")), name="alone")
-    launch(
-        ["-m", "training.fit.grpo", "--config", str(trained.with_name("two.yaml")), "--name", "together"], 1, tmp_path
-    )
+    fork(["training.fit.grpo", "--config", trained.with_name("two.yaml"), "--name", "together"], machines=1)
     out = Config.load(trained).out
     logs = [
         [json.loads(line) for line in (out / name / "log.jsonl").read_text().splitlines()]

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -26,7 +27,7 @@ from nla_sdk.io.tables import read_vectors
 from nla_sdk.model.backbone import Backbone
 from tests import configs, tiny
 from tests.engines.server import Loopback
-from tests.fit.launching import launch
+from tests.fit.launching import fork, launch
 from tests.fit.test_training import config_file, text
 from training import pipeline
 from training.configs.config import Config
@@ -95,17 +96,16 @@ def losses(config: Config, role: str) -> list[float]:
 
 
 @pytest.mark.parametrize("role", ["av", "ar"])
-def test_killed_at_five_steps_it_ends_in_the_weights_of_an_undisturbed_run(built, tmp_path, monkeypatch, role):
-    settings = {"lora": {"r": 8, "alpha": 16, "dropout": 0.2}, "micro_batch": 3, "save_interval": 2, "max_rows": 44}
+def test_killed_at_three_steps_it_ends_in_the_weights_of_an_undisturbed_run(built, tmp_path, monkeypatch, role):
+    settings = {"lora": {"r": 8, "alpha": 16, "dropout": 0.2}, "micro_batch": 3, "save_interval": 2, "max_rows": 24}
     if role == "ar":
         settings |= {"contrastive": 0.1, "explanation_dropout": 0.2, "prose_share": 0.3, "tables": ["av_sft"]}
     whole, broken = (run_of(built["llama"], tmp_path / name, role, **settings) for name in ("whole", "broken"))
     stage = STAGES[role]
     stage.run(whole)
     real = TRAINERS[role].share_of_loss
-    deaths = random.Random(1).sample(range(11), 5)
 
-    for death in sorted(deaths):
+    for death in (0, 3, 4):  # before anything is saved, just after it was, and between
 
         def dying(self, rows, step, batch, death=death):
             if step == death:
@@ -123,13 +123,13 @@ def test_killed_at_five_steps_it_ends_in_the_weights_of_an_undisturbed_run(built
     assert sha256_of(whole.half(role) / "adapter_model.safetensors") == sha256_of(
         broken.half(role) / "adapter_model.safetensors"
     )
-    assert losses(broken, role) == losses(whole, role) and len(losses(whole, role)) == 11
+    assert losses(broken, role) == losses(whole, role) and len(losses(whole, role)) == 6
 
 
 @pytest.mark.parametrize("role", ["av", "ar"])
 def test_micro_batches_add_up_to_the_whole_batch(built, tmp_path, role):
-    whole = run_of(built["llama"], tmp_path / "whole", role, batch_size=8, micro_batch=None)
-    parts = run_of(built["llama"], tmp_path / "parts", role, batch_size=8, micro_batch=3)
+    whole = run_of(built["llama"], tmp_path / "whole", role, batch_size=8, micro_batch=None, max_rows=24)
+    parts = run_of(built["llama"], tmp_path / "parts", role, batch_size=8, micro_batch=3, max_rows=24)
     for config in (whole, parts):
         STAGES[role].run(config)
     assert losses(parts, role) == pytest.approx(losses(whole, role), rel=1e-4)
@@ -137,17 +137,20 @@ def test_micro_batches_add_up_to_the_whole_batch(built, tmp_path, role):
         torch.testing.assert_close(weights(parts, role)[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("role", "machines", "sharded"), [("av", 1, True), ("ar", 2, False)], ids=["av, sharded", "ar, on two machines"]
-)
-def test_two_processes_walk_the_loss_curve_of_one(built, tmp_path, role, machines, sharded):
-    settings = {"batch_size": 4, "max_rows": 40, "epochs": 2}
+@pytest.mark.parametrize("role", ["av", "ar"], ids=["av, sharded", "ar, on two machines"])
+def test_two_processes_walk_the_loss_curve_of_one(built, tmp_path, role):
+    sharded = role == "av"
+    settings = {"batch_size": 4, "max_rows": 24}
     settings |= {"contrastive": 0.2, "tables": ["ar_sft"]} if role == "ar" else {}
     one = run_of(built["llama"], tmp_path / "one", role, **settings)
     two = run_of(built["llama"], tmp_path / "two", role, **settings, shard_base=sharded, gradient_checkpointing=sharded)
     STAGES[role].run(one)
-    launch(["-m", f"training.fit.{role}", "--config", str(tmp_path / "two" / "config.yaml")], machines, tmp_path)
-    assert len(losses(one, role)) >= 20
+    command = [f"training.fit.{role}", "--config", tmp_path / "two" / "config.yaml"]
+    if sharded:
+        launch(command)
+    else:
+        fork(command, machines=2)
+    assert len(losses(one, role)) == 6
     assert losses(two, role) == pytest.approx(losses(one, role), rel=1e-4, abs=1e-4)
     facts = Contract.load(two.half(role)).provenance["training"]
     assert facts["processes"] == 2
@@ -167,8 +170,8 @@ def test_the_whole_recipe_runs_in_4_bits_on_a_gemma_4_with_ple_and_shared_keys(b
         micro_batch=1,
         lr=5e-3,
         decay="constant",
-        max_rows=4,
-        epochs=16,
+        max_rows=2,
+        epochs=20,
         **({"head_lr": 5e-3, "tables": ["ar_sft"]} if role == "ar" else {}),
     )
     stage = STAGES[role]
@@ -180,7 +183,7 @@ def test_the_whole_recipe_runs_in_4_bits_on_a_gemma_4_with_ple_and_shared_keys(b
     with backbone.using(role):
         for step in range(2):
             optimizer.zero_grad()
-            trainer.share_of_loss(range(4), step, range(4)).backward()
+            trainer.share_of_loss(range(2), step, range(2)).backward()
             reached = {n for n, p in trainer.parameters.items() if p.grad is not None and p.grad.abs().sum() > 0}
             optimizer.step()
     assert reached == set(trainer.parameters)  # from the second step on: B is zero in the first
@@ -191,7 +194,7 @@ def test_the_whole_recipe_runs_in_4_bits_on_a_gemma_4_with_ple_and_shared_keys(b
     assert all(torch.equal(now[name], value) for name, value in frozen.items())
     stage.run(config)
     curve = losses(config, role)
-    assert len(curve) == 16 and curve[-1] < 0.7 * curve[0]
+    assert len(curve) == 10 and curve[-1] < 0.7 * curve[0]
     contract = Contract.load(config.half(role))
     assert (contract.quantization, contract.tokenizer, contract.prompt_style) == ("nf4", "file", "raw")
 
@@ -249,7 +252,7 @@ def test_every_checkpoint_is_a_half_and_final_is_the_best_of_them(built, tmp_pat
 
 @pytest.mark.parametrize("role", ["av", "ar"])
 def test_a_second_leg_starts_from_the_first_ones_weights_and_says_so(built, tmp_path, role):
-    config = run_of(built["llama"], tmp_path, role)
+    config = run_of(built["llama"], tmp_path, role, max_rows=8)
     stage = STAGES[role]
     first = stage.run(config)
     settings = getattr(config, role).model_copy(update={"continue_from": first, "lr": 3e-5})
@@ -301,15 +304,38 @@ def test_what_the_av_wrote_belongs_to_its_activations_also_when_the_table_has_ch
     assert written() == first
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_blocks_are_trained_as_the_others_are(built, tmp_path):
+def test_compiled_blocks_are_trained_as_the_others_are(built, tmp_path, monkeypatch):
+    """As the compiler reads them, step by step; what its C++ computes is held against plain blocks below."""
     settings = {"max_rows": 12, "epochs": 1, "eval_interval": 100}
     plain, compiled = (run_of(built["llama"], tmp_path / str(flag), "ar", compile=flag, **settings) for flag in (0, 1))
-    for config in (plain, compiled):
-        sft_ar.run(config)
+    sft_ar.run(plain)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    sft_ar.run(compiled)
     assert losses(compiled, "ar") == pytest.approx(losses(plain, "ar"), rel=1e-4)
     ways = [checkpoints.Contract.load(c.half("ar")).provenance["training"]["settings"] for c in (plain, compiled)]
     assert ways[1]["compile"] is True and "compile" not in ways[0]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_block_has_the_gradients_of_a_plain_one(built, tmp_path):
+    """By the compiler that is there; of one block with one adapter, as each further graph takes it seconds."""
+    config = run_of(built["llama"], tmp_path, "ar", lora={"r": 4, "alpha": 8, "dropout": 0.0, "targets": ["q_proj"]})
+    config = config.model_copy(update={"layer": 0})
+    gradients = []
+    for compiled in (False, True):
+        backbone = fit_base.load_base(config, config.ar, torch.device("cpu"))
+        trainer = sft_ar.ARTrainer(config, backbone)
+        for name, parameter in trainer.parameters.items():
+            if "lora_B" in name:
+                parameter.data.normal_(std=0.05, generator=torch.Generator().manual_seed(len(name)))
+        if compiled:
+            fit_base.compile_blocks(backbone)
+        with backbone.using("ar"):
+            trainer.share_of_loss(range(4), 0, range(4)).backward()
+        gradients.append({name: parameter.grad for name, parameter in trainer.parameters.items()})
+    assert any("q_proj" in name for name in gradients[0])
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_where_nothing_can_be_compiled_training_says_so_at_once(built, tmp_path, monkeypatch):
@@ -381,7 +407,7 @@ def test_ctrl_c_saves_and_exits_with_130_and_the_next_run_goes_on(built, tmp_pat
 
 def test_norms_can_be_trained_whole_and_only_those_of_text_blocks(built, tmp_path):
     lora = {"r": 4, "alpha": 8, "dropout": 0.0, "modules_to_save": ["input_layernorm"]}
-    config = run_of(built["gemma"], tmp_path, "av", lora=lora)
+    config = run_of(built["gemma"], tmp_path, "av", lora=lora, max_rows=8)
     half = sft_av.run(config)
     backbone = Backbone.load(config.base, dtype="float32")
     report = backbone.load_adapter("av", half)

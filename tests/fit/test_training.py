@@ -30,6 +30,7 @@ from training.fit import on_policy
 from training.fit.engine import checkpoints, loop, losses, schedule
 from training.fit.engine.rows import kind_of, label_texts, label_tokens
 from training.label import extractive
+from training.runs import curves
 
 
 def text(rng: random.Random) -> str:
@@ -106,7 +107,7 @@ def tables(tmp_path_factory, base, corpus) -> Path:
     return path
 
 
-def test_all_stages_make_a_pair_that_round_trips(tables, capsys):
+def test_all_stages_make_a_pair_that_round_trips(tables, capsys, drawn):
     config = Config.load(tables)
     sft_av.run(config)
     assert (
@@ -119,6 +120,7 @@ def test_all_stages_make_a_pair_that_round_trips(tables, capsys):
     places = [texts.index(one) for one in explained]
     assert places == sorted(places) and max(places) > 0.8 * len(texts), "spread over the table, not its beginning"
     sft_ar.run(config)
+    assert all((config.out / role / curves.FIGURE).is_file() for role in ("av", "ar"))
     pair = NLAPair.from_pretrained(config.half("av"), config.half("ar"))
     assert pair.matched
     vectors = build.read_vectors(pq.read_table(config.out / "eval.parquet"))
