@@ -527,7 +527,7 @@ def test_grpo_of_two_processes_adds_up_to_that_of_one_and_an_empty_share_to_noth
 def test_two_processes_train_the_pair_of_one(trained):
     """Really two, over gloo."""
     settings = yaml.safe_load(trained.read_text())
-    settings["grpo"] |= {"batch_size": 3, "max_rows": 9, "kl": 0.1, "ar_lr": 1e-4}
+    settings["grpo"] |= {"batch_size": 3, "max_rows": 9, "kl": 0.1, "ar_lr": 1e-4, "save_interval": 100, "trackers": []}
     trained.with_name("two.yaml").write_text(yaml.safe_dump(settings))
     grpo.run(Config.load(trained.with_name("two.yaml")), name="alone")
     fork(["training.fit.grpo", "--config", trained.with_name("two.yaml"), "--name", "together"], machines=1)

@@ -140,7 +140,7 @@ def test_micro_batches_add_up_to_the_whole_batch(built, tmp_path, role):
 @pytest.mark.parametrize("role", ["av", "ar"], ids=["av, sharded", "ar, on two machines"])
 def test_two_processes_walk_the_loss_curve_of_one(built, tmp_path, role):
     sharded = role == "av"
-    settings = {"batch_size": 4, "max_rows": 24}
+    settings = {"batch_size": 4, "max_rows": 24, "save_interval": 100, "eval_interval": 100, "trackers": []}
     settings |= {"contrastive": 0.2, "tables": ["ar_sft"]} if role == "ar" else {}
     one = run_of(built["llama"], tmp_path / "one", role, **settings)
     two = run_of(built["llama"], tmp_path / "two", role, **settings, shard_base=sharded, gradient_checkpointing=sharded)
