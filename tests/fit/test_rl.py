@@ -456,6 +456,24 @@ def test_grpo_samples_what_the_pair_writes_and_scores_every_draw(trained):
     torch.testing.assert_close(found, torch.tensor([value for _, value in expected]), rtol=1e-4, atol=1e-4)
 
 
+def test_what_is_written_is_not_compiled_and_what_is_learnt_from_is(trained, monkeypatch):
+    trainer, compiled = trainer_of(changed(trained)), []
+    for block in trainer.backbone.blocks:
+        block.compile(backend=lambda graph, inputs: compiled.append(graph) or graph.forward, dynamic=True)
+    real, before = trainer.verbalizer._written, []
+
+    def written(*given, **how):
+        before.append(len(compiled))
+        made = real(*given, **how)
+        before.append(len(compiled))
+        return made
+
+    monkeypatch.setattr(trainer.verbalizer, "_written", written)
+    trainer.accumulate([0, 1], 0, [0, 1])
+    trainer.evaluate()
+    assert len(before) >= 4 and before[::2] == before[1::2] and compiled
+
+
 def gradients_of(trainer: grpo.GRPOTrainer, rows: list[int], batch: list[int]) -> dict[str, torch.Tensor]:
     with trainer.backbone.using("av"):
         trainer.accumulate(rows, 0, batch)

@@ -54,7 +54,7 @@ from ..configs.command import ConfigOptions, run_command
 from ..configs.config import Config
 from ..configs.fit import Grpo, Reward
 from ..data.statistics import Statistics
-from .engine.base import compile_blocks, load_base, processes
+from .engine.base import compile_blocks, load_base, processes, uncompiled
 from .engine.checkpoints import kept_on_stop, parent_facts, run_facts, save_half
 from .engine.collapse import Seen, Watch, total
 from .engine.loop import fit
@@ -208,10 +208,9 @@ class GRPOTrainer:
         samples = self.settings.samples
         vectors = self.vectors[list(rows)]
         inputs = self.verbalizer.prepare(vectors).repeat_interleave(samples, dim=0)
-        draws = [
-            row_generator(vector, self.config.seed + step, sample) for vector in vectors for sample in range(samples)
-        ]
-        written = self.verbalizer.draws(inputs, Sampling(temperature=self.settings.temperature), draws)
+        draws = [row_generator(vector, self.config.seed + step, n) for vector in vectors for n in range(samples)]
+        with uncompiled():
+            written = self.verbalizer.draws(inputs, Sampling(temperature=self.settings.temperature), draws)
         outputs = [self.verbalizer.parse(tokens, finished) for tokens, finished, _ in written]
         targets = [self._with_end(tokens, finished) for tokens, finished, _ in written]
         refused = [refused for _, _, refused in written]
@@ -295,7 +294,8 @@ class GRPOTrainer:
         self.verbalizer.reset()
         self.reconstructor.reset()
         self.backbone.model.eval()
-        texts = self.verbalizer(self.eval_vectors)
+        with uncompiled():
+            texts = self.verbalizer(self.eval_vectors)
         read = [_words(one) for one in texts]
         baseline = metrics.mean_baselines(self.eval_vectors).mean_norm
         result = {}

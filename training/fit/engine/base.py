@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
@@ -76,6 +77,12 @@ def compile_blocks(backbone: Backbone) -> None:
         ) from error
     for block in backbone.blocks:
         block.compile(dynamic=True)
+
+
+def uncompiled() -> AbstractContextManager[None]:
+    """In it compiled blocks run as they were written: a text is written token by token over states that are kept, and
+    for each of a step's forms of those the compiler would begin anew, until it gives up on training too."""
+    return torch.compiler.set_stance("force_eager")
 
 
 def lora_config(settings: Train, backbone: Backbone, num_blocks: int | None = None) -> LoraConfig:
