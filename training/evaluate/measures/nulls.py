@@ -5,7 +5,7 @@ Rows of one document are not independent, so documents are what is drawn, flippe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from nla_sdk.metrics import NO_ERROR
 LEVEL = 0.95
 FEWEST_OF_A_FAMILY = 5  # rows, for a figure of their own
 AT_ONCE = 500  # draws held in memory together
+MOST_KEPT = 4_000_000  # counts of a bootstrap's draws (draws × documents), of 8 bytes, kept for the next figure
 
 
 class Documents:
@@ -31,6 +32,7 @@ class Documents:
         self.names, self.codes = np.unique(np.asarray(doc_ids, dtype=object).astype(str), return_inverse=True)
         self.rows = [np.flatnonzero(self.codes == code) for code in range(len(self.names))]
         self.sizes = np.array([len(rows) for rows in self.rows])
+        self._drawn: dict[tuple[int, str], list[np.ndarray]] = {}
 
     def __len__(self) -> int:
         """How many documents there are."""
@@ -84,16 +86,23 @@ class Documents:
 
     def _ratios(self, above: np.ndarray, below: np.ndarray, draws: int, seed: int | Sequence[int]) -> np.ndarray:
         """Σ above / Σ below in each draw of documents with replacement: float64 [draws]."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.concatenate([(counts @ above) / (counts @ below) for counts in self._counts(draws, seed)])
+
+    def _counts(self, draws: int, seed: int | Sequence[int]) -> Iterable[np.ndarray]:
+        """How often each document is in each draw, `AT_ONCE` draws after another: float64 [draws, documents]."""
         # Documents are drawn, not rows: ten rows of one text are nearly one observation, and drawing rows would make
         # the interval as narrow as if they were ten.
         rng = np.random.default_rng(seed)
         shares = np.full(len(self), 1.0 / len(self))
-        ratios = []
-        for first in range(0, draws, AT_ONCE):
-            counts = rng.multinomial(len(self), shares, size=min(AT_ONCE, draws - first))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ratios.append((counts @ above) / (counts @ below))
-        return np.concatenate(ratios)
+        sizes = [min(AT_ONCE, draws - first) for first in range(0, draws, AT_ONCE)]
+        made = (rng.multinomial(len(self), shares, size=size).astype(np.float64) for size in sizes)
+        if draws * len(self) > MOST_KEPT:
+            return made
+        key = (draws, str(seed))  # an evaluation asks for the same ones hundreds of times, which was most of its cost
+        if key not in self._drawn:
+            self._drawn = {key: list(made)}
+        return self._drawn[key]
 
     # --- nulls ----------------------------------------------------------------------------------------------------
     def sign_flip(self, deltas: np.ndarray, draws: int = 5000, seed: int = 0) -> float:
