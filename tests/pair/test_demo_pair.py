@@ -50,9 +50,9 @@ def test_extract_is_the_residual_stream_of_the_plain_model(pair):
 
 
 def test_a_batch_gives_what_single_calls_give(pair, heldout):
-    vectors = torch.from_numpy(read_vectors(heldout)[:6].copy())
-    together = pair.explain(vectors, max_new_tokens=16)
-    assert together == [pair.explain(vector, max_new_tokens=16) for vector in vectors]
+    vectors = torch.from_numpy(read_vectors(heldout)[:4].copy())
+    together = pair.explain(vectors, max_new_tokens=12)
+    assert together == [pair.explain(vector, max_new_tokens=12) for vector in vectors]
     rows = pair.reconstruct(together)
     singles = torch.stack([pair.reconstruct(text) for text in together])
     assert (rows - singles).norm() / singles.norm() < 1e-4
@@ -61,13 +61,14 @@ def test_a_batch_gives_what_single_calls_give(pair, heldout):
 def test_explanations_carry_content_on_documents_never_trained_on(pair, tmp_path):
     """A small sample; evaluation.json has the figures on all rows."""
     settings = Settings(
-        seed=0, floor=0.3, max_new_tokens=64, controls_n=1, signal_n=1, permutations=199, bootstrap_draws=100
+        seed=0, floor=0.3, max_new_tokens=24, controls_n=1, signal_n=1, permutations=199, bootstrap_draws=100
     )
-    heldout = read(DEMO / "heldout.parquet", pair.contract, limit=10)
+    heldout = read(DEMO / "heldout.parquet", pair.contract, limit=6)
     found = run.run(run.Job(pair, heldout, settings, tmp_path / "out"), progress=False)
-    assert found.true_labels.conditions["real"].fve.value > 0.4
-    assert found.round_trip.fve.value > found.ablation.conditions["empty"].fve.value
-    assert found.ablation.deltas["shuffled"].fve.value > 0.2
+    empty = found.ablation.conditions["empty"].fve.value
+    assert found.true_labels.conditions["real"].fve.value > empty + 0.5
+    assert found.round_trip.fve.value > empty + 0.4
+    assert found.ablation.deltas["shuffled"].fve.value > 0.5
     shipped = load(DEMO / EVALUATION)
     not_here = ("texts", "embedder")  # which are not shipped
     named = {name: value for name, value in shipped.inputs.items() if name not in not_here}
@@ -138,9 +139,10 @@ def test_the_code_on_the_bundled_cards_runs_and_says_what_the_sdk_says(pair):
         sdk, plain = re.findall(r"```python\n(.*?)^```", card.body, re.DOTALL | re.MULTILINE)
         assert 'from_pretrained("demo")' in sdk and "snapshot_download" not in plain
         space: dict = {"given": vector}  # one namespace: the hook in the code sees what stands above it
-        exec(compile(plain.replace("torch.randn(640)", "given.clone()"), role, "exec"), space)
+        code = plain.replace("torch.randn(640)", "given.clone()").replace("max_new_tokens=80", "max_new_tokens=16")
+        exec(compile(code, role, "exec"), space)
         if role == "av":
-            assert space["explanation"] == pair.explain(vector)
+            assert space["explanation"] == pair.explain(vector, max_new_tokens=16)
         else:
             cosine = torch.nn.functional.cosine_similarity(space["vector"], pair.reconstruct("a cat on a mat"), dim=0)
             assert cosine > 1 - 1e-4

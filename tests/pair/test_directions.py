@@ -384,7 +384,7 @@ def test_the_demos_reconstructions_less_the_mean_are_like_their_own_rows_and_no_
     from nla_sdk.io.tables import read_vectors
 
     pair = NLAPair.from_pretrained("demo")
-    table = pq.read_table(str(resources.files("nla_sdk") / "demo" / "heldout.parquet")).slice(0, 48)
+    table = pq.read_table(str(resources.files("nla_sdk") / "demo" / "heldout.parquet")).slice(0, 24)
     rest = torch.from_numpy(read_vectors(table).copy()) - pair.verbalizer.mean
     labels = table["api_explanation"].to_pylist()
     own = np.mean([score.cosine for score in pair.score(labels, rest, kind="direction")])
@@ -402,5 +402,5 @@ def test_a_centred_demo_reads_what_is_left_of_an_activation_as_the_activation():
     pair = NLAPair.from_pretrained("demo")
     read = pair.extract("The Eiffel Tower stands in the city of").vectors
     rest = 0.01 * (read - pair.verbalizer.mean)
-    assert pair.explain(rest, kind="direction", max_new_tokens=16) == pair.explain(read, max_new_tokens=16)
-    assert pair.explain(rest, max_new_tokens=16) != pair.explain(read, max_new_tokens=16), "an activation less its mean"
+    assert pair.explain(rest, kind="direction", max_new_tokens=8) == pair.explain(read, max_new_tokens=8)
+    assert pair.explain(rest, max_new_tokens=8) != pair.explain(read, max_new_tokens=8), "an activation less its mean"

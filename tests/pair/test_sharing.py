@@ -6,6 +6,7 @@ import gc
 import shutil
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,15 +19,20 @@ from tests.conftest import DEPTHS
 TEXTS = ["The cat sat on the mat.", "Go", "An old sailor tells of his ships."]
 
 
-@pytest.fixture
-def world(tmp_path, gemma_base, gemma):
-    """A base of this test's own, and two pairs on it that differ."""
-    base = shutil.copytree(gemma_base, tmp_path / "base")
+def build(folder: Path, gemma_base: Path, gemma) -> Path:
+    """A base of its own, and two pairs on it that differ."""
+    base = shutil.copytree(gemma_base, folder / "base")
     layer, blocks = DEPTHS["shared"]
     for name, seed in (("one", 100), ("two", 4000)):
-        tiny.lora_av(tmp_path / name / "av", base, gemma, layer=layer, seed=seed, norms=name == "two")
-        tiny.lora_ar(tmp_path / name / "ar", base, gemma, layer=layer, blocks=blocks, seed=seed + 9000)
-    return tmp_path
+        tiny.lora_av(folder / name / "av", base, gemma, layer=layer, seed=seed, norms=name == "two")
+        tiny.lora_ar(folder / name / "ar", base, gemma, layer=layer, blocks=blocks, seed=seed + 9000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, gemma_base, gemma) -> Path:
+    """What no test changes."""
+    return build(tmp_path_factory.mktemp("sharing"), gemma_base, gemma)
 
 
 def rows(count: int = 3) -> torch.Tensor:
@@ -48,7 +54,13 @@ def alike(found: tuple, expected: tuple) -> bool:
     return found[0] == expected[0] and all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in vectors)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
+def nobody_elses():
+    """What the test before had in memory is gone."""
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
 def alone(world):
     """What each pair gives when no other is in memory."""
     results = {}
@@ -96,7 +108,8 @@ def test_a_pair_that_is_gone_takes_its_adapters_along_and_the_last_one_the_base(
     assert same(done(one), alone["one"])
     live = [name for name, _ in one.source.model.named_parameters()]
     assert not [key for key in live if any(f".{name}." in f"{key}." for name in names)]
-    assert one.verbalizer.adapter not in names and set(one.source.reports) == {"av", "ar"}
+    own = {one.verbalizer.adapter, one.reconstructor.adapter}
+    assert not own & names and set(one.source.reports) == own
     backbone = weakref.ref(one.source)
     del one
     gc.collect()
@@ -111,18 +124,20 @@ def test_a_half_that_outlives_its_pair_keeps_its_adapter(world, alone):
     assert list(verbalizer(rows())) == alone["one"][0]
 
 
-def test_a_pair_that_fails_to_load_leaves_the_others_as_they_were(world, alone):
+def test_a_pair_that_fails_to_load_leaves_the_others_as_they_were(world, alone, tmp_path):
     one = NLAPair.from_pretrained(world / "one")
     done(one)
-    tiny.rename_tensors(world / "two" / "ar", lambda key: key.replace("self_attn", "attention"))
+    two = shutil.copytree(world / "two", tmp_path / "two")
+    tiny.rename_tensors(two / "ar", lambda key: key.replace("self_attn", "attention"))
     with pytest.raises(AdapterMismatchError):
-        NLAPair.from_pretrained(world / "two")
+        NLAPair.from_pretrained(two)
     gc.collect()
     assert same(done(one), alone["one"])
-    assert set(one.source.reports) == {"av", "ar"}
+    assert set(one.source.reports) == {one.verbalizer.adapter, one.reconstructor.adapter}
 
 
-def test_another_precision_and_changed_files_are_another_base(world):
+def test_another_precision_and_changed_files_are_another_base(tmp_path, gemma_base, gemma):
+    world = build(tmp_path, gemma_base, gemma)
     one = NLAPair.from_pretrained(world / "one")
     assert NLAPair.from_pretrained(world / "one", dtype="bfloat16").source is not one.source
     assert NLAPair.from_pretrained(world / "one").source is one.source
@@ -131,13 +146,13 @@ def test_another_precision_and_changed_files_are_another_base(world):
     assert NLAPair.from_pretrained(world / "two").source is not one.source, "the file was written anew"
 
 
-def test_an_oracle_and_an_nla_share_their_base(world, alone, gemma):
+def test_an_oracle_and_an_nla_share_their_base(world, alone, gemma, tmp_path):
     one = NLAPair.from_pretrained(world / "one")
     question = "<concept>{injection_char}</concept> {question}\n"
     layer = DEPTHS["shared"][0]
     fields = {"question": {"default": "What is it?"}}
-    tiny.lora_av(world / "oracle", world / "base", gemma, layer=layer, seed=700, av_template=question, fields=fields)
-    oracle = NLAPair.from_pretrained(world / "oracle")
+    tiny.lora_av(tmp_path / "oracle", world / "base", gemma, layer=layer, seed=700, av_template=question, fields=fields)
+    oracle = NLAPair.from_pretrained(tmp_path / "oracle")
     assert oracle.source is one.source and oracle.ar is None
     assert "is an activation oracle, which has no AR" in oracle.missing
     oracle.explain(rows(1))
