@@ -19,6 +19,23 @@ gc.set_threshold(50_000, 10, 10)
 DEPTHS = {"below": (1, 2), "shared": (4, 5), "last": (5, 6)}
 
 
+# Files of half a minute, the longest first: a worker that began one of them last would leave the others without work.
+LONGEST = (
+    "notebooks/test_own_pair.py",
+    "fit/test_trainers.py",
+    "pair/test_demo_pair.py",
+    "publish/test_publish.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """The longest files come first, all others as pytest-randomly has shuffled them."""
+    here = Path(__file__).parent
+    order = {here / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     import torch
