@@ -62,14 +62,6 @@ def measured_here(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def no_waiting_for_the_disk():
-    """No test cuts the power, so none can see a sync; each takes milliseconds of waiting, and an evaluation has 24."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
-
-
 @pytest.fixture(scope="session")
 def gemma_base(tmp_path_factory) -> Path:
     """A tiny random Gemma 4 on disk."""
