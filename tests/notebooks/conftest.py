@@ -24,8 +24,12 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
-    def run(name: str) -> dict[str, str]:
+    def run(name: str, **more: str) -> dict[str, str]:
+        """`more`: lines of code, and what a test has run behind each."""
         kept = nbformat.read(ROOT / "examples" / f"{name}.ipynb", as_version=4)
+        for line, then in more.items():
+            (cell,) = (one for one in kept.cells if f"\n{line}\n" in one.source)
+            cell.source = cell.source.replace(f"\n{line}\n", f"\n{line}\n{then}\n")
         where = {"metadata": {"path": str(tmp_path)}}
         client = NotebookClient(copy.deepcopy(kept), timeout=840, kernel_name="python3", resources=where)
         cells = [cell for cell in client.execute().cells if cell.cell_type == "code"]
