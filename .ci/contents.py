@@ -13,7 +13,7 @@ from hashlib import sha256
 WHEEL = {
     "training/evaluate/measures/unrelated.txt",
     "training/evaluate/published_claims.yaml",
-    *("training/configs/demo.yaml", "training/configs/demo_round2.yaml"),
+    *(f"training/configs/{name}.yaml" for name in ("demo", "demo_round2", "demo_grpo")),
     *(f"training/label/{name}" for name in ("prices.yaml", "prompts/labeler.v1.jinja2", "prompts/auditor.v1.jinja2")),
     *("training/__init__.py", "cards/__init__.py", "nla_sdk/py.typed"),
     *(f"cards/templates/{name}.jinja2" for name in ("claims.md", "model.md", "code/sdk.py")),

@@ -11,7 +11,8 @@ from nla_sdk.errors import InputError
 from tests import configs
 from training.configs.config import Config
 
-DEMO = Path(__file__).parents[2] / "training" / "configs"
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "training" / "configs"
 
 
 @pytest.fixture
@@ -73,3 +74,9 @@ def test_the_demo_pairs_second_round_goes_on_from_its_first():
     first, second = (Config.load(DEMO / name) for name in ("demo.yaml", "demo_round2.yaml"))
     assert second.after == first.out != second.out
     assert second.split == first.split and second.av.template == first.av.template  # or it would be another pair
+
+
+def test_policy_optimisation_of_the_demo_pair_starts_from_the_bundled_halves():
+    second, third = (Config.load(DEMO / name) for name in ("demo_round2.yaml", "demo_grpo.yaml"))
+    assert third.tables_from == second.tables_from and third.out != second.out
+    assert all((ROOT / half / "nla_meta.yaml").is_file() for half in (third.grpo.av, third.grpo.ar))

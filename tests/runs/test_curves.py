@@ -96,6 +96,18 @@ def test_the_ars_figure_has_zero_as_a_line_and_the_stricter_baseline_dashed_wher
         assert "true text, last 0.500" in words(axes) and "text of other rows, last −0.500" in words(axes)
 
 
+def test_policy_optimisation_shows_its_reward_the_round_trip_and_how_far_it_went(tmp_path, panels):
+    records = [{"step": 0, "heldout_fve_round_trip": 0.4, "heldout_fve_shuffled": -0.3}]
+    records += [{"step": n, "loss": 0.1, "reward_mse": -1 / n, "kl": 0.01 * n, "unique": 1.0} for n in range(1, 11)]
+    records[-1] |= {"heldout_fve_round_trip": 0.45, "heldout_fve_shuffled": -0.25}
+    run = logged(tmp_path, *records)
+    render(run.path, tmp_path / "training.png")
+    reward, fve = "Reward: −mse of the AR's reconstruction", "Held-out FVE: 0.450 with the AV's own text at step 10"
+    assert panels.keys() == {reward, fve, "nats a token from the start", "share of different texts"}
+    assert panels[reward].lines[0].get_ydata().tolist() == pytest.approx([-1 / n for n in range(1, 11)], abs=1e-5)
+    assert panels[fve].get_legend() and "text of other rows, last −0.250" in words(panels[fve])
+
+
 def test_speed_and_memory_are_drawn_where_they_are_logged(tmp_path, panels):
     records = [record | {"tokens_per_second": 800.0, "peak_memory_gib": 3.1} for record in av_records()]
     logged(tmp_path, *records).render("av")

@@ -19,15 +19,25 @@ from .verdict import FEWEST, WINDOW, trend
 FIGURE = "training.png"
 LOSS = {"av": "loss (cross-entropy, nats per token)", "ar": "loss (direction mse)", None: "loss"}
 SMALL = {  # the panels of one curve: title, colour
+    "reward_support": ("support of claims", "#3b6fb6"),
+    "kl": ("nats a token from the start", "#c2703d"),
+    "unique": ("share of different texts", "#2f8f8b"),
     "lr": ("learning rate", "#7a5ea8"),
     "grad_norm": ("gradient norm, unclipped", "#b04a5a"),
     "tokens_per_second": ("tokens per second", "#4a9d6f"),
     "peak_memory_gib": ("peak memory, GiB", "#7f7f7f"),
 }
+ABREAST = 4  # small panels in a row
 BLUE, ORANGE, GREY, DARK = "#3b6fb6", "#d9822b", "#9a9a9a", "#333333"
 POINTS = {"linewidth": 2, "marker": "o", "markersize": 4, "clip_on": False}  # a point at step 0 is whole
 SUFFIX = "_raw_variance"
-FVE = {"true": ("true text", BLUE), "empty": ("empty text", GREY), "shuffled": ("text of other rows", ORANGE)}
+FVE = {
+    "true": ("true text", BLUE),
+    "round_trip": ("the AV's own text", BLUE),
+    "empty": ("empty text", GREY),
+    "shuffled": ("text of other rows", ORANGE),
+}
+REWARD = "reward_mse"  # of policy optimisation, whose loss tells nothing: advantages have no mean
 
 Role = Literal["av", "ar"]
 
@@ -58,8 +68,9 @@ def render(log_path: Path, out_png: Path, role: Role | None = None) -> Path | No
     records = read_log(log_path)
     curves = {key: _curve(records, key) for key in {key for record in records for key in record}}
     role = role or ("av" if "heldout_loss" in curves else "ar" if "heldout_fve_true" in curves else None)
-    heldout = {"av": "heldout_loss", "ar": "heldout_fve_true"}.get(role)
-    large = [key for key in ("loss", heldout) if key and curves.get(key)]
+    heldout = {"av": "heldout_loss", "ar": "heldout_fve_true"}.get(role, "heldout_fve_round_trip")
+    learnt = REWARD if curves.get(REWARD) else "loss"
+    large = [key for key in (learnt, heldout) if curves.get(key)]
     small = [key for key in SMALL if curves.get(key)]
     if not large and not small:
         raise InputError(f"{log_path} holds no step to draw: expected records with a loss or held-out values.")
@@ -68,19 +79,21 @@ def render(log_path: Path, out_png: Path, role: Role | None = None) -> Path | No
     except ImportError:
         print(f"{Path(out_png).name} not drawn: matplotlib is not installed (pip install 'nla-sdk[eval]').")
         return None
-    rows = [row for row in (large, small) if row]
-    figure = Figure(figsize=(12, 2.2 * bool(small) + 4.0 * bool(large)), layout="constrained")
+    rows = [row for row in (large, small[:ABREAST], small[ABREAST:]) if row]
+    height = sum(4.0 if row is large else 2.2 for row in rows)
+    figure = Figure(figsize=(12, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
-    grid = figure.add_gridspec(len(rows), 12, height_ratios=[2 if row is large else 1 for row in rows])
-    for line, row in enumerate(rows):
-        for at, key in enumerate(row):
-            axes = figure.add_subplot(grid[line, 12 * at // len(row) : 12 * (at + 1) // len(row)])
+    parts = figure.subfigures(len(rows), 1, height_ratios=[2 if row is large else 1 for row in rows], squeeze=False)
+    for part, row in zip(parts[:, 0], rows, strict=True):
+        for axes, key in zip(part.subplots(1, len(row), squeeze=False)[0], row, strict=True):
             if key == "loss":
                 _draw_loss(axes, curves[key], role)
+            elif key == REWARD:
+                _draw_reward(axes, curves[key])
             elif key == "heldout_loss":
                 _draw_gap(axes, curves)
-            elif key == "heldout_fve_true":
-                _draw_fve(axes, curves)
+            elif key == heldout:
+                _draw_fve(axes, curves, heldout)
             else:
                 _draw_small(axes, curves[key], *SMALL[key])
             axes.spines[["top", "right"]].set_visible(False)
@@ -98,11 +111,21 @@ def _curve(records: Sequence[Mapping[str, Any]], key: str) -> dict[int, float]:
     return {step: value for step, value in found if isinstance(value, int | float) and math.isfinite(value)}
 
 
+def _draw_steps(axes, curve: Mapping[int, float]) -> None:
+    width = min(25, len(curve) // 8 * 2 + 1)
+    axes.plot(curve.keys(), curve.values(), color=BLUE, alpha=0.3, linewidth=0.8, label="each step")
+    smooth = running_mean(list(curve.values()), width)
+    axes.plot(curve.keys(), smooth, color=BLUE, linewidth=2, label=f"mean of {width} steps")
+
+
+def _draw_reward(axes, rewards: Mapping[int, float]) -> None:
+    _draw_steps(axes, rewards)
+    axes.set(title="Reward: −mse of the AR's reconstruction", ylabel="−mse of directions, of what was sampled")
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+
+
 def _draw_loss(axes, losses: Mapping[int, float], role: Role | None) -> None:
-    width = min(25, len(losses) // 8 * 2 + 1)
-    axes.plot(losses.keys(), losses.values(), color=BLUE, alpha=0.3, linewidth=0.8, label="each step")
-    smooth = running_mean(list(losses.values()), width)
-    axes.plot(losses.keys(), smooth, color=BLUE, linewidth=2, label=f"mean of {width} steps")
+    _draw_steps(axes, losses)
     found = trend(losses)
     said = "too few steps to tell"
     if found.steps >= FEWEST:
@@ -136,7 +159,7 @@ def _draw_gap(axes, curves: Mapping[str, Mapping[int, float]]) -> None:
     axes.legend(frameon=False, fontsize=9, loc="upper right")
 
 
-def _draw_fve(axes, curves: Mapping[str, Mapping[int, float]]) -> None:
+def _draw_fve(axes, curves: Mapping[str, Mapping[int, float]], key: str) -> None:
     axes.axhline(0.0, color=DARK, linewidth=1)
     strict = False
     for name, (label, colour) in FVE.items():
@@ -151,9 +174,10 @@ def _draw_fve(axes, curves: Mapping[str, Mapping[int, float]]) -> None:
     axes.plot([], [], color=DARK, linewidth=1, label="0: predicting the mean")
     if strict:
         axes.plot([], [], color=DARK, linewidth=1.3, linestyle="--", label="the stricter baseline")
-    step, value = list(curves["heldout_fve_true"].items())[-1]
+    step, value = list(curves[key].items())[-1]
     said = f"{value:.3f}".replace("-", "−")
-    axes.set(title=f"Held-out FVE: {said} with true text at step {step}", ylabel="fraction of variance explained")
+    text = FVE[key.removeprefix("heldout_fve_")][0]
+    axes.set(title=f"Held-out FVE: {said} with {text} at step {step}", ylabel="fraction of variance explained")
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.35 * (high - low))  # the curves end at the top: room there for the legend
     axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
