@@ -14,6 +14,8 @@ from tests import configs
 from training.configs.config import Config
 from training.fit import pair
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def config(tmp_path) -> Config:
@@ -53,7 +55,7 @@ def test_only_training_is_shared_among_processes_and_they_share_the_cores(config
 def test_every_stage_is_a_command_that_there_is(config):
     for command in pair.stages(config, [], processes=1).values():
         module = command[command.index("-m") + 1].replace(".", "/")
-        assert any(Path(path).is_file() for path in (f"{module}.py", f"{module}/__main__.py"))
+        assert any((ROOT / path).is_file() for path in (f"{module}.py", f"{module}/__main__.py"))
 
 
 def test_a_leg_ends_in_the_stage_that_is_stopped_and_starts_no_other():

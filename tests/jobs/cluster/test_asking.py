@@ -151,7 +151,8 @@ class Odd(NLAError):
         super().__init__(f"{one}, {two}")
 
 
-def test_errors_come_back_as_they_are_or_as_their_words(tmp_path, pair):
+def test_errors_come_back_as_they_are_or_as_their_words(tmp_path, pair, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where a worker goes, and this process goes on
     stream = packed(tiny_table(pair).slice(2, 1))
     known = NonFiniteOutputError("it gives NaN", [3], "in.parquet")
     for error, kind in ((known, NonFiniteOutputError), (InputError("no"), InputError), (Odd("a", "b"), NLAError)):
