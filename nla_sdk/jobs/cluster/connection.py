@@ -33,6 +33,9 @@ ALONE = {
     "RAY_worker_niceness": "0",  # not 15: as fast as this process, which only waits meanwhile
 }
 """What Ray is told of a cluster that is started here, before it is imported."""
+ASKED = {"RAY_gcs_server_port_wait_time_s": "3", "RAY_py_gcs_connect_timeout_s": "5"}
+"""What Ray is told of a cluster that is there already: three tries of 16 seconds. By itself it makes twenty of half a
+minute where something listens at the address that is no cluster, or none that answers."""
 _imported_with: dict[str, str] = {}
 """What it was told when it was imported here, which it keeps: each further cluster of this process is told the same."""
 ANSWER = 5.0
@@ -57,7 +60,8 @@ def connected(address: str | None) -> Iterator[Any]:
     # Whoever has imported Ray before has it as it was then: half of this would be a cluster that lets nobody in.
     if own and "ray" not in sys.modules:
         _imported_with.update(ALONE, RAY_AUTH_TOKEN=secrets.token_hex(32))
-    said = {name: value for name, value in _imported_with.items() if own and name not in os.environ}
+    told = _imported_with if own else ASKED
+    said = {name: value for name, value in told.items() if name not in os.environ}
     os.environ.update(said)
     import ray
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import socket
@@ -121,6 +122,25 @@ def test_doctor_says_which_cluster_it_sees(monkeypatch, tmp_path):
         assert connection.seen()["problem"].startswith(f"No Ray cluster answers at {there}")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install 'nla-sdk[cluster]'" in _cluster_lines(connection.seen())[0][1]
+
+
+@NEEDS_RAY
+def test_nobody_waits_for_minutes_for_what_listens_and_is_no_cluster(monkeypatch):
+    import ray
+
+    told = {}
+
+    def init(**_) -> None:
+        told.update(os.environ)
+        raise ConnectionError("it says nothing")
+
+    for name in connection.ASKED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
+        assert connection.seen()["problem"].endswith("it says nothing")
+    assert told.items() >= connection.ASKED.items() and not connection.ASKED.keys() & os.environ.keys()
 
 
 def test_a_unit_travels_without_its_pair_and_does_the_same(pair, lora_folders):
