@@ -12,7 +12,7 @@ import pickle
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +81,7 @@ class Worker:
 
     def feed(self, stream: bytes, number: int) -> Answer:
         """What the driver has read of chunk `number`, to its tables by name."""
-        return answered(lambda: {name: packed(table) for name, table in self.unit(unpacked(stream), number).items()})
+        return answered(lambda: _by_name(self.unit(unpacked(stream), number)))
 
     def make(self, stage: Sequence[Any], number: int) -> Answer:
         """Chunk `number` of a stage: its tables by name.
@@ -96,7 +96,11 @@ class Worker:
             self._stage = reference, ray.get(reference)
             self._stage[1].pair = self.unit.load()
         make = self._stage[1]
-        return answered(lambda: {name: packed(table) for name, table in make(number).items()})
+        return answered(lambda: _by_name(make(number)))
+
+
+def _by_name(tables: Mapping[str, pa.Table]) -> dict[str, bytes]:
+    return {name: packed(table) for name, table in tables.items()}
 
 
 def packed(table: pa.Table) -> bytes:

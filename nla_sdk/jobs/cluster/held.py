@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ...io.rows.row_source import VECTORS
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from ...halves.fetch import Files
     from ...halves.half import Half
 
@@ -48,8 +47,12 @@ class Lies(Protocol):
         ...
 
 
-class Held:
-    """What chunks are made with, as a value: told how it is loaded, which each process that it is sent to does once."""
+class Held(ABC):
+    """What chunks are made with, as a value: told how it is loaded, which each process that it is sent to does once.
+
+    One that rows are handed to is called with a table of them and a number: that of the first row, to give a table of
+    results (`Worker.work`), or that of the chunk, to give tables by name (`Worker.feed`).
+    """
 
     @property
     def told(self) -> Mapping[str, Any]:
@@ -61,20 +64,21 @@ class Held:
         """What it is worked on with (`nla_sdk.io.rows.row_source`): for texts the base is loaded too."""
         return VECTORS
 
+    @abstractmethod
     def lying(self) -> Lies:
         """It as it lies on the disk of this process; nothing is loaded."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self) -> Any:
         """It, loaded when it is first asked for."""
-        raise NotImplementedError
 
     def prepare(self) -> object:
         """Get ready for the first rows."""
         return self.load()
 
     def about(self) -> Any:
-        """What it says of itself."""
+        """What it says of itself; None: nothing."""
+        return None
 
     def identity(self) -> dict[str, Any]:
         """What decides its results; with what `lying` says here and wherever else it is loaded."""
@@ -83,8 +87,3 @@ class Held:
     def digests(self) -> dict[str, str]:
         """SHA-256s of its files: alike in a copy."""
         return self.lying().digests()
-
-    def __call__(self, table: pa.Table, number: int) -> Any:
-        """What is done to rows that are handed to it: to a table of results (`Worker.work`), `number` that of the first
-        row; or to tables by name (`Worker.feed`), `number` that of the chunk."""
-        raise NotImplementedError

@@ -17,12 +17,10 @@ MOST_AT_ONCE = 2_000_000  # numbers held in memory together
 
 def _weights(documents: Documents, draws: int, seed: int) -> Iterator[np.ndarray]:
     """How often each row is drawn, float64 [so many draws, n]: whole documents are, with replacement."""
-    rng = np.random.default_rng(seed)
-    shares = np.full(len(documents), 1.0 / len(documents))
     at_once = max(1, MOST_AT_ONCE // max(documents.n, 1))
-    for first in range(0, draws, at_once):
-        counts = rng.multinomial(len(documents), shares, size=min(at_once, draws - first))
-        yield counts[:, documents.codes].astype(np.float64)
+    for counts in documents.counts(draws, seed):
+        for first in range(0, len(counts), at_once):
+            yield counts[first : first + at_once, documents.codes]
 
 
 def _interval(values: np.ndarray) -> tuple[float, float] | None:

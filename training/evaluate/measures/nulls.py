@@ -87,10 +87,10 @@ class Documents:
     def _ratios(self, above: np.ndarray, below: np.ndarray, draws: int, seed: int | Sequence[int]) -> np.ndarray:
         """Σ above / Σ below in each draw of documents with replacement: float64 [draws]."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.concatenate([(counts @ above) / (counts @ below) for counts in self._counts(draws, seed)])
+            return np.concatenate([(counts @ above) / (counts @ below) for counts in self.counts(draws, seed)])
 
-    def _counts(self, draws: int, seed: int | Sequence[int]) -> Iterable[np.ndarray]:
-        """How often each document is in each draw, `AT_ONCE` draws after another: float64 [draws, documents]."""
+    def counts(self, draws: int, seed: int | Sequence[int]) -> Iterable[np.ndarray]:
+        """How often each is drawn with replacement, `AT_ONCE` draws after another: float64 [draws, documents]."""
         # Documents are drawn, not rows: ten rows of one text are nearly one observation, and drawing rows would make
         # the interval as narrow as if they were ten.
         rng = np.random.default_rng(seed)
